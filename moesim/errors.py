@@ -1,0 +1,50 @@
+"""Every error that moesim raises on purpose.
+
+MoesimError
+  InputError (also a ValueError)   the input was wrong: exit code 2
+    ScenarioError                  a scenario file, an override or a variant
+    TraceError                     a recorded trace
+    TooLargeError                  does not fit the simulated GPU or this machine
+    OutputError                    the result cannot be written where asked
+  RunError                         the run failed: exit code 1
+    ConservationError              tokens, bytes or time were lost: a bug in moesim
+    DeadlockError                  the engine stopped with work left
+"""
+
+from __future__ import annotations
+
+
+class MoesimError(Exception):
+    """Base of all errors of this package; its text is one line for the user."""
+
+
+class InputError(MoesimError, ValueError):
+    """The input was wrong."""
+
+
+class ScenarioError(InputError):
+    """A scenario is wrong; the text names file, line, field, what was found and what would be right."""
+
+
+class TraceError(InputError):
+    """A recorded trace is damaged or does not fit the scenario."""
+
+
+class TooLargeError(InputError):
+    """The scenario does not fit the GPU's memory or this machine's."""
+
+
+class OutputError(InputError):
+    """The result cannot be written to the folder that was asked for."""
+
+
+class RunError(MoesimError):
+    """The run failed although its input was right."""
+
+
+class ConservationError(RunError):
+    """A conservation law was broken, which is a bug in moesim."""
+
+
+class DeadlockError(RunError):
+    """The engine ended with operations that never ran; the text lists who waits."""

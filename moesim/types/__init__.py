@@ -1,0 +1,64 @@
+"""The nouns that travel between the stages: frozen dataclasses of arrays and numbers, and Protocols.
+
+In: nothing. Out: ModelShape, GpuSpec, NetworkSpec, ClusterShape, Precision
+(what is simulated), Draw, Batch (whose tokens), Assignment (who goes where),
+Placement, Traffic (which slot, which port), Program, Exchange, Timeline (when).
+"""
+
+from moesim.types.assignment import CAUSES, NOT_DROPPED, OVER_CAPACITY, Assignment
+from moesim.types.cluster import (
+    ACROSS_NODES,
+    DTYPE_BYTES,
+    LEVELS,
+    WITHIN_NODE,
+    ClusterShape,
+    GpuSpec,
+    NetworkSpec,
+    Precision,
+)
+from moesim.types.model import ModelShape
+from moesim.types.placement import Placement, Traffic
+from moesim.types.program import (
+    COMPUTE_KINDS,
+    COMPUTE_STREAM,
+    EXCHANGE_KINDS,
+    EXCHANGE_STREAM,
+    PARTS,
+    Exchange,
+    Program,
+    Timeline,
+)
+from moesim.types.protocols import Router, TokenSource
+from moesim.types.routed import RoutedStep
+from moesim.types.tokens import Batch, Draw
+
+__all__ = [
+    "ACROSS_NODES",
+    "CAUSES",
+    "COMPUTE_KINDS",
+    "COMPUTE_STREAM",
+    "DTYPE_BYTES",
+    "EXCHANGE_KINDS",
+    "EXCHANGE_STREAM",
+    "LEVELS",
+    "NOT_DROPPED",
+    "OVER_CAPACITY",
+    "PARTS",
+    "WITHIN_NODE",
+    "Assignment",
+    "Batch",
+    "ClusterShape",
+    "Draw",
+    "Exchange",
+    "GpuSpec",
+    "ModelShape",
+    "NetworkSpec",
+    "Placement",
+    "Precision",
+    "Program",
+    "RoutedStep",
+    "Router",
+    "Timeline",
+    "TokenSource",
+    "Traffic",
+]

@@ -1,0 +1,59 @@
+"""Which experts the tokens asked for, and which served them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+NOT_DROPPED, OVER_CAPACITY = 0, 1
+CAUSES: Mapping[int, str] = {NOT_DROPPED: "", OVER_CAPACITY: "over capacity"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """The (token, choice) pairs of T tokens and K choices.
+
+    `expert` int32 [T, K] is the request, -1 = no choice; `weight` float32
+    [T, K], 0 where there is no choice. After a capacity policy `served` int32
+    [T, K] is the expert that takes the assignment or -1, `dropped` and
+    `rerouted` are bool [T, K], `cause` int8 [T, K] is a key of CAUSES and
+    `capacity` int64 [n_scopes] the assignments an expert takes per scope (-1 = unlimited).
+    """
+
+    expert: NDArray[np.int32]
+    weight: NDArray[np.float32]
+    served: NDArray[np.int32]
+    dropped: NDArray[np.bool_]
+    rerouted: NDArray[np.bool_]
+    cause: NDArray[np.int8]
+    capacity: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, expert: NDArray[np.int32], weight: NDArray[np.float32]) -> Assignment:
+        """A request before any capacity: everything is served as asked."""
+        none = np.zeros(expert.shape, dtype=np.bool_)
+        return cls(
+            expert=expert,
+            weight=weight,
+            served=expert,
+            dropped=none,
+            rerouted=none,
+            cause=np.zeros(expert.shape, dtype=np.int8),
+            capacity=np.full(1, -1, dtype=np.int64),
+        )
+
+    def requested_load(self, n_experts: int) -> NDArray[np.int64]:
+        """Assignments asked of each expert, before any capacity, [E]."""
+        return _count(self.expert, n_experts)
+
+    def processed_load(self, n_experts: int) -> NDArray[np.int64]:
+        """Assignments that each expert serves, [E]."""
+        return _count(self.served, n_experts)
+
+
+def _count(expert: NDArray[np.int32], n_experts: int) -> NDArray[np.int64]:
+    flat = expert.ravel()
+    return np.bincount(flat[flat >= 0], minlength=n_experts).astype(np.int64)

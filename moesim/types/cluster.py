@@ -1,0 +1,77 @@
+"""GPUs, the network between them, and the data types they work in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+DTYPE_BYTES: Mapping[str, float] = {
+    "fp32": 4.0,
+    "bf16": 2.0,
+    "fp16": 2.0,
+    "fp8": 1.0,
+    "int8": 1.0,
+    "fp4": 0.5,
+}
+"""Bytes of one element of each data type."""
+
+WITHIN_NODE, ACROSS_NODES = 0, 1
+LEVELS = ("within_node", "across_nodes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuSpec:
+    """One GPU: published dense peaks (TFLOP/s by data type), memory (GB = 1e9 bytes), bandwidths (GB/s)."""
+
+    name: str
+    peak_tflops: Mapping[str, float]
+    memory_gb: float
+    memory_bandwidth_gb_per_s: float
+    n_sms: int
+    network: str
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """A two-level network and the collective that runs on it.
+
+    `copies`: "per-selection" (one copy per selected expert), "per-rank" (one
+    per distinct destination rank) or "per-node" (one per distinct node,
+    forwarded inside it). Latencies in microseconds, bandwidths in GB/s per GPU
+    and direction, as (within node, across nodes), for dispatch and combine.
+    """
+
+    name: str
+    copies: str
+    dispatch_latency_us: tuple[float, float]
+    combine_latency_us: tuple[float, float]
+    dispatch_bandwidth_gb_per_s: tuple[float, float]
+    combine_bandwidth_gb_per_s: tuple[float, float]
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterShape:
+    """`n_nodes` nodes of `gpus_per_node` equal GPUs; node of rank r = r // gpus_per_node."""
+
+    gpu: GpuSpec
+    network: NetworkSpec
+    n_nodes: int
+    gpus_per_node: int
+
+    @property
+    def n_gpus(self) -> int:
+        """Number of GPUs (= EP ranks)."""
+        return self.n_nodes * self.gpus_per_node
+
+
+@dataclass(frozen=True, kw_only=True)
+class Precision:
+    """Data types (keys of DTYPE_BYTES) of weights, activations, payloads and KV cache."""
+
+    weights: str
+    activations: str
+    dispatch: str
+    combine: str
+    kv_cache: str

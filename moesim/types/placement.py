@@ -1,0 +1,37 @@
+"""Which GPU holds which copy of which expert, and what the tokens make of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Slots of the MoE layers: slot s of layer l holds a copy of expert `expert[l, s]` on GPU `rank[s]`.
+
+    `expert` int32 [L, S], `rank` int32 [S]; a slot has the same GPU in every layer.
+    """
+
+    expert: NDArray[np.int32]
+    rank: NDArray[np.int32]
+    n_experts: int
+    n_ranks: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """What one step asks of slots and ports, all int64 counts; G ranks, N nodes, L MoE layers, S slots.
+
+    `slot_tokens` [L, S]: assignments processed by each slot. `copies`
+    [L, G, G]: token copies that rank s sends to rank d in dispatch (the
+    diagonal uses no port); combine sends the same back. `node_copies`
+    [L, G, N]: distinct tokens of a rank for each node; only for per-node
+    collectives, else [0, 0, 0].
+    """
+
+    slot_tokens: NDArray[np.int64]
+    copies: NDArray[np.int64]
+    node_copies: NDArray[np.int64]

@@ -1,0 +1,88 @@
+"""The work of one step, laid out before anything runs, and when it happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+COMPUTE_KINDS = (
+    "attention",
+    "dense",
+    "shared_experts",
+    "router",
+    "experts",
+    "head",
+    "planning",
+    "migration",
+)
+EXCHANGE_KINDS = ("dispatch", "combine")
+PARTS = (*COMPUTE_KINDS, *EXCHANGE_KINDS, "wait")
+"""Parts of the latency breakdown, in the order of the result frames."""
+
+COMPUTE_STREAM, EXCHANGE_STREAM = 0, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """The ports' view of one payload: G GPUs, levels (within node, across nodes), integer picoseconds.
+
+    `out_ps`, `in_ps` int64 [2, G]: time of one token copy at the egress and
+    ingress port; `latency_ps` int64 [2], at least 1.
+    """
+
+    out_ps: NDArray[np.int64]
+    in_ps: NDArray[np.int64]
+    latency_ps: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """Operations of one step, the same list for every GPU; O operations, G GPUs.
+
+    `kind` indexes PARTS; `layer` is the model's layer (-1 = none); `stream`s
+    run in order; `predecessors[o]` lists earlier operations that o waits for
+    on the same GPU. `duration_ps` int64 [O, G] is 0 for exchanges. An exchange
+    o has `exchange_layer[o]` = index l of its matrix `copies[l]` ([L, G, G],
+    source to destination of the *dispatch*; combine runs it transposed), -1
+    for compute. `slot_tokens` [L, S], `slot_capacity` [L, S] (-1 = unlimited)
+    and `slot_rank` [S]: what the experts admit. `copies_rule` is the
+    collective's (NetworkSpec.copies).
+    """
+
+    n_gpus: int
+    gpus_per_node: int
+    kind: NDArray[np.int64]
+    layer: NDArray[np.int64]
+    stream: NDArray[np.int64]
+    predecessors: tuple[tuple[int, ...], ...]
+    duration_ps: NDArray[np.int64]
+    exchange_layer: NDArray[np.int64]
+    copies: NDArray[np.int64]
+    node_copies: NDArray[np.int64]
+    copies_rule: str
+    dispatch: Exchange
+    combine: Exchange
+    slot_tokens: NDArray[np.int64]
+    slot_capacity: NDArray[np.int64]
+    slot_rank: NDArray[np.int32]
+
+    @property
+    def n_operations(self) -> int:
+        """O, operations of a GPU."""
+        return len(self.kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """When each operation ran: `start_ps`, `end_ps` int64 [O, G], and how many events it took.
+
+    The start of an exchange on a GPU is its entry; `admitted` int64 [L, S]
+    counts what each slot processed.
+    """
+
+    start_ps: NDArray[np.int64]
+    end_ps: NDArray[np.int64]
+    admitted: NDArray[np.int64]
+    n_events: int

@@ -1,0 +1,34 @@
+"""What routing, capacity and placement made of the tokens of one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.types.placement import Traffic
+from moesim.types.tokens import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoutedStep:
+    """What routing, capacity and placement made of one step; L MoE layers, E experts.
+
+    The loads are int64 [L, E]; `lost_tokens` int64 [L] counts tokens that made
+    a choice and lost every one of them; `choices` int64 [L] counts choices that
+    are not -1; `slot_load` int64 [L, E] is what the slots of each expert got in
+    all; `capacity` int64 [L, S] is what each slot admits (-1 = unlimited).
+    """
+
+    batch: Batch
+    requested: NDArray[np.int64]
+    processed: NDArray[np.int64]
+    dropped: NDArray[np.int64]
+    rerouted_in: NDArray[np.int64]
+    rerouted_away: NDArray[np.int64]
+    choices: NDArray[np.int64]
+    lost_tokens: NDArray[np.int64]
+    slot_load: NDArray[np.int64]
+    capacity: NDArray[np.int64]
+    traffic: Traffic
