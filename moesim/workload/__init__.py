@@ -1,0 +1,22 @@
+"""Whose tokens: the batches of a run and what their router sees of them.
+
+In: numbers of the scenario (seed, shape, skew) or recorded files. Out: token
+sources with the batch of a step and either its logits (`SyntheticTokens`) or
+the choices a real router made (`RecordedTokens`), and the importer of
+recordings. The law of the logits is in `logits`.
+"""
+
+from moesim.workload.recorded import RecordedTokens
+from moesim.workload.recordings import ImportReport, import_recordings
+from moesim.workload.synthetic import SyntheticTokens
+from moesim.workload.trace import Trace, read_trace, write_trace
+
+__all__ = [
+    "ImportReport",
+    "RecordedTokens",
+    "SyntheticTokens",
+    "Trace",
+    "import_recordings",
+    "read_trace",
+    "write_trace",
+]

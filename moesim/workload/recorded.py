@@ -1,0 +1,42 @@
+"""Replay of recorded routing: the real tokens of a real router."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from moesim.types import Assignment, Batch
+from moesim.workload.trace import Trace
+
+
+class RecordedTokens:
+    """Batches cut from a trace in its order, from the start again when it ends.
+
+    With `tokens_per_rank` a step takes tokens_per_rank x n_ranks tokens.
+    Without, a step is the whole trace, dealt to the ranks in equal runs.
+    """
+
+    def __init__(self, trace: Trace, *, n_ranks: int, tokens_per_rank: int | None) -> None:
+        self.trace = trace
+        self.tokens_per_step = trace.n_tokens if tokens_per_rank is None else tokens_per_rank * n_ranks
+        rank = np.arange(self.tokens_per_step) * n_ranks // self.tokens_per_step
+        self._source = rank.astype(np.int32)
+
+    def batch(self, step: int) -> Batch:
+        """The tokens of a step; a sequence that occurs again keeps its number."""
+        return Batch(
+            step=step,
+            source=self._source,
+            sequence=self.trace.sequence[self._rows(step)],
+        )
+
+    def assignment(self, step: int, layer: int) -> Assignment:
+        """What the recorded router chose in the layer-th MoE layer."""
+        rows = self._rows(step)
+        return Assignment.of(self.trace.expert[layer, rows], self.trace.weight[layer, rows])
+
+    def passes(self, n_steps: int) -> float:
+        """How often the steps go through the trace; above 1 tokens are seen again."""
+        return n_steps * self.tokens_per_step / self.trace.n_tokens
+
+    def _rows(self, step: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return (step * self.tokens_per_step + np.arange(self.tokens_per_step)) % self.trace.n_tokens

@@ -1,0 +1,86 @@
+"""Synthetic tokens with a stated skew; every number can be recomputed alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.types import Batch
+from moesim.workload.logits import (
+    fill_logits,
+    popularity_of_layers,
+    topic_affinities,
+    topics_of,
+)
+
+
+class SyntheticTokens:
+    """Batches of G ranks of `tokens_per_rank` tokens, and their logits for E experts in L MoE layers.
+
+    Decode: each rank holds `tokens_per_rank` sequences, one token of each a
+    step, the same sequences in all steps. Prefill and train: each step brings
+    new sequences of `sequence_tokens`, the last of a rank may be short.
+
+    Args:
+        zipf_exponent: popularity of the expert of order r is -exponent * ln r; 0 = uniform.
+        topic_count: topics over which the sequences are hashed; 0 or 1 = one topic.
+        topic_strength: standard deviation of a topic's affinity to an expert, in logits.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        n_layers: int,
+        n_experts: int,
+        n_ranks: int,
+        tokens_per_rank: int,
+        phase: str,
+        sequence_tokens: int,
+        zipf_exponent: float = 0.0,
+        topic_count: int = 0,
+        topic_strength: float = 0.0,
+    ) -> None:
+        self.tokens_per_step = n_ranks * tokens_per_rank
+        self._seed = seed
+        self._n_topics = max(1, topic_count) if topic_strength > 0 else 1
+        self._popularity = np.zeros((n_layers, n_experts), dtype=np.float32)
+        self._affinity = np.zeros((n_layers, self._n_topics, n_experts), dtype=np.float32)
+        popularity_of_layers(seed, zipf_exponent, self._popularity)
+        if topic_strength > 0:
+            topic_affinities(seed, topic_strength, self._affinity)
+        token = np.arange(self.tokens_per_step)
+        self._source = (token // tokens_per_rank).astype(np.int32)
+        if phase == "decode":
+            self._sequence, self._new_sequences = token.astype(np.int32), 0
+        else:
+            per_rank = -(-tokens_per_rank // sequence_tokens)
+            within = token % tokens_per_rank // sequence_tokens
+            self._sequence = (self._source * per_rank + within).astype(np.int32)
+            self._new_sequences = n_ranks * per_rank
+        self._topics: dict[int, NDArray[np.int32]] = {}
+
+    def batch(self, step: int) -> Batch:
+        """The tokens of a step, in the order of their ranks."""
+        sequence = self._sequence + np.int32(step * self._new_sequences)
+        topic = np.zeros(len(sequence), dtype=np.int32)
+        if self._n_topics > 1:
+            topics_of(self._seed, self._n_topics, sequence, topic)
+        self._topics = {step: topic}  # only the current step's are asked for
+        return Batch(step=step, source=self._source, sequence=sequence)
+
+    def logits(self, step: int, layer: int, first: int, last: int, out: NDArray[np.float32]) -> None:
+        """Fill out [last - first, E] with the logits of tokens first..last-1 in the layer-th MoE layer."""
+        if step not in self._topics:
+            self.batch(step)
+        topic = self._topics[step][first:last]
+        fill_logits(
+            self._seed,
+            step,
+            layer,
+            first,
+            self._popularity[layer],
+            self._affinity[layer],
+            topic,
+            out,
+        )

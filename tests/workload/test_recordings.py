@@ -1,0 +1,146 @@
+"""Recorded routing: import, the file between, and replay."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moesim.errors import OutputError, TraceError
+from moesim.workload import RecordedTokens, import_recordings, read_trace
+
+RECORD = {"problem_id": 0, "token_idx": 0, "layer": 0, "experts": [1, 0], "gating_probs": [0.75, 0.25]}
+
+
+def recording(path: Path, *changes: dict) -> Path:
+    """A file of one record a change."""
+    text = "".join(json.dumps({**RECORD, **change}) + "\n" for change in changes)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
+def test_import_keeps_order_and_reports_what_is_missing(tmp_path: Path, suffix: str) -> None:
+    """Two problems; the second token of the first lacks layer 1."""
+    source = recording(
+        tmp_path / f"r.{suffix}",
+        {},
+        {"layer": 1, "experts": [2, 3]},
+        {"token_idx": 1, "experts": [3, 1]},
+        {"problem_id": 7},
+        {"problem_id": 7, "layer": 1},
+    )
+    report = import_recordings([source], tmp_path / "t.parquet")
+    assert (report.n_tokens, report.n_layers, report.top_k, report.n_sequences) == (3, 2, 2, 2)
+    assert report.notes == (
+        "1 of 6 (token, layer) pairs were not recorded; they make no choice there (1 of 3 tokens are incomplete)",
+    )
+    trace = read_trace(tmp_path / "t.parquet")
+    assert trace.expert.tolist() == [[[1, 0], [3, 1], [1, 0]], [[2, 3], [-1, -1], [1, 0]]]
+    assert trace.weight[1].tolist() == [[0.75, 0.25], [0.0, 0.0], [0.75, 0.25]]
+    assert trace.sequence.tolist() == [0, 0, 1]
+    assert trace.n_experts == 4
+    assert len(trace.sha256) == 64
+
+
+def test_problems_of_different_files_are_apart(tmp_path: Path) -> None:
+    """Both files have a problem 0."""
+    files = [recording(tmp_path / name, {}) for name in ("a.jsonl", "b.jsonl")]
+    assert import_recordings(files, tmp_path / "t.parquet").n_sequences == 2
+
+
+def test_the_same_recording_gives_the_same_bytes(tmp_path: Path) -> None:
+    """No date, no path."""
+    source = recording(tmp_path / "r.jsonl", {}, {"layer": 1})
+    for name in ("a.parquet", "b.parquet"):
+        import_recordings([source], tmp_path / name)
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"layer": -1}, "jsonl:1: layer"),
+        ({"layer": True}, "layer"),
+        ({"layer": 10**6}, "layer"),
+        ({"experts": [1, 1]}, "distinct"),
+        ({"experts": []}, "experts"),
+        ({"experts": [1.5, 2]}, "integers"),
+        ({"gating_probs": [1.0]}, "2 finite numbers"),
+        ({"gating_probs": [float("nan"), 1.0]}, "finite"),
+        ({"gating_probs": "ab"}, "finite"),
+    ],
+)
+def test_a_wrong_record_is_named_by_file_and_line(tmp_path: Path, change: dict, message: str) -> None:
+    """Nothing is written then."""
+    source = recording(tmp_path / "r.jsonl", change)
+    with pytest.raises(TraceError, match=message):
+        import_recordings([source], tmp_path / "t.parquet")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["r.jsonl"]
+
+
+@pytest.mark.parametrize("text", ["[1]\n", "{\n", "\x00", '{"a": 1}\n', ""])
+def test_what_is_no_recording_is_refused(tmp_path: Path, text: str) -> None:
+    """Other JSON, no JSON, other fields, nothing."""
+    source = tmp_path / "r.jsonl"
+    source.write_text(text)
+    with pytest.raises(TraceError, match=r"r\.jsonl"):
+        import_recordings([source], tmp_path / "t.parquet")
+
+
+def test_doubled_and_damaged_input_is_refused(tmp_path: Path) -> None:
+    """A (token, layer) twice; a gzip file that is none; no file; an unwritable place."""
+    with pytest.raises(TraceError, match="twice"):
+        import_recordings([recording(tmp_path / "r.jsonl", {}, {})], tmp_path / "t.parquet")
+    (tmp_path / "bad.gz").write_text("no gzip")
+    for path in (tmp_path / "bad.gz", tmp_path / "absent.jsonl"):
+        with pytest.raises(TraceError, match="cannot be read"):
+            import_recordings([path], tmp_path / "t.parquet")
+    with pytest.raises(OutputError, match="cannot be written"):
+        import_recordings([recording(tmp_path / "r.jsonl", {})], tmp_path / "absent" / "t.parquet")
+    with pytest.raises(TraceError, match="nothing to import"):
+        import_recordings([], tmp_path / "t.parquet")
+
+
+def test_a_file_that_is_no_trace_is_refused(tmp_path: Path) -> None:
+    """Text, other parquet, absent."""
+    import pandas as pd
+
+    (tmp_path / "a.parquet").write_text("no parquet")
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "b.parquet")
+    for name in ("a.parquet", "b.parquet", "c.parquet"):
+        with pytest.raises(TraceError, match="moesim import"):
+            read_trace(tmp_path / name)
+
+
+def test_replay_goes_through_the_trace_and_starts_again(tmp_path: Path) -> None:
+    """Three tokens, two ranks with one token each: steps hold tokens 0 1, 2 0, 1 2."""
+    source = recording(tmp_path / "r.jsonl", *({"token_idx": i, "experts": [i, 3]} for i in range(3)))
+    import_recordings([source], tmp_path / "t.parquet")
+    tokens = RecordedTokens(read_trace(tmp_path / "t.parquet"), n_ranks=2, tokens_per_rank=1)
+    assert [tokens.assignment(step, 0).expert[:, 0].tolist() for step in range(3)] == [[0, 1], [2, 0], [1, 2]]
+    assert tokens.batch(1).source.tolist() == [0, 1]
+    assert tokens.passes(3) == 2.0
+    whole = RecordedTokens(read_trace(tmp_path / "t.parquet"), n_ranks=2, tokens_per_rank=None)
+    assert whole.tokens_per_step == 3
+    assert whole.batch(0).source.tolist() == [0, 0, 1]
+
+
+@pytest.mark.skipif("MOESIM_DATA" not in os.environ, reason="MOESIM_DATA names no folder of recordings")
+def test_the_recorded_mixtral_is_imported_whole(tmp_path: Path) -> None:
+    """247 tokens of 32 layers, 15 pairs missing; the loads per layer show the published skew."""
+    source = Path(os.environ["MOESIM_DATA"]) / "traces" / "routing" / "mixtral_8x7b_gsm8k.jsonl.gz"
+    report = import_recordings([source], tmp_path / "t.parquet")
+    assert (report.n_tokens, report.n_layers, report.top_k, report.n_sequences) == (247, 32, 2, 2)
+    assert "15 of 7904" in report.notes[0]
+    trace = read_trace(tmp_path / "t.parquet")
+    first = trace.expert[0, trace.sequence == 0]
+    load = np.bincount(first[first >= 0], minlength=8)
+    assert 0.3 <= load.max() / load.mean() - 1 <= 0.5
