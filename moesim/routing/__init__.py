@@ -1,0 +1,22 @@
+"""Who goes where: routers and capacity policies.
+
+In: logits [T, E] (or any scores) and a strategy's parameters. Out: an
+Assignment, the experts and weights of every token. One router per file, its
+parameters and its compiled body together; `registry` lists them without
+importing them; `capacity` takes an Assignment and says who is served.
+"""
+
+from moesim.routing.capacity import OVERFLOWS, SCOPES, apply_capacity
+from moesim.routing.registry import STRATEGIES, parameters_for, route, strategy
+from moesim.routing.strategy import Strategy
+
+__all__ = [
+    "OVERFLOWS",
+    "SCOPES",
+    "STRATEGIES",
+    "Strategy",
+    "apply_capacity",
+    "parameters_for",
+    "route",
+    "strategy",
+]

@@ -1,0 +1,151 @@
+"""The strategies by name, and `route`, the call that runs one on logits."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moesim.errors import InputError
+from moesim.routing.strategy import Strategy
+from moesim.types import Assignment, Draw
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A line of the registry: where the strategy is, and what a list of strategies tells."""
+
+    target: str
+    summary: str
+    paper: str
+    models: str
+
+
+STRATEGIES: Mapping[str, Entry] = {
+    "switch": Entry(
+        target="moesim.routing.switch:STRATEGY",
+        summary="top-1 of the softmax over all experts; weight = its probability",
+        paper="Fedus et al. 2021, Switch Transformers",
+        models="Switch Transformer",
+    ),
+    "softmax-top-k": Entry(
+        target="moesim.routing.softmax_top_k:STRATEGY",
+        summary="top-k of the softmax over all experts; norm_topk_prob renormalises",
+        paper="Muennighoff et al. 2024, OLMoE; Qwen Team 2025, Qwen3",
+        models="OLMoE (off), Qwen2-MoE (off), Qwen3-MoE (on)",
+    ),
+    "mixtral": Entry(
+        target="moesim.routing.mixtral:STRATEGY",
+        summary="softmax over the top-k logits",
+        paper="Jiang et al. 2024, Mixtral of Experts",
+        models="Mixtral 8x7B and 8x22B",
+    ),
+    "deepseek-v3": Entry(
+        target="moesim.routing.deepseek_v3:STRATEGY",
+        summary="sigmoid scores, selection bias, best groups by their two best, scaling factor",
+        paper="DeepSeek-AI 2024, DeepSeek-V3, section 2.1.2",
+        models="DeepSeek-V3 and R1",
+    ),
+    "random": Entry(
+        target="moesim.routing.random:STRATEGY",
+        summary="control: top_k distinct experts, uniformly, whatever the logits",
+        paper="control, cf. Roller et al. 2021, Hash Layers",
+        models="",
+    ),
+}
+
+
+def strategy(name: str) -> Strategy:
+    """The strategy of that name.
+
+    Raises:
+        InputError: the names there are.
+    """
+    if name not in STRATEGIES:
+        near = difflib.get_close_matches(name, STRATEGIES, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise InputError(f"one of {', '.join(STRATEGIES)}{hint}")
+    module, attribute = STRATEGIES[name].target.split(":")
+    found = getattr(importlib.import_module(module), attribute)
+    assert isinstance(found, Strategy)
+    return found
+
+
+def parameters_for(found: Strategy, values: Mapping[str, Any]) -> Any:
+    """The parameters of a strategy, its defaults where `values` has none.
+
+    Raises:
+        InputError: an unknown name or a value of the wrong type; the text says what would be right.
+    """
+    fields = {field.name: field for field in dataclasses.fields(found.parameters)}
+    kinds = {"float": (int, float), "int": (int,), "bool": (bool,)}
+    for name, value in values.items():
+        if name not in fields:
+            known = ", ".join(fields) or "none"
+            raise InputError(f"parameters of {found.name}: {known}; not {name}")
+        kind = str(fields[name].type)
+        wrong = not isinstance(value, kinds[kind]) or (kind != "bool" and isinstance(value, bool))
+        if wrong or not math.isfinite(value):
+            raise InputError(f"{name} as {kind}, not {value!r:.60}")
+    return found.parameters(**values)
+
+
+def route(
+    logits: ArrayLike,
+    *,
+    strategy: str,
+    top_k: int,
+    seed: int = 0,
+    token_ids: ArrayLike | None = None,
+    bias: ArrayLike | None = None,
+    **parameters: Any,
+) -> Assignment:
+    """Route tokens with a named strategy.
+
+    Args:
+        logits: [T, E], finite or -inf; converted to float32.
+        strategy: a name of `moesim list strategies`.
+        top_k: choices of a token.
+        seed: seed of random strategies.
+        token_ids: [T] vocabulary ids, for hashing strategies.
+        bias: [E] added to the scores for the selection only (deepseek-v3).
+        parameters: those of the strategy.
+
+    Returns:
+        Assignment with expert int32 [T, K] and weight float32 [T, K], best choice first.
+
+    Raises:
+        InputError: an unknown strategy or parameter, or an array of the wrong shape (a ValueError).
+    """
+    matrix = np.ascontiguousarray(logits, dtype=np.float32)
+    if matrix.ndim != 2 or matrix.shape[1] == 0:
+        raise InputError(f"logits: found shape {matrix.shape}, wanted [tokens, experts]")
+    if np.isnan(matrix).any() or np.isposinf(matrix).any() or np.isneginf(matrix).all(axis=1).any():
+        raise InputError("logits: found NaN, +inf or a row of -inf only, wanted finite numbers (or -inf to mask)")
+    found = _named(strategy)
+    values = parameters_for(found, parameters)
+    found.validate(matrix.shape[1], top_k, values)
+    state = _bias(bias, matrix.shape[1], strategy)
+    ids = None if token_ids is None else np.asarray(token_ids, dtype=np.int64)
+    return found.route(matrix, top_k, values, state, Draw(seed=seed, token_ids=ids))
+
+
+_named = strategy
+
+
+def _bias(bias: ArrayLike | None, n_experts: int, name: str) -> NDArray[np.float32] | None:
+    if bias is None:
+        return None
+    if name != "deepseek-v3":
+        raise InputError(f"bias: found one for {name}, wanted none (only deepseek-v3 has a selection bias)")
+    array = np.ascontiguousarray(bias, dtype=np.float32)
+    if array.shape != (n_experts,) or not np.isfinite(array).all():
+        raise InputError(f"bias: found shape {array.shape}, wanted {n_experts} finite numbers")
+    return array

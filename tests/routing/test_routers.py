@@ -1,0 +1,187 @@
+"""Routers equal plain NumPy references, on random, tied and extreme logits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+import moesim
+from moesim.errors import InputError
+
+
+def best(scores: np.ndarray, k: int) -> np.ndarray:
+    """The k best columns of each row, the lowest index first among equals."""
+    return np.argsort(-scores, axis=1, kind="stable")[:, :k]
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    """In float64, over the last axis."""
+    e = np.exp(x.astype(np.float64) - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def logits(max_experts: int = 24) -> st.SearchStrategy[np.ndarray]:
+    """Matrices of random, heavily tied or extreme float32 logits."""
+    values = st.one_of(
+        st.floats(-20, 20, width=32),
+        st.sampled_from([0.0, 1.0, -1.0]),
+        st.sampled_from([3.0e38, -3.0e38, 1e-30, 80.0, -80.0]).map(lambda x: float(np.float32(x))),
+    )
+    shapes = st.tuples(st.integers(0, 12), st.integers(1, max_experts))
+    return shapes.flatmap(lambda shape: arrays(np.float32, shape, elements=values))
+
+
+@given(logits(), st.booleans(), st.integers(1, 8))
+def test_softmax_top_k_is_the_softmax_of_the_best(x: np.ndarray, normalise: bool, k: int) -> None:
+    """Experts are the k best logits; weights their probabilities, normalised or not."""
+    k = min(k, x.shape[1])
+    got = moesim.route(x, strategy="softmax-top-k", top_k=k, norm_topk_prob=normalise)
+    np.testing.assert_array_equal(got.expert, best(x, k))
+    weight = np.take_along_axis(softmax(x), best(x, k), axis=1)
+    if normalise:
+        weight = softmax(np.take_along_axis(x, best(x, k), axis=1))
+    np.testing.assert_allclose(got.weight, weight, rtol=5e-6, atol=1e-35)
+
+
+@given(logits(), st.integers(1, 8))
+def test_mixtral_is_the_softmax_over_the_chosen(x: np.ndarray, k: int) -> None:
+    """The weights of a token sum to one."""
+    k = min(k, x.shape[1])
+    got = moesim.route(x, strategy="mixtral", top_k=k)
+    np.testing.assert_array_equal(got.expert, best(x, k))
+    weight = softmax(np.take_along_axis(x, best(x, k), axis=1))
+    np.testing.assert_allclose(got.weight, weight, rtol=5e-6, atol=1e-35)
+
+
+@given(logits())
+def test_switch_is_the_argmax_with_its_probability(x: np.ndarray) -> None:
+    """Top-1, never renormalised."""
+    got = moesim.route(x, strategy="switch", top_k=1)
+    np.testing.assert_array_equal(got.expert, best(x, 1))
+    np.testing.assert_allclose(got.weight, np.take_along_axis(softmax(x), best(x, 1), axis=1), rtol=5e-6, atol=1e-35)
+
+
+def deepseek_v3(x: np.ndarray, bias: np.ndarray, k: int, groups: int, kept: int, scale: float, norm: bool):
+    """The reference, in float32 as the published code; also the gap at each cut, by which a row is tied or not."""
+    with np.errstate(over="ignore"):
+        s = (np.float32(1) / (np.float32(1) + np.exp(-x))).astype(np.float32)
+    c = s + bias
+    by_group = c.reshape(len(x), groups, -1)
+    gap = np.full(len(x), np.inf)
+    if kept < groups:
+        two_best = -np.sort(-by_group, axis=2)[:, :, :2]
+        score = two_best.sum(axis=2, dtype=np.float32)
+        ordered = -np.sort(-score, axis=1)
+        gap = ordered[:, kept - 1] - ordered[:, kept]
+        mask = np.zeros_like(score, dtype=bool)
+        np.put_along_axis(mask, best(score, kept), True, axis=1)
+        c = np.where(np.repeat(mask, by_group.shape[2], axis=1), c, -np.inf)
+    ordered = -np.sort(-c, axis=1)
+    with np.errstate(invalid="ignore"):
+        for j in range(min(k, c.shape[1] - 1)):
+            gap = np.minimum(gap, np.nan_to_num(ordered[:, j] - ordered[:, j + 1], nan=np.inf, posinf=np.inf))
+    expert = best(c, k)
+    w = np.take_along_axis(s, expert, axis=1)
+    if norm:
+        w = w / (w.sum(axis=1, keepdims=True) + np.float32(1e-20))
+    return expert, w * np.float32(scale), gap
+
+
+@pytest.mark.parametrize("groups, kept", [(1, 1), (8, 4), (8, 8), (4, 1)])
+@pytest.mark.parametrize("norm", [True, False])
+def test_deepseek_v3_equals_its_reference(groups: int, kept: int, norm: bool) -> None:
+    """Experts are equal on every row whose scores are apart by more than rounding, weights to 5e-6."""
+    rng = np.random.default_rng(groups * 10 + kept)
+    x = rng.normal(scale=2, size=(2000, 64)).astype(np.float32)
+    bias = rng.normal(scale=0.2, size=64).astype(np.float32)
+    expert, weight, gap = deepseek_v3(x, bias, 6, groups, kept, 2.5, norm)
+    got = moesim.route(
+        x,
+        strategy="deepseek-v3",
+        top_k=6,
+        n_group=groups,
+        topk_group=kept,
+        routed_scaling_factor=2.5,
+        norm_topk_prob=norm,
+        bias=bias,
+    )
+    clear = gap > 1e-6
+    assert clear.mean() > 0.98
+    np.testing.assert_array_equal(got.expert[clear], expert[clear])
+    np.testing.assert_allclose(got.weight[clear], weight[clear], rtol=5e-6)
+
+
+def test_deepseek_v3_prefers_the_lowest_index_among_saturated_scores() -> None:
+    """Sigmoids of large logits are equal in float32: the first group and the first experts win."""
+    x = np.full((3, 16), 100.0, dtype=np.float32)
+    got = moesim.route(x, strategy="deepseek-v3", top_k=3, n_group=4, topk_group=2)
+    np.testing.assert_array_equal(got.expert, [[0, 1, 2]] * 3)
+    np.testing.assert_allclose(got.weight, 1 / 3, rtol=5e-6)
+
+
+def test_deepseek_v3_bias_selects_but_does_not_weigh() -> None:
+    """A biased expert is chosen, its weight is the score without the bias."""
+    x = np.array([[2.0, 1.0, 0.0, -1.0]], dtype=np.float32)
+    got = moesim.route(x, strategy="deepseek-v3", top_k=1, norm_topk_prob=False, bias=[0, 0, 0, 5])
+    assert got.expert.tolist() == [[3]]
+    np.testing.assert_allclose(got.weight, 1 / (1 + np.exp(1.0)), rtol=5e-6)
+
+
+def test_deepseek_v3_chooses_among_negative_corrected_scores() -> None:
+    """Groups that were not kept stay out even where every bias is below -1."""
+    x = np.array([[5.0, 5.0, 0.0, 0.0]], dtype=np.float32)
+    got = moesim.route(x, strategy="deepseek-v3", top_k=2, n_group=2, topk_group=1, bias=[-3.0] * 4)
+    assert got.expert.tolist() == [[0, 1]]
+
+
+def test_random_draws_every_set_of_experts_alike() -> None:
+    """Choices are distinct, uniform, a function of the seed and not of the logits."""
+    x = np.zeros((30_000, 6), dtype=np.float32)
+    got = moesim.route(x, strategy="random", top_k=2, seed=3)
+    assert (got.expert[:, 0] != got.expert[:, 1]).all()
+    pairs = np.bincount(got.expert[:, 0] * 6 + got.expert[:, 1], minlength=36).reshape(6, 6)
+    expected = len(x) / 30
+    off_diagonal = pairs[~np.eye(6, dtype=bool)]
+    assert ((off_diagonal - expected) ** 2 / expected).sum() < 58.3  # chi-square, 29 degrees of freedom, p = 0.001
+    np.testing.assert_array_equal(got.expert, moesim.route(x + 1, strategy="random", top_k=2, seed=3).expert)
+    assert (got.expert != moesim.route(x, strategy="random", top_k=2, seed=4).expert).any()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"strategy": "mixtrall", "top_k": 2}, "did you mean mixtral"),
+        ({"strategy": "mixtral", "top_k": 9}, "top_k from 1 to the 8 experts"),
+        ({"strategy": "mixtral", "top_k": 0}, "top_k from 1 to the 8 experts"),
+        ({"strategy": "switch", "top_k": 2}, "top_k 1"),
+        ({"strategy": "mixtral", "top_k": 2, "temperature": 1.0}, "not temperature"),
+        ({"strategy": "softmax-top-k", "top_k": 2, "norm_topk_prob": 1}, "norm_topk_prob as bool"),
+        ({"strategy": "deepseek-v3", "top_k": 2, "n_group": 3}, "n_group that divides"),
+        ({"strategy": "deepseek-v3", "top_k": 2, "n_group": 8, "topk_group": 9}, "topk_group from 1"),
+        ({"strategy": "deepseek-v3", "top_k": 5, "n_group": 2, "topk_group": 1}, "top_k of at most the 4"),
+        ({"strategy": "deepseek-v3", "top_k": 2, "bias": [1.0]}, "8 finite numbers"),
+        ({"strategy": "mixtral", "top_k": 2, "bias": [1.0]}, "only deepseek-v3"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
+    """The error says what would be right, and is a ValueError."""
+    with pytest.raises(InputError, match=message):
+        moesim.route(np.zeros((2, 8)), **arguments)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
+    """NaN would make every comparison false and the choice a matter of chance."""
+    with pytest.raises(ValueError, match="finite"):
+        moesim.route([[0.0, bad]], strategy="mixtral", top_k=1)
+    with pytest.raises(ValueError, match="shape"):
+        moesim.route([0.0, 1.0], strategy="mixtral", top_k=1)
+
+
+def test_masked_experts_are_never_chosen_while_others_are_left() -> None:
+    """-inf masks an expert."""
+    got = moesim.route([[-np.inf, 0.0, 1.0, -np.inf]], strategy="mixtral", top_k=2)
+    assert got.expert.tolist() == [[2, 1]]
