@@ -1,0 +1,58 @@
+"""Closed form of an exchange: last entry + latency + the GPU's busiest port."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.kernels.links import link_counts
+from moesim.types import PARTS, Exchange, Program
+
+
+def transfer_ps(program: Program) -> NDArray[np.int64]:
+    """Picoseconds from the last entry of each operation to its end on each GPU, [O, G]; 0 for compute.
+
+    Everybody sends a flag to everybody, so each level that exists costs its
+    latency; on it a GPU is busy for the longer of what its egress and its
+    ingress port carry. Levels work side by side, except that a per-node
+    collective passes one after the other and pays both latencies. One GPU
+    alone exchanges nothing.
+    """
+    n_gpus, m = program.n_gpus, program.gpus_per_node
+    result = np.zeros((program.n_operations, n_gpus), dtype=np.int64)
+    if n_gpus == 1:
+        return result
+    links = link_counts(
+        program.copies,
+        program.node_copies,
+        copies_rule=program.copies_rule,
+        gpus_per_node=m,
+    )
+    sent, received = (
+        links.sum(axis=3),
+        links.sum(axis=2),
+    )  # [L, 2, G], as dispatch has them
+    levels = [level for level, exists in enumerate((min(m, n_gpus) > 1, n_gpus > m)) if exists]
+    both_hops = program.copies_rule == "per-node"
+    by_kind = {
+        PARTS.index("dispatch"): _gpu_ps(program.dispatch, sent, received, levels, both_hops),
+        PARTS.index("combine"): _gpu_ps(program.combine, received, sent, levels, both_hops),
+    }
+    for o in np.flatnonzero(program.exchange_layer >= 0):
+        result[o] = by_kind[int(program.kind[o])][program.exchange_layer[o]]
+    return result
+
+
+def _gpu_ps(
+    exchange: Exchange,
+    out: NDArray[np.int64],
+    into: NDArray[np.int64],
+    levels: list[int],
+    both_hops: bool,
+) -> NDArray[np.int64]:
+    """Latency and port time of each layer and GPU, [L, G]."""
+    busy = np.maximum(out * exchange.out_ps, into * exchange.in_ps)[:, levels]  # [L, levels, G]
+    latency = exchange.latency_ps[levels]
+    if both_hops:
+        return np.asarray(busy.max(axis=1) + latency.sum(), dtype=np.int64)
+    return np.asarray((busy + latency[None, :, None]).max(axis=1), dtype=np.int64)
