@@ -1,0 +1,14 @@
+"""What a run leaves behind: tidy frames, a summary, files that are complete or absent.
+
+In: the routed tokens, program and timeline of each step. Out: `Result` (one
+run) and `Study` (several on the same tokens), which save to and load from
+folders. `collect` fills the frames, `summary` makes the keys that scripts
+rely on, `files` writes atomically.
+"""
+
+from moesim.results.collect import Collector, frames_bytes
+from moesim.results.files import prepare_output, versions
+from moesim.results.result import Result
+from moesim.results.study import Study
+
+__all__ = ["Collector", "Result", "Study", "frames_bytes", "prepare_output", "versions"]

@@ -1,0 +1,271 @@
+"""From the integers of each step to the tidy frames of a Result."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from moesim import metrics
+from moesim.results.result import FRAMES, Result
+from moesim.results.summary import StepTotals, summarise
+from moesim.types import (
+    LEVELS,
+    PARTS,
+    ClusterShape,
+    ModelShape,
+    Program,
+    RoutedStep,
+    Timeline,
+)
+
+PS = 1e-12
+BYTES_PER_CELL = 8
+
+
+class Collector:
+    """Takes the steps of a run one by one and makes the Result.
+
+    Args:
+        model: its layer numbers name the rows.
+        cluster: ranks and nodes.
+        dispatch_bytes, combine_bytes: of one token copy in each direction.
+        keep_links: "total" (summed over steps) or "none".
+        keep_timeline_steps: how many steps, from the first, the timeline holds.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: ModelShape,
+        cluster: ClusterShape,
+        dispatch_bytes: int,
+        combine_bytes: int,
+        keep_links: str,
+        keep_timeline_steps: int,
+    ) -> None:
+        self._layers = np.array(model.moe_layers, dtype=np.int64)
+        self._cluster = cluster
+        self._bytes = {"dispatch_bytes": dispatch_bytes, "combine_bytes": combine_bytes}
+        self._keep_links = keep_links
+        self._keep_timeline_steps = keep_timeline_steps
+        self._columns: dict[str, dict[str, list[Any]]] = {name: defaultdict(list) for name in FRAMES}
+        self._links = np.zeros((2, 2, cluster.n_gpus, cluster.n_gpus), dtype=np.int64)  # messages, bytes
+        self._totals: list[StepTotals] = []
+        self._clock_ps = 0
+
+    def add(
+        self,
+        step: int,
+        routed: RoutedStep,
+        program: Program,
+        timeline: Timeline,
+        even_timeline: Timeline,
+    ) -> None:
+        """Take one step.
+
+        Raises:
+            ConservationError: tokens, bytes or time were lost.
+        """
+        parts = metrics.breakdown(program, timeline)
+        critical, critical_gpu = metrics.critical_path(program, timeline)
+        metrics.check_conservation(routed, program, timeline, parts=parts, critical=critical)
+        links = metrics.link_bytes(program, **self._bytes)
+        sent = metrics.gpu_bytes(program, **self._bytes)
+        makespan = int(timeline.end_ps.max())
+        rank_load = _rank_load(program)
+        totals = StepTotals(
+            step_ps=makespan,
+            even_ps=int(even_timeline.end_ps.max()),
+            parts_ps=parts.sum(axis=0),
+            critical_ps=critical,
+            tokens=routed.batch.n_tokens,
+            bytes=links.sum(axis=(1, 2)),
+            requested=routed.requested.sum(axis=1),
+            dropped=routed.dropped.sum(axis=1),
+            rerouted=routed.rerouted_away.sum(axis=1),
+            lost_tokens=routed.lost_tokens,
+            events=timeline.n_events,
+        )
+        self._totals.append(totals)
+        self._add_layers(step, routed, rank_load)
+        self._add_experts(step, routed)
+        self._add_gpus(step, parts, critical_gpu, rank_load, links)
+        self._add_step(step, totals)
+        if self._keep_links == "total":
+            self._links[0] += metrics.link_messages(program)
+            self._links[1] += links
+        if step < self._keep_timeline_steps:
+            self._add_timeline(step, program, timeline, sent)
+        self._clock_ps += makespan
+
+    def result(
+        self,
+        *,
+        scenario: dict[str, Any],
+        scenario_yaml: str,
+        manifest: dict[str, Any],
+        profile: dict[str, float],
+    ) -> Result:
+        """All steps as frames, with the summary and the manifest."""
+        self._add_links()
+        frames = {name: _frame(name, self._columns[name]) for name in FRAMES}
+        summary = summarise(self._totals, frames["layers"], n_gpus=self._cluster.n_gpus)
+        manifest = {
+            **manifest,
+            "profile_s": {name: round(seconds, 6) for name, seconds in profile.items()},
+            "events": sum(total.events for total in self._totals),
+        }
+        return Result(
+            **frames,
+            summary=summary,
+            scenario=scenario,
+            scenario_yaml=scenario_yaml,
+            manifest=manifest,
+        )
+
+    def _put(self, frame: str, n_rows: int, **columns: Any) -> None:
+        for name, values in columns.items():
+            self._columns[frame][name].append(np.broadcast_to(np.asarray(values), (n_rows,)))
+
+    def _add_step(self, step: int, totals: StepTotals) -> None:
+        n_gpus = self._cluster.n_gpus
+        layers = self._columns["layers"]
+        parts = {f"{part}_s": ps / n_gpus * PS for part, ps in zip(PARTS, totals.parts_ps, strict=True)}
+        processed = totals.requested.sum() - totals.dropped.sum()
+        self._put(
+            "steps",
+            1,
+            step=step,
+            start_s=self._clock_ps * PS,
+            step_time_s=totals.step_ps * PS,
+            **parts,
+            tokens=totals.tokens,
+            requested=totals.requested.sum(),
+            processed=processed,
+            dropped=totals.dropped.sum(),
+            rerouted=totals.rerouted.sum(),
+            balancedness_min=layers["balancedness"][-1].min(initial=1.0),
+            max_violation_max=layers["max_violation"][-1].max(initial=0.0),
+            **{f"bytes_{level}": totals.bytes[i] for i, level in enumerate(LEVELS)},
+        )
+
+    def _add_layers(self, step: int, routed: RoutedStep, rank_load: NDArray[np.int64]) -> None:
+        load = routed.requested
+        self._put(
+            "layers",
+            len(load),
+            step=step,
+            layer=self._layers,
+            max_violation=metrics.max_violation(load),
+            balancedness=metrics.balancedness(rank_load),
+            cv=metrics.cv(load),
+            gini=metrics.gini(load),
+            entropy=metrics.normalised_entropy(load),
+            dead_experts=metrics.dead_experts(load),
+            requested=load.sum(axis=1),
+            processed=routed.processed.sum(axis=1),
+            dropped=routed.dropped.sum(axis=1),
+            rerouted=routed.rerouted_away.sum(axis=1),
+        )
+
+    def _add_experts(self, step: int, routed: RoutedStep) -> None:
+        n_layers, n_experts = routed.requested.shape
+        self._put(
+            "experts",
+            n_layers * n_experts,
+            step=step,
+            layer=np.repeat(self._layers, n_experts),
+            expert=np.tile(np.arange(n_experts), n_layers),
+            requested=routed.requested.ravel(),
+            processed=routed.processed.ravel(),
+            dropped=routed.dropped.ravel(),
+            rerouted_in=routed.rerouted_in.ravel(),
+            rerouted_away=routed.rerouted_away.ravel(),
+        )
+
+    def _add_gpus(
+        self,
+        step: int,
+        parts: NDArray[np.int64],
+        critical_gpu: NDArray[np.int64],
+        rank_load: NDArray[np.int64],
+        links: NDArray[np.int64],
+    ) -> None:
+        gpu = np.arange(self._cluster.n_gpus)
+        self._put(
+            "gpus",
+            len(gpu),
+            step=step,
+            gpu=gpu,
+            node=gpu // self._cluster.gpus_per_node,
+            **{f"{part}_s": parts[:, i] * PS for i, part in enumerate(PARTS)},
+            critical_s=critical_gpu * PS,
+            processed=rank_load.sum(axis=0),
+            sent_bytes=links.sum(axis=(0, 2)),
+            received_bytes=links.sum(axis=(0, 1)),
+        )
+
+    def _add_links(self) -> None:
+        messages, carried = self._links
+        level, source, destination = np.nonzero(messages)
+        self._put(
+            "links",
+            len(level),
+            source=source,
+            destination=destination,
+            level=np.array(LEVELS)[level],
+            messages=messages[level, source, destination],
+            bytes=carried[level, source, destination],
+        )
+
+    def _add_timeline(self, step: int, program: Program, timeline: Timeline, sent: NDArray[np.int64]) -> None:
+        n_ops, n_gpus = timeline.start_ps.shape
+        by_gpu = {  # rows in the order of GPUs, then of operations
+            "start_s": (timeline.start_ps + self._clock_ps).T.ravel() * PS,
+            "end_s": (timeline.end_ps + self._clock_ps).T.ravel() * PS,
+            "bytes": sent.T.ravel(),
+        }
+        self._put(
+            "timeline",
+            n_ops * n_gpus,
+            step=step,
+            gpu=np.repeat(np.arange(n_gpus), n_ops),
+            stream=np.tile(program.stream, n_gpus),
+            layer=np.tile(program.layer, n_gpus),
+            kind=np.tile(np.array(PARTS)[program.kind], n_gpus),
+            **by_gpu,
+        )
+
+
+def frames_bytes(
+    *,
+    n_steps: int,
+    n_layers: int,
+    n_experts: int,
+    n_gpus: int,
+    timeline_steps: int,
+    n_operations: int,
+) -> int:
+    """Estimate of the memory of all frames, in bytes; twice the cells, as they are concatenated once."""
+    cells = n_steps * (n_layers * (8 * n_experts + 12) + 18 * n_gpus + 24)
+    cells += 5 * n_gpus * n_gpus + timeline_steps * 12 * n_operations * n_gpus
+    return 2 * BYTES_PER_CELL * cells
+
+
+def _rank_load(program: Program) -> NDArray[np.int64]:
+    """Processed assignments of each rank, [L, G]."""
+    load = np.zeros((len(program.slot_tokens), program.n_gpus), dtype=np.int64)
+    np.add.at(load.T, program.slot_rank, program.slot_tokens.T)
+    return load
+
+
+def _frame(name: str, columns: dict[str, list[Any]]) -> pd.DataFrame:
+    """The columns of all steps as one frame; an empty one keeps its columns and their types."""
+    if not columns:
+        return pd.DataFrame({column: pd.Series(dtype=dtype) for column, dtype in FRAMES[name].items()})
+    wanted = FRAMES[name]
+    return pd.DataFrame({column: np.concatenate(columns[column]) for column in wanted}).astype(wanted)

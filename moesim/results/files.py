@@ -1,0 +1,124 @@
+"""Folders that are complete or absent, and files that are the same bytes for the same result."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from moesim.errors import OutputError
+
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+LIBRARIES = (
+    "moesim",
+    "numpy",
+    "numba",
+    "simpy",
+    "pandas",
+    "pyarrow",
+    "pydantic",
+    "plotly",
+)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, moesim and the libraries that shape a result."""
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a source tree
+            found[name] = "unknown"
+    return found
+
+
+def prepare_output(folder: str | Path) -> Path:
+    """Check, before hours of work, that a result can be written to this folder.
+
+    Raises:
+        OutputError: it cannot be made, or something that is no result of moesim stands there.
+    """
+    target = Path(folder)
+    if target.exists() and not _is_replaceable(target):
+        raise OutputError(f"{target}: exists and holds no moesim result, so it is not replaced; choose another -o")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}."):
+            pass
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from None
+    return target
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """A folder to fill that takes the place of `folder` when all went well, and vanishes when not.
+
+    Raises:
+        OutputError: as `prepare_output`.
+    """
+    target = prepare_output(folder)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())
+        if target.exists():
+            old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old."))
+            target.replace(old / "result")
+            temporary.replace(target)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.replace(target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON that a person can read; NaN is refused, absent values are null."""
+    path.write_text(json_text(value), encoding="utf-8")
+
+
+def json_text(value: Any) -> str:
+    """The text of summary.json and manifest.json."""
+    return json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a result.
+
+    Raises:
+        OutputError: it is absent or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise OutputError(f"{path}: cannot be read as a file of a moesim result: {error}") from None
+
+
+def _is_replaceable(target: Path) -> bool:
+    """Whether this is a result of ours, or an empty folder."""
+    if not target.is_dir():
+        return False
+    if not any(target.iterdir()):
+        return True
+    try:
+        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(manifest, dict) and "moesim" in manifest.get("versions", {})
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

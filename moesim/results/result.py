@@ -1,0 +1,179 @@
+"""The result of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from moesim.errors import OutputError
+from moesim.results.files import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    json_text,
+    new_folder,
+    read_json,
+    write_json,
+)
+from moesim.types import LEVELS, PARTS
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_INT, _FLOAT, _TEXT = "int64", "float64", "str"
+
+
+def _columns(integers: str = "", floats: str = "", texts: str = "") -> dict[str, str]:
+    kinds = ((integers, _INT), (floats, _FLOAT), (texts, _TEXT))
+    return {name: kind for names, kind in kinds for name in names.split()}
+
+
+_PARTS_S = " ".join(f"{part}_s" for part in PARTS)
+
+FRAMES: Mapping[str, Mapping[str, str]] = {
+    "steps": {
+        "step": _INT,
+        **_columns(floats=f"start_s step_time_s {_PARTS_S}"),
+        **_columns(
+            "tokens requested processed dropped rerouted",
+            "balancedness_min max_violation_max",
+        ),
+        **_columns(" ".join(f"bytes_{level}" for level in LEVELS)),
+    },
+    "layers": {
+        **_columns("step layer", "max_violation balancedness cv gini entropy"),
+        **_columns("dead_experts requested processed dropped rerouted"),
+    },
+    "experts": _columns("step layer expert requested processed dropped rerouted_in rerouted_away"),
+    "gpus": {
+        **_columns("step gpu node", f"{_PARTS_S} critical_s"),
+        **_columns("processed sent_bytes received_bytes"),
+    },
+    "links": {
+        **_columns("source destination", texts="level"),
+        **_columns("messages bytes"),
+    },
+    "requests": {
+        **_columns("request", "arrival_s start_s first_token_s end_s"),
+        **_columns("context_tokens generated_tokens preemptions", texts="status"),
+    },
+    "timeline": {
+        **_columns("step gpu stream layer", texts="kind"),
+        **_columns("", "start_s end_s"),
+        "bytes": _INT,
+    },
+}
+"""Columns and types of every frame, the interface of everything downstream."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+    """Frames, summary and manifest of one run; see the README for columns and keys.
+
+    Times are float64 seconds, loads and bytes int64. `scenario` is the resolved
+    scenario, `scenario_yaml` the same as a file that reproduces the result.
+    """
+
+    steps: pd.DataFrame
+    layers: pd.DataFrame
+    experts: pd.DataFrame
+    gpus: pd.DataFrame
+    links: pd.DataFrame
+    requests: pd.DataFrame
+    timeline: pd.DataFrame
+    summary: dict[str, Any]
+    scenario: dict[str, Any]
+    scenario_yaml: str
+    manifest: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The scenario's name."""
+        return str(self.scenario["name"])
+
+    def plot(self, figure: str) -> go.Figure:
+        """A figure of this run by name (`moesim.report.FIGURES`), as a Plotly figure.
+
+        Raises:
+            InputError: no such figure; the text names those there are.
+        """
+        from moesim.report import draw
+
+        return draw(figure, {self.name: self})
+
+    def report_html(self) -> str:
+        """The report of this run: one self-contained page."""
+        from moesim.report import report_html
+
+        return report_html({self.name: self}, title=self.name, scenario_yaml=self.scenario_yaml)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write frames (parquet), summary.json, scenario.yaml, manifest.json and report.html.
+
+        The folder appears whole or not at all; an existing one is replaced if it holds a moesim result.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        report = self.report_html()
+        with new_folder(folder) as new:
+            self.write_into(new)
+            (new / "report.html").write_text(report, encoding="utf-8")
+        return Path(folder)
+
+    def write_into(self, folder: Path) -> None:
+        """Write all files but the report into an existing folder."""
+        for name in FRAMES:
+            getattr(self, name).to_parquet(folder / f"{name}.parquet", engine="pyarrow", index=False)
+        (folder / "summary.json").write_text(json_text(self.summary), encoding="utf-8")
+        (folder / "scenario.yaml").write_text(self.scenario_yaml, encoding="utf-8")
+        write_json(folder / "scenario.json", self.scenario)
+        write_json(folder / MANIFEST, {"schema_version": SCHEMA_VERSION, **self.manifest})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Result:
+        """Read a folder that `save` wrote; equal to what was saved.
+
+        Raises:
+            OutputError: it is no such folder, or a file is damaged.
+        """
+        home = Path(folder)
+        manifest = read_json(home / MANIFEST)
+        if manifest.pop("schema_version", None) != SCHEMA_VERSION or "variants" in manifest:
+            raise OutputError(f"{home}: found no result of one run with schema_version {SCHEMA_VERSION}")
+        try:
+            frames = {name: pd.read_parquet(home / f"{name}.parquet", engine="pyarrow") for name in FRAMES}
+            scenario_yaml = (home / "scenario.yaml").read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{home}: cannot be read as a moesim result: {error}") from None
+        return cls(
+            **frames,
+            summary=read_json(home / "summary.json"),
+            scenario=read_json(home / "scenario.json"),
+            scenario_yaml=scenario_yaml,
+            manifest=manifest,
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all but wall times are the same."""
+        if not isinstance(other, Result):
+            return NotImplemented
+        exempt = {"profile_s", "events"}
+        for field in fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            if isinstance(mine, pd.DataFrame):
+                if not mine.equals(theirs):
+                    return False
+            elif field.name == "manifest":
+                if {k: v for k, v in mine.items() if k not in exempt} != {
+                    k: v for k, v in theirs.items() if k not in exempt
+                }:
+                    return False
+            elif mine != theirs:
+                return False
+        return True
+
+    __hash__ = None  # type: ignore[assignment]

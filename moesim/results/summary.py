@@ -1,0 +1,116 @@
+"""The summary of a run: the keys that scripts rely on (README, "Summary keys")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from moesim.types import LEVELS, PARTS
+
+PS = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTotals:
+    """Exact sums of one step; times in picoseconds, `parts_ps` summed over the GPUs, the rest per MoE layer [L]."""
+
+    step_ps: int
+    even_ps: int
+    parts_ps: NDArray[np.int64]
+    critical_ps: NDArray[np.int64]
+    tokens: int
+    bytes: NDArray[np.int64]
+    requested: NDArray[np.int64]
+    dropped: NDArray[np.int64]
+    rerouted: NDArray[np.int64]
+    lost_tokens: NDArray[np.int64]
+    events: int
+
+
+def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int) -> dict[str, Any]:
+    """One number a key; scalars without a suffix are means over (step, layer), absent values None."""
+    n_steps = len(totals)
+    step_ps = np.array([total.step_ps for total in totals], dtype=np.int64)
+    parts = sum_of(totals, "parts_ps") / (n_gpus * n_steps) * PS
+    critical = sum_of(totals, "critical_ps") / n_steps * PS
+    tokens = sum(total.tokens for total in totals)
+    carried = sum_of(totals, "bytes") / n_steps
+    requested = np.concatenate([total.requested for total in totals])
+    dropped = np.concatenate([total.dropped for total in totals])
+    rerouted = np.concatenate([total.rerouted for total in totals])
+    lost = np.concatenate([total.lost_tokens / max(1, total.tokens) for total in totals])
+    simulated = int(step_ps.sum()) * PS
+    return {
+        "step_time_s": _spread(step_ps * PS),
+        "breakdown_s": {part: float(parts[i]) for i, part in enumerate(PARTS)},
+        "critical_path_s": {part: float(critical[i]) for i, part in enumerate(PARTS) if part != "wait"},
+        "imbalance_penalty": int(step_ps.sum()) / max(1, sum(total.even_ps for total in totals)),
+        "balancedness": {
+            "mean": _mean(layers["balancedness"]),
+            "min": _least(layers["balancedness"]),
+        },
+        "max_violation": {
+            "mean": _mean(layers["max_violation"]),
+            "max": _most(layers["max_violation"]),
+        },
+        "load_cv": _mean(layers["cv"]),
+        "load_entropy": _mean(layers["entropy"]),
+        "dead_experts": _mean(layers["dead_experts"]),
+        "drop_rate": _mean_rate(dropped, requested),
+        "token_drop_rate": _mean(lost),
+        "reroute_rate": _mean_rate(rerouted, requested),
+        "bytes": {level: float(carried[i]) for i, level in enumerate(LEVELS)},
+        "tokens_per_s_per_gpu": tokens / simulated / n_gpus if simulated else None,
+        "simulated_s": simulated,
+        "n_steps": n_steps,
+    }
+
+
+def sum_of(totals: Sequence[StepTotals], name: str) -> NDArray[np.int64]:
+    """Exact sum of an array over the steps."""
+    return np.asarray(np.sum([getattr(total, name) for total in totals], axis=0), dtype=np.int64)
+
+
+def flatten(summary: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots."""
+    flat: dict[str, Any] = {}
+    for key, value in summary.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _spread(values: NDArray[np.floating]) -> dict[str, float]:
+    p50, p95, p99 = np.percentile(values, [50, 95, 99])
+    return {
+        "mean": float(values.mean()),
+        "p50": float(p50),
+        "p95": float(p95),
+        "p99": float(p99),
+        "max": float(values.max()),
+    }
+
+
+def _mean(values: pd.Series[Any] | NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _least(values: pd.Series[Any]) -> float | None:
+    return float(values.min()) if len(values) else None
+
+
+def _most(values: pd.Series[Any]) -> float | None:
+    return float(values.max()) if len(values) else None
+
+
+def _mean_rate(part: NDArray[np.int64], whole: NDArray[np.int64]) -> float | None:
+    """Mean over (step, layer) of part / whole, where anything was asked for."""
+    asked = whole > 0
+    return float((part[asked] / whole[asked]).mean()) if asked.any() else None
