@@ -1,0 +1,82 @@
+"""How long every part of one step takes on every GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.hardware.attention import attention_seconds
+from moesim.hardware.dense import head_rows, head_seconds, network_seconds, router_seconds
+from moesim.hardware.expert import expert_seconds
+from moesim.types import ClusterShape, ModelShape, Precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Durations:
+    """Seconds, float64, of one layer each; L MoE layers, G GPUs.
+
+    `attention`, `router`, `dense`, `shared_experts` [G] are the same in every
+    layer that has them, `experts` is [L, G], `head` [G] comes once a step.
+    """
+
+    attention: NDArray[np.float64]
+    router: NDArray[np.float64]
+    dense: NDArray[np.float64]
+    shared_experts: NDArray[np.float64]
+    experts: NDArray[np.float64]
+    head: NDArray[np.float64]
+
+
+def step_durations(
+    model: ModelShape,
+    cluster: ClusterShape,
+    precision: Precision,
+    *,
+    phase: str,
+    tokens_per_gpu: NDArray[np.int64],
+    context_tokens: int,
+    sequence_tokens: int,
+    slot_tokens: NDArray[np.int64],
+    slot_rank: NDArray[np.int32],
+) -> Durations:
+    """Durations of the compute parts of one step; what has no tokens takes no time.
+
+    Args:
+        model: its widths.
+        cluster: its GPU.
+        precision: data types of weights, activations and cache.
+        phase: "decode", "prefill" or "train" (its forward pass).
+        tokens_per_gpu: tokens whose attention each GPU computes, [G].
+        context_tokens: cached tokens of a sequence, in decode.
+        sequence_tokens: tokens of a prompt, in the other phases.
+        slot_tokens: assignments processed by each slot, [L, S].
+        slot_rank: GPU of each slot, [S].
+    """
+    gpu, tokens = cluster.gpu, tokens_per_gpu
+    none = np.zeros(len(tokens))
+    # all parts but the experts depend on the token count alone, and most GPUs have the same
+    counts, where = np.unique(tokens, return_inverse=True)
+    attention = attention_seconds(
+        model,
+        gpu,
+        precision,
+        counts,
+        phase=phase,
+        context_tokens=context_tokens,
+        sequence_tokens=sequence_tokens,
+    )
+    logit_rows = np.array([head_rows(int(n), sequence_tokens, phase) for n in counts], dtype=np.int64)
+    return Durations(
+        attention=attention[where],
+        router=router_seconds(model, gpu, counts)[where],
+        dense=network_seconds(model, gpu, precision, counts, model.intermediate_size)[where]
+        if model.dense_layers
+        else none,
+        shared_experts=network_seconds(model, gpu, precision, counts, model.shared_intermediate_size)[where]
+        if model.n_shared_experts
+        else none,
+        experts=expert_seconds(model, gpu, precision, slot_tokens, slot_rank, cluster.n_gpus),
+        head=head_seconds(model, gpu, logit_rows)[where],
+    )

@@ -1,0 +1,36 @@
+"""The peaks of one GPU in the units of the formulas: FLOP/s, bytes/s, bytes."""
+
+from __future__ import annotations
+
+from moesim.errors import InputError
+from moesim.types import DTYPE_BYTES, GpuSpec, Precision
+
+# Wider types that can stand in for one that a GPU has no units for, nearest first.
+_WIDER = {
+    "fp4": ("fp8", "bf16", "fp16"),
+    "int8": ("bf16", "fp16"),
+    "fp8": ("bf16", "fp16"),
+    "bf16": ("fp16", "fp32"),
+}
+
+
+def peak_flops(gpu: GpuSpec, dtype: str) -> float:
+    """Published dense peak for a data type, FLOP/s; of the next wider type where the GPU lacks it.
+
+    Raises:
+        InputError: the GPU has no peak for the type nor for a wider one.
+    """
+    for candidate in (dtype, *_WIDER.get(dtype, ("fp32",))):
+        if candidate in gpu.peak_tflops:
+            return gpu.peak_tflops[candidate] * 1e12
+    raise InputError(f"{gpu.name} has no peak for {dtype}; it has {', '.join(gpu.peak_tflops)}")
+
+
+def memory_bandwidth(gpu: GpuSpec) -> float:
+    """Published memory bandwidth, bytes/s."""
+    return gpu.memory_bandwidth_gb_per_s * 1e9
+
+
+def wide_bytes(precision: Precision) -> float:
+    """Bytes of an element that is never stored narrower than two bytes: embeddings, router, head, residual stream."""
+    return max(2.0, DTYPE_BYTES[precision.weights])

@@ -1,0 +1,147 @@
+"""Durations of the other parts: shapes, hand-worked bounds, zero tokens, monotonicity."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, cluster
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moesim.errors import InputError
+from moesim.hardware import step_durations
+from moesim.hardware.attention import attention_seconds
+from moesim.hardware.dense import gemm_seconds, join
+from moesim.hardware.gpu import peak_flops
+
+PARTS = ("attention", "router", "dense", "shared_experts", "experts", "head")
+
+
+def durations(model, precision, tokens, phase="decode", context=4096, sequence=4096):
+    n_layers, n_experts = len(model.moe_layers), model.n_experts
+    tokens = np.array(tokens, dtype=np.int64)
+    slots = np.full((n_layers, n_experts), 4, dtype=np.int64) * (tokens.max() > 0)
+    return step_durations(
+        model,
+        cluster(1, len(tokens)),
+        precision,
+        phase=phase,
+        tokens_per_gpu=tokens,
+        context_tokens=context,
+        sequence_tokens=sequence,
+        slot_tokens=slots,
+        slot_rank=(np.arange(n_experts) % len(tokens)).astype(np.int32),
+    )
+
+
+def attention(model, precision, tokens, phase="decode", context=4096, sequence=4096):
+    return attention_seconds(
+        model,
+        H100,
+        precision,
+        np.array([tokens]),
+        phase=phase,
+        context_tokens=context,
+        sequence_tokens=sequence,
+    )[0]
+
+
+@pytest.mark.parametrize("model, precision", [(MIXTRAL, BF16), (DEEPSEEK_V3, FP8)])
+@pytest.mark.parametrize("phase", ["decode", "prefill", "train"])
+def test_shapes_and_types(model, precision, phase):
+    made = durations(model, precision, [64, 0, 128, 64], phase)
+    for part in PARTS:
+        values = getattr(made, part)
+        assert values.dtype == np.float64
+        assert values.shape == ((len(model.moe_layers), 4) if part == "experts" else (4,))
+        assert np.all(np.isfinite(values))
+    assert made.attention[0] == made.attention[3] < made.attention[2]
+    assert made.attention[1] == made.router[1] == made.head[1] == 0
+
+
+def test_absent_parts_are_zero():
+    made = durations(MIXTRAL, BF16, [64] * 8)
+    assert not made.dense.any()
+    assert not made.shared_experts.any()
+
+
+@pytest.mark.parametrize("phase", ["decode", "prefill", "train"])
+def test_no_tokens_take_no_time(phase):
+    made = durations(DEEPSEEK_V3, FP8, [0, 0], phase)
+    assert not any(getattr(made, part).any() for part in PARTS)
+
+
+def test_gemm_by_hand():
+    # 65 rows are two tiles of 64; the constants are those of the table
+    took = gemm_seconds(H100, np.array([65]), 1024, 4096, weights="bf16", activations="bf16")[0]
+    compute = 2 * 128 * 1024 * 4096 / (0.7 * 989.4e12)
+    stream = 2 * (1024 * 4096 + 65 * (4096 + 1024)) / (0.9 * 3352e9)
+    assert took == pytest.approx(3.5e-6 + 4096 * 0.5e-9 + (compute**4 + stream**4) ** 0.25, rel=1e-12)
+
+
+def test_join_lies_between_maximum_and_sum():
+    a, b = np.array([0.0, 3.0, 1.0]), np.array([0.0, 4.0, 0.0])
+    assert join(a, b, 2.0) == pytest.approx([0.0, 5.0, 1.0])
+
+
+def test_decode_reads_the_cache():
+    # doubling the context adds the bytes of the cache at 0.83 of the bandwidth, far from the compute bound
+    one, two = (attention(MIXTRAL, BF16, 256, context=c) for c in (8192, 16384))
+    cache = 256 * 8192 * 2 * 8 * 128 * 2
+    assert two - one == pytest.approx(cache / (0.83 * 3352e9), rel=0.05)
+
+
+def test_mla_decode_has_both_terms():
+    # 2 (576 + 512) FLOPs a head against 1,152 bytes a cached token
+    one, two = (attention(DEEPSEEK_V3, FP8, 128, context=c) for c in (8192, 16384))
+    cached = 128 * 8192
+    flops, cache = cached * 128 * 2 * (576 + 512), cached * 1152
+    assert two - one >= flops / 989.4e12
+    assert two - one >= cache / 3352e9
+    assert two - one < 1.3 * (flops / (0.6 * 989.4e12) + cache / (0.83 * 3352e9))
+
+
+def test_prefill_counts_causal_blocks_of_each_prompt():
+    # the quadratic part of one prompt of 16,384 is about 16 times that of 4,096, but 4 times that of four of 4,096
+    base = attention(MIXTRAL, BF16, 16384, "prefill", sequence=128)
+    long = attention(MIXTRAL, BF16, 16384, "prefill", sequence=16384) - base
+    short = attention(MIXTRAL, BF16, 16384, "prefill", sequence=4096) - base
+    assert long / short == pytest.approx(4.0, rel=0.05)
+
+
+def test_head_of_prefill_serves_the_last_token_of_each_prompt():
+    assert durations(MIXTRAL, BF16, [8192], "prefill").head == durations(MIXTRAL, BF16, [2], "decode").head
+    assert durations(MIXTRAL, BF16, [8192], "train").head > durations(MIXTRAL, BF16, [8192], "prefill").head
+
+
+@given(st.sampled_from(["decode", "prefill", "train"]), st.integers(0, 20000), st.integers(1, 4000))
+def test_more_tokens_are_never_faster(phase, tokens, more):
+    for model, precision in ((MIXTRAL, BF16), (DEEPSEEK_V3, FP8)):
+        made = durations(model, precision, [tokens, tokens + more], phase, sequence=1000)
+        for part in ("attention", "router", "dense", "shared_experts", "head"):
+            values = getattr(made, part)
+            assert values[1] >= values[0], part
+
+
+@given(st.integers(1, 30000), st.integers(1, 30000))
+def test_longer_contexts_are_never_faster(context, more):
+    for model in (MIXTRAL, DEEPSEEK_V3):
+        assert attention(model, BF16, 64, context=context + more) >= attention(model, BF16, 64, context=context)
+
+
+def test_a_type_without_a_peak_computes_in_the_next_wider_one():
+    assert peak_flops(H100, "fp4") == 1978.9e12
+    assert peak_flops(H100, "int8") == 989.4e12
+    with pytest.raises(InputError, match="no peak for fp32"):
+        peak_flops(H100, "fp32")
+
+
+def test_a_published_decode_step_is_in_reach():
+    # DeepSeek's profile: 128 requests a GPU, 4,096 cached tokens; attention of 61 layers must be 5 to 40 ms
+    assert 5e-3 < 61 * attention(DEEPSEEK_V3, FP8, 128) < 40e-3
+    slower = dataclasses.replace(H100, memory_bandwidth_gb_per_s=1000)
+    tokens = np.array([128])
+    common = {"weights": "fp8", "activations": "fp8"}
+    assert gemm_seconds(slower, tokens, 7168, 7168, **common) > gemm_seconds(H100, tokens, 7168, 7168, **common)

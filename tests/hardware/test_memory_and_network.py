@@ -1,0 +1,87 @@
+"""Parameters, memory sums and port rates, worked by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hardware.shapes import BF16, DEEPSEEK_V3, FP8, MIXTRAL, cluster
+
+from moesim.errors import TooLargeError
+from moesim.hardware import check_memory, exchange_rates, memory_bytes, parameters, payload_bytes
+
+WORKLOAD = {"tokens_per_gpu": 64, "context_tokens": 4096, "sequence_tokens": 4096, "phase": "decode"}
+
+
+def test_parameters_of_mixtral_by_hand():
+    count = parameters(MIXTRAL)
+    assert count["attention"] == 32 * (4096 * 4096 * 2 + 2 * 4096 * 1024)
+    assert count["experts"] == 32 * 8 * 3 * 4096 * 14336
+    assert count["router"] == 32 * 4096 * 8
+    assert count["embedding"] == 2 * 32000 * 4096
+    assert count["dense"] == count["shared"] == 0
+    assert count["total"] == pytest.approx(46.7e9, rel=0.002)
+
+
+def test_parameters_of_deepseek_v3():
+    assert parameters(DEEPSEEK_V3)["total"] == pytest.approx(671e9, rel=0.002)
+
+
+def test_memory_of_mixtral_by_hand():
+    need = memory_bytes(MIXTRAL, cluster(), BF16, slots_per_gpu=2, **WORKLOAD)
+    assert need["weights"] == 2 * (32 * (4096 * 4096 * 2 + 2 * 4096 * 1024) + 32 * 4096 * 8 + 2 * 32000 * 4096)
+    assert need["experts"] == 32 * 2 * 3 * 4096 * 14336 * 2
+    assert need["kv_cache"] == 32 * 64 * 4096 * 2 * 8 * 128 * 2
+    assert need["available"] == 72e9
+    assert need["total"] == sum(need[part] for part in ("weights", "experts", "kv_cache", "activations"))
+
+
+def test_cache_of_prefill_holds_the_tokens_of_the_step():
+    workload = {**WORKLOAD, "tokens_per_gpu": 8192, "phase": "prefill"}
+    need = memory_bytes(MIXTRAL, cluster(), BF16, slots_per_gpu=1, **workload)
+    assert need["kv_cache"] == 32 * 8192 * 2 * 8 * 128 * 2
+
+
+def test_mla_caches_one_latent():
+    need = memory_bytes(DEEPSEEK_V3, cluster(8), FP8, slots_per_gpu=4, **WORKLOAD)
+    assert need["kv_cache"] == 61 * 64 * 4096 * 576 * 2
+
+
+def test_mixtral_fits_eight_gpus_and_not_one():
+    check_memory(MIXTRAL, cluster(), BF16, slots_per_gpu=1, **WORKLOAD)
+    with pytest.raises(TooLargeError, match=r"KV cache .*72\.0 GB \(90% of 80 GB\) of h100-sxm") as error:
+        check_memory(MIXTRAL, cluster(1, 1), BF16, slots_per_gpu=8, **WORKLOAD)
+    assert "\n" not in str(error.value)
+
+
+def test_replicas_count():
+    few, many = (memory_bytes(MIXTRAL, cluster(), BF16, slots_per_gpu=n, **WORKLOAD)["experts"] for n in (1, 3))
+    assert many == 3 * few
+
+
+@pytest.mark.parametrize("dtype, size", [("fp8", 7168 + 4 * 56 + 16), ("bf16", 14336), ("fp32", 28672)])
+def test_payloads(dtype, size):
+    assert payload_bytes(7168, dtype) == size
+
+
+def test_port_rates_by_hand():
+    dispatch, combine = exchange_rates(cluster(2, 4), FP8, 7168)
+    assert dispatch.out_ps.shape == dispatch.in_ps.shape == (2, 8)
+    # 7,408 bytes at 200 and 50 GB/s; 14,336 at 100 and 25
+    assert np.unique(dispatch.out_ps[0]) == 37040
+    assert np.unique(dispatch.in_ps[1]) == 148160
+    assert np.unique(combine.out_ps[0]) == 143360
+    assert np.unique(combine.in_ps[1]) == 573440
+    assert dispatch.latency_ps.tolist() == [10_000_000, 20_000_000]
+    assert combine.latency_ps.tolist() == [12_000_000, 24_000_000]
+    assert dispatch.out_ps.dtype == dispatch.latency_ps.dtype == np.int64
+
+
+def test_rates_are_at_least_a_picosecond():
+    network = dataclasses.replace(
+        cluster().network, dispatch_latency_us=(0.0, 0.0), dispatch_bandwidth_gb_per_s=(1e9, 1e9)
+    )
+    dispatch, _ = exchange_rates(dataclasses.replace(cluster(), network=network), FP8, 16)
+    assert dispatch.out_ps.min() == 1
+    assert dispatch.latency_ps.min() == 1
