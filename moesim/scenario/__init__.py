@@ -1,0 +1,13 @@
+"""What the user asks: scenario files, checked, with the place of every field.
+
+In: YAML, overrides, presets (data files). Out: `Scenario`, whose parts are the
+plain nouns of `moesim.types`. `source` reads YAML with positions, `layers`
+merges files and overrides, `schema` checks fields, `presets` and
+`hugging_face` fill in models, GPUs and networks.
+"""
+
+from moesim.scenario.presets import presets
+from moesim.scenario.scenario import Scenario
+from moesim.scenario.schema import json_schema
+
+__all__ = ["Scenario", "json_schema", "presets"]

@@ -1,0 +1,96 @@
+"""Layers of a scenario: `extends` merges files, dotted overrides replace fields."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moesim.errors import ScenarioError
+from moesim.scenario.source import Document, FieldPath, Position, read_document
+
+NONE_WORDS = ("none", "None")
+BY_NAME = {("model",), ("cluster", "gpu"), ("cluster", "network")}
+"""Fields that may be the name of a preset; an override below one of them changes that preset."""
+
+
+@dataclass(frozen=True)
+class Layered:
+    """Merged data, the position of each field in its own file, and what each override said."""
+
+    data: dict[str, Any]
+    positions: dict[FieldPath, Position]
+    folders: dict[FieldPath, Path]
+    """Folder of the file that names a path, for every top-level field."""
+
+
+def read_layers(path: Path, shown: str, seen: tuple[Path, ...] = ()) -> Layered:
+    """Read a file and what it extends.
+
+    Raises:
+        ScenarioError: a file is wrong, or extends itself.
+    """
+    document = read_document(path, shown)
+    own = _layer(document, path.parent)
+    base = own.data.pop("extends", None)
+    if base is None:
+        return own
+    where = own.positions[("extends",)]
+    if not isinstance(base, str):
+        raise ScenarioError(f"{where}: extends: found {base!r:.60}, wanted the path of a scenario file")
+    target = (path.parent / base).resolve()
+    if target in (*seen, path.resolve()):
+        raise ScenarioError(f"{where}: extends: found {base}, which extends this file in turn")
+    below = read_layers(target, base, (*seen, path.resolve()))
+    return Layered(
+        data=_merge(below.data, own.data),
+        positions={**below.positions, **own.positions},
+        folders={**below.folders, **own.folders},
+    )
+
+
+def _layer(document: Document, folder: Path) -> Layered:
+    folders = {path: folder for path in document.positions if path}
+    return Layered(data=document.data, positions=document.positions, folders=folders)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Mappings merge key by key; anything else is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict) and key != "compare":
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def override(data: dict[str, Any], overrides: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A copy of data with dotted fields replaced; `where` names the origin in messages.
+
+    Below a field that is none a mapping is begun; below the name of a preset
+    the preset is changed in that field.
+
+    Raises:
+        ScenarioError: a path that leads through a single value.
+    """
+    result = copy.deepcopy(data)
+    for name, value in overrides.items():
+        path = tuple(str(name).split("."))
+        node = result
+        for depth, part in enumerate(path[:-1], start=1):
+            child = node.get(part)
+            if child is None or (isinstance(child, str) and child in NONE_WORDS):
+                child = {}
+            elif isinstance(child, str) and path[:depth] in BY_NAME:
+                child = {"preset": child}
+            elif not isinstance(child, dict):
+                raise ScenarioError(
+                    f"{where}: {name}: found {child!r:.60} at {'.'.join(path[:depth])}, wanted a field that has fields"
+                )
+            node[part] = child
+            node = child
+        node[path[-1]] = copy.deepcopy(value)
+    return result

@@ -1,0 +1,24 @@
+"""Presets: published shapes of models, GPUs and networks, data files beside this one."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from moesim.scenario.source import read_document
+
+KINDS = ("models", "gpus", "networks")
+
+
+def presets(kind: str) -> dict[str, dict[str, Any]]:
+    """All presets of a kind (one of KINDS) by name, each with its `source`."""
+    return copy.deepcopy(_load(kind))
+
+
+@cache
+def _load(kind: str) -> dict[str, dict[str, Any]]:
+    if kind not in KINDS:
+        raise KeyError(kind)
+    return read_document(Path(__file__).with_name(f"{kind}.yaml"), f"{kind}.yaml").data

@@ -1,0 +1,277 @@
+"""From merged data to checked fields: presets, defaults that depend on others, and what fields must agree on."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import reprlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from moesim.errors import ScenarioError
+from moesim.scenario import schema
+from moesim.scenario.hugging_face import read_config
+from moesim.scenario.presets import presets
+from moesim.scenario.source import FieldPath
+
+Fail = Callable[[FieldPath, str, str], ScenarioError]
+"""(field, found, wanted) -> the error with the place of the field."""
+
+PARTS: Mapping[FieldPath, type[BaseModel]] = {
+    (): schema.ScenarioSpec,
+    ("model",): schema.ModelSpec,
+    ("precision",): schema.PrecisionSpec,
+    ("cluster",): schema.ClusterSpec,
+    ("cluster", "gpu"): schema.GpuPreset,
+    ("cluster", "network"): schema.NetworkPreset,
+    ("parallelism",): schema.ParallelismSpec,
+    ("workload",): schema.WorkloadSpec,
+    ("workload", "popularity"): schema.PopularitySpec,
+    ("workload", "topics"): schema.TopicsSpec,
+    ("routing",): schema.RoutingSpec,
+    ("routing", "capacity"): schema.CapacitySpec,
+    ("placement",): schema.PlacementSpec,
+    ("simulation",): schema.SimulationSpec,
+    ("keep",): schema.KeepSpec,
+}
+_FREE_TEXT: set[FieldPath] = {("name",), ("keep", "links"), ("model", "name"), ("model", "source")}
+_KEPT_WORD = ("keep", "links")
+
+
+def resolve(data: dict[str, Any], folder: Callable[[FieldPath], Path], fail: Fail) -> schema.ScenarioSpec:
+    """Fill in presets and check every field.
+
+    Args:
+        data: merged and overridden, without extends, compare and sweep.
+        folder: of the file that wrote a field, to which its paths are relative.
+        fail: makes the error.
+
+    Raises:
+        ScenarioError: the first field that is wrong.
+    """
+    clean = _without_none(data, ())
+    for name in ("model", "cluster"):
+        if name not in clean:
+            example = "a preset such as mixtral-8x7b" if name == "model" else "{gpu: h100-sxm, nodes: 1}"
+            raise fail((name,), "nothing", example)
+    clean["model"] = _model(clean["model"], folder(("model",)), fail)
+    if isinstance(clean["cluster"], dict):
+        clean["cluster"] = _cluster(clean["cluster"], fail)
+    _refuse_later_fields(clean, fail)
+    try:
+        spec = schema.ScenarioSpec.model_validate(clean)
+    except ValidationError as error:
+        raise _first_error(error, fail) from None
+    spec = _filled(spec, folder)
+    _check(spec, fail)
+    return spec
+
+
+def shown(value: Any) -> str:
+    """A value in a message, short whatever it holds."""
+    short = reprlib.Repr()
+    short.maxother = short.maxstring = 60
+    return short.repr(value)
+
+
+def _without_none(value: Any, path: FieldPath) -> Any:
+    """Mappings without their null fields, which so take their defaults; `none` is null."""
+    if not isinstance(value, dict):
+        return value
+    result = {}
+    for key, item in value.items():
+        here = (*path, key)
+        kept = "none" if here == _KEPT_WORD and item is None else item
+        if kept is not None and (kept != "none" or here in _FREE_TEXT):
+            result[key] = _without_none(kept, here)
+    return result
+
+
+def _preset(kind: str, value: Any, path: FieldPath, fail: Fail) -> Any:
+    """The fields of a preset name, of a mapping that names one, or of an inline mapping."""
+    if isinstance(value, str):
+        return _named(kind, value, path, fail)
+    if isinstance(value, dict) and "preset" in value:
+        own = {key: item for key, item in value.items() if key != "preset"}
+        base = _named(kind, value["preset"], (*path, "preset"), fail)
+        return {**base, **({"name": f"{base['name']} (changed)"} if own else {}), **own}
+    return value
+
+
+def _named(kind: str, name: Any, path: FieldPath, fail: Fail) -> dict[str, Any]:
+    known = presets(kind)
+    if not isinstance(name, str) or name not in known:
+        near = difflib.get_close_matches(str(name)[:100], known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise fail(path, shown(name), f"one of {', '.join(known)}{hint}")
+    return {"name": name, **known[name]}
+
+
+def _model(value: Any, folder: Path, fail: Fail) -> Any:
+    base = value.get("preset") if isinstance(value, dict) else value
+    if isinstance(base, str) and base not in presets("models") and _is_path(base):
+        try:
+            fields = read_config((folder / base).expanduser())
+        except ScenarioError as error:
+            raise fail(("model",), shown(base), str(error)) from None
+        own = {key: item for key, item in value.items() if key != "preset"} if isinstance(value, dict) else {}
+        return {**fields, **own}
+    return _preset("models", value, ("model",), fail)
+
+
+def _is_path(text: str) -> bool:
+    return os.sep in text or "/" in text or text.endswith(".json")
+
+
+def _cluster(value: dict[str, Any], fail: Fail) -> dict[str, Any]:
+    cluster = dict(value)
+    if "gpu" not in cluster:
+        raise fail(("cluster", "gpu"), "nothing", f"one of {', '.join(presets('gpus'))}")
+    cluster["gpu"] = _preset("gpus", cluster["gpu"], ("cluster", "gpu"), fail)
+    fields = schema.NetworkPreset.model_fields
+    network = cluster.get("network", {})
+    whole = isinstance(network, dict) and all(name in network for name in fields if fields[name].is_required())
+    if isinstance(network, dict) and "preset" not in network and not whole and isinstance(cluster["gpu"], dict):
+        # what is not said of the network is as the GPU's own has it
+        own = cluster["gpu"].get("network", schema.GpuPreset.model_fields["network"].default)
+        network = {"preset": own, **network}
+    cluster["network"] = _preset("networks", network, ("cluster", "network"), fail)
+    return cluster
+
+
+def _refuse_later_fields(data: dict[str, Any], fail: Fail) -> None:
+    for dotted_name, what in schema.NOT_YET.items():
+        path = tuple(dotted_name.split("."))
+        node: Any = data
+        for part in path:
+            node = node.get(part) if isinstance(node, dict) else None
+        if node is not None:
+            raise fail(path, shown(node), f"no such field: this version does not model {what}")
+
+
+def _first_error(error: ValidationError, fail: Fail) -> ScenarioError:
+    """The first error of a validation as ours."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    path: FieldPath = tuple(part for part in first["loc"] if part != "[key]")
+    kind, message = first["type"], first["msg"]
+    if kind == "extra_forbidden":
+        known = [*PARTS[path[:-1]].model_fields] if path[:-1] in PARTS else []
+        known += ["extends", "compare", "sweep"] if len(path) == 1 else []
+        near = difflib.get_close_matches(str(path[-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
+        return fail(path, "an unknown field", hint)
+    if kind == "missing":
+        return fail(path, "nothing", "this field, which has no default")
+    wanted = message.removeprefix("Input should be ").removeprefix("Value error, ")
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        wanted = "a mapping of fields"
+    return fail(path, shown(first["input"]), wanted)
+
+
+def _filled(spec: schema.ScenarioSpec, folder: Callable[[FieldPath], Path]) -> schema.ScenarioSpec:
+    """The scenario with the defaults that depend on other fields."""
+    model, workload, routing = spec.model, spec.workload, spec.routing
+    work: dict[str, Any] = {}
+    if workload.trace is not None:
+        work["trace"] = str((folder(("workload", "trace")) / workload.trace).expanduser().resolve())
+        if workload.tokens_per_gpu is None and "steps" not in workload.model_fields_set:
+            work["steps"] = 1
+    elif workload.tokens_per_gpu is None:
+        work["tokens_per_gpu"] = 128 if workload.phase == "decode" else 4096
+    route: dict[str, Any] = {"top_k": routing.top_k or model.top_k}
+    if workload.trace is None:
+        name = routing.strategy or model.router
+        own = model.router_parameters if name == model.router else {}
+        route |= {"strategy": name, "parameters": {**own, **routing.parameters}}
+    return spec.model_copy(
+        update={
+            "precision": _precision(spec),
+            "parallelism": spec.parallelism.model_copy(
+                update={"expert": spec.parallelism.expert or spec.cluster.nodes * spec.cluster.gpus_per_node}
+            ),
+            "workload": workload.model_copy(update=work),
+            "routing": routing.model_copy(update=route),
+        }
+    )
+
+
+def _precision(spec: schema.ScenarioSpec) -> schema.PrecisionSpec:
+    """The model's own data types, bf16 where the GPU lacks them."""
+    peaks, asked = spec.cluster.gpu.peak_tflops, spec.precision
+
+    def own(dtype: Any) -> Any:
+        return dtype if dtype in peaks else "bf16"
+
+    weights = asked.weights or own(spec.model.weights_dtype)
+    return schema.PrecisionSpec(
+        weights=weights,
+        activations=asked.activations or weights,
+        dispatch=asked.dispatch or own(spec.model.dispatch_dtype),
+        combine=asked.combine or "bf16",
+        kv_cache=asked.kv_cache or "bf16",
+    )
+
+
+def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
+    """What fields must agree on."""
+    model, gpu, network = spec.model, spec.cluster.gpu, spec.cluster.network
+    n_gpus = spec.cluster.nodes * spec.cluster.gpus_per_node
+    tokens = spec.workload.tokens_per_gpu
+    needs_mla = [model.kv_lora_rank, model.qk_nope_head_dim, model.qk_rope_head_dim, model.v_head_dim]
+    latencies = [*network.dispatch_latency_us, *network.combine_latency_us]
+    bandwidths = [*network.dispatch_bandwidth_gb_per_s, *network.combine_bandwidth_gb_per_s]
+    layers = model.dense_layers
+    rules: list[tuple[bool, FieldPath, Any, str]] = [
+        (model.top_k <= model.n_experts, ("model", "top_k"), model.top_k, f"at most the {model.n_experts} experts"),
+        (
+            len(set(layers)) == len(layers) and all(i < model.n_layers for i in layers),
+            ("model", "dense_layers"),
+            layers,
+            f"distinct layers below {model.n_layers}",
+        ),
+        (len(layers) < model.n_layers, ("model", "dense_layers"), layers, "at least one layer with experts"),
+        (
+            not layers or model.intermediate_size > 0,
+            ("model", "intermediate_size"),
+            model.intermediate_size,
+            "the size of the dense layers",
+        ),
+        (model.attention != "mla" or all(needs_mla), ("model", "kv_lora_rank"), needs_mla[0], "all sizes of MLA"),
+        (
+            (model.n_shared_experts > 0) == (model.shared_intermediate_size > 0),
+            ("model", "shared_intermediate_size"),
+            model.shared_intermediate_size,
+            "the size of all shared experts together, 0 where there are none",
+        ),
+        ("bf16" in gpu.peak_tflops, ("cluster", "gpu", "peak_tflops"), [*gpu.peak_tflops], "bf16 among the types"),
+        (all(x > 0 for x in latencies), ("cluster", "network"), latencies, "latencies above 0"),
+        (all(x > 0 for x in bandwidths), ("cluster", "network"), bandwidths, "bandwidths above 0"),
+        (
+            spec.parallelism.expert == n_gpus,
+            ("parallelism", "expert"),
+            spec.parallelism.expert,
+            f"all {n_gpus} GPUs: this version models expert parallelism over the whole cluster",
+        ),
+        (
+            spec.routing.top_k is not None and spec.routing.top_k <= model.n_experts,
+            ("routing", "top_k"),
+            spec.routing.top_k,
+            f"at most the {model.n_experts} experts of {model.name}",
+        ),
+        (
+            tokens is None or tokens * n_gpus < 2**31,
+            ("workload", "tokens_per_gpu"),
+            tokens,
+            f"fewer than 2^31 tokens a step over {n_gpus} GPUs",
+        ),
+    ]
+    for field in ("weights", "activations"):
+        dtype = getattr(spec.precision, field)
+        wanted = f"one of {', '.join(gpu.peak_tflops)}, which {gpu.name} computes in"
+        rules.append((dtype in gpu.peak_tflops, ("precision", field), dtype, wanted))
+    for holds, path, found, wanted in rules:
+        if not holds:
+            raise fail(path, shown(found), wanted)

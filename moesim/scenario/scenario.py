@@ -1,0 +1,231 @@
+"""A scenario: checked fields, the nouns they stand for, and the place of each field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moesim.errors import ScenarioError
+from moesim.scenario.layers import Layered, override, read_layers
+from moesim.scenario.resolve import resolve, shown
+from moesim.scenario.schema import ScenarioSpec
+from moesim.scenario.source import FieldPath, dotted, parse_document
+from moesim.types import ClusterShape, GpuSpec, ModelShape, NetworkSpec, Precision
+
+SUFFIXES = (".yaml", ".yml")
+
+
+class Scenario:
+    """What to simulate. Make one with `from_yaml` or `from_dict`.
+
+    `spec` holds the checked fields, `model`, `cluster` and `precision` what
+    they stand for, `provenance` where each input comes from.
+    """
+
+    def __init__(
+        self,
+        layered: Layered,
+        *,
+        overrides: Mapping[str, Any] | None = None,
+        variant: str | None = None,
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._layered = layered
+        self._overrides = dict(overrides or {})
+        self._variant = variant
+        self._changes = dict(changes or {})
+        data = override(layered.data, self._overrides, "--set")
+        self._compare = data.pop("compare", None)
+        self._check_sweep(data.pop("sweep", None))
+        if variant is not None:
+            data = override(data, self._changes, self._place(("compare", variant)))
+        self.spec: ScenarioSpec = resolve(data, self._folder, self._fail)
+        self.model = _model(self.spec)
+        self.cluster = _cluster(self.spec)
+        self.precision = Precision(**self.spec.precision.model_dump())
+        self.provenance = _provenance(self.spec)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Scenario:
+        """Read a scenario file, or one that ships with the package by its name.
+
+        Args:
+            path: a path (it has a separator, ends in .yaml or exists) or a name such as "quickstart".
+            overrides: dotted field -> value, e.g. {"workload.steps": 3}; replaces what the file says.
+
+        Raises:
+            ScenarioError: file, line, column and field, what was found and what would be right.
+        """
+        return cls(read_layers(_locate(str(path)), str(path)), overrides=overrides)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, overrides: Mapping[str, Any] | None = None) -> Scenario:
+        """A scenario from the data of a file; paths in it are relative to the current folder.
+
+        Raises:
+            ScenarioError: field, what was found and what would be right.
+        """
+        document = parse_document(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True), "scenario")
+        if "extends" in document.data:
+            raise ScenarioError("extends: found it in a mapping, wanted it in a file")
+        return cls(Layered(document.data, {}, {}), overrides=overrides)
+
+    def variants(self) -> dict[str, Scenario]:
+        """The named variants, in order; each is this scenario with its overrides.
+
+        Raises:
+            ScenarioError: `compare` is no mapping of names to overrides, or a variant is wrong.
+        """
+        if self._compare is None:
+            return {}
+        wanted = "a mapping of names to dotted overrides, such as {top-1: {routing.top_k: 1}}"
+        if not isinstance(self._compare, dict):
+            raise self._fail(("compare",), shown(self._compare), wanted)
+        found = {}
+        for name, changes in self._compare.items():
+            if not (changes is None or isinstance(changes, dict)):
+                raise self._fail(("compare", name), shown(changes), wanted)
+            found[name] = Scenario(self._layered, overrides=self._overrides, variant=name, changes=changes)
+        return found
+
+    def error(self, path: str, found: object, wanted: str) -> ScenarioError:
+        """The error of a field, for checks that need other parts of the package.
+
+        Args:
+            path: dotted field; if it was not written, its nearest parent's place is named.
+            found: a value, or text that describes it.
+            wanted: what would be right.
+        """
+        return self._fail(tuple(path.split(".")), found if isinstance(found, str) else shown(found), wanted)
+
+    def resolved(self) -> dict[str, Any]:
+        """The scenario with all presets and defaults filled in, as plain data."""
+        return self.spec.model_dump(mode="json")
+
+    def resolved_yaml(self) -> str:
+        """The same as a scenario file, which reproduces the run."""
+        return yaml.dump(self.resolved(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+    def _check_sweep(self, sweep: Any) -> None:
+        """The axes of a sweep are read by no command of this version, but must be axes."""
+        if sweep is not None and not (isinstance(sweep, dict) and all(isinstance(x, list) for x in sweep.values())):
+            raise self._fail(("sweep",), shown(sweep), "a mapping of dotted fields to lists of values")
+
+    def _fail(self, path: FieldPath, found: str, wanted: str) -> ScenarioError:
+        place = self._place(path)
+        return ScenarioError(f"{place}{': ' if place else ''}{dotted(path)}: found {found}, wanted {wanted}")
+
+    def _place(self, path: FieldPath) -> str:
+        """Where a field was written: in the variant, on the command line, or in the file (or its nearest parent)."""
+        origin = _governing(self._changes, path)
+        if origin is not None and self._variant is not None:
+            return f"{self._position(('compare', self._variant, origin))} (variant {self._variant})"
+        origin = _governing(self._overrides, path)
+        if origin is not None:
+            return f"override {origin}"
+        return self._position(path)
+
+    def _position(self, path: FieldPath) -> str:
+        positions = self._layered.positions
+        for length in range(len(path), -1, -1):
+            if path[:length] in positions:
+                return str(positions[path[:length]])
+        return ""
+
+    def _folder(self, path: FieldPath) -> Path:
+        """The folder to which a path in this field is relative."""
+        if _governing(self._overrides, path) is not None:
+            return Path.cwd()
+        own = _governing(self._changes, path)
+        where = path if own is None or self._variant is None else ("compare", self._variant, own)
+        for length in range(len(where), 0, -1):
+            if where[:length] in self._layered.folders:
+                return self._layered.folders[where[:length]]
+        return Path.cwd()
+
+
+def _governing(overrides: Mapping[str, Any], path: FieldPath) -> str | None:
+    """The override that wrote a field, a parent of it, or part of it."""
+    parts = tuple(str(part) for part in path)
+    best = None
+    for name in overrides:
+        own = tuple(str(name).split("."))
+        shorter = min(len(own), len(parts))
+        if own[:shorter] == parts[:shorter] and len(own) >= 1 and (best is None or len(name) > len(best)):
+            best = name
+    return best
+
+
+def _locate(name: str) -> Path:
+    """A path, or a scenario of the package."""
+    path = Path(name)
+    if path.is_file() or "/" in name or "\\" in name or path.suffix in SUFFIXES:
+        return path
+    package = Path(__file__).resolve().parent.parent
+    folders = (package / "scenarios", package.parent / "scenarios")
+    for folder in folders:
+        found = folder / f"{name}.yaml"
+        if found.is_file():
+            return found
+    shipped = sorted({file.stem for folder in folders if folder.is_dir() for file in folder.glob("*.yaml")})
+    raise ScenarioError(f"{name}: found no such scenario, wanted a file or one of {', '.join(shipped)}")
+
+
+def _model(spec: ScenarioSpec) -> ModelShape:
+    return ModelShape(**spec.model.model_dump())
+
+
+def _cluster(spec: ScenarioSpec) -> ClusterShape:
+    network = spec.cluster.network.model_dump(exclude={"provenance"})
+    return ClusterShape(
+        gpu=GpuSpec(**spec.cluster.gpu.model_dump()),
+        network=NetworkSpec(**network),
+        n_nodes=spec.cluster.nodes,
+        gpus_per_node=spec.cluster.gpus_per_node,
+    )
+
+
+def _provenance(spec: ScenarioSpec) -> dict[str, str]:
+    """Each input with its label: measured (published counts), estimated or synthetic."""
+
+    def published(name: str, source: str) -> str:
+        changed = not source or name.endswith("(changed)") or name == "inline"
+        return f"synthetic: {name}" if changed else f"measured: {name}, published by {source}"
+
+    model, gpu, network, work = spec.model, spec.cluster.gpu, spec.cluster.network, spec.workload
+    lacking = [
+        f"{part} in bf16, as {gpu.name} lacks {dtype}"
+        for part, dtype, own in (
+            ("weights", model.weights_dtype, spec.precision.weights),
+            ("dispatch", model.dispatch_dtype, spec.precision.dispatch),
+        )
+        if dtype not in gpu.peak_tflops and own == "bf16"
+    ]
+    label = "synthetic" if network.name.endswith("(changed)") else network.provenance
+    entries = {
+        "model": published(model.name, model.source),
+        "gpu": published(gpu.name, gpu.source),
+        "network": f"{label}: {network.name}" + (f", {network.source}" if network.source else ""),
+        "tokens": "measured: recorded routing" if work.trace else "synthetic: seeded logits of a stated skew",
+    }
+    if lacking:
+        entries["precision"] = f"estimated: {'; '.join(lacking)}"
+    return entries
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that a scenario file would read as a number or a word of its own."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    try:
+        plain = parse_document(f"value: {text}", "").data == {"value": text}
+    except ScenarioError:
+        plain = False
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
+
+
+_Dumper.add_representer(str, _text)

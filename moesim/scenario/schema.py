@@ -1,0 +1,258 @@
+"""The fields of a scenario, their units (in the names) and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from moesim.types import DTYPE_BYTES
+
+_CONFIG = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _no_none_word(value: Any) -> Any:
+    """`none` and null are the same."""
+    return None if value == "none" else value
+
+
+def _list_to_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+_NoneWord = BeforeValidator(_no_none_word, json_schema_input_type=Any)
+Dtype = Literal["fp32", "bf16", "fp16", "fp8", "int8", "fp4"]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
+assert set(Dtype.__args__) == set(DTYPE_BYTES)  # type: ignore[attr-defined]
+
+
+class _Part(BaseModel):
+    model_config = _CONFIG
+
+
+def _described(default: Any, text: str, **bounds: Any) -> Any:
+    return Field(default=default, description=text, **bounds)
+
+
+class ModelSpec(_Part):
+    """A model's shape; every width in elements, every count per layer."""
+
+    name: str = _described("inline", "shown in reports")
+    hidden_size: Count
+    n_layers: Annotated[int, Field(ge=1, le=10_000)]
+    dense_layers: Annotated[tuple[CountOrZero, ...], BeforeValidator(_list_to_tuple)] = _described(
+        (), "indices of the layers without experts"
+    )
+    n_experts: Annotated[int, Field(ge=1, le=100_000)]
+    top_k: Count
+    moe_intermediate_size: Count = _described(..., "intermediate size of one expert")
+    n_shared_experts: CountOrZero = 0
+    shared_intermediate_size: CountOrZero = _described(0, "of all shared experts together")
+    intermediate_size: CountOrZero = _described(0, "of the dense layers")
+    gated: bool = _described(True, "gate, up and down matrices (else up and down)")
+    vocab_size: Count
+    attention: Literal["gqa", "mla"] = "gqa"
+    n_heads: Count
+    n_kv_heads: Count
+    head_dim: Count
+    q_lora_rank: CountOrZero = 0
+    kv_lora_rank: CountOrZero = 0
+    qk_nope_head_dim: CountOrZero = 0
+    qk_rope_head_dim: CountOrZero = 0
+    v_head_dim: CountOrZero = 0
+    router: str = _described("softmax-top-k", "the strategy that the model was trained with")
+    router_parameters: dict[str, Any] = Field(default_factory=dict)
+    weights_dtype: Dtype = "bf16"
+    dispatch_dtype: Dtype = "bf16"
+    source: str = ""
+
+
+class GpuPreset(_Part):
+    """One GPU by its published dense peaks."""
+
+    name: str = "inline"
+    peak_tflops: dict[Dtype, Annotated[float, Field(gt=0)]] = _described(..., "dense, by data type; bf16 is needed")
+    memory_gb: float = _described(..., "1e9 bytes", gt=0)
+    memory_bandwidth_gb_per_s: float = Field(gt=0)
+    n_sms: Count = 132
+    network: str = _described("nvlink4-ib400", "preset that a cluster of it uses by default")
+    source: str = ""
+
+
+_Pair = Annotated[tuple[float, float], BeforeValidator(_list_to_tuple)]
+
+
+class NetworkPreset(_Part):
+    """Two levels, [within a node, across nodes], per GPU and direction."""
+
+    name: str = "inline"
+    copies: Literal["per-selection", "per-rank", "per-node"] = "per-rank"
+    dispatch_latency_us: _Pair
+    combine_latency_us: _Pair
+    dispatch_bandwidth_gb_per_s: _Pair
+    combine_bandwidth_gb_per_s: _Pair
+    provenance: Literal["measured", "estimated", "synthetic"] = "synthetic"
+    source: str = ""
+
+
+class PrecisionSpec(_Part):
+    """Data types; the model's own by default."""
+
+    weights: Dtype | None = None
+    activations: Dtype | None = None
+    dispatch: Dtype | None = None
+    combine: Dtype | None = None
+    kv_cache: Dtype | None = None
+
+
+class ClusterSpec(_Part):
+    """Equal GPUs in equal nodes."""
+
+    gpu: GpuPreset = _described(..., "preset or inline fields")
+    nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
+    gpus_per_node: Annotated[int, Field(ge=1, le=1024)] = 8
+    network: NetworkPreset = _described(..., "preset or inline fields; default: the GPU's own")
+
+
+class ParallelismSpec(_Part):
+    """Expert parallelism over all GPUs, attention data parallel."""
+
+    expert: Count | None = _described(None, "EP size; all GPUs, other sizes are not modelled yet")
+    attention: Literal["data"] = "data"
+
+
+class PopularitySpec(_Part):
+    """How unequally experts are wanted, before topics and noise."""
+
+    kind: Literal["zipf", "uniform"] = "zipf"
+    exponent: float = _described(0.0, "popularity of the expert of order r is r^-exponent", ge=0, le=20)
+
+
+class TopicsSpec(_Part):
+    """Tokens of a topic share expert affinities."""
+
+    count: Annotated[int, Field(ge=0, le=10_000)] = 0
+    strength: float = _described(0.0, "standard deviation of an affinity, in logits", ge=0, le=20)
+
+
+class WorkloadSpec(_Part):
+    """Whose tokens."""
+
+    kind: Literal["steps"] = "steps"
+    phase: Literal["decode", "prefill", "train"] = "decode"
+    steps: Annotated[int, Field(ge=1, le=10**7)] = 20
+    tokens_per_gpu: Count | None = _described(None, "a step; 128 in decode, 4096 otherwise; a whole trace with one")
+    context_tokens: CountOrZero = _described(4096, "cached tokens of a sequence in decode")
+    sequence_tokens: Count = _described(4096, "tokens of a sequence in prefill and train")
+    popularity: Annotated[PopularitySpec, Field(default_factory=PopularitySpec)]
+    topics: Annotated[TopicsSpec, Field(default_factory=TopicsSpec)]
+    trace: str | None = _described(None, "recorded routing to replay (moesim import), relative to this file")
+
+
+class CapacitySpec(_Part):
+    """How many assignments an expert takes in a scope: ceil(tokens x top_k / experts x factor)."""
+
+    factor: float = _described(..., "of the even share", gt=0, le=1e6)
+    overflow: str = "drop-by-position"
+    scope: str = "source-rank"
+    minimum: CountOrZero = 0
+
+
+class RoutingSpec(_Part):
+    """Who goes where."""
+
+    strategy: Annotated[str | None, _NoneWord] = _described(None, "default: what the model uses")
+    top_k: Count | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    capacity: Annotated[CapacitySpec | None, _NoneWord] = None
+
+
+class PlacementSpec(_Part):
+    """Where experts live."""
+
+    strategy: str = "contiguous"
+    redundant_experts: CountOrZero = _described(0, "copies beyond one of each expert, in every layer")
+
+
+class SimulationSpec(_Part):
+    """How it is simulated."""
+
+    engine: Literal["auto", "simpy"] = "auto"
+    network: Literal["closed-form"] = "closed-form"
+    overlap: Annotated[None, _NoneWord] = None
+    warmup_steps: Annotated[int, Field(ge=0, le=10**6)] = _described(0, "run before the steps that are measured")
+
+
+class KeepSpec(_Part):
+    """Which large frames to keep."""
+
+    links: Literal["total", "none"] = "total"
+    timeline_steps: Annotated[int, Field(ge=0, le=10**6)] = 1
+
+
+class ScenarioSpec(_Part):
+    """A scenario with all presets and defaults filled in."""
+
+    scenario_version: Literal[1] = 1
+    name: str = _described("scenario", "shown in reports", min_length=1, max_length=200)
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    model: ModelSpec = _described(..., "preset, path of a Hugging Face config.json, or inline fields")
+    precision: Annotated[PrecisionSpec, Field(default_factory=PrecisionSpec)]
+    cluster: ClusterSpec
+    parallelism: Annotated[ParallelismSpec, Field(default_factory=ParallelismSpec)]
+    workload: Annotated[WorkloadSpec, Field(default_factory=WorkloadSpec)]
+    routing: Annotated[RoutingSpec, Field(default_factory=RoutingSpec)]
+    placement: Annotated[PlacementSpec, Field(default_factory=PlacementSpec)]
+    simulation: Annotated[SimulationSpec, Field(default_factory=SimulationSpec)]
+    keep: Annotated[KeepSpec, Field(default_factory=KeepSpec)]
+
+
+NOT_YET: Mapping[str, str] = {
+    "workload.locality": "locality of sequences",
+    "workload.drift": "drift of popularity",
+    "workload.popularity.target": "a target of skew",
+    "workload.popularity.preset": "recorded popularity",
+    "workload.arrivals": "open-loop serving",
+}
+"""Fields of the design that this version does not read; a user who writes one is told so, not that it is a typo."""
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of scenario files, for editors.
+
+    What a preset name may replace is offered as text too, and the parts of a
+    file that are merged before checking (extends, compare, sweep) are added.
+    """
+    schema = ScenarioSpec.model_json_schema()
+    definitions = schema["$defs"]
+    for owner, name in (
+        (schema, "model"),
+        (definitions["ClusterSpec"], "gpu"),
+        (definitions["ClusterSpec"], "network"),
+    ):
+        own = owner["properties"][name]
+        reference = {"$ref": own.pop("$ref")} if "$ref" in own else {"allOf": own.pop("allOf")}
+        own["anyOf"] = [{"type": "string"}, reference]
+    for name in ("ModelSpec", "GpuPreset", "NetworkPreset"):
+        definitions[name]["properties"]["preset"] = {"type": "string", "description": "base of the other fields"}
+        definitions[name].pop("required", None)
+    definitions["ClusterSpec"]["required"] = ["gpu"]
+    nullable = (("SimulationSpec", "overlap"), ("RoutingSpec", "strategy"))
+    for part, name in nullable:
+        definitions[part]["properties"][name] = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
+    definitions["RoutingSpec"]["properties"]["capacity"] = {
+        "anyOf": [{"$ref": "#/$defs/CapacitySpec"}, {"const": "none"}, {"type": "null"}],
+        "default": None,
+    }
+    overrides = {"type": "object", "description": "dotted field: value"}
+    schema["properties"] |= {
+        "extends": {"type": "string", "description": "another scenario file that this one changes"},
+        "compare": {"type": "object", "additionalProperties": {"anyOf": [overrides, {"type": "null"}]}},
+        "sweep": {"type": "object", "additionalProperties": {"type": "array"}},
+    }
+    schema["required"] = []
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "moesim scenario"
+    return schema
