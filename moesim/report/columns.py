@@ -1,0 +1,95 @@
+"""Columns of the comparison table, the same on the terminal and in HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from moesim.report.units import ABSENT, number, percent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column: its header, the summary key(s) it shows and which end is good.
+
+    `keys` are dotted; the value is the first, divided by the second where
+    there are two, times `scale`. `better` is "low", "high" or "" (no best).
+    """
+
+    header: str
+    unit: str
+    keys: tuple[str, ...]
+    better: str
+    scale: float = 1.0
+
+    def value(self, summary: Mapping[str, Any]) -> float | None:
+        """The raw value (not scaled), or None where the summary lacks it."""
+        values = [lookup(summary, key) for key in self.keys]
+        if any(value is None for value in values):
+            return None
+        first, *rest = (float(value) for value in values if value is not None)
+        if not rest:
+            return first
+        return first / rest[0] if rest[0] else None
+
+    def text(self, value: float | None) -> str:
+        """The value as it is shown."""
+        if self.unit == "%":
+            return percent(value)
+        return number(None if value is None else value * self.scale)
+
+
+COLUMNS: Sequence[Column] = (
+    Column(header="step time mean", unit="ms", keys=("step_time_s.mean",), better="low", scale=1e3),
+    Column(header="step time p99", unit="ms", keys=("step_time_s.p99",), better="low", scale=1e3),
+    Column(header="tokens/s/GPU", unit="", keys=("tokens_per_s_per_gpu",), better="high"),
+    Column(header="imbalance penalty", unit="", keys=("imbalance_penalty",), better="low"),
+    Column(header="MaxVio mean", unit="", keys=("max_violation.mean",), better="low"),
+    Column(header="balancedness", unit="", keys=("balancedness.mean",), better="high"),
+    Column(header="drop rate", unit="%", keys=("drop_rate",), better="low"),
+    Column(header="tokens dropped", unit="%", keys=("token_drop_rate",), better="low"),
+    Column(header="bytes across", unit="MB/step", keys=("bytes.across_nodes",), better="low", scale=1e-6),
+    Column(header="bytes within", unit="MB/step", keys=("bytes.within_node",), better="low", scale=1e-6),
+    Column(header="wait share", unit="%", keys=("breakdown_s.wait", "step_time_s.mean"), better="low"),
+)
+
+
+def lookup(summary: Mapping[str, Any], key: str) -> float | None:
+    """The number at a dotted key of a nested summary, or None."""
+    found: Any = summary
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return None if found is None else float(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A value as it is shown, and whether it is the best of its column."""
+
+    text: str
+    best: bool
+
+
+def cells(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Cell]]:
+    """The table of several summaries: a row a variant, a cell for each of COLUMNS.
+
+    What reads the same is equally good, so ties are all marked; where all
+    variants read the same, or only one has a value, nothing is best.
+    """
+    table: dict[str, list[Cell]] = {variant: [] for variant in rows}
+    for column in COLUMNS:
+        values = {variant: column.value(summary) for variant, summary in rows.items()}
+        texts = {variant: column.text(value) for variant, value in values.items()}
+        best = _best(column, values)
+        for variant, text in texts.items():
+            table[variant].append(Cell(text=text, best=text == best))
+    return table
+
+
+def _best(column: Column, values: Mapping[str, float | None]) -> str | None:
+    """How the best value of a column reads, or None where there is none."""
+    known = [value for value in values.values() if column.text(value) != ABSENT and value is not None]
+    if not column.better or len({column.text(value) for value in known}) < 2:
+        return None
+    return column.text(min(known) if column.better == "low" else max(known))

@@ -1,0 +1,134 @@
+"""Figures of the cluster: how busy its GPUs are and what travels between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+from plotly.subplots import make_subplots
+
+from moesim.report.figures.frame import (
+    ROW_PX,
+    colour_axis,
+    finish,
+    first_runs,
+    nothing,
+    outer_titles,
+    panels,
+    variant_axis,
+)
+from moesim.report.run import RunLike
+from moesim.report.text import label
+from moesim.report.units import bytes_scale, bytes_text
+from moesim.types import COMPUTE_KINDS, PARTS
+
+_STRIPS = {
+    "busy: share of the step spent computing": [f"{kind}_s" for kind in COMPUTE_KINDS],
+    "wait: share of the step spent waiting for slower GPUs": ["wait_s"],
+}
+_STRIP_GAP_PX = 60
+
+
+def gpu_time(runs: Mapping[str, RunLike]) -> go.Figure:
+    """Two strips with a row a variant and a cell a GPU: share of the time that it computes, and that it waits."""
+    title = "How busy each GPU is"
+    shares = {name: _time_shares(run) for name, run in runs.items()}
+    n_gpus = max((len(share[0]) for share in shares.values()), default=0)
+    if not n_gpus:
+        return nothing(title, "No GPU has measured time.")
+    strips_px = len(_STRIPS) * max(2, len(runs)) * ROW_PX + _STRIP_GAP_PX
+    figure = make_subplots(
+        rows=len(_STRIPS),
+        subplot_titles=list(_STRIPS),
+        shared_xaxes=True,
+        vertical_spacing=_STRIP_GAP_PX / strips_px,
+    )
+    figure.update_annotations(font_size=14)
+    for strip in range(len(_STRIPS)):
+        cells = np.full((len(runs), n_gpus), np.nan, dtype=np.float32)
+        for row, share in enumerate(shares.values()):
+            cells[row, : len(share[strip])] = share[strip]
+        figure.add_heatmap(
+            z=cells,
+            x=np.arange(n_gpus),
+            y=np.arange(len(runs)),
+            xgap=0.5,
+            ygap=2,
+            coloraxis="coloraxis",
+            hovertemplate="GPU %{x}: %{z:.1%}<extra></extra>",
+            row=strip + 1,
+            col=1,
+        )
+    finish(figure, title, height=strips_px + 150)
+    largest = max(float(np.max(strip, initial=0.0)) for share in shares.values() for strip in share)
+    figure.update_layout(coloraxis=colour_axis("share of<br>the step", largest, tickformat=".0%", len=strips_px))
+    figure.update_xaxes(showgrid=False)
+    figure.update_xaxes(title_text="GPU", row=len(_STRIPS), col=1)
+    figure.update_yaxes(**variant_axis(runs))
+    return figure
+
+
+def _time_shares(run: RunLike) -> list[NDArray[np.float64]]:
+    """For each strip the share of all measured time of each GPU, [G]."""
+    total = run.gpus.groupby("gpu")[[f"{part}_s" for part in PARTS]].sum()
+    whole = total.sum(axis=1)
+    whole = whole.where(whole > 0, 1.0)
+    return [(total[parts].sum(axis=1) / whole).to_numpy(dtype=np.float64) for parts in _STRIPS.values()]
+
+
+def link_traffic(runs: Mapping[str, RunLike]) -> go.Figure:
+    """A matrix a variant, source by destination: bytes per step; lines part the nodes, the title has the sums."""
+    title = "Traffic between GPUs"
+    shown, some = first_runs({name: run for name, run in runs.items() if not run.links.empty})
+    if not shown:
+        return nothing(title, "No traffic was kept (keep.links: none), or none flowed.")
+    matrices = [_traffic(run) for run in shown.values()]
+    scale, unit = bytes_scale(max(float(matrix.max()) for matrix in matrices))
+    titles = [f"{label(name, 40)}<br>{_sums(run)}" for name, run in shown.items()]
+    figure, height, places = panels(titles, columns=3, panel_px=290, gap_px=110)
+    for run, matrix, (row, column) in zip(shown.values(), matrices, places, strict=True):
+        figure.add_heatmap(
+            z=(matrix / scale).astype(np.float32),
+            coloraxis="coloraxis",
+            hovertemplate=f"GPU %{{y}} to %{{x}}: %{{z:.4g}} {unit}<extra></extra>",
+            row=row,
+            col=column,
+        )
+        for border in _node_borders(run):
+            figure.add_vline(x=border, line={"color": "white", "width": 1.5}, row=row, col=column)
+            figure.add_hline(y=border, line={"color": "white", "width": 1.5}, row=row, col=column)
+    finish(figure, f"{title}{some}", height=height)
+    figure.update_layout(margin={"t": 96})
+    largest = max(float(matrix.max()) for matrix in matrices) / scale
+    figure.update_layout(coloraxis=colour_axis(f"{unit} per<br>step", largest))
+    figure.update_xaxes(showgrid=False, constrain="domain")
+    figure.update_yaxes(showgrid=False, autorange="reversed", constrain="domain")
+    outer_titles(figure, places, "destination GPU", "source GPU")
+    for i in range(len(places)):
+        figure.layout[f"yaxis{i + 1 if i else ''}"].scaleanchor = f"x{i + 1 if i else ''}"
+    return figure
+
+
+def _traffic(run: RunLike) -> NDArray[np.float64]:
+    """Bytes per step from each GPU to each, both levels, [G, G]."""
+    n_gpus = 1 + max(int(run.links["source"].max()), int(run.links["destination"].max()))
+    if len(run.gpus):
+        n_gpus = max(n_gpus, 1 + int(run.gpus["gpu"].max()))
+    matrix = np.zeros((n_gpus, n_gpus))
+    place = (run.links["source"].to_numpy(), run.links["destination"].to_numpy())
+    np.add.at(matrix, place, run.links["bytes"].to_numpy(dtype=np.float64))
+    return matrix / max(1, len(run.steps))
+
+
+def _sums(run: RunLike) -> str:
+    levels = run.links.groupby("level")["bytes"].sum() / max(1, len(run.steps))
+    words = (("within_node", "within nodes"), ("across_nodes", "across nodes"))
+    return ", ".join(f"{bytes_text(float(levels[level]), 3)} {word}" for level, word in words if level in levels)
+
+
+def _node_borders(run: RunLike) -> list[float]:
+    """Where the node changes between one GPU and the next, on the axis of GPUs."""
+    nodes = run.gpus.drop_duplicates("gpu").sort_values("gpu")["node"].to_numpy()
+    return [float(i) + 0.5 for i in np.flatnonzero(nodes[1:] != nodes[:-1])]

@@ -1,0 +1,149 @@
+"""Figures of load: who was asked, who was served, and how unevenly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from moesim.report.figures.frame import colour_axis, finish, first_runs, nothing, outer_titles, panels
+from moesim.report.palette import TEXT, variant_style
+from moesim.report.run import RunLike
+from moesim.report.text import label
+
+_NO_LOAD = "No MoE layer has any load."
+
+
+def layer_imbalance(runs: Mapping[str, RunLike]) -> go.Figure:
+    """A line a variant: MaxVio of the requested load by layer, mean over steps; a marker at the worst step."""
+    title = "Load imbalance by layer"
+    figure = go.Figure()
+    for index, (name, run) in enumerate(runs.items()):
+        if run.layers.empty:
+            continue
+        style = variant_style(index)
+        by_layer = run.layers.groupby("layer")["max_violation"].agg(["mean", "max"])
+        layers = by_layer.index.to_numpy()
+        figure.add_scatter(
+            x=layers,
+            y=by_layer["mean"].to_numpy(),
+            mode="lines",
+            name=label(name),
+            legendgroup=str(index),
+            line={"color": style.colour, "dash": style.dash, "width": 2},
+            hovertemplate="layer %{x}: mean %{y:.3g}",
+        )
+        figure.add_scatter(
+            x=layers,
+            y=by_layer["max"].to_numpy(),
+            mode="markers",
+            name=label(name),
+            legendgroup=str(index),
+            showlegend=False,
+            marker={"color": style.colour, "symbol": "triangle-down-open", "size": 8},
+            hovertemplate="layer %{x}: worst step %{y:.3g}",
+        )
+    if not figure.data:
+        return nothing(title, _NO_LOAD)
+    figure.add_scatter(
+        x=[None], y=[None], mode="markers", name="worst step", marker={"color": TEXT, "symbol": "triangle-down-open"}
+    )
+    finish(figure, title, height=420 + 14 * len(runs))
+    figure.update_layout(legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}, margin={"b": 90})
+    figure.update_xaxes(title_text="layer")
+    figure.update_yaxes(title_text="MaxVio of the requested load (max / mean - 1)", rangemode="tozero")
+    return figure
+
+
+def load_distribution(runs: Mapping[str, RunLike]) -> go.Figure:
+    """A line a variant: requested load of the experts from the busiest down, mean over layers and steps.
+
+    Experts are ranked anew in every layer and step, so no averaging hides a peak that moves.
+    """
+    title = "Load distribution over experts"
+    figure = go.Figure()
+    for index, (name, run) in enumerate(runs.items()):
+        ranked = _ranked_load(run)
+        if ranked is None:
+            continue
+        style = variant_style(index)
+        figure.add_scatter(
+            x=(np.arange(len(ranked)) + 0.5) / len(ranked),
+            y=ranked,
+            mode="lines+markers" if len(ranked) <= 32 else "lines",
+            name=label(name),
+            line={"color": style.colour, "dash": style.dash, "width": 2},
+            marker={"color": style.colour, "symbol": style.symbol, "size": 6},
+            hovertemplate="busiest %{x:.1%}: %{y:.3g} times the mean",
+        )
+    if not figure.data:
+        return nothing(title, _NO_LOAD)
+    figure.add_hline(y=1.0, line={"color": TEXT, "width": 1, "dash": "dot"})
+    finish(figure, title, height=420 + 14 * len(runs))
+    figure.update_layout(legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}, margin={"b": 90})
+    figure.update_xaxes(title_text="experts, busiest first [share of all]", tickformat=".0%", range=[0, 1])
+    figure.update_yaxes(title_text="requested load / mean", rangemode="tozero")
+    return figure
+
+
+def _ranked_load(run: RunLike) -> NDArray[np.float64] | None:
+    """Requested load over its mean by rank of the expert in its layer and step, [E]; None without load."""
+    if run.experts.empty:
+        return None
+    table = run.experts.pivot_table("requested", ["step", "layer"], "expert", aggfunc="sum").to_numpy(dtype=np.float64)
+    table = table[table.sum(axis=1) > 0]
+    if not len(table):
+        return None
+    ranked = -np.sort(-table, axis=1) / table.mean(axis=1, keepdims=True)
+    return np.asarray(ranked.mean(axis=0), dtype=np.float64)
+
+
+def expert_load(runs: Mapping[str, RunLike]) -> go.Figure:
+    """A heat map a variant, layer by expert: load over the mean requested load of the layer, over all steps.
+
+    Where any variant drops or reroutes, requested and processed load stand side by side.
+    """
+    title = "Load of every expert"
+    shown, some = first_runs({name: run for name, run in runs.items() if not run.experts.empty})
+    if not shown:
+        return nothing(title, _NO_LOAD)
+    limited = any((run.experts[["dropped", "rerouted_away"]].to_numpy() != 0).any() for run in shown.values())
+    loads = ("requested", "processed") if limited else ("requested",)
+    maps = [
+        (f"{label(name, 40)}: {load}" if limited else label(name, 40), _load_map(run.experts, load))
+        for name, run in shown.items()
+        for load in loads
+    ]
+    most_layers = max(len(load_map) for _, load_map in maps)
+    figure, height, places = panels(
+        [name for name, _ in maps],
+        columns=2 if limited else 3,
+        panel_px=min(320, max(130, 7 * most_layers)),
+    )
+    for (_, load_map), (row, column) in zip(maps, places, strict=True):
+        figure.add_heatmap(
+            z=load_map.to_numpy(dtype=np.float32),
+            x=load_map.columns.to_numpy(),
+            y=load_map.index.to_numpy(),
+            coloraxis="coloraxis",
+            hovertemplate="layer %{y}, expert %{x}: %{z:.3g} times the mean<extra></extra>",
+            row=row,
+            col=column,
+        )
+    finish(figure, f"{title}{some}", height=height)
+    largest = max(1.0, *(float(load_map.to_numpy().max()) for _, load_map in maps))
+    figure.update_layout(coloraxis=colour_axis("load / mean<br>of the layer", largest))
+    figure.update_xaxes(showgrid=False)
+    figure.update_yaxes(showgrid=False, autorange="reversed")
+    outer_titles(figure, places, "expert", "layer")
+    return figure
+
+
+def _load_map(experts: pd.DataFrame, load: str) -> pd.DataFrame:
+    """Load summed over steps, over the mean *requested* load of its layer; rows layers, columns experts."""
+    table = experts.pivot_table(load, "layer", "expert", aggfunc="sum").astype(np.float64)
+    mean = experts.pivot_table("requested", "layer", "expert", aggfunc="sum").mean(axis=1)
+    return table.div(mean.where(mean > 0, 1.0), axis=0)

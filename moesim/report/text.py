@@ -1,0 +1,25 @@
+"""Names that users wrote, made safe for a terminal and for a plot."""
+
+from __future__ import annotations
+
+import html
+import textwrap
+
+LONGEST = 120
+
+
+def plain(text: object) -> str:
+    """One printable line: control characters (line ends, terminal escapes) become spaces, runs of spaces one."""
+    printable = "".join(c if c.isprintable() else " " for c in str(text))
+    line = " ".join(printable.split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
+
+
+def label(text: object, width: int = 28) -> str:
+    """Text for a Plotly label, wrapped at `width` characters.
+
+    Plotly renders a subset of HTML and fills in %{...}, so both are escaped.
+    Quotes stay as they are: Plotly knows few entities.
+    """
+    lines = textwrap.wrap(plain(text), width) or [""]
+    return "<br>".join(html.escape(line, quote=False).replace("%{", "%\u200b{") for line in lines)

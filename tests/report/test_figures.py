@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from moesim.errors import InputError
+from moesim.report import FIGURES, Run, draw
+from moesim.report.figures.timeline import MAX_BARS, MAX_GPUS
+from moesim.report.palette import PART_COLOURS, variant_style
+from moesim.types import PARTS
+
+
+def empty(run: Run) -> Run:
+    frames = ("steps", "layers", "experts", "gpus", "links", "timeline")
+    return replace(run, summary={}, manifest={}, **{name: getattr(run, name).iloc[:0] for name in frames})
+
+
+def traces(figure: go.Figure, kind: str) -> list[Any]:
+    return [trace for trace in figure.data if trace.type == kind]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_has_a_title_units_and_readable_fonts(name: str, runs: dict[str, Run]) -> None:
+    figure = draw(name, runs)
+    assert figure.layout.title.text
+    assert figure.layout.font.size >= 12
+    axes = [axis for axis in figure.layout if axis.startswith(("xaxis", "yaxis"))]
+    assert any(figure.layout[axis].title.text for axis in axes)
+    assert min(figure.layout[axis].tickfont.size for axis in axes) >= 12
+    assert figure.data
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_draws_one_run_and_a_dozen(name: str, run: Callable[..., Run]) -> None:
+    one = run()
+    assert draw(name, {"only": one}).data
+    assert draw(name, {f"variant {i}": one for i in range(12)}).data
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_run_without_frames_is_a_figure_that_says_so(name: str, run: Callable[..., Run]) -> None:
+    figure = draw(name, {"nothing": empty(run())})
+    assert figure.layout.title.text
+    assert figure.layout.annotations[0].text.endswith(".")
+
+
+def test_an_unknown_figure_names_the_nearest(runs: dict[str, Run]) -> None:
+    with pytest.raises(InputError, match="did you mean 'timeline'"):
+        draw("timelin", runs)
+    with pytest.raises(InputError, match="choose one of latency_breakdown"):
+        draw("qqqqqq", runs)
+    with pytest.raises(InputError, match="found no run"):
+        draw("timeline", {})
+
+
+def test_breakdown_bars_are_as_long_as_the_mean_step(runs: dict[str, Run]) -> None:
+    figure = draw("latency_breakdown", runs)
+    total = np.sum([trace.x for trace in traces(figure, "bar")], axis=0) * 1e-3
+    assert total == pytest.approx([run.summary["step_time_s"]["mean"] for run in runs.values()])
+    assert "wait" in {trace.name for trace in figure.data}
+
+
+def test_a_variant_has_one_colour_in_every_figure(runs: dict[str, Run]) -> None:
+    for name in ("step_time", "layer_imbalance", "load_distribution"):
+        colours = {trace.name: trace.line.color for trace in traces(draw(name, runs), "scatter") if trace.line.color}
+        assert [colours[variant] for variant in runs] == [variant_style(i).colour for i in range(len(runs))]
+    bars = traces(draw("imbalance_penalty", runs), "bar")
+    assert [bar.marker.color for bar in bars] == [variant_style(i).colour for i in range(len(runs))]
+
+
+def test_styles_tell_many_variants_and_all_parts_apart() -> None:
+    styles = [variant_style(i) for i in range(48)]
+    assert len({(style.colour, style.dash) for style in styles}) == 48
+    assert len({(style.colour, style.symbol) for style in styles}) == 48
+    assert len({(style.colour, style.pattern) for style in styles}) == 48
+    assert len(set(PART_COLOURS.values())) == len(PARTS)
+    assert set(PART_COLOURS) == set(PARTS)
+
+
+def test_heat_map_shows_both_loads_where_something_was_dropped(run: Callable[..., Run]) -> None:
+    assert len(traces(draw("expert_load", {"a": run()}), "heatmap")) == 1
+    limited = run(drop=0.5)
+    requested, processed = traces(draw("expert_load", {"a": limited}), "heatmap")
+    assert np.asarray(requested.z).mean(axis=1) == pytest.approx(1.0, rel=1e-5)
+    kept = limited.experts["processed"].sum() / limited.experts["requested"].sum()
+    assert np.asarray(processed.z).mean() == pytest.approx(kept, rel=1e-2)
+    figure = draw("expert_load", {f"variant {i}": limited for i in range(12)})
+    assert len(traces(figure, "heatmap")) == 18
+    assert "first 9 of 12" in figure.layout.title.text
+
+
+def test_link_matrix_holds_the_bytes_of_a_step(run: Callable[..., Run]) -> None:
+    made = run()
+    figure = draw("link_traffic", {"a": made})
+    assert np.asarray(figure.data[0].z).sum() * 1e6 == pytest.approx(made.links["bytes"].sum() / len(made.steps))
+    assert "across nodes" in figure.layout.annotations[0].text
+    assert len(figure.layout.shapes) == 2  # one border between two nodes, both ways
+
+
+def test_gpu_strips_are_shares(runs: dict[str, Run]) -> None:
+    busy, wait = traces(draw("gpu_time", runs), "heatmap")
+    run = runs["as trained"]
+    share = run.gpus.groupby("gpu")["wait_s"].sum() / run.steps["step_time_s"].sum()
+    assert np.asarray(wait.z)[0] == pytest.approx(share.to_numpy(), rel=1e-3)
+    assert (np.asarray(busy.z) + np.asarray(wait.z) < 1).all()
+
+
+def test_timeline_bars_fill_the_step_and_split_at_the_last_entry(run: Callable[..., Run]) -> None:
+    made = run()
+    bars = traces(draw("timeline", {"a": made}), "bar")
+    length = sum(float(np.sum(bar.x)) for bar in bars) * 1e-6
+    unit = 1e3 if made.steps["step_time_s"][0] >= 1e-3 else 1.0
+    tail = sum(made.timeline["end_s"].max() - made.timeline.groupby("gpu")["end_s"].max())
+    gpus = made.gpus["gpu"].nunique()
+    assert length * unit == pytest.approx(gpus * made.timeline["end_s"].max() - tail)
+    waits = next(bar for bar in bars if bar.name == "wait")
+    waited = made.gpus.loc[made.gpus["step"] == 0, "wait_s"].sum() - tail
+    assert float(np.sum(waits.x)) * 1e-6 * unit == pytest.approx(waited)
+
+
+def test_timeline_of_a_large_run_is_cut_and_says_so(run: Callable[..., Run]) -> None:
+    made = run(n_steps=1, n_layers=40, n_experts=32, n_gpus=32, gpus_per_node=8)
+    figure = draw("timeline", {"large": made})
+    assert sum(len(bar.x) for bar in traces(figure, "bar")) <= MAX_BARS
+    assert f"{MAX_GPUS} of 32 GPUs" in figure.layout.title.text
+    assert "up to layer" in figure.layout.title.text
+
+
+def test_labels_of_equal_points_do_not_overlap(run: Callable[..., Run]) -> None:
+    figure = draw("drop_tradeoff", {f"variant {i}": run() for i in range(5)})
+    lowered = [note.ay for note in figure.layout.annotations]
+    assert np.diff(sorted(lowered)).min() >= 20
+
+
+def test_importing_the_package_imports_no_plotly() -> None:
+    heavy = "{'plotly', 'jinja2', 'rich'}"
+    code = f"import sys, moesim.report, moesim.report.terminal; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from moesim.report import Run
+from moesim.report.terminal import compare_table, print_table, summary_table
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def text_of(table: Any) -> str:
+    out = io.StringIO()
+    print_table(table, out)
+    return out.getvalue()
+
+
+def test_compare_has_one_line_a_variant_uncut(runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    long = "a very long variant name that no terminal of eighty columns has room for beside ten numbers"
+    text = text_of(compare_table({**{name: run.summary for name, run in runs.items()}, long: runs["random"].summary}))
+    lines = text.splitlines()
+    assert sum(line.startswith(("as trained ", "capacity 1.25 ", "random ", long)) for line in lines) == 4
+    assert max(len(line) for line in lines) > 150
+    assert "\x1b" not in text
+    assert "…" not in text
+    assert all(line == line.rstrip() for line in lines)
+    assert "drop rate" in text
+
+
+def test_best_values_carry_a_star(runs: dict[str, Run]) -> None:
+    line = next(
+        line
+        for line in text_of(compare_table({name: run.summary for name, run in runs.items()})).splitlines()
+        if line.startswith("random")
+    )
+    assert "0*" in line.split()
+
+
+def test_markup_and_escapes_in_names_are_only_text(runs: dict[str, Run]) -> None:
+    text = text_of(compare_table({"[bold red]x[/]": runs["random"].summary, "\x1b[31my": {}}))
+    assert "[bold red]x[/]" in text
+    assert "[31my" in text
+    assert "\x1b" not in text
+    assert "[ms]" in text
+
+
+def test_a_summary_without_values_is_a_row_of_dashes() -> None:
+    row = text_of(compare_table({"empty": {}})).splitlines()[-1]
+    assert set(row.split()) == {"empty", "-"}
+
+
+def test_summary_of_one_run(runs: dict[str, Run]) -> None:
+    run = runs["capacity 1.25"]
+    text = text_of(summary_table(run.summary, run.manifest))
+    for word in ("step time, p99", "imbalance penalty", "drop rate", "tokens/s/GPU", "wait", "seed 1", "1 measured"):
+        assert word in text
+    assert "migration" not in text  # never ran
+    assert "over 6 measured steps" in text
+
+
+def test_summary_of_nothing_is_no_error() -> None:
+    assert "step time, mean" in text_of(summary_table({}, {}))
+
+
+def test_a_terminal_gets_colours_and_its_own_width(runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TERM": "xterm-256color", "COLUMNS": "100"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    out = Terminal()
+    print_table(compare_table({name: run.summary for name, run in runs.items()}), out)
+    assert "\x1b[1m" in out.getvalue()
