@@ -1,0 +1,10 @@
+"""One scenario, simulated: the one place that wires the stages together.
+
+scenario -> workload -> routing -> placement -> hardware -> engine -> metrics
+-> results. `stages` resolves a scenario against the packages and refuses what
+cannot run, `routed` sends the tokens of a step to slots, `simulate` runs all steps.
+"""
+
+from moesim.simulation.simulate import check, simulate
+
+__all__ = ["check", "simulate"]

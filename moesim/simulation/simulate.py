@@ -1,0 +1,139 @@
+"""Run all steps of a scenario."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.engine import balanced_traffic, lay_out, run
+from moesim.hardware import Durations, exchange_rates, payload_bytes, step_durations
+from moesim.results import Collector, Result, versions
+from moesim.scenario import Scenario
+from moesim.simulation.routed import Profile, route_step
+from moesim.simulation.stages import Stages, default_threads, prepare
+from moesim.types import Batch, Program, RoutedStep, Traffic
+from moesim.workload import RecordedTokens
+
+Progress = Callable[[int, int], None]
+
+
+def check(scenario: Scenario) -> None:
+    """Check what only the stages know: strategy and placement names and parameters, trace, memory, run size.
+
+    Raises:
+        InputError: one line that names the file, line and field, what was found and what would be right.
+    """
+    prepare(scenario)
+
+
+def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: int | None = None) -> Result:
+    """Run a scenario and return its frames, summary and manifest.
+
+    Args:
+        scenario: what to simulate; its `compare` and `sweep` are ignored.
+        progress: called with (steps done, steps in all) after each step.
+        threads: worker threads over the MoE layers (default: MOESIM_THREADS or
+            the processors of this process); the result does not depend on it.
+
+    Raises:
+        InputError: the scenario is wrong (see `check`).
+        ConservationError: tokens, bytes or time were lost, which is a bug.
+    """
+    stages = prepare(scenario)
+    profile = Profile()
+    spec = scenario.spec
+    warmup = spec.simulation.warmup_steps
+    collector = Collector(
+        model=stages.model,
+        cluster=stages.cluster,
+        dispatch_bytes=payload_bytes(stages.model.hidden_size, stages.precision.dispatch),
+        combine_bytes=payload_bytes(stages.model.hidden_size, stages.precision.combine),
+        keep_links=spec.keep.links,
+        keep_timeline_steps=spec.keep.timeline_steps,
+    )
+    total = warmup + stages.n_steps
+    with ThreadPoolExecutor(max_workers=threads or default_threads()) as pool:
+        for step in range(total):
+            routed = route_step(stages, step, pool, profile)
+            if step >= warmup:
+                with profile.timed("layout"):
+                    program, even_program = lay_out_step(stages, routed)
+                with profile.timed("engine"):
+                    timeline = run(program)
+                even_timeline = run(even_program)  # the imbalance penalty's reference, not in the profile
+                with profile.timed("metrics"):
+                    collector.add(step - warmup, routed, program, timeline, even_timeline)
+            if progress is not None:
+                progress(step + 1, total)
+    with profile.timed("metrics"):
+        return collector.result(
+            scenario=scenario.resolved(),
+            scenario_yaml=scenario.resolved_yaml(),
+            manifest=_manifest(stages),
+            profile=profile.seconds,
+        )
+
+
+def lay_out_step(stages: Stages, routed: RoutedStep) -> tuple[Program, Program]:
+    """The program of the step, and of the same step with its load spread evenly."""
+    cluster, model, placement = stages.cluster, stages.model, stages.placement
+    dispatch, combine = exchange_rates(cluster, stages.precision, model.hidden_size)
+    even = balanced_traffic(
+        routed.traffic,
+        placement,
+        gpus_per_node=cluster.gpus_per_node,
+        copies_rule=cluster.network.copies,
+    )
+
+    def program(traffic: Traffic, capacity: NDArray[np.int64] | None) -> Program:
+        return lay_out(
+            n_layers=model.n_layers,
+            dense_layers=model.dense_layers,
+            durations=_durations(stages, routed.batch, traffic.slot_tokens),
+            traffic=traffic,
+            placement=placement,
+            capacity=capacity,
+            copies_rule=cluster.network.copies,
+            gpus_per_node=cluster.gpus_per_node,
+            dispatch=dispatch,
+            combine=combine,
+            has_shared=model.n_shared_experts > 0,
+        )
+
+    return program(routed.traffic, routed.capacity), program(even, None)
+
+
+def _durations(stages: Stages, batch: Batch, slot_tokens: NDArray[np.int64]) -> Durations:
+    workload = stages.scenario.spec.workload
+    return step_durations(
+        stages.model,
+        stages.cluster,
+        stages.precision,
+        phase=workload.phase,
+        tokens_per_gpu=np.bincount(batch.source, minlength=stages.cluster.n_gpus).astype(np.int64),
+        context_tokens=workload.context_tokens,
+        sequence_tokens=workload.sequence_tokens,
+        slot_tokens=slot_tokens,
+        slot_rank=stages.placement.rank,
+    )
+
+
+def _manifest(stages: Stages) -> dict[str, Any]:
+    """What the result rests on: versions, seed, inputs with checksums, provenance."""
+    manifest: dict[str, Any] = {
+        "versions": versions(),
+        "seed": stages.scenario.spec.seed,
+        "engine": "simpy",
+        "provenance": stages.scenario.provenance,
+        "inputs": [],
+    }
+    if isinstance(stages.source, RecordedTokens):
+        trace = stages.source.trace
+        manifest["inputs"] = [{"name": os.path.basename(trace.path), "sha256": trace.sha256}]
+        manifest["trace_passes"] = stages.source.passes(stages.n_steps)
+    return manifest

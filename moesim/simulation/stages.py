@@ -1,0 +1,215 @@
+"""What stays the same over the steps of a run, resolved and checked before anything runs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+
+from moesim.errors import InputError, TooLargeError
+from moesim.hardware import check_memory
+from moesim.placement import place
+from moesim.results import frames_bytes
+from moesim.routing import OVERFLOWS, SCOPES, Strategy, parameters_for, strategy
+from moesim.scenario import Scenario
+from moesim.types import ClusterShape, ModelShape, Placement, Precision
+from moesim.workload import RecordedTokens, SyntheticTokens, read_trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """Everything that stays the same over the steps of one run."""
+
+    scenario: Scenario
+    model: ModelShape
+    cluster: ClusterShape
+    precision: Precision
+    strategy: Strategy | None
+    parameters: Any
+    top_k: int
+    source: SyntheticTokens | RecordedTokens
+    placement: Placement
+    n_steps: int
+
+
+def prepare(scenario: Scenario) -> Stages:
+    """Resolve names and parameters against the stages and refuse what cannot run."""
+    model, cluster, spec = scenario.model, scenario.cluster, scenario.spec
+    recorded = spec.workload.trace is not None
+    top_k = spec.routing.top_k or model.top_k
+    router, parameters = (None, None) if recorded else _router(scenario, top_k)
+    source, n_steps = _recorded(scenario, top_k) if recorded else (_synthetic(scenario), spec.workload.steps)
+    placement = _placement(scenario)
+    stages = Stages(
+        scenario=scenario,
+        model=model,
+        cluster=cluster,
+        precision=scenario.precision,
+        strategy=router,
+        parameters=parameters,
+        top_k=top_k,
+        source=source,
+        placement=placement,
+        n_steps=n_steps,
+    )
+    _check_capacity(scenario)
+    _check_memory(stages)
+    _check_run_size(stages)
+    return stages
+
+
+def _router(scenario: Scenario, top_k: int) -> tuple[Strategy, Any]:
+    """The strategy of the scenario with its parameters, the model's own where it names none."""
+    routing, model = scenario.spec.routing, scenario.model
+    name = routing.strategy or model.router
+    try:
+        found = strategy(name)
+    except InputError as error:
+        raise scenario.error("routing.strategy", name, str(error)) from None
+    own = dict(model.router_parameters) if name == model.router else {}
+    try:
+        parameters = parameters_for(found, {**own, **routing.parameters})
+        found.validate(model.n_experts, top_k, parameters)
+    except InputError as error:
+        where = "routing.parameters" if routing.parameters else "routing"
+        raise scenario.error(where, f"{name} with top_k {top_k}", str(error)) from None
+    return found, parameters
+
+
+def _synthetic(scenario: Scenario) -> SyntheticTokens:
+    workload, model = scenario.spec.workload, scenario.model
+    assert workload.tokens_per_gpu is not None  # only a trace comes without
+    return SyntheticTokens(
+        seed=scenario.spec.seed,
+        n_layers=len(model.moe_layers),
+        n_experts=model.n_experts,
+        n_ranks=scenario.cluster.n_gpus,
+        tokens_per_rank=workload.tokens_per_gpu,
+        phase=workload.phase,
+        sequence_tokens=workload.sequence_tokens,
+        zipf_exponent=workload.popularity.exponent if workload.popularity.kind == "zipf" else 0.0,
+        topic_count=workload.topics.count,
+        topic_strength=workload.topics.strength,
+    )
+
+
+def _recorded(scenario: Scenario, top_k: int) -> tuple[RecordedTokens, int]:
+    """The recorded tokens of the scenario's trace, which must be of its model."""
+    spec, model = scenario.spec, scenario.model
+    assert spec.workload.trace is not None
+    if spec.routing.strategy not in (None, "recorded"):
+        raise scenario.error(
+            "routing.strategy",
+            spec.routing.strategy,
+            "no strategy: the trace holds the choices of its own router",
+        )
+    try:
+        trace = read_trace(spec.workload.trace)
+    except InputError as error:
+        raise scenario.error("workload.trace", spec.workload.trace, str(error)) from None
+    for field_name, found, wanted in (
+        ("layers", trace.n_layers, len(model.moe_layers)),
+        ("top_k", trace.top_k, top_k),
+    ):
+        if found != wanted:
+            raise scenario.error(
+                "workload.trace",
+                f"{found} {field_name}",
+                f"{wanted}, as model {model.name} has",
+            )
+    if trace.n_experts > model.n_experts:
+        raise scenario.error(
+            "workload.trace",
+            f"expert {trace.n_experts - 1}",
+            f"experts 0 to {model.n_experts - 1} of {model.name}",
+        )
+    source = RecordedTokens(
+        trace,
+        n_ranks=scenario.cluster.n_gpus,
+        tokens_per_rank=spec.workload.tokens_per_gpu,
+    )
+    return source, spec.workload.steps
+
+
+def _placement(scenario: Scenario) -> Placement:
+    wanted, model = scenario.spec.placement, scenario.model
+    try:
+        return place(
+            wanted.strategy,
+            n_experts=model.n_experts,
+            n_layers=len(model.moe_layers),
+            n_ranks=scenario.cluster.n_gpus,
+            redundant_experts=wanted.redundant_experts,
+        )
+    except InputError as error:
+        found = f"{wanted.strategy} with {wanted.redundant_experts} redundant experts"
+        raise scenario.error("placement", found, str(error)) from None
+
+
+def _check_capacity(scenario: Scenario) -> None:
+    capacity = scenario.spec.routing.capacity
+    if capacity is None:
+        return
+    for name, table in (("overflow", OVERFLOWS), ("scope", SCOPES)):
+        found = getattr(capacity, name)
+        if found not in table:
+            raise scenario.error(f"routing.capacity.{name}", found, "one of " + ", ".join(table))
+
+
+def _check_memory(stages: Stages) -> None:
+    """Refuse a model that does not fit the memory of the GPU that holds most slots."""
+    scenario, workload = stages.scenario, stages.scenario.spec.workload
+    slots = np.bincount(stages.placement.rank, minlength=stages.cluster.n_gpus)
+    try:
+        check_memory(
+            stages.model,
+            stages.cluster,
+            stages.precision,
+            slots_per_gpu=int(slots.max()),
+            tokens_per_gpu=-(-stages.source.tokens_per_step // stages.cluster.n_gpus),
+            context_tokens=workload.context_tokens,
+            sequence_tokens=workload.sequence_tokens,
+            phase=workload.phase,
+        )
+    except TooLargeError as error:
+        raise scenario.error(
+            "cluster",
+            f"{stages.model.name} on {stages.cluster.n_gpus} GPUs",
+            str(error),
+        ) from None
+
+
+def _check_run_size(stages: Stages) -> None:
+    """Refuse a run that this machine's memory cannot hold, with the estimate."""
+    model, n_gpus, spec = stages.model, stages.cluster.n_gpus, stages.scenario.spec
+    n_layers, n_slots = stages.placement.expert.shape
+    frames = frames_bytes(
+        n_steps=stages.n_steps,
+        n_layers=n_layers,
+        n_experts=model.n_experts,
+        n_gpus=n_gpus,
+        timeline_steps=min(spec.keep.timeline_steps, stages.n_steps),
+        n_operations=7 * model.n_layers,
+    )
+    # a layer's ids, weights and flags for every worker, and the step's matrices (requested and evenly spread)
+    tokens = stages.source.tokens_per_step * (16 + 40 * stages.top_k) * min(default_threads(), n_layers)
+    step = 16 * n_layers * (8 * model.n_experts + 4 * n_slots + 6 * n_gpus * n_gpus)
+    needed, available = frames + tokens + step, psutil.virtual_memory().available
+    if needed > available:
+        raise stages.scenario.error(
+            "workload",
+            f"{stages.n_steps:,} steps of {stages.source.tokens_per_step:,} tokens, about {needed / 1e9:,.1f} GB "
+            f"({frames / 1e9:,.1f} GB of result frames)",
+            f"at most the {available / 1e9:,.1f} GB that this machine has free: fewer steps, tokens or GPUs",
+        )
+
+
+def default_threads() -> int:
+    """Worker threads: MOESIM_THREADS, else the processors that this process may use."""
+    wanted = os.environ.get("MOESIM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
