@@ -1,0 +1,44 @@
+"""`moesim compare`: the variants of a scenario, or several scenarios."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from moesim.cli.options import JsonOption, OutputOption, QuietOption, SetOption, load_scenario
+from moesim.cli.output import default_folder, print_saved, print_summary_json, progress_bar, tell_if_compiling
+
+
+def compare(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="One scenario with variants under `compare:`, or two and more."),
+    ],
+    output: OutputOption = None,
+    settings: SetOption = None,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Simulate variants on the same tokens.
+
+    Of one file its variants, of several files their base scenarios; the first is the baseline. Writes a result
+    folder with one report and prints one table.
+    """
+    from moesim import study
+    from moesim.report.terminal import compare_table
+    from moesim.results import prepare_output
+
+    scenarios = [load_scenario(file, settings) for file in files]
+    name = scenarios[0].spec.name
+    study.plan(*scenarios)
+    folder = prepare_output(output or default_folder(name, "-compare"))
+    if not quiet:
+        tell_if_compiling()
+    with progress_bar(name, quiet=quiet) as bar:
+        done = study.compare(*scenarios, progress=bar.update)
+    done.save(folder)
+    if json:
+        print_summary_json(folder)
+    elif not quiet:
+        print_saved(folder, compare_table({variant: result.summary for variant, result in done.results.items()}))

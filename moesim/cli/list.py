@@ -1,0 +1,111 @@
+"""`moesim list`: what there is to choose from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from moesim.cli.options import JsonOption
+from moesim.errors import InputError
+
+COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "models": (
+        ("n_layers", "layers"),
+        ("n_experts", "experts"),
+        ("top_k", "top-k"),
+        ("n_shared_experts", "shared"),
+        ("hidden_size", "hidden"),
+        ("moe_intermediate_size", "expert width"),
+        ("attention", "attention"),
+        ("router", "router"),
+        ("source", "source"),
+    ),
+    "gpus": (
+        ("peak_tflops", "dense TFLOP/s"),
+        ("memory_gb", "memory GB"),
+        ("memory_bandwidth_gb_per_s", "memory GB/s"),
+        ("n_sms", "SMs"),
+        ("network", "network"),
+        ("source", "source"),
+    ),
+    "networks": (
+        ("copies", "copies"),
+        ("dispatch_bandwidth_gb_per_s", "dispatch GB/s"),
+        ("combine_bandwidth_gb_per_s", "combine GB/s"),
+        ("dispatch_latency_us", "dispatch us"),
+        ("combine_latency_us", "combine us"),
+        ("source", "source"),
+    ),
+    "strategies": (("summary", "what it does"), ("models", "models"), ("paper", "source")),
+    "placements": (("summary", "what it does"),),
+}
+"""Fields of an entry and the column that shows each; pairs are (within node, across nodes)."""
+
+
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help=", ".join(COLUMNS))],
+    json: JsonOption = False,
+) -> None:
+    """List models, gpus, networks, strategies or placements."""
+    if kind not in COLUMNS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(kind, COLUMNS, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise InputError(f"list: found {kind}, wanted {', '.join(COLUMNS)}{hint}")
+    found = entries(kind)
+    if json:
+        from json import dumps
+
+        print(dumps(found, indent=2, ensure_ascii=False))
+    else:
+        _print(kind, found)
+
+
+def entries(kind: str) -> dict[str, dict[str, Any]]:
+    """Everything of a kind by name, as plain JSON types."""
+    if kind == "strategies":
+        from moesim.routing.registry import STRATEGIES
+
+        return {
+            name: {"summary": entry.summary, "models": entry.models, "paper": entry.paper}
+            for name, entry in STRATEGIES.items()
+        }
+    if kind == "placements":
+        from moesim.placement import PLANNERS
+
+        return {name: {"summary": entry.summary} for name, entry in PLANNERS.items()}
+    from moesim.scenario import presets
+
+    return presets(kind)
+
+
+def _print(kind: str, found: Mapping[str, Mapping[str, Any]]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from moesim.report.terminal import print_table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("name", no_wrap=True)
+    for field, header in COLUMNS[kind]:
+        numeric = all(isinstance(entry.get(field), int | float | None) for entry in found.values())
+        table.add_column(header, justify="right" if numeric else "left")
+    for name, entry in found.items():
+        table.add_row(name, *(Text(_text(entry.get(field))) for field, _ in COLUMNS[kind]))
+    print_table(table, sys.stdout)
+
+
+def _text(value: Any) -> str:
+    """A value for people: pairs as `within / across`, mappings as `name value`, absent as a dash."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return " / ".join(_text(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

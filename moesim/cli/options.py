@@ -1,0 +1,60 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from moesim.errors import InputError
+
+if TYPE_CHECKING:
+    from moesim.scenario import Scenario
+
+FileArgument = Annotated[
+    str, typer.Argument(metavar="FILE", help="A scenario file, or the name of one that ships with moesim.")
+]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="DIR", help="Result folder (default: results/ and the name).")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a field, as workload.steps=3; may be given repeatedly."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+def load_scenario(file: str, settings: Sequence[str] | None) -> Scenario:
+    """Read a scenario with its overrides of the command line.
+
+    Raises:
+        ScenarioError: the file or an override is wrong.
+    """
+    from moesim.scenario import Scenario
+
+    return Scenario.from_yaml(file, overrides=parse_settings(settings or ()))
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Turn `dotted.key=value` texts into overrides; values are YAML scalars or flow collections.
+
+    Raises:
+        InputError: no such text, or its value is not YAML.
+    """
+    from moesim.scenario.source import parse_value
+
+    overrides: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        key = key.strip()
+        if not equals or not key or not all(key.split(".")):
+            raise InputError(f"--set {setting}: found no key=value, wanted a field and its value, as workload.steps=3")
+        try:
+            overrides[key] = parse_value(text)
+        except InputError:
+            wanted = "a YAML value (quote text with colons or brackets)"
+            raise InputError(f"--set {key}: found {text!r:.80}, wanted {wanted}") from None
+    return overrides

@@ -1,0 +1,98 @@
+"""Where results go, and what people see while and after they are made."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+PATIENCE_S = 1.0
+"""Seconds before a progress bar is worth showing."""
+
+
+def default_folder(name: str, suffix: str = "") -> Path:
+    """The result folder of a scenario's name, results/<letters and digits>."""
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:80].rstrip("-")
+    return Path("results") / f"{slug or 'scenario'}{suffix}"
+
+
+def tell_if_compiling() -> None:
+    """Say on stderr why the first run of a version takes longer."""
+    from moesim.kernels.jit import is_cold
+
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") == "0" and is_cold():
+        print("compiling kernels, once for this version (20 to 60 s) ...", file=sys.stderr, flush=True)
+
+
+class ProgressBar:
+    """A bar on stderr that appears after PATIENCE_S, on a terminal only.
+
+    `update` may be called from the first step on; until then, while kernels
+    compile for one, the bar only says that something is going on.
+    """
+
+    def __init__(self, text: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+        self._progress = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+        self._task: TaskID = self._progress.add_task(text, total=None)
+
+    def start(self) -> None:
+        """Show the bar."""
+        self._progress.start()
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+    def update(self, text: str, done: int, total: int) -> None:
+        """So many steps are done of so many."""
+        self._progress.update(self._task, description=text, completed=done, total=total)
+
+
+class NoProgress:
+    """What takes the place of a bar where nobody looks."""
+
+    def update(self, text: str, done: int, total: int) -> None:
+        """Nothing to show."""
+
+
+@contextmanager
+def progress_bar(text: str, *, quiet: bool) -> Iterator[ProgressBar | NoProgress]:
+    """A bar for the time of a `with` block, if stderr is a terminal and the block takes longer than PATIENCE_S."""
+    if quiet or not sys.stderr.isatty():
+        yield NoProgress()
+        return
+    bar = ProgressBar(text)
+    timer = threading.Timer(PATIENCE_S, bar.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield bar
+    finally:
+        timer.cancel()
+        timer.join()  # a bar that is just appearing must be there before it can be stopped
+        bar.stop()
+
+
+def print_saved(folder: Path, table: Any) -> None:
+    """A table on stdout and the path of the report below it."""
+    from moesim.report.terminal import print_table
+
+    print_table(table, sys.stdout)
+    print(f"\nreport: {folder / 'report.html'}")
+
+
+def print_summary_json(folder: Path) -> None:
+    """summary.json of a saved result, alone."""
+    sys.stdout.write((folder / "summary.json").read_text(encoding="utf-8"))

@@ -1,0 +1,67 @@
+"""`moesim compare`."""
+
+from __future__ import annotations
+
+import json
+
+
+def test_variants_stand_in_one_table_and_one_report(moesim, small, folder):
+    outcome = moesim("compare", small)
+    assert outcome.code == 0
+    rows = [line.split("  ")[0].strip() for line in outcome.out.splitlines()]
+    assert rows.index("as trained") < rows.index("tight")
+    assert "drop rate" in outcome.out
+    assert outcome.out.splitlines()[-1] == "report: results/small-test-compare/report.html"
+    assert (folder / "results" / "small-test-compare" / "summary.parquet").exists()
+
+
+def test_json_has_a_summary_a_variant(moesim, small):
+    outcome = moesim("compare", small, "--json")
+    summaries = json.loads(outcome.out)
+    assert list(summaries) == ["as trained", "tight"]
+    assert summaries["as trained"]["drop_rate"] == 0 < summaries["tight"]["drop_rate"]
+
+
+def test_variants_see_the_same_tokens(moesim, small):
+    summaries = json.loads(moesim("compare", small, "--json").out)
+    same = ("max_violation", "load_cv", "load_entropy")  # of the requested load, before any capacity
+    assert [summaries["as trained"][key] for key in same] == [summaries["tight"][key] for key in same]
+
+
+def test_two_files(moesim, small, folder):
+    other = folder / "other.yaml"
+    other.write_text("extends: small.yaml\nname: Other\nrouting: {strategy: random}\n", encoding="utf-8")
+    outcome = moesim("compare", small, other, "--json", "-o", "out")
+    assert list(json.loads(outcome.out)) == ["Small test", "Other"]
+
+
+def test_quiet_prints_nothing(moesim, small, folder):
+    outcome = moesim("compare", small, "--quiet", "--set", "workload.steps=1")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+
+
+def test_without_variants_it_is_exit_2(moesim, small, folder):
+    text = small.read_text(encoding="utf-8")
+    small.write_text(text[: text.index("compare:")], encoding="utf-8")
+    outcome = moesim("compare", small)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "small.yaml" in outcome.err
+    assert "no variants" in outcome.err
+    assert not (folder / "results").exists()
+
+
+def test_a_wrong_variant_stops_it_before_anything_runs(moesim, small, folder):
+    with small.open("a", encoding="utf-8") as file:
+        file.write("  broken: {routing.strategy: nonsense}\n")
+    outcome = moesim("compare", small)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "nonsense" in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not (folder / "results").exists()
+
+
+def test_a_folder_that_is_no_result_is_not_replaced(moesim, small, folder):
+    (folder / "mine").mkdir()
+    (folder / "mine" / "thesis.txt").write_text("years of work", encoding="utf-8")
+    assert moesim("compare", small, "-o", "mine").code == 2
+    assert [path.name for path in (folder / "mine").iterdir()] == ["thesis.txt"]

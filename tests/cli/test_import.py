@@ -1,0 +1,59 @@
+"""`moesim import`, and the replay of what it wrote."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+LAYERS, TOKENS = 32, 16
+
+
+def record(token: int, layer: int) -> dict[str, object]:
+    first = (token + layer) % 8
+    experts, weights = [first, (first + 3) % 8], [0.75, 0.25]
+    return {"problem_id": 1, "token_idx": token, "layer": layer, "experts": experts, "gating_probs": weights}
+
+
+@pytest.fixture
+def recording(folder):
+    path = folder / "recording.jsonl.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        for token in range(TOKENS):
+            file.writelines(json.dumps(record(token, layer)) + "\n" for layer in range(LAYERS))
+    return path
+
+
+def test_a_recording_becomes_a_trace_that_is_replayed(moesim, small, recording, folder):
+    outcome = moesim("import", recording, "-o", "trace.parquet")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out == "wrote trace.parquet: 16 tokens of 1 sequences, 32 layers, top-2\n"
+    summary = json.loads(moesim("run", small, "--json", "--set", "workload.trace=trace.parquet").out)
+    assert summary["max_violation"]["mean"] == 0  # the recording above deals experts evenly
+    assert summary["drop_rate"] == 0
+
+
+def test_what_was_not_recorded_is_said(moesim, folder):
+    (folder / "holes.jsonl").write_text(
+        "\n".join(json.dumps(record(token, layer)) for token, layer in ((0, 0), (0, 1), (1, 0))), encoding="utf-8"
+    )
+    outcome = moesim("import", "holes.jsonl")
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[1].startswith("note: 1 of 4 (token, layer) pairs")
+    assert moesim("import", "holes.jsonl", "--quiet").out == ""
+
+
+def test_a_wrong_line_is_named_and_nothing_is_written(moesim, folder):
+    (folder / "wrong.jsonl").write_text('{"problem_id": 1}\n', encoding="utf-8")
+    outcome = moesim("import", "wrong.jsonl")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: wrong.jsonl:1: ")
+    assert [path.name for path in folder.iterdir()] == ["wrong.jsonl"]
+
+
+def test_a_truncated_archive_is_one_line(moesim, recording):
+    recording.write_bytes(recording.read_bytes()[:-20])
+    outcome = moesim("import", recording)
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1

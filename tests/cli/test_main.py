@@ -1,0 +1,101 @@
+"""The command line as a whole: help, versions, exit codes of the odd ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import moesim as package
+from moesim.cli import main
+from moesim.errors import ConservationError
+
+HEAVY = ("jinja2", "numba", "numpy", "pandas", "plotly", "pyarrow", "pydantic", "simpy")
+COMMANDS = ("run", "compare", "show", "init", "list", "schema", "import")
+
+
+def test_help_names_every_command(moesim):
+    outcome = moesim("--help")
+    assert outcome.code == 0
+    for command in COMMANDS:
+        assert f"  {command} " in outcome.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help(moesim, command):
+    outcome = moesim(command, "--help")
+    assert outcome.code == 0
+    assert outcome.out.startswith(f"Usage: moesim {command}")
+    assert "..." not in outcome.out.replace("FILE...", "").replace("[OPTIONS]", "")
+
+
+def test_without_a_command_the_help_is_shown(moesim):
+    outcome = moesim()
+    assert outcome.code == 2
+    assert "Usage: moesim" in outcome.out + outcome.err
+
+
+def test_help_loads_no_heavy_library(source_environment):
+    code = (
+        "import sys, moesim.cli\n"
+        "try: moesim.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=source_environment)
+    assert done.returncode == 0
+    assert done.stderr.strip() == "[]"
+
+
+def test_version(moesim):
+    outcome = moesim("--version")
+    assert (outcome.code, outcome.out) == (0, f"moesim {package.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("runn", "x"), ("run",), ("run", "x", "--frobnicate"), ("run", "x", "-o"), ("show", "a", "b"), ("compare",)],
+)
+def test_a_wrong_argument_is_one_line_and_exit_2(moesim, arguments):
+    outcome = moesim(*arguments)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1
+    assert "--help)" in outcome.err
+
+
+def test_a_failed_run_is_exit_1(moesim, small, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise ConservationError("layer 3:\n  17 tokens were lost")
+
+    monkeypatch.setattr("moesim.simulation.simulate", fail)
+    outcome = moesim("run", small)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.splitlines()[-1] == "error: layer 3: 17 tokens were lost"
+
+
+@pytest.mark.parametrize("raised, code", [(KeyboardInterrupt, 130), (MemoryError, 1)])
+def test_an_end_from_outside_leaves_nothing_behind(moesim, small, folder, monkeypatch, raised, code):
+    def stop(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr("moesim.simulation.simulate", stop)
+    outcome = moesim("run", small, "-o", folder / "out")
+    assert (outcome.code, outcome.out) == (code, "")
+    assert outcome.err.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in outcome.err
+    assert [path.name for path in folder.iterdir()] == ["small.yaml"]
+
+
+def test_a_reader_that_stops_reading_is_no_traceback(folder, source_environment):
+    command = f"{sys.executable} -m moesim list strategies --json | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=source_environment)
+    assert done.stderr == ""
+
+
+def test_main_ends_with_the_exit_code():
+    with pytest.raises(SystemExit) as ended:
+        main(["list", "nothing"])
+    assert ended.value.code == 2

@@ -1,0 +1,37 @@
+"""`import moesim`: what it offers and what it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import moesim
+
+
+def test_every_public_name_can_be_imported():
+    for name in moesim.__all__:
+        assert getattr(moesim, name) is not None
+
+
+def test_public_names_are_sorted_and_listed():
+    assert sorted(moesim.__all__) == moesim.__all__
+    assert set(moesim.__all__) <= set(dir(moesim))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="sweeep"):
+        _ = moesim.sweeep
+
+
+def test_importing_it_imports_nothing_else(source_environment):
+    code = "import sys, moesim; print(sorted(name for name in sys.modules if name.startswith('moesim')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=source_environment)
+    assert done.stdout.strip() == "['moesim']"
+
+
+def test_errors_about_input_are_value_errors():
+    assert issubclass(moesim.ScenarioError, ValueError)
+    assert issubclass(moesim.ScenarioError, moesim.MoesimError)
+    assert not issubclass(moesim.RunError, ValueError)

@@ -1,0 +1,129 @@
+"""`moesim run`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+FILES = {"summary.json", "manifest.json", "scenario.yaml", "report.html", "steps.parquet", "experts.parquet"}
+
+
+def test_it_writes_a_result_folder_and_prints_the_table(moesim, small, folder):
+    outcome = moesim("run", small)
+    assert outcome.code == 0
+    home = folder / "results" / "small-test"
+    assert {path.name for path in home.iterdir()} >= FILES
+    assert "step time" in outcome.out
+    assert "drop rate" in outcome.out
+    assert outcome.out.splitlines()[-1] == "report: results/small-test/report.html"
+
+
+def test_json_is_summary_json_alone(moesim, small, folder):
+    outcome = moesim("run", small, "--json", "-o", "out")
+    assert outcome.code == 0
+    assert outcome.out == (folder / "out" / "summary.json").read_text(encoding="utf-8")
+    assert json.loads(outcome.out)["n_steps"] == 2
+
+
+def test_quiet_prints_nothing(subprocess_moesim, small, folder):
+    outcome = subprocess_moesim("run", small, "--quiet", "-o", "out")
+    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    assert (folder / "out" / "report.html").exists()
+
+
+def test_set_replaces_fields(moesim, small):
+    outcome = moesim("run", small, "--json", "--set", "workload.steps=3", "--set", "routing.capacity={factor: 1.0}")
+    summary = json.loads(outcome.out)
+    assert summary["n_steps"] == 3
+    assert summary["drop_rate"] > 0
+
+
+@pytest.mark.parametrize("setting", ["workload.steps", "=3", ".steps=3", "workload..steps=3", "seed=[1", "seed=a: b"])
+def test_a_malformed_set_is_one_line(moesim, small, folder, setting):
+    outcome = moesim("run", small, "--set", setting)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: --set ")
+    assert outcome.err.count("\n") == 1
+    assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    "setting, words",
+    [
+        ("workload.stepz=3", ["workload.stepz", "steps"]),
+        ("workload.steps=many", ["workload.steps", "many"]),
+        ("model=mixtral-8x8b", ["model", "mixtral-8x8b"]),
+        ("routing.strategy=swich", ["routing.strategy", "swich", "switch"]),
+        ("routing.top_k=9", ["top_k", "9"]),
+        ("cluster.gpus_per_node=1", ["cluster", "mixtral-8x7b", "GB"]),
+        ("workload.steps=2000000", ["workload.steps", "1,000,000"]),
+        ("workload.tokens_per_gpu=4000000000", ["workload", "GB"]),
+        ("workload.popularity.exponent=.nan", ["workload.popularity.exponent", "nan"]),
+    ],
+)
+def test_a_wrong_field_is_one_line_that_names_it(moesim, small, folder, setting, words):
+    outcome = moesim("run", small, "--set", setting)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1
+    assert [word for word in words if word not in outcome.err] == []
+    assert not (folder / "results").exists()
+
+
+def test_a_wrong_file_is_named_with_line_and_column(moesim, small):
+    small.write_text(small.read_text(encoding="utf-8") + "modle: x\n", encoding="utf-8")
+    outcome = moesim("run", small)
+    assert outcome.code == 2
+    assert "small.yaml:10:1: modle" in outcome.err
+
+
+def test_a_missing_file(moesim):
+    outcome = moesim("run", "nowhere.yaml")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "nowhere.yaml" in outcome.err
+
+
+def test_an_unknown_shipped_scenario(moesim):
+    outcome = moesim("run", "quickstrat")
+    assert outcome.code == 2
+    assert "quickstart" in outcome.err
+
+
+def test_a_folder_that_is_no_result_is_not_replaced(moesim, small, folder):
+    (folder / "mine").mkdir()
+    (folder / "mine" / "thesis.txt").write_text("years of work", encoding="utf-8")
+    outcome = moesim("run", small, "-o", "mine")
+    assert outcome.code == 2
+    assert "mine: exists" in outcome.err
+    assert (folder / "mine" / "thesis.txt").read_text(encoding="utf-8") == "years of work"
+
+
+def test_a_result_is_replaced_by_the_next(moesim, small, folder):
+    moesim("run", small, "-o", "out")
+    outcome = moesim("run", small, "-o", "out", "--set", "workload.steps=1")
+    assert outcome.code == 0
+    assert json.loads((folder / "out" / "summary.json").read_text(encoding="utf-8"))["n_steps"] == 1
+
+
+def test_an_output_below_a_file_is_refused(moesim, small):
+    outcome = moesim("run", small, "-o", small / "out")
+    assert outcome.code == 2
+    assert "cannot be written" in outcome.err
+
+
+def test_off_a_terminal_nothing_is_cut(subprocess_moesim, small):
+    narrow = subprocess_moesim("run", small, COLUMNS="20")
+    assert narrow.code == 0
+    assert "…" not in narrow.out
+    assert "\x1b" not in narrow.out + narrow.err
+    assert "mean step time / the same load spread evenly" in narrow.out
+
+
+def test_the_resolved_scenario_gives_the_same_result(moesim, small, folder):
+    first = moesim("run", small, "--json", "-o", "first")
+    second = moesim("run", folder / "first" / "scenario.yaml", "--json", "-o", "second")
+    assert first.out == second.out
+    for name in ("steps", "experts", "gpus", "timeline"):
+        parquet = f"{name}.parquet"
+        assert (folder / "first" / parquet).read_bytes() == (folder / "second" / parquet).read_bytes()

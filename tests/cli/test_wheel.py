@@ -1,0 +1,91 @@
+"""The built wheel, installed into an empty environment, runs without the repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy of the sources, through the sdist as a release is."""
+    source = tmp_path_factory.mktemp("source") / "moesim"
+    source.mkdir()
+    for name in ("moesim", "scenarios", "tests"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "data"))
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, source)
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(source)],
+        check=True,
+        capture_output=True,
+    )
+    (found,) = out.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an empty environment with the wheel; its dependencies are those of this one."""
+    home = tmp_path_factory.mktemp("environment")
+    venv.create(home, with_pip=False, symlinks=True)
+    python = home / "bin" / "python"
+    # the installer of this environment, told to install into the other one; no network
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)],
+        check=True,
+        capture_output=True,
+    )
+    site = home / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    # the other libraries are found after the wheel, without the .pth files that may lead to these sources
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return home / "bin"
+
+
+def run(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    command = [str(installed / "moesim"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=variables, timeout=300)
+
+
+def test_the_wheel_holds_what_it_needs(wheel):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    shipped = {f"moesim/scenarios/{path.name}" for path in (ROOT / "scenarios").glob("*.yaml")}
+    assert "moesim/scenarios/quickstart.yaml" in shipped <= names
+    assert {"moesim/py.typed", "moesim/cli/template.yaml", "moesim/scenario/presets/models.yaml"} <= names
+    assert any(name.startswith("moesim/report/templates/") for name in names)
+    assert {"LICENSE", "NOTICE"} <= {Path(name).name for name in names}
+    assert not [name for name in names if name.startswith(("tests", "results"))]
+
+
+def test_the_installed_sources_are_those_of_the_wheel(installed, tmp_path):
+    code = "import moesim; print(moesim.__file__)"
+    done = subprocess.run([str(installed / "python"), "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert Path(done.stdout.strip()).is_relative_to(installed.parent)
+
+
+def test_quickstart_runs_from_anywhere(installed, tmp_path):
+    done = run(installed, tmp_path, "run", "quickstart", "--json", "--set", "workload.steps=1")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n_steps"] == 1
+    (home,) = (tmp_path / "results").iterdir()
+    assert (home / "report.html").stat().st_size > 100_000
+
+
+def test_a_new_scenario_runs(installed, tmp_path):
+    assert run(installed, tmp_path, "init", "mine").returncode == 0
+    done = run(installed, tmp_path, "show", "mine.yaml")
+    assert (done.returncode, done.stderr) == (0, "")
