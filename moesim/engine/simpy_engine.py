@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import numpy as np
 import simpy
@@ -93,7 +94,7 @@ class _Step:
         self.n_events += 1
 
     def _end(self, event: simpy.Event) -> None:
-        o, x = event.value
+        o, x = cast("tuple[int, int]", event.value)
         self.ended[o][x] = int(self.env.now)
         for follower in self._followers[o]:
             self._waiting[follower][x] -= 1

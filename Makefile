@@ -1,0 +1,64 @@
+# make demo       install into .venv and compare the variants of scenarios/quickstart.yaml
+# make test       all checks: format, lint, types, import layers, tests with coverage
+# make test-all   the slow tests as well, and the kernels without their compiler
+# make format     put the sources in order
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := .ci/constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+SOURCES := moesim tests
+
+# recordings and measurements; tests that need them are skipped where it is unset
+ifdef MOESIM_DATA
+export MOESIM_DATA
+endif
+
+.DELETE_ON_ERROR:
+.PHONY: demo test test-all test-slow test-interpreted check format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/moesim compare scenarios/quickstart.yaml
+
+test: check
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
+
+test-all: check
+	$(BIN)/python -m pytest --cov --cov-report=term
+	$(MAKE) test-interpreted
+
+# what test-all has beyond test
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
+	$(MAKE) test-interpreted
+
+# the bodies of the kernels as plain Python (coverage sees them), then compiled with index checks
+test-interpreted: $(VENV)/.installed-dev
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -m "not slow" $(wildcard tests/kernels tests/routing tests/placement)
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/numba-boundscheck \
+		$(BIN)/python -m pytest -q -m "not slow" $(wildcard tests/kernels tests/routing tests/placement tests/workload)
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean:
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(PIP) install -c $(CONSTRAINTS) -e .
+	touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
+	$(PIP) install -c $(CONSTRAINTS) -e '.[dev]'
+	touch $@ $(VENV)/.installed
