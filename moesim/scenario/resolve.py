@@ -161,7 +161,7 @@ def _first_error(error: ValidationError, fail: Fail) -> ScenarioError:
         known = [*PARTS[path[:-1]].model_fields] if path[:-1] in PARTS else []
         known += ["extends", "compare", "sweep"] if len(path) == 1 else []
         near = difflib.get_close_matches(str(path[-1]), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
+        hint = near[0] if near else f"one of {', '.join(known)}"
         return fail(path, "an unknown field", hint)
     if kind == "missing":
         return fail(path, "nothing", "this field, which has no default")

@@ -68,7 +68,7 @@ class Scenario:
         Raises:
             ScenarioError: field, what was found and what would be right.
         """
-        document = parse_document(yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True), "scenario")
+        document = parse_document(_yaml(dict(data)), "scenario")
         if "extends" in document.data:
             raise ScenarioError("extends: found it in a mapping, wanted it in a file")
         return cls(Layered(document.data, {}, {}), overrides=overrides)
@@ -107,7 +107,7 @@ class Scenario:
 
     def resolved_yaml(self) -> str:
         """The same as a scenario file, which reproduces the run."""
-        return yaml.dump(self.resolved(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+        return _yaml(self.resolved())
 
     def _check_sweep(self, sweep: Any) -> None:
         """The axes of a sweep are read by no command of this version, but must be axes."""
@@ -229,3 +229,7 @@ def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 
 
 _Dumper.add_representer(str, _text)
+
+
+def _yaml(data: dict[str, Any]) -> str:
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)

@@ -144,7 +144,7 @@ class WorkloadSpec(_Part):
     phase: Literal["decode", "prefill", "train"] = "decode"
     steps: Annotated[int, Field(ge=1, le=10**7)] = 20
     tokens_per_gpu: Count | None = _described(None, "a step; 128 in decode, 4096 otherwise; a whole trace with one")
-    context_tokens: CountOrZero = _described(4096, "cached tokens of a sequence in decode")
+    context_tokens: CountOrZero = _described(2048, "cached tokens of a sequence in decode")
     sequence_tokens: Count = _described(4096, "tokens of a sequence in prefill and train")
     popularity: Annotated[PopularitySpec, Field(default_factory=PopularitySpec)]
     topics: Annotated[TopicsSpec, Field(default_factory=TopicsSpec)]

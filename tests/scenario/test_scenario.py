@@ -1,0 +1,333 @@
+"""Scenario files: places in errors, presets, overrides, variants, and that the resolved file reproduces itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moesim import Scenario
+from moesim.errors import MoesimError, ScenarioError
+from moesim.hardware import parameters
+from moesim.scenario import json_schema, presets
+from moesim.simulation import check
+
+SHIPPED = sorted((Path(__file__).parents[2] / "scenarios").glob("*.yaml"))
+BASE = {"model": "mixtral-8x7b", "cluster": {"gpu": "h100-sxm"}}
+
+
+def write(folder: Path, text: str, name: str = "s.yaml") -> Path:
+    """A scenario file with a model and a cluster."""
+    path = folder / name
+    path.write_text("model: mixtral-8x7b\ncluster: {gpu: h100-sxm}\n" + text)
+    return path
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_scenario_reproduces_itself(path: Path, tmp_path: Path) -> None:
+    """The resolved file resolves to itself, for the base and all variants."""
+    scenario = Scenario.from_yaml(path)
+    assert scenario.variants()
+    for each in (scenario, *scenario.variants().values()):
+        again = tmp_path / "again.yaml"
+        again.write_text(each.resolved_yaml())
+        assert Scenario.from_yaml(again).resolved() == each.resolved()
+
+
+@pytest.mark.parametrize(
+    "model, billions",
+    [
+        ("switch-base-128", 7.4),
+        ("mixtral-8x7b", 46.7),
+        ("olmoe-1b-7b", 6.92),
+        ("qwen3-30b-a3b", 30.5),
+        ("deepseek-v2", 236),
+        ("deepseek-v3", 671),
+    ],
+)
+def test_presets_have_the_published_number_of_parameters(model: str, billions: float) -> None:
+    """Within half a percent, norms and biases left out."""
+    scenario = Scenario.from_dict({**BASE, "model": model})
+    assert parameters(scenario.model)["total"] / 1e9 == pytest.approx(billions, rel=0.005)
+
+
+@pytest.mark.parametrize("kind", ["models", "gpus", "networks"])
+def test_every_preset_is_valid_and_names_its_source(kind: str) -> None:
+    """Each can be used."""
+    for name, fields in presets(kind).items():
+        assert fields["source"]
+        data = json.loads(json.dumps(BASE))
+        if kind == "models":
+            data["model"] = name
+        else:
+            data["cluster"]["gpu" if kind == "gpus" else "network"] = name
+        Scenario.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("workload: {stepz: 3}", r"s\.yaml:3:12: workload\.stepz: found an unknown field, wanted steps"),
+        ("workload: {steps: 0}", r"s\.yaml:3:12: workload\.steps: found 0, wanted greater than or equal to 1"),
+        ("workload: {steps: '3'}", r"workload\.steps: found '3', wanted a valid integer"),
+        ("workload: {steps: true}", r"workload\.steps: found True"),
+        ("workload: {steps: 1.5}", r"workload\.steps: found 1.5"),
+        ("workload: {kind: requests}", r"found 'requests', wanted 'steps'"),
+        ("workload: {phase: decod}", r"'decode', 'prefill' or 'train'"),
+        ("workload: 3", "workload: found 3, wanted a mapping of fields"),
+        ("workload: {popularity: {exponent: .inf}}", "exponent"),
+        ("workload: {locality: 0.4}", "this version does not model locality"),
+        ("routing: {capacity: {overflow: drop-by-position}}", "routing.capacity.factor: found nothing"),
+        ("routing: {capacity: {factor: 0}}", "greater than 0"),
+        ("routing: {top_k: 9}", "at most the 8 experts"),
+        ("parallelism: {expert: 4}", "all 8 GPUs"),
+        ("precision: {weights: fp4}", "which h100-sxm computes in"),
+        ("simulation: {network: port}", "closed-form"),
+        ("seed: -1", "seed: found -1"),
+        ("scenario_version: 2", "scenario_version: found 2, wanted 1"),
+        ("modle: x", "wanted model"),
+        ("sweep: [1]", "sweep: found"),
+        ("extends: absent.yaml", "absent.yaml: cannot be read"),
+        ("extends: 3", "extends: found 3"),
+        ("extends: s.yaml", "extends this file in turn"),
+    ],
+)
+def test_errors_name_place_field_found_and_wanted(tmp_path: Path, text: str, message: str) -> None:
+    """One line each."""
+    with pytest.raises(ScenarioError, match=message) as caught:
+        Scenario.from_yaml(write(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "routing: {strategy: switc, top_k: 1}",
+            r"s\.yaml:3:11: routing\.strategy: found switc, .*did you mean switch",
+        ),
+        ("routing: {strategy: switch}", "routing: found switch with top_k 2, wanted routing.top_k 1"),
+        ("routing: {parameters: {jitter: 1}}", r"3:11: routing\.parameters: .*not jitter"),
+        (
+            "routing: {capacity: {factor: 1, scope: node}}",
+            r"routing\.capacity\.scope: found node, wanted one of global",
+        ),
+        ("placement: {strategy: best}", "placement: .*one of contiguous"),
+        ("placement: {redundant_experts: 99}", "from 0 to 56"),
+        ("workload: {tokens_per_gpu: 4000}", "GB a GPU"),
+        ("workload: {steps: 10000000}", r"GB .*fewer steps"),
+        ("workload: {trace: absent.parquet}", "workload.trace: .*readable trace"),
+    ],
+)
+def test_check_refuses_what_other_parts_cannot_do(tmp_path: Path, text: str, message: str) -> None:
+    """Names, parameters, memory and run size, still with the place."""
+    with pytest.raises(ScenarioError, match=message):
+        check(Scenario.from_yaml(write(tmp_path, text)))
+
+
+def test_overrides_replace_and_are_named_in_errors(tmp_path: Path) -> None:
+    """A dotted override begins mappings below none and changes presets below their names."""
+    path = write(tmp_path, "routing: {capacity: none}\n")
+    scenario = Scenario.from_yaml(
+        path,
+        overrides={"routing.capacity.factor": 1.5, "model.top_k": 4, "cluster.network.copies": "per-selection"},
+    )
+    assert scenario.spec.routing.capacity is not None
+    assert scenario.spec.routing.capacity.factor == 1.5
+    assert (scenario.model.top_k, scenario.model.hidden_size) == (4, 4096)
+    assert scenario.cluster.network.copies == "per-selection"
+    assert scenario.cluster.network.dispatch_bandwidth_gb_per_s == (360, 40)
+    assert scenario.provenance["network"].startswith("synthetic")
+    with pytest.raises(ScenarioError, match=r"override workload.steps: workload.steps: found 'x'"):
+        Scenario.from_yaml(path, overrides={"workload.steps": "x"})
+    with pytest.raises(ScenarioError, match=r"--set: seed\.x: found 1 at seed"):
+        Scenario.from_yaml(write(tmp_path, "seed: 1"), overrides={"seed.x": 1})
+    removed = Scenario.from_yaml(
+        write(tmp_path, "routing: {capacity: {factor: 2}}"), overrides={"routing.capacity": None}
+    )
+    assert removed.spec.routing.capacity is None
+
+
+def test_variants_change_the_base_and_are_named_in_errors(tmp_path: Path) -> None:
+    """In order; each from the base with the overrides of the command line."""
+    path = write(tmp_path, "compare:\n  base:\n  top-1: {routing.top_k: 1}\n")
+    variants = Scenario.from_yaml(path, overrides={"seed": 7}).variants()
+    assert list(variants) == ["base", "top-1"]
+    assert [v.spec.routing.top_k for v in variants.values()] == [2, 1]
+    assert {v.spec.seed for v in variants.values()} == {7}
+    wrong = write(tmp_path, "compare:\n  a: {routing.topk: 1}\n")
+    with pytest.raises(ScenarioError, match=r"s\.yaml:4:7 \(variant a\): routing\.topk: .*wanted top_k"):
+        Scenario.from_yaml(wrong).variants()
+    for text in ("compare: [1]", "compare: {a: 3}"):
+        with pytest.raises(ScenarioError, match="mapping of names to dotted overrides"):
+            Scenario.from_yaml(write(tmp_path, text)).variants()
+
+
+def test_extends_merges_and_paths_are_relative_to_who_names_them(tmp_path: Path) -> None:
+    """The trace is looked for beside the file that names it."""
+    (tmp_path / "base").mkdir()
+    write(tmp_path / "base", "workload: {trace: t.parquet, steps: 3}\nseed: 4\n")
+    child = tmp_path / "child.yaml"
+    child.write_text("extends: base/s.yaml\nworkload: {steps: 5}\n")
+    spec = Scenario.from_yaml(child).spec
+    assert (spec.seed, spec.workload.steps) == (4, 5)
+    assert spec.workload.trace == str(tmp_path / "base" / "t.parquet")
+
+
+def test_defaults_depend_on_phase_model_and_trace() -> None:
+    """128 tokens in decode, 4096 otherwise, one step of a whole trace; the model's router and types."""
+    decode = Scenario.from_dict({**BASE, "model": "deepseek-v3", "cluster": {"gpu": "h200-sxm", "nodes": 8}})
+    assert decode.spec.workload.tokens_per_gpu == 128
+    assert decode.spec.routing.strategy == "deepseek-v3"
+    assert decode.spec.routing.parameters["topk_group"] == 4
+    assert (decode.precision.weights, decode.precision.combine) == ("fp8", "bf16")
+    assert Scenario.from_dict({**BASE, "workload": {"phase": "prefill"}}).spec.workload.tokens_per_gpu == 4096
+    replay = Scenario.from_dict({**BASE, "workload": {"trace": "t.parquet"}}).spec
+    assert (replay.workload.steps, replay.workload.tokens_per_gpu, replay.routing.strategy) == (1, None, None)
+    old = Scenario.from_dict({**BASE, "model": "deepseek-v3", "cluster": {"gpu": "a100-sxm", "nodes": 8}})
+    assert old.precision.weights == "bf16"
+    assert "lacks fp8" in old.provenance["precision"]
+
+
+@pytest.mark.parametrize(
+    "config, checks",
+    [
+        (
+            {
+                "model_type": "mixtral",
+                "hidden_size": 4096,
+                "num_hidden_layers": 32,
+                "num_local_experts": 8,
+                "num_experts_per_tok": 2,
+                "vocab_size": 32000,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 8,
+                "intermediate_size": 14336,
+            },
+            {"n_experts": 8, "head_dim": 128, "router": "mixtral", "moe_intermediate_size": 14336},
+        ),
+        (
+            {
+                "model_type": "qwen3_moe",
+                "hidden_size": 2048,
+                "num_hidden_layers": 4,
+                "num_experts": 128,
+                "num_experts_per_tok": 8,
+                "vocab_size": 1000,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 4,
+                "head_dim": 128,
+                "moe_intermediate_size": 768,
+                "intermediate_size": 6144,
+                "norm_topk_prob": True,
+                "decoder_sparse_step": 2,
+            },
+            {"dense_layers": (0, 2), "intermediate_size": 6144, "router_parameters": {"norm_topk_prob": True}},
+        ),
+        (
+            {
+                "model_type": "deepseek_v3",
+                "hidden_size": 7168,
+                "num_hidden_layers": 61,
+                "n_routed_experts": 256,
+                "num_experts_per_tok": 8,
+                "vocab_size": 129280,
+                "num_attention_heads": 128,
+                "num_key_value_heads": 128,
+                "moe_intermediate_size": 2048,
+                "intermediate_size": 18432,
+                "n_shared_experts": 1,
+                "first_k_dense_replace": 3,
+                "moe_layer_freq": 1,
+                "q_lora_rank": 1536,
+                "kv_lora_rank": 512,
+                "qk_nope_head_dim": 128,
+                "qk_rope_head_dim": 64,
+                "v_head_dim": 128,
+                "n_group": 8,
+                "topk_group": 4,
+                "norm_topk_prob": True,
+                "routed_scaling_factor": 2.5,
+                "quantization_config": {"quant_method": "fp8"},
+            },
+            {"dense_layers": (0, 1, 2), "shared_intermediate_size": 2048, "weights_dtype": "fp8"},
+        ),
+    ],
+    ids=["mixtral", "qwen3", "deepseek-v3"],
+)
+def test_a_hugging_face_config_is_a_model(tmp_path: Path, config: dict, checks: dict) -> None:
+    """By its path, relative to the scenario."""
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    path = tmp_path / "s.yaml"
+    path.write_text("model: config.json\ncluster: {gpu: h200-sxm, nodes: 8}\n")
+    model = Scenario.from_yaml(path).model
+    for field, value in checks.items():
+        assert getattr(model, field) == value
+    del config["num_experts_per_tok"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ScenarioError, match="num_experts_per_tok"):
+        Scenario.from_yaml(path)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"model_type": "llama"}', '{"model_type": ["mixtral"]}'])
+def test_a_config_of_another_model_is_refused(tmp_path: Path, text: str) -> None:
+    """Naming the kinds that are known."""
+    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "s.yaml").write_text("model: config.json\ncluster: {gpu: h200-sxm}\n")
+    with pytest.raises(ScenarioError, match=r"s\.yaml:1:1: model: found 'config\.json'"):
+        Scenario.from_yaml(tmp_path / "s.yaml")
+
+
+def test_names_that_look_like_numbers_survive_the_resolved_file(tmp_path: Path) -> None:
+    """Quoted where the file would read them as something else."""
+    for name in ("1e5", "true", "~", "none", "a: b", "#x", "012", "- y", "héllo\n"):
+        scenario = Scenario.from_dict({**BASE, "name": name})
+        (tmp_path / "again.yaml").write_text(scenario.resolved_yaml())
+        assert Scenario.from_yaml(tmp_path / "again.yaml").spec.name == name
+
+
+def test_shipped_names_and_absent_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name without separator is a shipped scenario; the error lists them."""
+    monkeypatch.chdir(tmp_path)
+    assert Scenario.from_yaml("quickstart").variants()
+    with pytest.raises(ScenarioError, match=r"wanted a file or one of .*quickstart"):
+        Scenario.from_yaml("quickstar")
+    with pytest.raises(ScenarioError, match=r"absent\.yaml: cannot be read"):
+        Scenario.from_yaml("absent.yaml")
+
+
+def test_the_schema_knows_every_field_of_the_shipped_scenarios() -> None:
+    """Top-level fields at least, and it is JSON."""
+    known = json.loads(json.dumps(json_schema()))["properties"]
+    from moesim.scenario.source import parse_document
+
+    for path in SHIPPED:
+        assert set(parse_document(path.read_text(), path.name).data) <= set(known)
+
+
+@given(st.data())
+def test_no_text_makes_anything_but_our_error(data: st.DataObject) -> None:
+    """A shipped file with pieces cut, doubled or replaced: an answer or one clear error, never a traceback."""
+    text = data.draw(st.sampled_from([path.read_text() for path in SHIPPED]))
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text)))
+        length = data.draw(st.integers(0, 30))
+        piece = data.draw(
+            st.one_of(st.text(max_size=8), st.sampled_from(["{", "]", ": ", "\n  ", "!!", "&a", "*a", "-1"]))
+        )
+        text = text[:at] + piece + text[at + length :]
+    from moesim.scenario.layers import Layered
+    from moesim.scenario.source import parse_document
+
+    try:
+        document = parse_document(text, "fuzz.yaml")
+        document.data.pop("extends", None)
+        Scenario(Layered(document.data, document.positions, {})).variants()
+    except MoesimError as error:
+        message = str(error)
+    else:
+        message = ""
+    assert "\n" not in message
