@@ -106,10 +106,10 @@ def check_memory(
         return
     gb = {name: f"{value / 1e9:,.1f}" for name, value in need.items()}
     raise TooLargeError(
-        f"{gb['total']} GB a GPU (weights {gb['weights']}, {slots_per_gpu} expert slots a layer {gb['experts']}, "
-        f"KV cache {gb['kv_cache']}, activations {gb['activations']}), more than the {gb['available']} GB "
-        f"({MEMORY_SHARE:.0%} of {cluster.gpu.memory_gb:g} GB) of {cluster.gpu.name}: more GPUs, fewer tokens, "
-        "a shorter context or fewer redundant experts"
+        f"at most {gb['available']} GB a GPU ({MEMORY_SHARE:.0%} of the {cluster.gpu.memory_gb:g} GB of "
+        f"{cluster.gpu.name}) where it needs {gb['total']} (weights {gb['weights']}, {slots_per_gpu} expert slots a "
+        f"layer {gb['experts']}, KV cache {gb['kv_cache']}, activations {gb['activations']}): take more GPUs, fewer "
+        "tokens, a shorter context or fewer redundant experts"
     )
 
 
