@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from moesim.report.columns import COLUMNS, cells
+from moesim.report.facts import facts
 from moesim.report.figures import FIGURES, draw
 from moesim.report.provenance import provenance
 from moesim.report.run import RunLike
@@ -66,7 +67,14 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "GPUs and links": ("gpu_time", "link_traffic", "timeline"),
 }
 
-_CONFIG = {"displaylogo": False, "responsive": True}
+_CONFIG = {
+    "displaylogo": False,
+    "responsive": True,
+    # Plotly's own button would send the data of a figure to a server; boxes and lassos select nothing here.
+    "showSendToCloud": False,
+    "plotlyServerURL": "",
+    "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
+}
 
 
 def report_html(runs: Mapping[str, RunLike], *, title: str, scenario_yaml: str | None) -> str:
@@ -95,7 +103,7 @@ def report_html(runs: Mapping[str, RunLike], *, title: str, scenario_yaml: str |
     table = cells({name: run.summary for name, run in runs.items()})
     return environment.from_string(template).render(
         title=plain(title),
-        facts=_facts(runs),
+        facts=facts(runs, scenario_yaml),
         columns=COLUMNS,
         rows=[(plain(name), row) for name, row in table.items()],
         worst=_worst_rows(runs),
@@ -119,35 +127,6 @@ def _figure(name: str, runs: Mapping[str, RunLike]) -> str:
             config={**_CONFIG, "toImageButtonOptions": {"format": "svg", "filename": name}},
         )
     )
-
-
-def _facts(runs: Mapping[str, RunLike]) -> list[tuple[str, str]]:
-    """What all runs are about, in a few words each; a fact that differs lists its values."""
-    found: dict[str, list[str]] = {}
-    for run in runs.values():
-        for name, value in _facts_of(run):
-            values = found.setdefault(name, [])
-            if value not in values:
-                values.append(value)
-    return [(name, ", ".join(values)) for name, values in found.items()]
-
-
-def _facts_of(run: RunLike) -> list[tuple[str, str]]:
-    facts = [("measured steps", str(len(run.steps)))]
-    if len(run.steps):
-        facts.append(("tokens per step", count(float(run.steps["tokens"].mean()))))
-    if len(run.gpus):
-        facts.append(("GPUs", str(run.gpus["gpu"].nunique())))
-        facts.append(("nodes", str(run.gpus["node"].nunique())))
-    if len(run.layers):
-        facts.append(("MoE layers", str(run.layers["layer"].nunique())))
-    if len(run.experts):
-        facts.append(("experts per layer", str(run.experts["expert"].nunique())))
-    facts += [(name, plain(run.manifest[name])) for name in ("seed", "engine") if run.manifest.get(name) is not None]
-    version = (run.manifest.get("versions") or {}).get("moesim")
-    if version is not None:
-        facts.append(("moesim", plain(version)))
-    return facts
 
 
 def _worst_rows(runs: Mapping[str, RunLike], n: int = 3) -> list[tuple[str, list[str]]]:

@@ -10,6 +10,7 @@ from moesim.report.run import RunLike
 from moesim.report.text import plain
 
 LABELS = ("measured", "estimated", "synthetic")
+_LONGEST_NOTE = 1000
 _LABEL_KEYS = ("label", "kind", "provenance", "status")
 
 
@@ -65,12 +66,12 @@ def _entries(name: str, value: Any) -> list[tuple[str, str, str]]:
     if isinstance(value, Mapping):
         key = next((key for key in _LABEL_KEYS if value.get(key) in LABELS), None)
         if key is not None:
-            notes = [plain(v) for k, v in value.items() if k != key and v]
+            notes = [plain(v, _LONGEST_NOTE) for k, v in value.items() if k != key and v]
             return [(name, str(value[key]), "; ".join(notes))]
         return [row for key, v in value.items() for row in _entries(f"{name}.{plain(key)}" if name else plain(key), v)]
     if isinstance(value, list | tuple):
         return [row for v in value for row in _entries(name, v)]
-    text = plain(value)
+    text = plain(value, _LONGEST_NOTE)
     word, _, rest = text.partition(" ")
     kind = word.strip(":,;.()").lower()
     if kind not in LABELS:

@@ -8,11 +8,14 @@ import textwrap
 LONGEST = 120
 
 
-def plain(text: object) -> str:
-    """One printable line: control characters (line ends, terminal escapes) become spaces, runs of spaces one."""
+def plain(text: object, longest: int = LONGEST) -> str:
+    """One printable line: control characters (line ends, terminal escapes) become spaces, runs of spaces one.
+
+    What is longer than `longest` characters ends in dots.
+    """
     printable = "".join(c if c.isprintable() else " " for c in str(text))
     line = " ".join(printable.split())
-    return line if len(line) <= LONGEST else line[: LONGEST - 3] + "..."
+    return line if len(line) <= longest else line[: longest - 3] + "..."
 
 
 def label(text: object, width: int = 28) -> str:

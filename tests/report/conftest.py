@@ -147,7 +147,7 @@ def _times(
             run("attention", layer, 40e-6)
             run("router", layer, 6e-6)
             run("dispatch", layer, 25e-6)
-            run("experts", layer, rank.loc[(step, layer)].to_numpy() * 2e-8 + 10e-6)
+            run("experts", layer, rank.xs((step, layer)).to_numpy() * 2e-8 + 10e-6)
             run("shared_experts", layer, 12e-6)
             run("combine", layer, 35e-6)
         run("head", -1, 30e-6)

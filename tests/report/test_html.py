@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from moesim.errors import InputError
 from moesim.report import FIGURES, Run, report_html
+from moesim.report.facts import facts
 from moesim.report.html import _SECTIONS, CAPTIONS
 from moesim.report.provenance import LABELS, counts, provenance
 
@@ -124,6 +126,29 @@ def test_provenance_reads_text_mappings_and_trees(runs: dict[str, Run]) -> None:
     assert counts({}) == ""
 
 
+def test_facts_name_what_was_simulated(runs: dict[str, Run]) -> None:
+    scenario = "model: {name: tiny}\ncluster: {gpu: {name: round}, network: inline}\nrouting: {strategy: switch}\n"
+    several = dict(facts(runs, scenario))
+    assert (several["model"], several["GPU"], several["GPUs"], several["nodes"]) == ("tiny", "round", "4", "2")
+    assert "routing" not in several  # may differ between variants
+    runs["random"].manifest["provenance"] = {"model": "measured: another"}
+    assert dict(facts(runs, scenario))["model"] == "tiny (baseline)"
+    runs["random"].manifest["seed"] = 2
+    assert dict(facts(runs, None))["seed"] == "1, 2"
+    alone = dict(facts({"only": runs["as trained"]}, scenario))
+    assert alone["routing"] == "switch"
+    for broken in ("}{", "- 1", "model: 3", ""):
+        assert "model" not in dict(facts(runs, broken))
+
+
+def test_a_run_without_frames_is_still_a_page(runs: dict[str, Run]) -> None:
+    run = runs["random"]
+    frames = ("steps", "layers", "experts", "gpus", "links", "timeline")
+    bare = replace(run, summary={}, manifest={}, **{name: getattr(run, name).iloc[:0] for name in frames})
+    page = report_html({"bare": bare}, title="t", scenario_yaml=None)
+    assert "The manifest names no inputs." in page
+
+
 def chromium(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     assert CHROMIUM is not None
     command = [
@@ -160,6 +185,8 @@ def test_a_browser_draws_every_figure_without_errors_or_requests(page: str, tmp_
     for name, body in zip(drawn[1::2], drawn[2::2], strict=True):
         assert 'class="main-svg"' in body, f"{name} was not drawn"
     assert '<pre id="probe"></pre>' in dom
+    assert 'data-title="Download plot"' in dom
+    assert 'data-title="Share chart' not in dom  # would send the figure to a server
     assert "&lt;script&gt;alert(1)&lt;/script&gt;</text>" in dom
     image = tmp_path / "shot.png"
     file.write_text(page, encoding="utf-8")

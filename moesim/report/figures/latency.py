@@ -171,10 +171,11 @@ def _drops(anchors: list[tuple[float, float]]) -> list[float]:
 def step_time(runs: Mapping[str, RunLike]) -> go.Figure:
     """Left: step time of every step. Right: the share of steps that are no longer, with the percentiles marked."""
     title = "Step time over the run"
-    longest = max((float(run.steps["step_time_s"].max()) for run in runs.values() if len(run.steps)), default=0.0)
-    if not longest:
+    measured = [run.steps["step_time_s"] for run in runs.values() if len(run.steps)]
+    extremes = [float(extreme) for times in measured for extreme in (times.min(), times.max())]
+    if not extremes:
         return nothing(title, "No step was measured.")
-    scale, unit = time_scale(longest)
+    scale, unit = time_scale(max(extremes))
     figure = make_subplots(
         cols=2, subplot_titles=("every step", "share of steps up to this time"), horizontal_spacing=0.12
     )
@@ -231,6 +232,13 @@ def step_time(runs: Mapping[str, RunLike]) -> go.Figure:
     figure.update_annotations(font_size=14)
     figure.update_xaxes(title_text="step", row=1, col=1)
     figure.update_yaxes(title_text=f"step time [{unit}]", rangemode="tozero", row=1, col=1)
-    figure.update_xaxes(title_text=f"step time [{unit}]", row=1, col=2)
+    figure.update_xaxes(title_text=f"step time [{unit}]", range=_room([t / scale for t in extremes]), row=1, col=2)
     figure.update_yaxes(title_text="share of steps", tickformat=".0%", range=[0, 1.03], row=1, col=2)
     return figure
+
+
+def _room(values: list[float]) -> list[float]:
+    """A range with room around the values, also where they are all but equal."""
+    low, high = min(values), max(values)
+    pad = max(0.05 * (high - low), 0.01 * high)
+    return [low - pad, high + pad]
