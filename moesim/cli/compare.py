@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 from moesim.cli.options import JsonOption, OutputOption, QuietOption, SetOption, load_scenario
-from moesim.cli.output import default_folder, print_saved, print_summary_json, progress_bar, tell_if_compiling
+from moesim.cli.output import (
+    default_folder,
+    print_saved,
+    print_summary_json,
+    progress_bar,
+    tell_compiling,
+    will_compile,
+)
 
 
 def compare(
@@ -29,12 +36,13 @@ def compare(
     from moesim.report.terminal import compare_table
     from moesim.results import prepare_output
 
+    cold = will_compile()
     scenarios = [load_scenario(file, settings) for file in files]
     name = scenarios[0].spec.name
     study.plan(*scenarios)
     folder = prepare_output(output or default_folder(name, "-compare"))
-    if not quiet:
-        tell_if_compiling()
+    if cold and not quiet:
+        tell_compiling()
     with progress_bar(name, quiet=quiet) as bar:
         done = study.compare(*scenarios, progress=bar.update)
     done.save(folder)

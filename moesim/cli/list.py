@@ -80,7 +80,17 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
         return {name: {"summary": entry.summary} for name, entry in PLANNERS.items()}
     from moesim.scenario import presets
 
-    return presets(kind)
+    found = presets(kind)
+    return {name: {**_model_defaults(), **entry} for name, entry in found.items()} if kind == "models" else found
+
+
+def _model_defaults() -> dict[str, Any]:
+    """What a model's preset need not say."""
+    from dataclasses import fields
+
+    from moesim.types import ModelShape
+
+    return {field.name: field.default for field in fields(ModelShape) if isinstance(field.default, bool | int | str)}
 
 
 def _print(kind: str, found: Mapping[str, Mapping[str, Any]]) -> None:

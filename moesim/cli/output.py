@@ -24,12 +24,16 @@ def default_folder(name: str, suffix: str = "") -> Path:
     return Path("results") / f"{slug or 'scenario'}{suffix}"
 
 
-def tell_if_compiling() -> None:
-    """Say on stderr why the first run of a version takes longer."""
+def will_compile() -> bool:
+    """Whether the kernels of this version were never compiled; to be asked before the first of them is used."""
     from moesim.kernels.jit import is_cold
 
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") == "0" and is_cold():
-        print("compiling kernels, once for this version (20 to 60 s) ...", file=sys.stderr, flush=True)
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") == "0" and is_cold()
+
+
+def tell_compiling() -> None:
+    """Say on stderr why the first run of a version takes longer."""
+    print("compiling kernels, once for this version (up to a minute) ...", file=sys.stderr, flush=True)
 
 
 class ProgressBar:

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from moesim.cli.options import FileArgument, JsonOption, OutputOption, QuietOption, SetOption, load_scenario
-from moesim.cli.output import default_folder, print_saved, print_summary_json, progress_bar, tell_if_compiling
+from moesim.cli.output import (
+    default_folder,
+    print_saved,
+    print_summary_json,
+    progress_bar,
+    tell_compiling,
+    will_compile,
+)
 
 
 def run(
@@ -21,12 +28,13 @@ def run(
     from moesim.results import prepare_output
     from moesim.simulation import check, simulate
 
+    cold = will_compile()
     scenario = load_scenario(file, settings)
     name = scenario.spec.name
     check(scenario)
     folder = prepare_output(output or default_folder(name))
-    if not quiet:
-        tell_if_compiling()
+    if cold and not quiet:
+        tell_compiling()
     with progress_bar(name, quiet=quiet) as bar:
         result = simulate(scenario, progress=lambda done, total: bar.update(name, done, total))
     result.save(folder)

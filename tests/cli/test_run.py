@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -57,8 +61,8 @@ def test_a_malformed_set_is_one_line(moesim, small, folder, setting):
         ("routing.strategy=swich", ["routing.strategy", "swich", "switch"]),
         ("routing.top_k=9", ["top_k", "9"]),
         ("cluster.gpus_per_node=1", ["cluster", "mixtral-8x7b", "GB"]),
-        ("workload.steps=2000000", ["workload.steps", "1,000,000"]),
-        ("workload.tokens_per_gpu=4000000000", ["workload", "GB"]),
+        ("workload.steps=20000000", ["workload.steps", "20000000"]),
+        ("workload.tokens_per_gpu=4000000000", ["workload.tokens_per_gpu", "4000000000"]),
         ("workload.popularity.exponent=.nan", ["workload.popularity.exponent", "nan"]),
     ],
 )
@@ -127,3 +131,23 @@ def test_the_resolved_scenario_gives_the_same_result(moesim, small, folder):
     for name in ("steps", "experts", "gpus", "timeline"):
         parquet = f"{name}.parquet"
         assert (folder / "first" / parquet).read_bytes() == (folder / "second" / parquet).read_bytes()
+
+
+def test_the_first_run_says_that_it_compiles(subprocess_moesim, small, folder):
+    first = subprocess_moesim("run", small, "-o", "out", XDG_CACHE_HOME=str(folder))
+    assert first.code == 0
+    assert first.err == "compiling kernels, once for this version (up to a minute) ...\n"
+    assert subprocess_moesim("run", small, "-o", "out", XDG_CACHE_HOME=str(folder)).err == ""
+
+
+def test_ctrl_c_leaves_no_partial_output(small, folder, source_environment):
+    command = [sys.executable, "-m", "moesim", "run", small, "--set", "workload.steps=20000", "-o", "out"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=source_environment) as process:
+        time.sleep(4)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "error: interrupted"
+    assert "Traceback" not in err
+    assert [path.name for path in folder.iterdir()] == ["small.yaml"]
