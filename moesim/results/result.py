@@ -108,7 +108,12 @@ class Result:
         """The report of this run: one self-contained page."""
         from moesim.report import report_html
 
-        return report_html({self.name: self}, title=self.name, scenario_yaml=self.scenario_yaml)
+        return report_html({self.name: self}, title=self.name, scenario_yaml=self.shown_yaml())
+
+    def shown_yaml(self) -> str:
+        """The resolved scenario without the folders of this machine, as the report shows it."""
+        trace = self.scenario.get("workload", {}).get("trace")
+        return self.scenario_yaml.replace(trace, Path(trace).name) if trace else self.scenario_yaml
 
     def save(self, folder: str | Path) -> Path:
         """Write frames (parquet), summary.json, scenario.yaml, manifest.json and report.html.

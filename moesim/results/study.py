@@ -54,7 +54,7 @@ class Study:
         from moesim.report import report_html
 
         baseline = next(iter(self.results.values()))
-        return report_html(self.results, title=self.name, scenario_yaml=baseline.scenario_yaml)
+        return report_html(self.results, title=self.name, scenario_yaml=baseline.shown_yaml())
 
     def save(self, folder: str | Path) -> Path:
         """Write summary.json and .parquet, the report and one folder a variant; whole or not at all.

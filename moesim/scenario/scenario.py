@@ -59,7 +59,11 @@ class Scenario:
         Raises:
             ScenarioError: file, line, column and field, what was found and what would be right.
         """
-        return cls(read_layers(_locate(str(path)), str(path)), overrides=overrides)
+        file = _locate(str(path))
+        layered = read_layers(file, str(path))
+        if layered.data.get("name") is None:
+            layered.data["name"] = file.stem
+        return cls(layered, overrides=overrides)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, overrides: Mapping[str, Any] | None = None) -> Scenario:
@@ -189,11 +193,11 @@ def _cluster(spec: ScenarioSpec) -> ClusterShape:
 
 
 def _provenance(spec: ScenarioSpec) -> dict[str, str]:
-    """Each input with its label: measured (published counts), estimated or synthetic."""
+    """Each input with its label: measured on hardware or recorded, estimated (published figures), or synthetic."""
 
     def published(name: str, source: str) -> str:
         changed = not source or name.endswith("(changed)") or name == "inline"
-        return f"synthetic: {name}" if changed else f"measured: {name}, published by {source}"
+        return f"synthetic: {name}" if changed else f"estimated: {name}, published: {source}"
 
     model, gpu, network, work = spec.model, spec.cluster.gpu, spec.cluster.network, spec.workload
     lacking = [

@@ -196,7 +196,7 @@ class ScenarioSpec(_Part):
     """A scenario with all presets and defaults filled in."""
 
     scenario_version: Literal[1] = 1
-    name: str = _described("scenario", "shown in reports", min_length=1, max_length=200)
+    name: str = _described("scenario", "shown in reports; default: the file's name", min_length=1, max_length=200)
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     model: ModelSpec = _described(..., "preset, path of a Hugging Face config.json, or inline fields")
     precision: Annotated[PrecisionSpec, Field(default_factory=PrecisionSpec)]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.engine import balanced_traffic, lay_out, run
-from moesim.hardware import Durations, exchange_rates, payload_bytes, step_durations
+from moesim.hardware import PROVENANCE, Durations, exchange_rates, payload_bytes, step_durations
 from moesim.results import Collector, Result, versions
 from moesim.scenario import Scenario
 from moesim.simulation.routed import Profile, route_step
@@ -129,7 +129,7 @@ def _manifest(stages: Stages) -> dict[str, Any]:
         "versions": versions(),
         "seed": stages.scenario.spec.seed,
         "engine": "simpy",
-        "provenance": stages.scenario.provenance,
+        "provenance": {**stages.scenario.provenance, "kernel times": PROVENANCE},
         "inputs": [],
     }
     if isinstance(stages.source, RecordedTokens):

@@ -289,6 +289,12 @@ def test_names_that_look_like_numbers_survive_the_resolved_file(tmp_path: Path) 
         assert Scenario.from_yaml(tmp_path / "again.yaml").spec.name == name
 
 
+def test_a_scenario_without_a_name_has_its_files(tmp_path: Path) -> None:
+    """So that results of two files do not overwrite each other."""
+    assert Scenario.from_yaml(write(tmp_path, "", "fast.yaml")).spec.name == "fast"
+    assert Scenario.from_yaml(write(tmp_path, "name: slow", "fast.yaml")).spec.name == "slow"
+
+
 def test_shipped_names_and_absent_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A name without separator is a shipped scenario; the error lists them."""
     monkeypatch.chdir(tmp_path)

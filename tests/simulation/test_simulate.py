@@ -252,6 +252,8 @@ def test_perfectly_balanced_tokens_take_the_analytic_time(tmp_path: Path) -> Non
     assert result.summary["max_violation"]["max"] == 0
     assert result.manifest["trace_passes"] == 1
     assert result.manifest["inputs"][0]["name"] == "t.parquet"
+    assert str(tmp_path) in result.scenario_yaml
+    assert str(tmp_path) not in result.report_html()
 
 
 def test_a_trace_of_another_shape_is_refused(tmp_path: Path) -> None:
