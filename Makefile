@@ -33,9 +33,9 @@ test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 	$(MAKE) test-interpreted
 
-# the bodies of the kernels as plain Python (coverage sees them), then compiled with index checks
+# the kernels as plain Python, where wrapping integers warn, then compiled with index checks
 test-interpreted: $(VENV)/.installed-dev
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -m "not slow" $(wildcard tests/kernels tests/routing tests/placement)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -m "not slow" -W ignore::RuntimeWarning $(wildcard tests/kernels tests/routing tests/placement)
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/numba-boundscheck \
 		$(BIN)/python -m pytest -q -m "not slow" $(wildcard tests/kernels tests/routing tests/placement tests/workload)
 

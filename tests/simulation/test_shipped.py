@@ -1,0 +1,75 @@
+"""Every scenario that ships with the package runs whole, and shows the effect it is there to show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from moesim import Scenario, Study, compare
+from moesim.scenario import presets
+from moesim.simulation import simulate
+
+SHIPPED = Path(__file__).parents[2] / "scenarios"
+
+
+def study(name: str) -> Study:
+    """A comparison of a shipped scenario."""
+    return compare(Scenario.from_yaml(SHIPPED / f"{name}.yaml"))
+
+
+@pytest.mark.slow
+def test_quickstart() -> None:
+    """Skewed routers pay for imbalance, the random control hardly; capacity trades drops for time."""
+    table = study("quickstart").summary
+    assert table.imbalance_penalty["mixtral"] > table.imbalance_penalty["random"] > 1
+    for router in ("mixtral", "switch", "random"):
+        rows = table.loc[[router, f"{router}, capacity 1.25", f"{router}, capacity 1.0"]]
+        assert rows["drop_rate"].is_monotonic_increasing
+        assert rows["step_time_s.mean"].is_monotonic_decreasing
+        assert rows["max_violation.mean"].nunique() == 1
+
+
+@pytest.mark.slow
+def test_deepseek_v3_decode() -> None:
+    """Copies help where they are dealt out, and hurt in runs; one copy a node needs fewer bytes across nodes."""
+    table = study("deepseek-v3-decode").summary
+    balancedness = table["balancedness.mean"]
+    assert balancedness["64 copies, round-robin"] > balancedness["round-robin"]
+    assert balancedness["64 copies, contiguous"] < balancedness["contiguous"]
+    assert table["bytes.across_nodes"]["two-hop network"] < table["bytes.across_nodes"]["contiguous"]
+    assert table["drop_rate"]["contiguous"] == 0 < table["drop_rate"]["capacity 1.25"]
+    assert table["max_violation.mean"].nunique() == 1
+
+
+@pytest.mark.slow
+def test_switch_capacity() -> None:
+    """The smaller the factor the more is dropped; a global scope drops less than one a rank."""
+    table = study("switch-capacity").summary
+    drops = table["drop_rate"]
+    assert drops["dropless"] == 0 < drops["capacity 2.0"] < drops["capacity 1.25"] < drops["capacity 1.0"]
+    assert drops["capacity 1.25, global"] < drops["capacity 1.25"]
+    assert drops["capacity 1.25, by probability"] == pytest.approx(drops["capacity 1.25"])
+
+
+@pytest.mark.slow
+def test_olmoe_prefill() -> None:
+    """One copy per node sends least across nodes, one per selected expert most."""
+    across = study("olmoe-prefill").summary["bytes.across_nodes"]
+    assert across["one copy per node"] < across["one copy per rank"] < across["one copy per expert"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", presets("models"))
+@pytest.mark.parametrize("gpu", presets("gpus"))
+def test_every_model_runs_on_every_gpu(model: str, gpu: str) -> None:
+    """Enough of them, that is."""
+    scenario = Scenario.from_dict(
+        {
+            "model": model,
+            "cluster": {"gpu": gpu, "nodes": 8 if model.startswith("deepseek") else 1},
+            "workload": {"steps": 1, "tokens_per_gpu": 16},
+        }
+    )
+    result = simulate(scenario)
+    assert 1e-4 < result.summary["step_time_s"]["mean"] < 1
