@@ -3,6 +3,7 @@
 Scenario        what to simulate: `Scenario.from_yaml("x.yaml", overrides={"workload.steps": 3})`
 simulate        one scenario -> Result: `.summary`, frames, `.plot`, `.save`
 compare         variants of a scenario on the same tokens -> Study: `.summary`, `.results`, `.plot`, `.save`
+sweep           the grid of a scenario's `sweep:` axes -> Study
 Result, Study   what comes out, and `.load` to read it back
 route           logits [T, E] -> Assignment: who goes where, by a named strategy
 apply_capacity  Assignment -> Assignment: who is served, who is dropped
@@ -56,6 +57,7 @@ __all__ = [
     "compare",
     "route",
     "simulate",
+    "sweep",
 ]
 
 _HOME = {
@@ -67,6 +69,7 @@ _HOME = {
     "compare": "moesim.study",
     "route": "moesim.routing",
     "simulate": "moesim.simulation",
+    "sweep": "moesim.study",
 }
 
 

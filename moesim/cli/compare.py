@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
@@ -34,17 +35,25 @@ def compare(
     """
     from moesim import study
     from moesim.report.terminal import compare_table
-    from moesim.results import prepare_output
+    from moesim.results import Study, prepare_output
 
     cold = will_compile()
     scenarios = [load_scenario(file, settings) for file in files]
     name = scenarios[0].spec.name
-    study.plan(*scenarios)
+    runs = study.plan(*scenarios)
     folder = prepare_output(output or default_folder(name, "-compare"))
     if cold and not quiet:
         tell_compiling()
-    with progress_bar(name, quiet=quiet) as bar:
-        done = study.compare(*scenarios, progress=bar.update)
+    done = Study(name=name, results={})
+    try:
+        with progress_bar(name, quiet=quiet) as bar:
+            for variant, result in study.run_all(runs, bar.update):
+                done = Study(name=name, results={**done.results, variant: result})
+    except KeyboardInterrupt:
+        if done.results:
+            done.save(folder)
+            print(f"interrupted; {len(done.results)} of {len(runs)} variants are in {folder}", file=sys.stderr)
+        raise
     done.save(folder)
     if json:
         print_summary_json(folder)

@@ -39,9 +39,10 @@ class Scenario:
         self._changes = dict(changes or {})
         data = override(layered.data, self._overrides, "--set")
         self._compare = data.pop("compare", None)
-        self._check_sweep(data.pop("sweep", None))
+        self._sweep = data.pop("sweep", None)
         if variant is not None:
             data = override(data, self._changes, self._place(("compare", variant)))
+        self._check_sweep()
         self.spec: ScenarioSpec = resolve(data, self._folder, self._fail)
         self.model = _model(self.spec)
         self.cluster = _cluster(self.spec)
@@ -95,6 +96,18 @@ class Scenario:
             found[name] = Scenario(self._layered, overrides=self._overrides, variant=name, changes=changes)
         return found
 
+    def axes(self) -> dict[str, list[Any]]:
+        """The axes of a sweep: dotted field -> values, in order; empty where there are none."""
+        return {name: list(values) for name, values in (self._sweep or {}).items()}
+
+    def changed(self, overrides: Mapping[str, Any]) -> Scenario:
+        """This scenario with dotted fields replaced, as `--set` would.
+
+        Raises:
+            ScenarioError: a field is wrong.
+        """
+        return Scenario(self._layered, overrides={**self._overrides, **overrides})
+
     def error(self, path: str, found: object, wanted: str) -> ScenarioError:
         """The error of a field, for checks that need other parts of the package.
 
@@ -113,10 +126,13 @@ class Scenario:
         """The same as a scenario file, which reproduces the run."""
         return _yaml(self.resolved())
 
-    def _check_sweep(self, sweep: Any) -> None:
-        """The axes of a sweep are read by no command of this version, but must be axes."""
-        if sweep is not None and not (isinstance(sweep, dict) and all(isinstance(x, list) for x in sweep.values())):
-            raise self._fail(("sweep",), shown(sweep), "a mapping of dotted fields to lists of values")
+    def _check_sweep(self) -> None:
+        axes, wanted = self._sweep, "a mapping of dotted fields to lists of one value or more"
+        if axes is not None and not isinstance(axes, dict):
+            raise self._fail(("sweep",), shown(axes), wanted)
+        for name, values in (axes or {}).items():
+            if not isinstance(values, list) or not values:
+                raise self._fail(("sweep", name), shown(values), wanted)
 
     def _fail(self, path: FieldPath, found: str, wanted: str) -> ScenarioError:
         place = self._place(path)

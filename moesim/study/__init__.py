@@ -1,10 +1,11 @@
 """Many simulations of the same tokens.
 
 In: scenarios. Out: a Study, one Result a variant on shared axes. `compare`
-runs the named variants of one file, or several files, in order; the first is
-the baseline. Sweeps and replications will stand beside it.
+runs the named variants of one file, or several files, `sweep` the grid of a
+file's axes; the first run is the baseline.
 """
 
-from moesim.study.compare import compare, plan
+from moesim.study.compare import compare, plan, run_all
+from moesim.study.sweep import grid, sweep
 
-__all__ = ["compare", "plan"]
+__all__ = ["compare", "grid", "plan", "run_all", "sweep"]

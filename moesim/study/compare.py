@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
 
 from moesim.errors import ScenarioError
+from moesim.results import Result, Study
+from moesim.scenario import Scenario
 from moesim.simulation import check, simulate
-
-if TYPE_CHECKING:
-    from moesim.results import Study
-    from moesim.scenario import Scenario
 
 Progress = Callable[[str, int, int], None]
 
@@ -60,18 +57,18 @@ def compare(*scenarios: Scenario, progress: Progress | None = None) -> Study:
     Raises:
         InputError: a variant is wrong; every variant is checked before the first runs.
     """
-    from moesim.results import Study
+    return Study(name=scenarios[0].spec.name if scenarios else "", results=dict(run_all(plan(*scenarios), progress)))
 
-    runs = plan(*scenarios)
+
+def run_all(runs: Mapping[str, Scenario], progress: Progress | None = None) -> Iterator[tuple[str, Result]]:
+    """Run planned scenarios one by one; who is interrupted keeps what was finished."""
     steps = {name: s.spec.workload.steps + s.spec.simulation.warmup_steps for name, s in runs.items()}
     total, before = sum(steps.values()), 0
-    results = {}
     for name, scenario in runs.items():
 
         def report(done: int, _: int, name: str = name, before: int = before) -> None:
             if progress is not None:
                 progress(name, before + done, total)
 
-        results[name] = simulate(scenario, progress=report)
+        yield name, simulate(scenario, progress=report)
         before += steps[name]
-    return Study(name=scenarios[0].spec.name, results=results)

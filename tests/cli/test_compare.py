@@ -65,3 +65,31 @@ def test_a_folder_that_is_no_result_is_not_replaced(moesim, small, folder):
     (folder / "mine" / "thesis.txt").write_text("years of work", encoding="utf-8")
     assert moesim("compare", small, "-o", "mine").code == 2
     assert [path.name for path in (folder / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_what_was_finished_is_kept_when_interrupted(moesim, small, folder, monkeypatch):
+    from moesim import Study, study
+
+    finished = study.run_all
+
+    def interrupted(runs, progress=None):
+        yield next(finished(runs, progress))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "run_all", interrupted)
+    outcome = moesim("compare", small)
+    assert (outcome.code, outcome.out) == (130, "")
+    assert "1 of 2 variants are in results/small-test-compare" in outcome.err
+    assert list(Study.load(folder / "results" / "small-test-compare").results) == ["as trained"]
+
+
+def test_interrupted_before_anything_was_finished_leaves_nothing(moesim, small, folder, monkeypatch):
+    from moesim import study
+
+    def interrupted(runs, progress=None):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(study, "run_all", interrupted)
+    assert moesim("compare", small).code == 130
+    assert not list((folder / "results").iterdir())

@@ -114,6 +114,25 @@ def test_deepseek_v3_equals_its_reference(groups: int, kept: int, norm: bool) ->
     np.testing.assert_allclose(got.weight[clear], weight[clear], rtol=5e-6)
 
 
+@given(logits(), st.integers(1, 8), st.integers(0, 3))
+def test_deepseek_v3_takes_the_best_scores_where_they_are_tied_or_extreme(x: np.ndarray, k: int, seed: int) -> None:
+    """Without groups: the scores of the chosen are the k largest, ties by index, weights as defined."""
+    k = min(k, x.shape[1])
+    bias = np.random.default_rng(seed).integers(-1, 2, x.shape[1]).astype(np.float32)
+    with np.errstate(over="ignore"):
+        s = (np.float32(1) / (np.float32(1) + np.exp(-x))).astype(np.float32)
+    got = moesim.route(x, strategy="deepseek-v3", top_k=k, bias=bias)
+    chosen = np.take_along_axis(s + bias, got.expert, axis=1)
+    np.testing.assert_allclose(chosen, -np.sort(-(s + bias), axis=1)[:, :k], rtol=0, atol=3e-7)
+    tied = chosen[:, 1:] == chosen[:, :-1]
+    same_score = np.take_along_axis(x, got.expert, axis=1)
+    tied &= same_score[:, 1:] == same_score[:, :-1]
+    assert (np.diff(got.expert, axis=1)[tied] > 0).all()
+    weight = np.take_along_axis(s, got.expert, axis=1).astype(np.float64)
+    weight /= weight.sum(axis=1, keepdims=True) + 1e-20
+    np.testing.assert_allclose(got.weight, weight, rtol=5e-6, atol=1e-30)
+
+
 def test_deepseek_v3_prefers_the_lowest_index_among_saturated_scores() -> None:
     """Sigmoids of large logits are equal in float32: the first group and the first experts win."""
     x = np.full((3, 16), 100.0, dtype=np.float32)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moesim import Scenario, compare, simulate
+from moesim import Scenario, compare, simulate, sweep
 from moesim.errors import ConservationError, InputError
 from moesim.results import Result
 from moesim.simulation.routed import Profile, route_step
@@ -153,6 +153,24 @@ def test_variants_see_the_same_tokens() -> None:
     assert (study.results["top-1"].experts.requested <= base.requested).all()
     assert study.results["capped"].summary["drop_rate"] > 0
     assert list(study.summary.index) == ["base", "placed", "capped", "top-1"]
+
+
+def test_a_sweep_runs_the_grid_of_its_axes() -> None:
+    """The last axis fastest; skew raises the imbalance; labels name the axis as shortly as they can."""
+    axes = {"workload.popularity.exponent": [0, 1.5], "placement.redundant_experts": [0, 8]}
+    table = sweep(Scenario.from_dict({**SMALL, "sweep": axes})).summary
+    assert list(table.index) == [
+        "exponent=0, redundant_experts=0",
+        "exponent=0, redundant_experts=8",
+        "exponent=1.5, redundant_experts=0",
+        "exponent=1.5, redundant_experts=8",
+    ]
+    violation = table["max_violation.mean"].to_list()
+    assert violation[0] == violation[1] < violation[2] == violation[3]
+    with pytest.raises(InputError, match="sweep: found no axes"):
+        sweep(small())
+    with pytest.raises(InputError, match=r"sweep\.seed: found \[\]"):
+        Scenario.from_dict({**SMALL, "sweep": {"seed": []}})
 
 
 def test_files_are_compared_under_their_names() -> None:

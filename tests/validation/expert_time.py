@@ -3,7 +3,7 @@
 The measured rows time the most loaded rank of one MoE layer in decode. The
 uniform rows helped to fit the constants; the skewed ones (power laws, the mean
 of 5 draws) were never fitted. The skewed predictions are the mean of 40 draws.
-Prints a table and writes notebooks/figures/expert_time.html (measured values as dots, predictions as lines).
+Prints a table and writes results/expert_time.html (measured values as dots, predictions as lines).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from moesim.types import GpuSpec, ModelShape, Precision
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "tests" / "data" / "wideep_generation_h100_calib.parquet"
-FIGURE = ROOT / "notebooks" / "figures" / "expert_time.html"
+FIGURE = ROOT / "results" / "expert_time.html"
 DRAWS = 40
 FITTED, HELD_OUT = "fitted", "held out"
 H100 = GpuSpec(

@@ -1,0 +1,71 @@
+"""What the README says is what happens."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from moesim import Scenario, compare
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it stands, on the file that `moesim init mine` writes, made small."""
+    from moesim.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["init", "mine"])
+    path = tmp_path / "mine.yaml"
+    path.write_text(re.sub(r"steps: \d+", "steps: 1", path.read_text()))
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(code.replace('"workload.steps": 3', '"workload.steps": 1'), names)
+    assert names["assignment"].served.shape == (512, 8)
+
+
+@pytest.mark.slow
+def test_the_table_of_the_quickstart_is_what_it_prints() -> None:
+    """Every number of it."""
+    (block,) = re.findall(r"```\n(variant .*?)```", README, re.DOTALL)
+    table = compare(Scenario.from_yaml(ROOT / "scenarios" / "quickstart.yaml")).summary
+    lines = block.strip().splitlines()[1:]
+    assert len(lines) == len(table) == 9
+    for line in lines:
+        variant, *cells = re.split(r"  +", line.strip())
+        found = table.loc[variant]
+        numbers = [float(cell.rstrip("*")) for cell in cells]
+        wait = found["breakdown_s.wait"] / found["step_time_s.mean"]
+        expected = [
+            found["step_time_s.mean"] * 1e3,
+            found["imbalance_penalty"],
+            found["max_violation.mean"],
+            found["balancedness.mean"],
+            found["drop_rate"] * 100,
+            found["token_drop_rate"] * 100,
+            wait * 100,
+        ]
+        assert numbers == pytest.approx(expected, rel=6e-3, abs=6e-3), variant
+
+
+@pytest.mark.slow
+def test_the_figure_against_reality_is_what_its_command_prints() -> None:
+    """The errors that the README quotes, and the cells of its excerpt."""
+    command = [sys.executable, str(ROOT / "tests" / "validation" / "expert_time.py")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    section = README[README.index("## One figure against reality") :]
+    section = section[: section.index("\n## Def")]
+    cells = re.findall(r"(\d\.\d{3}) / (\d\.\d{3})", section)
+    assert len(cells) == 16
+    for measured, predicted in cells:
+        assert f"{measured}/{predicted}" in printed
+    for kind, quoted in (("uniform   fitted", ("3.3", "8.2")), ("all skewed held out", ("5.2", "12.3"))):
+        (line,) = [line for line in printed.splitlines() if kind in line]
+        assert tuple(line.split()[-2:]) == quoted
+        assert all(f"{number} %" in section for number in quoted)
