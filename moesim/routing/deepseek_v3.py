@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from moesim.errors import InputError
 from moesim.kernels.jit import njit
 from moesim.kernels.topk import top_k_of
+from moesim.routing.groups import check_groups
 from moesim.routing.strategy import Strategy
 from moesim.types import Assignment, Draw
 
@@ -106,16 +107,10 @@ def _sum_of_two_best(x: NDArray[np.float32]) -> np.float32:
 
 
 def check(n_experts: int, top_k: int, parameters: Any) -> None:
-    """Groups must be equal and hold two experts at least, and the kept ones top_k."""
-    n_group, topk_group = parameters.n_group, parameters.topk_group
-    if n_group < 1 or n_experts % n_group:
-        raise InputError(f"n_group that divides the {n_experts} experts, not {n_group}")
-    if not 1 <= topk_group <= n_group:
-        raise InputError(f"topk_group from 1 to n_group ({n_group}), not {topk_group}")
-    if n_group > 1 and n_experts // n_group < 2:
-        raise InputError(f"groups of two experts at least, not {n_experts} experts in {n_group} groups")
-    if top_k > topk_group * (n_experts // n_group):
-        raise InputError(f"top_k of at most the {topk_group * (n_experts // n_group)} experts of {topk_group} groups")
+    """A group's score is the sum of two experts, so it must have them."""
+    check_groups(n_experts, top_k, parameters)
+    if parameters.n_group > 1 and n_experts // parameters.n_group < 2:
+        raise InputError(f"groups of two experts at least, not {n_experts} experts in {parameters.n_group} groups")
 
 
 STRATEGY = Strategy(name="deepseek-v3", route=route, parameters=DeepSeekV3Parameters, check=check)

@@ -47,11 +47,41 @@ STRATEGIES: Mapping[str, Entry] = {
         paper="Jiang et al. 2024, Mixtral of Experts",
         models="Mixtral 8x7B and 8x22B",
     ),
+    "gpt-oss": Entry(
+        target="moesim.routing.gpt_oss:STRATEGY",
+        summary="softmax over the top-k logits, the learned bias included in them",
+        paper="OpenAI 2025, gpt-oss-120b and gpt-oss-20b model card",
+        models="gpt-oss-20b and 120b",
+    ),
+    "llama4": Entry(
+        target="moesim.routing.llama4:STRATEGY",
+        summary="top-k logits, each weighed by its own sigmoid",
+        paper="Meta 2025, Llama 4",
+        models="Llama 4 Scout and Maverick",
+    ),
+    "top-p": Entry(
+        target="moesim.routing.top_p:STRATEGY",
+        summary="as many experts, up to top_k, as hold a share top_p of the probability",
+        paper="Huang et al. 2024, Harder Tasks Need More Experts",
+        models="Dynamic_MoE",
+    ),
+    "deepseek-v2": Entry(
+        target="moesim.routing.deepseek_v2:STRATEGY",
+        summary="softmax over all experts, best groups by their best expert, scaling factor",
+        paper="DeepSeek-AI 2024, DeepSeek-V2, section 2.2",
+        models="DeepSeek-V2 and Coder-V2",
+    ),
     "deepseek-v3": Entry(
         target="moesim.routing.deepseek_v3:STRATEGY",
         summary="sigmoid scores, selection bias, best groups by their two best, scaling factor",
         paper="DeepSeek-AI 2024, DeepSeek-V3, section 2.1.2",
         models="DeepSeek-V3 and R1",
+    ),
+    "round-robin": Entry(
+        target="moesim.routing.round_robin:STRATEGY",
+        summary="control: assignments dealt to the experts in turn, perfectly even",
+        paper="control, as SGLang simulates balanced routing",
+        models="",
     ),
     "random": Entry(
         target="moesim.routing.random:STRATEGY",

@@ -107,7 +107,16 @@ def _deepseek(config: Config) -> dict[str, Any]:
 
 
 def _deepseek_v2(config: Config) -> dict[str, Any]:
-    return {**_deepseek(config), "router": "softmax-top-k", "router_parameters": {"norm_topk_prob": False}}
+    grouped = config.get("topk_method") == "group_limited_greedy"
+    return {
+        **_deepseek(config),
+        "router": "deepseek-v2",
+        "router_parameters": {
+            "n_group": config["n_group"] if grouped else 1,
+            "topk_group": config["topk_group"] if grouped else 1,
+            "routed_scaling_factor": float(config.get("routed_scaling_factor", 1.0)),
+        },
+    }
 
 
 def _deepseek_v3(config: Config) -> dict[str, Any]:
