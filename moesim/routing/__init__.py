@@ -8,10 +8,12 @@ importing them; `capacity` takes an Assignment and says who is served.
 
 from moesim.routing.capacity import OVERFLOWS, SCOPES, apply_capacity
 from moesim.routing.registry import STRATEGIES, parameters_for, route, strategy
+from moesim.routing.rounding import ROUNDINGS
 from moesim.routing.strategy import Strategy
 
 __all__ = [
     "OVERFLOWS",
+    "ROUNDINGS",
     "SCOPES",
     "STRATEGIES",
     "Strategy",

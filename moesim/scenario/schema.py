@@ -158,6 +158,7 @@ class CapacitySpec(_Part):
     overflow: str = "drop-by-position"
     scope: str = "source-rank"
     minimum: CountOrZero = 0
+    rounding: str = _described("megatron", "the library whose capacity formula is used")
 
 
 class RoutingSpec(_Part):

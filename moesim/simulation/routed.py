@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.kernels.random import CAPACITY, key
 from moesim.placement import assign_slots, traffic_of_layer
 from moesim.routing import apply_capacity
 from moesim.simulation.stages import Stages
@@ -89,7 +90,7 @@ def _route_layer(stages: Stages, batch: Batch, layer: int) -> _RoutedLayer:
     profile = Profile()
     assignment = _request(stages, batch, layer, profile)
     with profile.timed("route"):
-        assignment = _apply_capacity(stages, batch, assignment)
+        assignment = _apply_capacity(stages, batch, assignment, layer)
     n_experts = stages.model.n_experts
     with profile.timed("place"):
         slot = assign_slots(assignment.served, batch.source, stages.placement, layer)
@@ -165,7 +166,12 @@ def _request(stages: Stages, batch: Batch, layer: int, profile: Profile) -> Assi
     return Assignment.of(expert, weight)
 
 
-def _apply_capacity(stages: Stages, batch: Batch, assignment: Assignment) -> Assignment:
+def _capacity_seed(stages: Stages, step: int, layer: int) -> int:
+    """A seed of its own for every step and layer, for policies that draw."""
+    return int(key(stages.scenario.spec.seed, CAPACITY, step, layer, 0)) >> 1
+
+
+def _apply_capacity(stages: Stages, batch: Batch, assignment: Assignment, layer: int) -> Assignment:
     capacity = stages.scenario.spec.routing.capacity
     if capacity is None:
         return assignment
@@ -177,5 +183,7 @@ def _apply_capacity(stages: Stages, batch: Batch, assignment: Assignment) -> Ass
         overflow=capacity.overflow,
         scope=capacity.scope,
         minimum=capacity.minimum,
+        rounding=capacity.rounding,
+        seed=_capacity_seed(stages, batch.step, layer),
         source=groups.get(capacity.scope),
     )

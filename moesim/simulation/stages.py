@@ -13,7 +13,7 @@ from moesim.errors import InputError, TooLargeError
 from moesim.hardware import check_memory
 from moesim.placement import place
 from moesim.results import frames_bytes
-from moesim.routing import OVERFLOWS, SCOPES, Strategy, parameters_for, strategy
+from moesim.routing import OVERFLOWS, ROUNDINGS, SCOPES, Strategy, parameters_for, strategy
 from moesim.scenario import Scenario
 from moesim.types import ClusterShape, ModelShape, Placement, Precision
 from moesim.workload import RecordedTokens, SyntheticTokens, read_trace
@@ -153,7 +153,7 @@ def _check_capacity(scenario: Scenario) -> None:
     capacity = scenario.spec.routing.capacity
     if capacity is None:
         return
-    for name, table in (("overflow", OVERFLOWS), ("scope", SCOPES)):
+    for name, table in (("overflow", OVERFLOWS), ("scope", SCOPES), ("rounding", ROUNDINGS)):
         found = getattr(capacity, name)
         if found not in table:
             raise scenario.error(f"routing.capacity.{name}", found, "one of " + ", ".join(table))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,6 +50,91 @@ def test_each_scope_has_a_capacity_of_its_own() -> None:
     assert apart.capacity.tolist() == [1, 1]
 
 
+def test_first_choices_before_second_ones() -> None:
+    """Expert 0 has two places: token-major gives them to token 0 and 1, choice-major to tokens 1 and 2."""
+    wanted = request([[1, 0], [0, 2], [0, 2]], [[0.6, 0.4], [0.7, 0.3], [0.9, 0.1]])
+    places = {"n_experts": 3, "capacity_factor": 1.0}
+    assert apply_capacity(wanted, **places).served.tolist() == [[1, 0], [0, 2], [-1, 2]]
+    got = apply_capacity(wanted, **places, overflow="drop-by-choice")
+    assert got.served.tolist() == [[1, -1], [0, 2], [0, 2]]
+
+
+def test_the_token_with_the_best_score_is_served_first() -> None:
+    """One place each: token 2 is surest, then token 1; the second choice of token 2 still comes after all firsts."""
+    wanted = request([[0, 1], [0, 1], [0, 1]], [[0.5, 0.4], [0.7, 0.3], [0.9, 0.1]])
+    got = apply_capacity(wanted, n_experts=2, capacity_factor=0.3, overflow="drop-by-priority")
+    assert got.capacity.tolist() == [1]
+    assert got.served.tolist() == [[-1, -1], [-1, -1], [0, 1]]
+    own = apply_capacity(
+        wanted, n_experts=2, capacity_factor=0.3, overflow="drop-by-priority", scores=[[9, 0], [0, 0], [0, 8]]
+    )
+    assert own.served.tolist() == [[0, 1], [-1, -1], [-1, -1]]
+
+
+def test_random_selection_is_fair_and_a_function_of_the_seed() -> None:
+    """Each of 8 tokens gets one of 2 places a quarter of the time."""
+    wanted = request([[0]] * 8)
+    kept = np.zeros(8)
+    for seed in range(2000):
+        got = apply_capacity(wanted, n_experts=4, capacity_factor=1.0, overflow="drop-at-random", seed=seed)
+        kept += got.served[:, 0] >= 0
+    assert kept.sum() == 4000
+    assert np.abs(kept - 500).max() < 4 * np.sqrt(2000 * 0.25 * 0.75)
+
+
+@pytest.mark.parametrize(
+    "case, capacities",
+    [
+        (
+            (1000, 7, 2, 1.1),
+            {"megatron": 315, "deepspeed": 315, "v-moe": 316, "tutel": 314, "flaxformer": 157, "lingvo": 160},
+        ),
+        (
+            (700, 7, 1, 1.1),
+            {"megatron": 111, "deepspeed": 110, "v-moe": 112, "tutel": 110, "flaxformer": 110, "lingvo": 112},
+        ),
+        (
+            (30, 64, 6, 1.0),
+            {"megatron": 3, "deepspeed": 3, "v-moe": 4, "tutel": 6, "flaxformer": 4, "lingvo": 4, "mesh": 4},
+        ),
+    ],
+)
+def test_every_library_rounds_in_its_way(case: tuple[int, int, int, float], capacities: dict[str, int]) -> None:
+    """Worked from their sources."""
+    tokens, experts, k, factor = case
+    for rounding, capacity in capacities.items():
+        got = apply_capacity(
+            request([[*range(k)]] * tokens), n_experts=experts, capacity_factor=factor, rounding=rounding
+        )
+        assert got.capacity.tolist() == [capacity], rounding
+
+
+@pytest.mark.skipif("MOESIM_DATA" not in os.environ, reason="MOESIM_DATA names no folder of recordings")
+@pytest.mark.parametrize("case", ["A_T512_E8", "ties_A_T512_E8"])
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("prioritised", [0, 1])
+@pytest.mark.parametrize("factor", ["0.5", "1.0"])
+def test_kept_and_dropped_are_those_of_v_moe(case: str, k: int, prioritised: int, factor: str) -> None:
+    """Ties too: its order is defined and the same as ours."""
+    home = Path(os.environ["MOESIM_DATA"]) / "routing_cases"
+    with np.load(home / "inputs" / f"{case}.npz") as inputs:
+        x = inputs["logits"]
+    name = f"vmoe_top{k}_bpr{prioritised}_cf{factor}__{case}.npz"
+    with np.load(home / "expected" / name) as expected:
+        indices, kept, weights = expected["indices"], expected["kept"], expected["weights"]
+    got = apply_capacity(
+        route(x, strategy="softmax-top-k", top_k=k),
+        n_experts=8,
+        capacity_factor=float(factor),
+        overflow="drop-by-priority" if prioritised else "drop-by-choice",
+        rounding="v-moe",
+    )
+    order = np.argsort(got.expert, axis=1)  # the cases list experts by index
+    np.testing.assert_array_equal(np.take_along_axis(got.expert, order, 1), indices)
+    np.testing.assert_array_equal(np.take_along_axis(got.served >= 0, order, 1), kept)
+    np.testing.assert_allclose(np.take_along_axis(got.weight, order, 1), weights, rtol=5e-6)
+
+
 @pytest.mark.parametrize(
     "tokens, experts, k, factor, capacity",
     [(700, 7, 1, 1.1, 111), (512, 8, 2, 1.25, 160), (10, 3, 1, 1.0, 4), (1, 64, 1, 1.0, 1)],
@@ -90,6 +177,7 @@ def test_nobody_is_dropped_while_there_is_room(
         scope=scope,
         minimum=minimum,
         source=source,
+        seed=seed,
     )
     group = np.zeros(tokens, dtype=int) if scope == "global" else source
     for number, g in enumerate(np.unique(group)):
@@ -118,6 +206,8 @@ def test_nobody_is_dropped_while_there_is_room(
         ({"n_experts": 1}, "n_experts"),
         ({"minimum": -1}, "minimum"),
         ({"overflow": "drop-by-probability", "scores": [[1.0]]}, "scores"),
+        ({"overflow": "drop-at-random"}, "seed: missing"),
+        ({"rounding": "up"}, "rounding"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
