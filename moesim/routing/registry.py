@@ -35,6 +35,18 @@ STRATEGIES: Mapping[str, Entry] = {
         paper="Fedus et al. 2021, Switch Transformers",
         models="Switch Transformer",
     ),
+    "gshard": Entry(
+        target="moesim.routing.gshard:STRATEGY",
+        summary="top-2, normalised; the second expert may be left out at random",
+        paper="Lepikhin et al. 2020, GShard",
+        models="GShard",
+    ),
+    "st-moe": Entry(
+        target="moesim.routing.st_moe:STRATEGY",
+        summary="top-k of the softmax over all experts, raw probabilities",
+        paper="Zoph et al. 2022, ST-MoE",
+        models="ST-MoE",
+    ),
     "softmax-top-k": Entry(
         target="moesim.routing.softmax_top_k:STRATEGY",
         summary="top-k of the softmax over all experts; norm_topk_prob renormalises",
@@ -76,6 +88,12 @@ STRATEGIES: Mapping[str, Entry] = {
         summary="sigmoid scores, selection bias, best groups by their two best, scaling factor",
         paper="DeepSeek-AI 2024, DeepSeek-V3, section 2.1.2",
         models="DeepSeek-V3 and R1",
+    ),
+    "expert-choice": Entry(
+        target="moesim.routing.expert_choice:STRATEGY",
+        summary="every expert takes its best tokens; top_k is the mean number of experts a token",
+        paper="Zhou et al. 2022, Mixture-of-Experts with Expert Choice Routing",
+        models="",
     ),
     "round-robin": Entry(
         target="moesim.routing.round_robin:STRATEGY",

@@ -145,6 +145,8 @@ def _request(stages: Stages, batch: Batch, layer: int, profile: Profile) -> Assi
         with profile.timed("generate"):
             return source.assignment(batch.step, layer)
     n_tokens, n_experts = batch.n_tokens, stages.model.n_experts
+    if strategy.scope == "batch":
+        return _route_whole(stages, batch, layer, profile)
     expert = np.empty((n_tokens, stages.top_k), dtype=np.int32)
     weight = np.empty((n_tokens, stages.top_k), dtype=np.float32)
     scratch = np.empty((min(BLOCK_TOKENS, n_tokens), n_experts), dtype=np.float32)
@@ -164,6 +166,18 @@ def _request(stages: Stages, batch: Batch, layer: int, profile: Profile) -> Assi
             expert[first:last] = block.expert
             weight[first:last] = block.weight
     return Assignment.of(expert, weight)
+
+
+def _route_whole(stages: Stages, batch: Batch, layer: int, profile: Profile) -> Assignment:
+    """For routers that must see all tokens of a layer at once."""
+    assert stages.strategy is not None
+    assert not isinstance(stages.source, RecordedTokens)
+    logits = np.empty((batch.n_tokens, stages.model.n_experts), dtype=np.float32)
+    with profile.timed("generate"):
+        stages.source.logits(batch.step, layer, 0, batch.n_tokens, logits)
+    with profile.timed("route"):
+        draw = Draw(seed=stages.scenario.spec.seed, step=batch.step, layer=layer)
+        return stages.strategy.route(logits, stages.top_k, stages.parameters, None, draw)
 
 
 def _capacity_seed(stages: Stages, step: int, layer: int) -> int:

@@ -196,6 +196,9 @@ def _check_run_size(stages: Stages) -> None:
     )
     # a layer's ids, weights and flags for every worker, and the step's matrices (requested and evenly spread)
     tokens = stages.source.tokens_per_step * (16 + 40 * stages.top_k) * min(default_threads(), n_layers)
+    if stages.strategy is not None and stages.strategy.scope == "batch":
+        # logits, probabilities, order and flags of a whole layer for every worker
+        tokens += stages.source.tokens_per_step * 24 * model.n_experts * min(default_threads(), n_layers)
     step = 16 * n_layers * (8 * model.n_experts + 4 * n_slots + 6 * n_gpus * n_gpus)
     needed, available = frames + tokens + step, psutil.virtual_memory().available
     if needed > available:

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from moesim import route
+from moesim import Assignment, apply_capacity, route
 from moesim.errors import InputError
+from moesim.routing.gshard import top_2
 
 LOGITS = st.tuples(st.integers(1, 10), st.just(12)).flatmap(
     lambda shape: arrays(
@@ -111,6 +112,43 @@ def test_round_robin_deals_over_ranks_and_then_over_their_experts() -> None:
     assert load.tolist() == [20] * 6
 
 
+@given(LOGITS, st.integers(1, 12))
+def test_expert_choice_fills_every_expert(x: np.ndarray, k: int) -> None:
+    """Each takes its C best tokens, the earliest among equals; the load is even."""
+    got = route(x, strategy="expert-choice", top_k=k)
+    capacity = min(len(x), -(-len(x) * k // 12))
+    assert got.requested_load(12).tolist() == [capacity] * 12
+    p = np.empty_like(x)
+    for t in range(len(x)):
+        e = np.exp(x[t] - x[t].max(), dtype=np.float32)
+        p[t] = e / e.sum(dtype=np.float32)
+    for e in range(12):
+        tokens = np.flatnonzero((got.expert == e).any(axis=1))
+        others = np.setdiff1d(np.arange(len(x)), tokens)
+        if len(others):
+            assert p[tokens, e].min() >= p[others, e].max() - 1e-6
+    chosen = got.expert >= 0
+    assert (got.weight[~chosen] == 0).all()
+    rows, _ = np.nonzero(chosen)
+    np.testing.assert_allclose(got.weight[chosen], p[rows, got.expert[chosen]], rtol=5e-6, atol=1e-37)
+
+
+def test_gshard_leaves_out_second_experts_at_the_stated_rate() -> None:
+    """Kept with probability g2 / threshold; at 0 always, and the first choice is never touched."""
+    x = np.tile(np.array([[1.0, 0.0, -5.0]], dtype=np.float32), (20_000, 1))
+    every = route(x, strategy="gshard", top_k=2)
+    assert (every.expert == [0, 1]).all()
+    g2 = 1 / (1 + np.e)
+    np.testing.assert_allclose(every.weight[0], [1 - g2, g2], rtol=1e-5)
+    some = route(x, strategy="gshard", top_k=2, second_expert_threshold=0.5, seed=1)
+    kept = (some.expert[:, 1] == 1).mean()
+    assert abs(kept - g2 / 0.5) < 4 * np.sqrt(0.25 / len(x))
+    assert (some.expert[:, 0] == 0).all()
+    assert (some.weight[some.expert < 0] == 0).all()
+    with pytest.raises(InputError, match="top_k 2"):
+        route(x, strategy="gshard", top_k=1)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -125,6 +163,84 @@ def test_wrong_parameters_are_refused(arguments: dict, message: str) -> None:
     """The error says what would be right."""
     with pytest.raises(InputError, match=message):
         route(np.zeros((2, 12)), **arguments)
+
+
+def published(name: str, case: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Logits of a case and what a reference made of them."""
+    home = Path(os.environ["MOESIM_DATA"]) / "routing_cases"
+    with np.load(home / "inputs" / f"{case}.npz") as inputs:
+        x = inputs["logits"]
+    with np.load(home / "expected" / f"{name}__{case}.npz") as expected:
+        return x, {key: expected[key] for key in expected.files}
+
+
+def by_index(assignment: Assignment) -> tuple[np.ndarray, np.ndarray]:
+    """Served experts of each token in ascending order, -1 last, with their weights."""
+    served = np.where(assignment.served < 0, 999, assignment.served)
+    order = np.argsort(served, axis=1, kind="stable")
+    expert = np.take_along_axis(served, order, axis=1)
+    weight = np.where(assignment.served >= 0, assignment.weight, 0)
+    return np.where(expert == 999, -1, expert), np.take_along_axis(weight, order, axis=1)
+
+
+def same(assignment: Assignment, expected: dict[str, np.ndarray]) -> None:
+    """The kept pairs are those of the reference, with their weights."""
+    expert, weight = by_index(assignment)
+    theirs = np.where(expected["indices"] < 0, 999, expected["indices"].astype(int))
+    order = np.argsort(theirs, axis=1, kind="stable")
+    theirs = np.take_along_axis(theirs, order, axis=1)
+    np.testing.assert_array_equal(expert, np.where(theirs == 999, -1, theirs))
+    their_weight = np.take_along_axis(expected["weights"], order, axis=1)
+    np.testing.assert_allclose(weight, np.where(theirs == 999, 0, their_weight), rtol=5e-6)
+
+
+NEEDS_DATA = pytest.mark.skipif("MOESIM_DATA" not in os.environ, reason="MOESIM_DATA names no folder of recordings")
+CASES = pytest.mark.parametrize("case", ["A_T512_E8", "ties_A_T512_E8"])
+
+
+@NEEDS_DATA
+@CASES
+@pytest.mark.parametrize("factor", ["1.0", "2.0"])
+@pytest.mark.parametrize("policy", ["all", "random0.5", "random1.0"])
+def test_gshard_equals_lingvo(case: str, factor: str, policy: str) -> None:
+    """With its random numbers; ties too, as its order is ours."""
+    x, expected = published(f"gshard_top2_{policy}_legacy1_cf{factor}", case)
+    threshold = 0.0 if policy == "all" else float(policy.removeprefix("random"))
+    u = expected.get("u", np.zeros(len(x), dtype=np.float32))
+    routed = top_2(x, u, threshold)
+    got = apply_capacity(
+        routed, n_experts=8, capacity_factor=float(factor), overflow="drop-by-choice", rounding="lingvo"
+    )
+    same(got, expected)
+
+
+@NEEDS_DATA
+@CASES
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("prioritised", [0, 1])
+def test_st_moe_equals_flaxformer(case: str, k: int, prioritised: int) -> None:
+    """Choice-major, with and without batch priority; a capacity that leaves top_k out."""
+    x, expected = published(f"flaxformer_top{k}_bpr{prioritised}", case)
+    got = apply_capacity(
+        route(x, strategy="st-moe", top_k=k),
+        n_experts=8,
+        capacity_factor=1.25,
+        overflow="drop-by-priority" if prioritised else "drop-by-choice",
+        rounding="flaxformer",
+    )
+    same(got, expected)
+
+
+@NEEDS_DATA
+@CASES
+@pytest.mark.parametrize("name, k", [("vmoe_expert_choice_cf1.0", 1), ("vmoe_expert_choice_cf2.0", 2)])
+def test_expert_choice_equals_v_moe(case: str, name: str, k: int) -> None:
+    """The tokens of every expert; ties by the earliest token."""
+    x, expected = published(name, case)
+    got = route(x, strategy="expert-choice", top_k=k)
+    for e in range(8):
+        mine = np.flatnonzero((got.expert == e).any(axis=1))
+        np.testing.assert_array_equal(mine, np.sort(expected["tokens"][e]))
 
 
 @pytest.mark.skipif("MOESIM_DATA" not in os.environ, reason="MOESIM_DATA names no folder of recordings")

@@ -53,6 +53,8 @@ COMBINATIONS = [
     {"cluster.gpus_per_node": 12, "cluster.nodes": 1, "workload.phase": "train", "simulation.warmup_steps": 2},
     {"cluster.gpus_per_node": 1, "cluster.nodes": 1, "cluster.gpu": "h200-sxm", "workload.tokens_per_gpu": 1},
     {"keep.links": "none", "keep.timeline_steps": 0},
+    {"routing.capacity": {"factor": 0.8, "overflow": "drop-at-random"}, "routing.strategy": "gpt-oss"},
+    {"routing.capacity": {"factor": 0.8, "overflow": "drop-by-priority", "rounding": "v-moe"}},
 ]
 
 
@@ -153,6 +155,16 @@ def test_variants_see_the_same_tokens() -> None:
     assert (study.results["top-1"].experts.requested <= base.requested).all()
     assert study.results["capped"].summary["drop_rate"] > 0
     assert list(study.summary.index) == ["base", "placed", "capped", "top-1"]
+
+
+def test_a_router_that_sees_the_whole_batch_runs_end_to_end() -> None:
+    """Expert choice: the load of the experts is even whatever the skew, and so is the time but for the copies."""
+    result = simulate(small(routing__strategy="expert-choice", routing__top_k=2))
+    assert result.summary["max_violation"]["max"] == 0
+    assert set(result.experts.requested) == {160 * 2 // 8}
+    assert 0 < result.summary["imbalance_penalty"] < 1.05
+    dropped = simulate(small(routing__strategy="gshard", routing__parameters={"second_expert_threshold": 1.0}))
+    assert dropped.steps.requested.max() < 160 * 2 * 2  # choices that were left out are not asked for
 
 
 def test_a_sweep_runs_the_grid_of_its_axes() -> None:
