@@ -6,6 +6,7 @@ compare         variants of a scenario on the same tokens -> Study: `.summary`, 
 sweep           the grid of a scenario's `sweep:` axes -> Study
 Result, Study   what comes out, and `.load` to read it back
 route           logits [T, E] -> Assignment: who goes where, by a named strategy
+register_strategy  a router of your own, named `package.module:name` in scenarios
 apply_capacity  Assignment -> Assignment: who is served, who is dropped
 MoesimError     base of every error raised on purpose; the tree is in `moesim.errors`
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
         TraceError,
     )
     from moesim.results import Result, Study
-    from moesim.routing import apply_capacity, route
+    from moesim.routing import apply_capacity, register_strategy, route
     from moesim.scenario import Scenario
     from moesim.simulation.simulate import simulate
     from moesim.study.compare import compare
@@ -55,6 +56,7 @@ __all__ = [
     "__version__",
     "apply_capacity",
     "compare",
+    "register_strategy",
     "route",
     "simulate",
     "sweep",
@@ -67,6 +69,7 @@ _HOME = {
     "Study": "moesim.results",
     "apply_capacity": "moesim.routing",
     "compare": "moesim.study",
+    "register_strategy": "moesim.routing",
     "route": "moesim.routing",
     "simulate": "moesim.simulation",
     "sweep": "moesim.study",

@@ -7,7 +7,7 @@ importing them; `capacity` takes an Assignment and says who is served.
 """
 
 from moesim.routing.capacity import OVERFLOWS, SCOPES, apply_capacity
-from moesim.routing.registry import STRATEGIES, parameters_for, route, strategy
+from moesim.routing.registry import STRATEGIES, parameters_for, register_strategy, route, strategy
 from moesim.routing.rounding import ROUNDINGS
 from moesim.routing.strategy import Strategy
 
@@ -19,6 +19,7 @@ __all__ = [
     "Strategy",
     "apply_capacity",
     "parameters_for",
+    "register_strategy",
     "route",
     "strategy",
 ]

@@ -6,16 +6,18 @@ import dataclasses
 import difflib
 import importlib
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moesim.errors import InputError
-from moesim.routing.strategy import Strategy
-from moesim.types import Assignment, Draw
+from moesim.routing.strategy import NoParameters, Strategy
+from moesim.types import Assignment, Draw, Router
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +91,12 @@ STRATEGIES: Mapping[str, Entry] = {
         paper="DeepSeek-AI 2024, DeepSeek-V3, section 2.1.2",
         models="DeepSeek-V3 and R1",
     ),
+    "hash": Entry(
+        target="moesim.routing.hash:STRATEGY",
+        summary="experts by the token's vocabulary id, from a fixed random table",
+        paper="Roller et al. 2021, Hash Layers",
+        models="Hash Layers",
+    ),
     "expert-choice": Entry(
         target="moesim.routing.expert_choice:STRATEGY",
         summary="every expert takes its best tokens; top_k is the mean number of experts a token",
@@ -110,12 +118,61 @@ STRATEGIES: Mapping[str, Entry] = {
 }
 
 
+_registered: dict[str, Strategy] = {}
+
+
+def register_strategy(
+    name: str,
+    *,
+    parameters: type[Any] = NoParameters,
+    scope: str = "token",
+    check: Callable[[int, int, Any], None] | None = None,
+) -> Callable[[Router], Strategy]:
+    """Make a strategy of a function `(logits [T, E], top_k, parameters, state, draw) -> Assignment`.
+
+    It may be compiled or plain NumPy. `parameters` is a frozen dataclass of
+    numbers with defaults. In a scenario it is named `package.module:name`, by
+    the variable it is bound to; `route` takes its name as well.
+
+    Raises:
+        InputError: the name is taken.
+    """
+
+    def decorate(function: Router) -> Strategy:
+        if name in STRATEGIES or name in _registered:
+            raise InputError(f"strategy {name}: found the name taken, wanted another")
+        _registered[name] = Strategy(name=name, route=function, parameters=parameters, scope=scope, check=check)
+        return _registered[name]
+
+    return decorate
+
+
+def _imported(name: str) -> Strategy:
+    """The strategy that `package.module:name` names, looked for in the current folder as well."""
+    module, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"a strategy, or package.module:name of one ({error})") from None
+    finally:
+        sys.path.remove(here)
+    if not isinstance(found, Strategy):
+        raise InputError(f"a strategy made by @register_strategy, not a {type(found).__name__}")
+    return found
+
+
 def strategy(name: str) -> Strategy:
-    """The strategy of that name.
+    """The strategy of that name, of the registry, of `register_strategy`, or of `package.module:name`.
 
     Raises:
         InputError: the names there are.
     """
+    if name in _registered:
+        return _registered[name]
+    if ":" in name:
+        return _imported(name)
     if name not in STRATEGIES:
         near = difflib.get_close_matches(name, STRATEGIES, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""

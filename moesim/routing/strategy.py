@@ -11,6 +11,11 @@ from moesim.types import Router
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoParameters:
+    """Of a strategy that has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Strategy:
     """A router with the type of its parameters and what it asks of them.
 

@@ -161,6 +161,7 @@ def _request(stages: Stages, batch: Batch, layer: int, profile: Profile) -> Assi
                 step=batch.step,
                 layer=layer,
                 first_token=first,
+                token_ids=None if batch.token_ids is None else batch.token_ids[first:last],
             )
             block = strategy.route(logits, stages.top_k, stages.parameters, None, draw)
             expert[first:last] = block.expert
@@ -176,7 +177,7 @@ def _route_whole(stages: Stages, batch: Batch, layer: int, profile: Profile) -> 
     with profile.timed("generate"):
         stages.source.logits(batch.step, layer, 0, batch.n_tokens, logits)
     with profile.timed("route"):
-        draw = Draw(seed=stages.scenario.spec.seed, step=batch.step, layer=layer)
+        draw = Draw(seed=stages.scenario.spec.seed, step=batch.step, layer=layer, token_ids=batch.token_ids)
         return stages.strategy.route(logits, stages.top_k, stages.parameters, None, draw)
 
 

@@ -93,6 +93,7 @@ def _synthetic(scenario: Scenario) -> SyntheticTokens:
         zipf_exponent=workload.popularity.exponent if workload.popularity.kind == "zipf" else 0.0,
         topic_count=workload.topics.count,
         topic_strength=workload.topics.strength,
+        vocab_size=model.vocab_size,
     )
 
 

@@ -22,11 +22,12 @@ class Draw:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Who the tokens of one step are: source rank and sequence of each, both int32 [T]."""
+    """Who the tokens of one step are: source rank and sequence of each, int32 [T], and vocabulary id, int64 [T]."""
 
     step: int
     source: NDArray[np.int32]
     sequence: NDArray[np.int32]
+    token_ids: NDArray[np.int64] | None = None
 
     @property
     def n_tokens(self) -> int:

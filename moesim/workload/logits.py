@@ -16,6 +16,7 @@ from moesim.kernels.jit import njit
 from moesim.kernels.random import (
     LOGIT_NOISE,
     POPULARITY,
+    TOKEN_ID,
     TOPIC_AFFINITY,
     TOPIC_OF_SEQUENCE,
     key,
@@ -106,6 +107,13 @@ def topic_affinities(seed: int, strength: float, out: NDArray[np.float32]) -> No
             normals(key(seed, TOPIC_AFFINITY, 0, layer, topic), draws)
             for e in range(out.shape[2]):
                 out[layer, topic, e] = strength * draws[e]
+
+
+@njit
+def uniforms_of(seed: int, step: int, out: NDArray[np.float64]) -> None:
+    """Fill out [T] with a uniform number for the id of each token of a step."""
+    for t in range(out.shape[0]):
+        out[t] = uniform(key(seed, TOKEN_ID, step, 0, t), 0)
 
 
 @njit

@@ -11,6 +11,7 @@ from moesim.workload.logits import (
     popularity_of_layers,
     topic_affinities,
     topics_of,
+    uniforms_of,
 )
 
 
@@ -25,6 +26,7 @@ class SyntheticTokens:
         zipf_exponent: popularity of the expert of order r is -exponent * ln r; 0 = uniform.
         topic_count: topics over which the sequences are hashed; 0 or 1 = one topic.
         topic_strength: standard deviation of a topic's affinity to an expert, in logits.
+        vocab_size: ids of the vocabulary; their frequencies are Zipf's law, 1 / rank.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class SyntheticTokens:
         zipf_exponent: float = 0.0,
         topic_count: int = 0,
         topic_strength: float = 0.0,
+        vocab_size: int = 1,
     ) -> None:
         self.tokens_per_step = n_ranks * tokens_per_rank
         self._seed = seed
@@ -58,6 +61,8 @@ class SyntheticTokens:
             within = token % tokens_per_rank // sequence_tokens
             self._sequence = (self._source * per_rank + within).astype(np.int32)
             self._new_sequences = n_ranks * per_rank
+        frequency = 1.0 / np.arange(1, vocab_size + 1)
+        self._id_bounds = np.cumsum(frequency) / frequency.sum()
         self._topics: dict[int, NDArray[np.int32]] = {}
 
     def batch(self, step: int) -> Batch:
@@ -67,7 +72,13 @@ class SyntheticTokens:
         if self._n_topics > 1:
             topics_of(self._seed, self._n_topics, sequence, topic)
         self._topics = {step: topic}  # only the current step's are asked for
-        return Batch(step=step, source=self._source, sequence=sequence)
+        return Batch(step=step, source=self._source, sequence=sequence, token_ids=self.token_ids(step))
+
+    def token_ids(self, step: int) -> NDArray[np.int64]:
+        """Vocabulary ids of the tokens of a step, [T], the most frequent first: 0, 1, 2, ..."""
+        u = np.empty(self.tokens_per_step)
+        uniforms_of(self._seed, step, u)
+        return np.minimum(np.searchsorted(self._id_bounds, u), len(self._id_bounds) - 1).astype(np.int64)
 
     def logits(self, step: int, layer: int, first: int, last: int, out: NDArray[np.float32]) -> None:
         """Fill out [last - first, E] with the logits of tokens first..last-1 in the layer-th MoE layer."""

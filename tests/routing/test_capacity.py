@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from moesim import Assignment, apply_capacity, route
 from moesim.routing import OVERFLOWS, SCOPES
@@ -214,3 +215,32 @@ def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
     """What a policy cannot do without is required with a ValueError."""
     with pytest.raises(ValueError, match=message):
         apply_capacity(request([[0], [1]]), **{"n_experts": 2, "capacity_factor": 1.0, **arguments})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("experts", "k", "factor", "percent"),
+    [
+        (64, 1, 0.9, 9.976),
+        (64, 1, 1.0, 1.749),
+        (64, 1, 1.05, 0.275),
+        (64, 1, 1.1, 0.017),
+        (128, 1, 1.0, 2.483),
+        (256, 1, 1.0, 3.517),
+        (64, 4, 1.0, 0.854),
+        (128, 4, 1.0, 1.227),
+        (256, 4, 1.0, 1.749),
+    ],
+)
+def test_a_uniform_router_drops_what_the_binomial_law_says(experts: int, k: int, factor: float, percent: float) -> None:
+    """E[(X - C)+] E / (T k) with X ~ Bin(T, k / E), within 4 standard errors over 12 batches of 32,768 tokens."""
+    tokens = 32_768
+    rates = []
+    for seed in range(12):
+        routed = route(np.zeros((tokens, experts), dtype=np.float32), strategy="random", top_k=k, seed=seed)
+        rates.append(apply_capacity(routed, n_experts=experts, capacity_factor=factor).dropped.mean() * 100)
+    capacity = math.ceil(tokens * k / experts * factor)
+    x = np.arange(capacity, tokens + 1)
+    law = ((x - capacity) * stats.binom.pmf(x, tokens, k / experts)).sum() * experts / (tokens * k) * 100
+    assert law == pytest.approx(percent, abs=6e-4)
+    assert abs(np.mean(rates) - law) < 4 * np.std(rates, ddof=1) / math.sqrt(len(rates))
