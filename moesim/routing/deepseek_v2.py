@@ -8,7 +8,6 @@ them, each times `routed_scaling_factor`. `n_group` 1 is its `greedy`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,14 +70,14 @@ def _route(
         top_k_of(group_best, best_group, best_value)
         peak, total = best_value[0], np.float32(0.0)
         for e in range(n_experts):
-            total += np.float32(math.exp(row[e] - peak))
+            total += np.exp(row[e] - peak)
         allowed[:] = -np.inf
         for best in best_group:
             allowed[best * size : (best + 1) * size] = row[best * size : (best + 1) * size]
         top_k_of(allowed, expert[t], weight[t])
         kept = np.float32(0.0)
         for j in range(expert.shape[1]):
-            weight[t, j] = np.float32(math.exp(weight[t, j] - peak)) / total
+            weight[t, j] = np.exp(weight[t, j] - peak) / total
             kept += weight[t, j]
         for j in range(expert.shape[1]):
             share = weight[t, j] / kept if normalise else weight[t, j]

@@ -9,7 +9,6 @@ are chosen. Weights are s, without the bias, over their sum + 1e-20, times
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +72,7 @@ def _route(
     kept = np.empty(n_group, dtype=np.bool_)
     for t in range(logits.shape[0]):
         for e in range(n_experts):
-            score[e] = np.float32(1.0) / (np.float32(1.0) + np.float32(math.exp(-logits[t, e])))
+            score[e] = np.float32(1.0) / (np.float32(1.0) + np.exp(-logits[t, e]))
             corrected[e] = score[e] + bias[e]
         if topk_group < n_group:
             for g in range(n_group):

@@ -6,7 +6,6 @@ of each; nothing is normalised. The models use top_k 1 and one shared expert.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,9 +43,9 @@ def _route(logits: NDArray[np.float32], expert: NDArray[np.int32], weight: NDArr
 def _sigmoid(x: float) -> float:
     """Of either sign without overflow."""
     if x >= 0:
-        return 1.0 / (1.0 + math.exp(-x))
-    e = math.exp(x)
-    return e / (1.0 + e)
+        return float(1.0 / (1.0 + np.exp(-x)))
+    e = np.exp(x)
+    return float(e / (1.0 + e))
 
 
 STRATEGY = Strategy(name="llama4", route=route, parameters=Llama4Parameters)

@@ -8,7 +8,6 @@ compares logits, which order as their probabilities do but do not underflow.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,12 +49,12 @@ def softmax_top_k(
         peak, total = chosen[0], np.float32(0.0)
         if normalise:
             for j in range(chosen.shape[0]):
-                total += np.float32(math.exp(chosen[j] - peak))
+                total += np.exp(chosen[j] - peak)
         else:
             for e in range(row.shape[0]):
-                total += np.float32(math.exp(row[e] - peak))
+                total += np.exp(row[e] - peak)
         for j in range(chosen.shape[0]):
-            chosen[j] = np.float32(math.exp(chosen[j] - peak)) / total
+            chosen[j] = np.exp(chosen[j] - peak) / total
 
 
 STRATEGY = Strategy(name="softmax-top-k", route=route, parameters=SoftmaxTopKParameters)

@@ -8,7 +8,6 @@ probabilities, not renormalised. All of them where no sum exceeds it.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,14 +45,14 @@ def _route(
         top_k_of(row, expert[t], chosen)
         peak, total = chosen[0], np.float32(0.0)
         for e in range(row.shape[0]):
-            total += np.float32(math.exp(row[e] - peak))
+            total += np.exp(row[e] - peak)
         held = np.float32(0.0)
         for j in range(chosen.shape[0]):
             if held > top_p:
                 expert[t, j] = -1
                 chosen[j] = np.float32(0.0)
             else:
-                chosen[j] = np.float32(math.exp(chosen[j] - peak)) / total
+                chosen[j] = np.exp(chosen[j] - peak) / total
                 held += chosen[j]
 
 

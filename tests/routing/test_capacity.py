@@ -219,7 +219,7 @@ def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("experts", "k", "factor", "percent"),
+    "experts, k, factor, percent",
     [
         (64, 1, 0.9, 9.976),
         (64, 1, 1.0, 1.749),
