@@ -2,6 +2,7 @@
 
 MoesimError
   InputError (also a ValueError)   the input was wrong: exit code 2
+    ParameterError                 an argument of a function or a parameter of a strategy
     ScenarioError                  a scenario file, an override or a variant
     TraceError                     a recorded trace
     TooLargeError                  does not fit the simulated GPU or this machine
@@ -20,6 +21,18 @@ class MoesimError(Exception):
 
 class InputError(MoesimError, ValueError):
     """The input was wrong."""
+
+
+class ParameterError(InputError):
+    """An argument is wrong: its name, what was found, and what would be right."""
+
+    def __init__(self, argument: str, found: object, wanted: str) -> None:
+        self.argument, self.found, self.wanted = argument, found, wanted
+        super().__init__(f"{argument}: found {found!s:.60}, wanted {wanted}")
+
+    def __reduce__(self) -> tuple[type[ParameterError], tuple[str, object, str]]:
+        """Pickle by the three parts, for worker processes."""
+        return type(self), (self.argument, self.found, self.wanted)
 
 
 class ScenarioError(InputError):

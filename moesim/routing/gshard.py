@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.errors import InputError
+from moesim.errors import ParameterError
 from moesim.kernels.jit import njit
 from moesim.kernels.random import ROUTER, key, uniform
-from moesim.routing.softmax_top_k import softmax_top_k
+from moesim.routing.gate import top_k_softmax
 from moesim.routing.strategy import Strategy
 from moesim.types import Assignment, Draw
 
@@ -40,9 +40,7 @@ def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, 
 
 def top_2(logits: NDArray[np.float32], u: NDArray[np.float32], threshold: float) -> Assignment:
     """The same for given uniform numbers u [T]."""
-    expert = np.empty((len(logits), 2), dtype=np.int32)
-    weight = np.empty((len(logits), 2), dtype=np.float32)
-    softmax_top_k(logits, False, expert, weight)
+    expert, weight = top_k_softmax(logits, 2)
     weight /= weight.sum(axis=1, keepdims=True) + np.float32(1e-9)
     if threshold > 0:
         left_out = u >= weight[:, 1] / np.float32(threshold)
@@ -60,9 +58,9 @@ def _draw(seed: int, step: int, layer: int, first: int, u: NDArray[np.float32]) 
 def check(n_experts: int, top_k: int, parameters: Any) -> None:
     """GShard is top-2."""
     if top_k != 2:
-        raise InputError("routing.top_k 2, as gshard sends a token to two experts")
+        raise ParameterError("top_k", top_k, "2, as gshard sends a token to two experts")
     if parameters.second_expert_threshold < 0:
-        raise InputError(f"second_expert_threshold from 0, not {parameters.second_expert_threshold}")
+        raise ParameterError("second_expert_threshold", parameters.second_expert_threshold, "0 or more")
 
 
 STRATEGY = Strategy(name="gshard", route=route, parameters=GShardParameters, check=check)

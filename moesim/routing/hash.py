@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.errors import InputError
+from moesim.errors import ParameterError
 from moesim.kernels.jit import njit
 from moesim.kernels.random import HASH_TABLE, key, uniform
 from moesim.routing.strategy import Strategy
@@ -32,10 +32,11 @@ def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, 
     """Look up the experts of `draw.token_ids` [T]; the logits only say how many experts there are.
 
     Raises:
-        InputError: no token ids.
+        ParameterError: no token ids.
     """
     if draw.token_ids is None or len(draw.token_ids) != len(logits):
-        raise InputError("token_ids: wanted one vocabulary id for each token, as hash routing needs")
+        found = None if draw.token_ids is None else f"{len(draw.token_ids)} ids"
+        raise ParameterError("token_ids", found, f"a vocabulary id for each of {len(logits)} tokens, as hash needs")
     expert = np.empty((len(logits), top_k), dtype=np.int32)
     _look_up(parameters.table_seed, draw.token_ids, logits.shape[1], expert)
     return Assignment.of(expert, np.full(expert.shape, 1.0 / top_k, dtype=np.float32))

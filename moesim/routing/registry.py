@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moesim.errors import InputError
+from moesim.errors import InputError, ParameterError
 from moesim.routing.strategy import NoParameters, Strategy
 from moesim.types import Assignment, Draw, Router
 
@@ -187,19 +187,22 @@ def parameters_for(found: Strategy, values: Mapping[str, Any]) -> Any:
     """The parameters of a strategy, its defaults where `values` has none.
 
     Raises:
-        InputError: an unknown name or a value of the wrong type; the text says what would be right.
+        ParameterError: an unknown name or a value of the wrong type.
     """
     fields = {field.name: field for field in dataclasses.fields(found.parameters)}
-    kinds = {"float": (int, float), "int": (int,), "bool": (bool,)}
+    kinds = {"float": (int, float), "int": (int,), "bool": (bool,), "str": (str,)}
     for name, value in values.items():
         if name not in fields:
             known = ", ".join(fields) or "none"
-            raise InputError(f"parameters of {found.name}: {known}; not {name}")
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise ParameterError(name, value, f"a parameter of {found.name}: {known}; not {name}{hint}")
         kind = str(fields[name].type)
         wrong = not isinstance(value, kinds[kind]) or (kind != "bool" and isinstance(value, bool))
-        if wrong or not math.isfinite(value):
-            raise InputError(f"{name} as {kind}, not {value!r:.60}")
-    return found.parameters(**values)
+        if wrong or (kind == "float" and not math.isfinite(value)):
+            wanted = {"float": "a finite number", "int": "a whole number", "bool": "true or false", "str": "a word"}
+            raise ParameterError(name, value, wanted[kind])
+    return found.parameters(**{**found.defaults, **values})
 
 
 def route(
@@ -220,37 +223,67 @@ def route(
         top_k: choices of a token.
         seed: seed of random strategies.
         token_ids: [T] vocabulary ids, for hashing strategies.
-        bias: [E] added to the scores for the selection only (deepseek-v3).
+        bias: [E] added to the scores that are compared, not to the weights (strategies of the top-k gate).
         parameters: those of the strategy.
 
     Returns:
         Assignment with expert int32 [T, K] and weight float32 [T, K], best choice first.
 
     Raises:
-        InputError: an unknown strategy or parameter, or an array of the wrong shape (a ValueError).
+        ParameterError: names the argument, the value and what would be right (a ValueError).
     """
-    matrix = np.ascontiguousarray(logits, dtype=np.float32)
-    if matrix.ndim != 2 or matrix.shape[1] == 0:
-        raise InputError(f"logits: found shape {matrix.shape}, wanted [tokens, experts]")
-    if np.isnan(matrix).any() or np.isposinf(matrix).any() or np.isneginf(matrix).all(axis=1).any():
-        raise InputError("logits: found NaN, +inf or a row of -inf only, wanted finite numbers (or -inf to mask)")
-    found = _named(strategy)
+    matrix = _matrix(logits)
+    try:
+        found = _named(strategy)
+    except ParameterError:
+        raise
+    except InputError as error:
+        raise ParameterError("strategy", strategy, str(error)) from None
     values = parameters_for(found, parameters)
-    found.validate(matrix.shape[1], top_k, values)
-    state = _bias(bias, matrix.shape[1], strategy)
-    ids = None if token_ids is None else np.asarray(token_ids, dtype=np.int64)
-    return found.route(matrix, top_k, values, state, Draw(seed=seed, token_ids=ids))
+    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer):
+        raise ParameterError("top_k", top_k, "a whole number")
+    found.validate(matrix.shape[1], int(top_k), values)
+    state = None if bias is None else _bias(bias, matrix.shape[1], found)
+    return found.route(matrix, int(top_k), values, state, Draw(seed=seed, token_ids=_ids(token_ids, len(matrix))))
 
 
 _named = strategy
 
 
-def _bias(bias: ArrayLike | None, n_experts: int, name: str) -> NDArray[np.float32] | None:
-    if bias is None:
+def _matrix(logits: ArrayLike) -> NDArray[np.float32]:
+    """Logits as the kernels want them: float32 [T, E], C-contiguous, comparable."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as such
+        matrix = np.ascontiguousarray(logits, dtype=np.float32)
+    if matrix.ndim != 2 or matrix.shape[1] == 0:
+        raise ParameterError("logits", f"shape {matrix.shape}", "shape (tokens, experts), one expert or more")
+    if not np.isfinite(matrix).all():
+        for what, wrong, wanted in (
+            ("NaN", np.isnan(matrix), "finite numbers (or -inf to mask)"),
+            ("inf", np.isposinf(matrix), "finite numbers (or -inf to mask)"),
+            ("only -inf", np.isneginf(matrix).all(axis=1, keepdims=True), "a finite number in every row"),
+        ):
+            if wrong.any():
+                token, expert = np.argwhere(wrong)[0]
+                where = f"of token {token}" + ("" if what == "only -inf" else f", expert {expert}")
+                raise ParameterError("logits", f"{what} {where}", wanted)
+    return matrix
+
+
+def _ids(token_ids: ArrayLike | None, n_tokens: int) -> NDArray[np.int64] | None:
+    if token_ids is None:
         return None
-    if name != "deepseek-v3":
-        raise InputError(f"bias: found one for {name}, wanted none (only deepseek-v3 has a selection bias)")
+    ids = np.asarray(token_ids)
+    if ids.shape != (n_tokens,) or not np.issubdtype(ids.dtype, np.integer):
+        raise ParameterError("token_ids", f"{ids.dtype} of shape {ids.shape}", f"{n_tokens} whole numbers")
+    return ids.astype(np.int64)
+
+
+def _bias(bias: ArrayLike, n_experts: int, found: Strategy) -> NDArray[np.float32]:
+    if not found.takes_bias:
+        raise ParameterError("bias", f"one for {found.name}", "none, as this strategy has no selection bias")
     array = np.ascontiguousarray(bias, dtype=np.float32)
-    if array.shape != (n_experts,) or not np.isfinite(array).all():
-        raise InputError(f"bias: found shape {array.shape}, wanted {n_experts} finite numbers")
+    if array.shape != (n_experts,):
+        raise ParameterError("bias", f"shape {array.shape}", f"shape ({n_experts},), a number for each expert")
+    if not np.isfinite(array).all():
+        raise ParameterError("bias", array[~np.isfinite(array)][0].item(), "finite numbers")
     return array

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.errors import InputError
+from moesim.errors import ParameterError
 from moesim.routing.strategy import Strategy
 from moesim.types import Assignment, Draw
 
@@ -39,9 +39,9 @@ def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, 
 def check(n_experts: int, top_k: int, parameters: Any) -> None:
     """Ranks must hold equal numbers of experts."""
     if parameters.n_ranks < 1 or n_experts % parameters.n_ranks:
-        raise InputError(f"n_ranks that divides the {n_experts} experts, not {parameters.n_ranks}")
+        raise ParameterError("n_ranks", parameters.n_ranks, f"a number that divides the {n_experts} experts")
     if parameters.offset < 0:
-        raise InputError(f"offset from 0, not {parameters.offset}")
+        raise ParameterError("offset", parameters.offset, "0 or more")
 
 
 STRATEGY = Strategy(name="round-robin", route=route, parameters=RoundRobinParameters, check=check)

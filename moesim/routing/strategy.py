@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from moesim.errors import InputError
+from moesim.errors import ParameterError
 from moesim.types import Router
 
 
@@ -20,23 +20,27 @@ class Strategy:
     """A router with the type of its parameters and what it asks of them.
 
     `route(logits [T, E], top_k, parameters, state, draw)` gives an Assignment.
-    `scope` "token" may be given blocks of tokens, "batch" needs all of a layer.
-    `check(n_experts, top_k, parameters)` raises InputError with what would be right.
+    `defaults` replace those of the parameters' type. `scope` "token" may be
+    given blocks of tokens, "batch" needs all of a layer. `takes_bias`: `state`
+    may be a float32 [E] that is added to the scores for the selection only.
+    `check(n_experts, top_k, parameters)` raises ParameterError with what would be right.
     """
 
     name: str
     route: Router
     parameters: type[Any]
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     scope: str = "token"
+    takes_bias: bool = False
     check: Callable[[int, int, Any], None] | None = None
 
     def validate(self, n_experts: int, top_k: int, parameters: Any) -> None:
         """Refuse sizes and parameters that this router cannot work with.
 
         Raises:
-            InputError: what would be right.
+            ParameterError: what would be right.
         """
         if not 1 <= top_k <= n_experts:
-            raise InputError(f"top_k from 1 to the {n_experts} experts")
+            raise ParameterError("top_k", top_k, f"1 to the {n_experts} experts")
         if self.check is not None:
             self.check(n_experts, top_k, parameters)

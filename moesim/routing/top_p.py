@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.errors import InputError
-from moesim.kernels.jit import njit
-from moesim.kernels.topk import top_k_of
+from moesim.errors import ParameterError
+from moesim.routing.gate import top_k_softmax
 from moesim.routing.strategy import Strategy
 from moesim.types import Assignment, Draw
 
@@ -30,36 +29,19 @@ class TopPParameters:
 
 def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
     """Up to `top_k` experts a token (E = no bound, as published); unused choices are -1."""
-    expert = np.empty((len(logits), top_k), dtype=np.int32)
-    weight = np.empty((len(logits), top_k), dtype=np.float32)
-    _route(logits, np.float32(parameters.top_p), expert, weight)
+    expert, weight = top_k_softmax(logits, top_k)
+    held = np.cumsum(weight, axis=1, dtype=np.float32)
+    unused = np.zeros(expert.shape, dtype=np.bool_)
+    unused[:, 1:] = held[:, :-1] > np.float32(parameters.top_p)
+    expert[unused] = -1
+    weight[unused] = 0.0
     return Assignment.of(expert, weight)
-
-
-@njit
-def _route(
-    logits: NDArray[np.float32], top_p: np.float32, expert: NDArray[np.int32], weight: NDArray[np.float32]
-) -> None:
-    for t in range(logits.shape[0]):
-        row, chosen = logits[t], weight[t]
-        top_k_of(row, expert[t], chosen)
-        peak, total = chosen[0], np.float32(0.0)
-        for e in range(row.shape[0]):
-            total += np.exp(row[e] - peak)
-        held = np.float32(0.0)
-        for j in range(chosen.shape[0]):
-            if held > top_p:
-                expert[t, j] = -1
-                chosen[j] = np.float32(0.0)
-            else:
-                chosen[j] = np.exp(chosen[j] - peak) / total
-                held += chosen[j]
 
 
 def check(n_experts: int, top_k: int, parameters: Any) -> None:
     """A share of the probability."""
     if not 0 < parameters.top_p <= 1:
-        raise InputError(f"top_p above 0 and at most 1, not {parameters.top_p}")
+        raise ParameterError("top_p", parameters.top_p, "above 0 and at most 1")
 
 
 STRATEGY = Strategy(name="top-p", route=route, parameters=TopPParameters, check=check)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from moesim.errors import InputError, TooLargeError
+from moesim.errors import InputError, ParameterError, TooLargeError
 from moesim.hardware import check_memory
 from moesim.placement import place
 from moesim.results import frames_bytes
@@ -73,9 +73,12 @@ def _router(scenario: Scenario, top_k: int) -> tuple[Strategy, Any]:
     try:
         parameters = parameters_for(found, {**own, **routing.parameters})
         found.validate(model.n_experts, top_k, parameters)
-    except InputError as error:
-        where = "routing.parameters" if routing.parameters else "routing"
-        raise scenario.error(where, f"{name} with top_k {top_k}", str(error)) from None
+    except ParameterError as error:
+        given = f"routing.parameters.{error.argument}"
+        where = given if error.argument in routing.parameters else "routing"
+        if error.argument == "top_k" and routing.top_k is not None:
+            where = "routing.top_k"
+        raise scenario.error(where, f"{error.argument} {error.found} for {name}", error.wanted) from None
     return found, parameters
 
 

@@ -145,18 +145,24 @@ def test_gshard_leaves_out_second_experts_at_the_stated_rate() -> None:
     assert abs(kept - g2 / 0.5) < 4 * np.sqrt(0.25 / len(x))
     assert (some.expert[:, 0] == 0).all()
     assert (some.weight[some.expert < 0] == 0).all()
-    with pytest.raises(InputError, match="top_k 2"):
+    with pytest.raises(InputError, match="top_k: found 1, wanted 2"):
         route(x, strategy="gshard", top_k=1)
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"strategy": "top-p", "top_k": 2, "top_p": 0.0}, "top_p above 0"),
-        ({"strategy": "round-robin", "top_k": 2, "n_ranks": 5}, "n_ranks that divides"),
-        ({"strategy": "round-robin", "top_k": 2, "offset": -1}, "offset from 0"),
-        ({"strategy": "deepseek-v2", "top_k": 2, "n_group": 5}, "n_group that divides"),
-        ({"strategy": "deepseek-v2", "top_k": 4, "n_group": 6, "topk_group": 1}, "top_k of at most the 2"),
+        ({"strategy": "top-p", "top_k": 2, "top_p": 0.0}, "top_p: found 0.0, wanted above 0"),
+        (
+            {"strategy": "round-robin", "top_k": 2, "n_ranks": 5},
+            "n_ranks: found 5, wanted a number that div",
+        ),
+        ({"strategy": "round-robin", "top_k": 2, "offset": -1}, "offset: found -1, wanted 0 or more"),
+        ({"strategy": "deepseek-v2", "top_k": 2, "n_group": 5}, "n_group: found 5, wanted a number that divides"),
+        (
+            {"strategy": "deepseek-v2", "top_k": 4, "n_group": 6, "topk_group": 1},
+            "top_k: found 4, wanted at most",
+        ),
     ],
 )
 def test_wrong_parameters_are_refused(arguments: dict, message: str) -> None:

@@ -173,16 +173,38 @@ def test_random_draws_every_set_of_experts_alike() -> None:
     "arguments, message",
     [
         ({"strategy": "mixtrall", "top_k": 2}, "did you mean mixtral"),
-        ({"strategy": "mixtral", "top_k": 9}, "top_k from 1 to the 8 experts"),
-        ({"strategy": "mixtral", "top_k": 0}, "top_k from 1 to the 8 experts"),
-        ({"strategy": "switch", "top_k": 2}, "top_k 1"),
+        ({"strategy": "mixtral", "top_k": 9}, "top_k: found 9, wanted 1 to the 8 experts"),
+        ({"strategy": "mixtral", "top_k": 0}, "top_k: found 0, wanted 1 to the 8 experts"),
+        ({"strategy": "switch", "top_k": 2}, "top_k: found 2, wanted 1, as switch"),
         ({"strategy": "mixtral", "top_k": 2, "temperature": 1.0}, "not temperature"),
-        ({"strategy": "softmax-top-k", "top_k": 2, "norm_topk_prob": 1}, "norm_topk_prob as bool"),
-        ({"strategy": "deepseek-v3", "top_k": 2, "n_group": 3}, "n_group that divides"),
-        ({"strategy": "deepseek-v3", "top_k": 2, "n_group": 8, "topk_group": 9}, "topk_group from 1"),
-        ({"strategy": "deepseek-v3", "top_k": 5, "n_group": 2, "topk_group": 1}, "top_k of at most the 4"),
-        ({"strategy": "deepseek-v3", "top_k": 2, "bias": [1.0]}, "8 finite numbers"),
-        ({"strategy": "mixtral", "top_k": 2, "bias": [1.0]}, "only deepseek-v3"),
+        (
+            {"strategy": "softmax-top-k", "top_k": 2, "norm_topk_prob": 1},
+            "norm_topk_prob: found 1, wanted true",
+        ),
+        (
+            {"strategy": "deepseek-v3", "top_k": 2, "n_group": 3},
+            "n_group: found 3, wanted a number that divides",
+        ),
+        (
+            {"strategy": "deepseek-v3", "top_k": 2, "n_group": 8, "topk_group": 9},
+            "topk_group: found 9, wanted 1 to",
+        ),
+        (
+            {"strategy": "deepseek-v3", "top_k": 5, "n_group": 2, "topk_group": 1},
+            "top_k: found 5, wanted at most",
+        ),
+        ({"strategy": "deepseek-v3", "top_k": 2, "bias": [1.0]}, r"bias: found shape \(1,\), wanted shape \(8,\)"),
+        ({"strategy": "deepseek-v3", "top_k": 2, "bias": [np.nan] * 8}, "bias: found nan, wanted finite"),
+        ({"strategy": "random", "top_k": 2, "bias": [1.0] * 8}, "bias: found one for random, wanted none"),
+        ({"strategy": "mixtral", "top_k": 2, "score": "tanh"}, "score: found tanh, wanted one of softmax, "),
+        ({"strategy": "mixtral", "top_k": 2, "norm_epsilon": -1.0}, "norm_epsilon: found -1.0, wanted 0 or more"),
+        ({"strategy": "mixtral", "top_k": 2, "n_grup": 1}, "did you mean n_group"),
+        ({"strategy": "mixtral", "top_k": 2.0}, "top_k: found 2.0, wanted a whole number"),
+        ({"strategy": "mixtral", "top_k": 2, "token_ids": [1.5, 2.5]}, "token_ids: found float64"),
+        (
+            {"strategy": "mixtral", "top_k": 1, "n_group": 4, "topk_group": 2, "group_score": "top-k-sum"},
+            r"topk_group: found 2, wanted at most top_k \(1\)",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:

@@ -109,8 +109,8 @@ def test_errors_name_place_field_found_and_wanted(tmp_path: Path, text: str, mes
             "routing: {strategy: switc, top_k: 1}",
             r"s\.yaml:3:11: routing\.strategy: found switc, .*did you mean switch",
         ),
-        ("routing: {strategy: switch}", "routing: found switch with top_k 2, wanted routing.top_k 1"),
-        ("routing: {parameters: {jitter: 1}}", r"3:11: routing\.parameters: .*not jitter"),
+        ("routing: {strategy: switch}", "routing.top_k: found top_k 2 for switch, wanted 1, as switch"),
+        ("routing: {parameters: {jitter: 1}}", r"3:24: routing\.parameters\.jitter: .*not jitter"),
         (
             "routing: {capacity: {factor: 1, scope: node}}",
             r"routing\.capacity\.scope: found node, wanted one of global",

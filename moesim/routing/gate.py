@@ -1,0 +1,286 @@
+"""The top-k gate of which most published routers are settings.
+
+One row after the other: scores of all experts; the best groups of experts, if
+they are limited; the k best of what is left; their weights. A named strategy
+is a set of defaults of `GateParameters` (deepseek_v3.py, mixtral.py, ...), so
+that a mixture which nobody published can be studied too, for instance
+`strategy="mixtral", n_group=8, topk_group=4`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.errors import ParameterError
+from moesim.kernels.exponential import largest, sigmoid, softmax
+from moesim.kernels.jit import njit
+from moesim.kernels.topk import KEY_OF_ZERO, LEAST, key_blocks, load, take
+from moesim.routing.strategy import Strategy
+from moesim.types import Assignment, Draw
+
+SCORES = ("softmax", "softmax-of-chosen", "sigmoid", "sigmoid-of-chosen")
+GROUP_SCORES = ("max", "top-2-sum", "top-k-sum")
+MASKED_SCORES = ("-inf", "0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateParameters:
+    """What distinguishes the gates; names as in the models' configurations where these have one.
+
+    score: what is compared and what weighs. "softmax" and "sigmoid": of all logits; "softmax-of-chosen" and
+        "sigmoid-of-chosen": logits are compared, the function is taken of the chosen ones.
+    norm_topk_prob: divide the weights of a token by their sum + norm_epsilon.
+    routed_scaling_factor: multiplies the weights last.
+    n_group, topk_group: consecutive equal groups of experts, and how many of them a token may use.
+    group_score: a group's score: "max" of its experts', sum of its two best ("top-2-sum", DeepSeek-V3) or of its
+        top_k / topk_group best ("top-k-sum", Megatron).
+    masked_score: of an expert whose group is out: "-inf", or "0", which lets it win where the others' are negative
+        (transformers 4.57 to 5.2).
+    """
+
+    score: str = "softmax"
+    norm_topk_prob: bool = False
+    norm_epsilon: float = 0.0
+    routed_scaling_factor: float = 1.0
+    n_group: int = 1
+    topk_group: int = 1
+    group_score: str = "max"
+    masked_score: str = "-inf"
+
+
+def gate(name: str, check: Callable[[int, int, Any], None] | None = None, **defaults: Any) -> Strategy:
+    """A strategy that is this gate with other defaults, and with a rule of its own beside the gate's."""
+
+    def check_both(n_experts: int, top_k: int, parameters: Any) -> None:
+        check_gate(n_experts, top_k, parameters)
+        if check is not None:
+            check(n_experts, top_k, parameters)
+
+    return Strategy(
+        name=name,
+        route=route,
+        parameters=GateParameters,
+        defaults=defaults,
+        check=check_both,
+        takes_bias=True,
+    )
+
+
+def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+    """Route logits [T, E]; `state` is a float32 [E] added to the scores that are compared, or None."""
+    expert = np.empty((len(logits), top_k), dtype=np.int32)
+    weight = np.empty((len(logits), top_k), dtype=np.float32)
+    summed = {"max": 1, "top-2-sum": 2, "top-k-sum": top_k // parameters.topk_group}[parameters.group_score]
+    _route(
+        logits,
+        np.zeros(logits.shape[1], dtype=np.float32) if state is None else state,
+        state is not None,
+        SCORES.index(parameters.score),
+        parameters.norm_topk_prob,
+        np.float32(parameters.norm_epsilon),
+        np.float32(parameters.routed_scaling_factor),
+        parameters.n_group,
+        parameters.topk_group,
+        summed,
+        KEY_OF_ZERO if parameters.masked_score == "0" else LEAST,
+        expert,
+        weight,
+    )
+    return Assignment.of(expert, weight)
+
+
+def top_k_softmax(logits: NDArray[np.float32], top_k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """Experts int32 and probabilities float32 [T, top_k] of the k most probable of logits [T, E], for other routers."""
+    chosen = route(logits, top_k, GateParameters(), None, Draw())
+    return chosen.expert, chosen.weight
+
+
+def check_gate(n_experts: int, top_k: int, parameters: Any) -> None:
+    """Groups must be equal, and the kept ones must hold top_k experts.
+
+    Raises:
+        ParameterError: what would be right.
+    """
+    for name, known in (("score", SCORES), ("group_score", GROUP_SCORES), ("masked_score", MASKED_SCORES)):
+        found = getattr(parameters, name)
+        if found not in known:
+            raise ParameterError(name, found, "one of " + ", ".join(known))
+    if parameters.norm_epsilon < 0:
+        raise ParameterError("norm_epsilon", parameters.norm_epsilon, "0 or more")
+    n_group, topk_group = parameters.n_group, parameters.topk_group
+    if n_group < 1 or n_experts % n_group:
+        raise ParameterError("n_group", n_group, f"a number that divides the {n_experts} experts")
+    if not 1 <= topk_group <= n_group:
+        raise ParameterError("topk_group", topk_group, f"1 to n_group ({n_group})")
+    size = n_experts // n_group
+    if top_k > topk_group * size:
+        raise ParameterError(
+            "top_k", top_k, f"at most the {topk_group * size} experts of {topk_group} groups of {size}"
+        )
+    if topk_group < n_group and parameters.group_score == "top-k-sum" and not 1 <= top_k // topk_group <= size:
+        raise ParameterError(
+            "topk_group", topk_group, f"at most top_k ({top_k}), for a sum of the top_k / topk_group best"
+        )
+
+
+_SOFTMAX, _SOFTMAX_OF_CHOSEN, _SIGMOID, _SIGMOID_OF_CHOSEN = range(4)
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+
+
+@njit
+def _route(
+    logits: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    biased: bool,
+    kind: int,
+    normalise: bool,
+    epsilon: np.float32,
+    scaling: np.float32,
+    n_group: int,
+    topk_group: int,
+    summed: int,
+    fill: np.int32,
+    expert: NDArray[np.int32],
+    weight: NDArray[np.float32],
+) -> None:
+    n_experts = logits.shape[1]
+    keys, power = key_blocks(n_experts), np.empty(n_experts, dtype=np.int32)
+    block_best = np.empty(keys.shape[0], dtype=np.int32)
+    score, compared = np.empty(n_experts, dtype=np.float32), np.empty(n_experts, dtype=np.float32)
+    kept = np.ones(n_group, dtype=np.bool_)
+    limited = topk_group < n_group
+    # probabilities order as logits do, but underflow: they are compared only where something is added to them
+    scored = kind == _SIGMOID or (kind == _SOFTMAX and (biased or (limited and (summed > 1 or fill != LEAST))))
+    for t in range(logits.shape[0]):
+        row, chosen, weighed = logits[t], expert[t], weight[t]
+        if kind == _SIGMOID:
+            sigmoid(row, score, power)
+        elif scored:
+            total = softmax(row, largest(row), score, power)
+            for e in range(n_experts):
+                score[e] /= total
+        ranked = score if scored else row
+        if biased:
+            for e in range(n_experts):
+                compared[e] = ranked[e] + bias[e]
+            ranked = compared
+        if limited:
+            _choose_groups(ranked, summed, topk_group, kept)
+        load(ranked, keys)
+        if limited:
+            _fill_masked(keys.reshape(keys.size)[:n_experts], kept, fill)
+        take(keys, block_best, chosen)
+        if scored:
+            for j in range(chosen.shape[0]):
+                weighed[j] = score[chosen[j]]
+        else:
+            _weigh(row, chosen, kind, normalise, score, power, weighed)
+        _finish(weighed, normalise, epsilon, scaling)
+
+
+@njit
+def _finish(weight: NDArray[np.float32], normalise: bool, epsilon: np.float32, scaling: np.float32) -> None:
+    if normalise:
+        _normalise(weight, epsilon)
+    for j in range(weight.shape[0]):
+        weight[j] *= scaling
+
+
+@njit
+def _weigh(
+    row: NDArray[np.float32],
+    chosen: NDArray[np.int32],
+    kind: int,
+    normalise: bool,
+    scratch: NDArray[np.float32],
+    power: NDArray[np.int32],
+    weight: NDArray[np.float32],
+) -> None:
+    """Fill weight [K] of the chosen experts, whose logits were compared."""
+    if kind == _SIGMOID_OF_CHOSEN:
+        for j in range(chosen.shape[0]):
+            z = np.exp(-abs(row[chosen[j]]))
+            weight[j] = (_ONE if row[chosen[j]] >= _ZERO else z) / (_ONE + z)
+        return
+    over_all = kind == _SOFTMAX and not normalise  # normalised, both have the same sum
+    peak = row[chosen[0]]
+    if over_all:
+        peak = largest(row)
+    else:
+        for e in chosen:
+            peak = max(peak, row[e])
+    for j in range(chosen.shape[0]):
+        weight[j] = np.exp(row[chosen[j]] - peak)
+    if over_all:
+        total = softmax(row, peak, scratch, power)
+        for j in range(chosen.shape[0]):
+            weight[j] /= total
+    else:
+        _normalise(weight, _ZERO)
+
+
+@njit
+def _normalise(weight: NDArray[np.float32], epsilon: np.float32) -> None:
+    total = _ZERO
+    for value in weight:
+        total += value
+    for j in range(weight.shape[0]):
+        weight[j] /= total + epsilon
+
+
+@njit
+def _choose_groups(score: NDArray[np.float32], summed: int, topk_group: int, kept: NDArray[np.bool_]) -> None:
+    """Mark in kept [groups] the `topk_group` groups of the largest score, the first among equals."""
+    group_score = np.empty(kept.shape[0], dtype=np.float32)
+    _score_groups(score, summed, group_score)
+    for g in range(kept.shape[0]):
+        better = 0
+        for other in range(kept.shape[0]):
+            ahead = group_score[other] > group_score[g] or (group_score[other] == group_score[g] and other < g)
+            better += 1 if ahead else 0
+        kept[g] = better < topk_group
+
+
+@njit
+def _score_groups(score: NDArray[np.float32], summed: int, out: NDArray[np.float32]) -> None:
+    """Fill out [groups] with the sum of the `summed` largest scores of each group, the largest first."""
+    size = score.shape[0] // out.shape[0]
+    if summed == 1:
+        for g in range(out.shape[0]):
+            out[g] = score[g * size]
+            for value in score[g * size : (g + 1) * size]:
+                out[g] = max(out[g], value)
+        return
+    if summed == 2 and size > 1:
+        for g in range(out.shape[0]):
+            first, second = np.float32(-np.inf), np.float32(-np.inf)
+            for value in score[g * size : (g + 1) * size]:
+                second = max(second, min(first, value))
+                first = max(first, value)
+            out[g] = first + second
+        return
+    best = np.empty(min(summed, size), dtype=np.float32)
+    for g in range(out.shape[0]):
+        best[:] = -np.inf
+        for value in score[g * size : (g + 1) * size]:
+            for j in range(best.shape[0]):
+                larger = max(best[j], value)
+                value = min(best[j], value)  # noqa: PLW2901 what falls out of this place asks for the next
+                best[j] = larger
+        out[g] = _ZERO
+        for held in best:
+            out[g] += held
+
+
+@njit
+def _fill_masked(values: NDArray[np.int32], kept: NDArray[np.bool_], fill: np.int32) -> None:
+    """Overwrite the keys [E] of the experts whose group is not kept."""
+    size = values.shape[0] // kept.shape[0]
+    for g in range(kept.shape[0]):
+        if not kept[g]:
+            values[g * size : (g + 1) * size] = fill
