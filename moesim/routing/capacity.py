@@ -1,38 +1,96 @@
-"""Capacity: how many assignments an expert takes, and which ones it refuses.
+"""Capacity: how many assignments an expert takes, which ones it refuses, and where those go.
 
 C = ceil(tokens x choices / experts x capacity_factor) over each scope (Switch
 Transformers, section 2.2), rounded as the library one names, and at least
 `minimum`. Which scope it is decides much: at few tokens a rank, "source-rank"
-drops what "global" keeps.
+drops what "global" keeps. A policy admits in some order, and some then offer
+the refused assignments to other experts of their token.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moesim.errors import InputError
-from moesim.kernels.jit import njit
-from moesim.kernels.random import CAPACITY, key, uniform
-from moesim.routing.rounding import ROUNDINGS
-from moesim.types import OVER_CAPACITY, Assignment
+from moesim.errors import ParameterError
+from moesim.routing.admission import (
+    admit_by_choice,
+    admit_by_position,
+    admit_by_score,
+    draw_scores,
+    fill_bins,
+    reroute,
+)
+from moesim.routing.rounding import ROUNDINGS, SIGNED
+from moesim.types import (
+    NOT_DROPPED,
+    OVER_CAPACITY,
+    TO_BEST_WITH_ROOM,
+    TO_LOCAL_EXPERT,
+    TO_NEXT_CHOICE,
+    TO_SHARED_EXPERT,
+    Assignment,
+)
 
-OVERFLOWS: Mapping[str, str] = {
-    "drop-by-position": "the earliest token is served, all its choices before those of the next (Megatron, DeepSpeed)",
-    "drop-by-choice": "all first choices are served before any second one, the earliest token first (GShard, V-MoE)",
-    "drop-by-priority": "the token with the largest score is served, choice by choice (batch-prioritised, V-MoE)",
-    "drop-by-probability": "the largest weight is served, the earliest token among equals (Megatron)",
-    "drop-at-random": "assignments are served in a random order (DeepSpeed's random token selection); needs a seed",
+
+@dataclass(frozen=True, kw_only=True)
+class Overflow:
+    """A policy: in which order assignments are admitted, and to whom the refused are offered."""
+
+    summary: str
+    admits_by: str = "position"
+    moved: int = NOT_DROPPED
+    """Cause of assignments that found another expert; NOT_DROPPED = the refused are not offered to others."""
+
+
+OVERFLOWS: Mapping[str, Overflow] = {
+    "drop-by-position": Overflow(
+        summary="the earliest token is served, all its choices before those of the next (DeepSpeed, Megatron)"
+    ),
+    "drop-by-choice": Overflow(
+        summary="all first choices are served before any second one, the earliest token first (GShard, V-MoE)",
+        admits_by="choice",
+    ),
+    "drop-by-priority": Overflow(
+        summary="the token with the largest score is served, choice by choice (batch-prioritised, V-MoE)",
+        admits_by="priority",
+    ),
+    "drop-by-probability": Overflow(
+        summary="the largest weight is served, the earliest token among equals (Megatron)",
+        admits_by="score",
+    ),
+    "drop-at-random": Overflow(
+        summary="assignments are served in a random order (DeepSpeed's random token selection); needs a seed",
+        admits_by="draw",
+    ),
+    "reroute-to-next": Overflow(
+        summary="the refused try the next `tries` experts by score, round by round (Mesh, no token left behind)",
+        moved=TO_NEXT_CHOICE,
+    ),
+    "reroute-to-best": Overflow(
+        summary="the refused go to the expert with the best score that has room, one after the other",
+        moved=TO_BEST_WITH_ROOM,
+    ),
+    "expanded-drop": Overflow(
+        summary="the smallest weights are refused and offered to experts of the token's own device (He et al. 2025)",
+        admits_by="score",
+        moved=TO_LOCAL_EXPERT,
+    ),
 }
 SCOPES: Mapping[str, str] = {
     "global": "all tokens of the step share an expert's capacity",
     "source-rank": "the tokens of each source rank have a share of their own (Megatron, DeepSpeed)",
     "sequence": "the tokens of each sequence have a share of their own (HF Switch)",
+    "device": "all tokens of the step share the capacity of a device, which its experts share (DeepSeek-V2)",
 }
+FALLBACKS: Mapping[str, int] = {"residual": OVER_CAPACITY, "shared-expert": TO_SHARED_EXPERT}
+"""What a dropped assignment's token is left with, and the cause that says so."""
 
 
 def apply_capacity(
@@ -46,125 +104,225 @@ def apply_capacity(
     rounding: str = "megatron",
     scores: ArrayLike | None = None,
     source: ArrayLike | None = None,
+    device: ArrayLike | None = None,
     seed: int | None = None,
+    tries: int = 1,
+    renormalise: bool = False,
+    fallback: str = "residual",
+    pad: bool = False,
 ) -> Assignment:
-    """Serve what fits and drop the rest; the request stays as it is.
+    """Serve what fits, reroute what the policy reroutes and drop the rest; the request stays as it is.
+
+    "drop-by-position" is first come, first served. Megatron's policy of that
+    name and DeepSpeed's top-1 gate rank a 0/1 mask instead, so that on some
+    devices which tokens stay is a matter of tie-breaking; how many is the same.
 
     Args:
         assignment: T tokens with K choices.
         n_experts: E.
-        capacity_factor: of the even share; 1.0 = no slack.
+        capacity_factor: of the even share; 1.0 = no slack. With rounding "tutel" 0 = the largest load, and below 0
+            that load, but at most the capacity of the factor's absolute value.
         overflow: a key of OVERFLOWS.
         scope: a key of SCOPES.
         minimum: least capacity of an expert in a scope, in assignments.
         rounding: a key of ROUNDINGS, the library whose capacity formula it is.
-        scores: [T, K], by what "drop-by-probability" ranks assignments and "drop-by-priority" tokens, by the
-            largest of each (default: the weights; published code takes the softmax over all experts).
-        source: [T], the rank (scope "source-rank") or sequence (scope "sequence") of each token.
+        scores: [T, E] or [T, K], by what "drop-by-probability" ranks assignments and "drop-by-priority" tokens, by the
+            largest of each (default: the weights; published code takes the softmax over all experts). The reroute
+            policies and "expanded-drop" need [T, E]; a rerouted assignment weighs its new expert's score.
+        source: [T], the rank (scope "source-rank", "expanded-drop") or sequence (scope "sequence") of each token.
+        device: [E], the rank that holds each expert, for scope "device" and "expanded-drop".
         seed: of "drop-at-random".
+        tries: of "reroute-to-next", experts that are offered to a refused assignment.
+        renormalise: divide the weights of a token's served choices by their sum, at least 1.2e-7 (DeepSpeed); those
+            of its dropped ones become 0.
+        fallback: a key of FALLBACKS, what the cause of a drop names: the residual path alone, or the shared expert.
+        pad: count the rows that fill every expert up to its capacity in each scope (Megatron `pad_to_capacity`).
 
     Returns:
-        The assignment with `served`, `dropped`, `cause` and `capacity` (one number per scope, in the order of
-        their ids).
+        The assignment with `served`, `dropped`, `rerouted`, `cause` and `capacity` (one number per scope, in the
+        order of their ids), and with `pad` `padding`.
 
     Raises:
-        InputError: an unknown policy or scope, a factor that is not positive, `source` or `seed` missing.
+        ParameterError: an argument that the policy needs is missing, unknown or of the wrong shape.
     """
-    if overflow not in OVERFLOWS:
-        raise InputError(f"overflow: found {overflow!r}, wanted one of {', '.join(OVERFLOWS)}")
-    if not (math.isfinite(capacity_factor) and capacity_factor > 0):
-        raise InputError(f"capacity_factor: found {capacity_factor!r}, wanted a positive number")
-    if rounding not in ROUNDINGS:
-        raise InputError(f"rounding: found {rounding!r}, wanted one of {', '.join(ROUNDINGS)}")
-    if minimum < 0:
-        raise InputError(f"minimum: found {minimum}, wanted 0 or more")
+    _check_names(overflow=(overflow, OVERFLOWS), scope=(scope, SCOPES), rounding=(rounding, ROUNDINGS))
+    _check_names(fallback=(fallback, FALLBACKS))
+    _check_numbers(capacity_factor, rounding, minimum, tries)
     n_tokens, top_k = assignment.expert.shape
     if assignment.expert.size and int(assignment.expert.max()) >= n_experts:
-        raise InputError(f"n_experts: found {n_experts}, wanted more than expert {assignment.expert.max()}")
+        raise ParameterError("n_experts", n_experts, f"more than expert {assignment.expert.max()}")
     group, tokens_of_group = _groups(scope, source, n_tokens)
-    capacity = np.maximum(ROUNDINGS[rounding](tokens_of_group, n_experts, top_k, capacity_factor), minimum)
-    served = np.full(assignment.expert.shape, -1, dtype=np.int32)
-    _admit(
-        _order(assignment, overflow, scores, seed),
-        assignment.served.ravel(),
-        group,
-        capacity,
-        np.zeros((len(capacity), n_experts), dtype=np.int64),
-        served.ravel(),
-    )
+    bin_of, n_bins = _bins_of_a_scope(scope, device, n_experts)
+    bins = np.empty((n_tokens, top_k), dtype=np.int32)
+    fill_bins(assignment.served, group, bin_of, n_bins, bins)
+    capacity = ROUNDINGS[rounding](tokens_of_group, n_bins, top_k, abs(capacity_factor))
+    if capacity_factor <= 0:
+        load = np.bincount(bins[bins >= 0], minlength=len(capacity) * n_bins).reshape(-1, n_bins).max(axis=1)
+        capacity = np.minimum(load, capacity) if capacity_factor < 0 else load
+    capacity = np.maximum(capacity, minimum)
+
+    policy, room = OVERFLOWS[overflow], np.repeat(capacity, n_bins)
+    ranked_by = _draws(seed, bins.shape) if policy.admits_by == "draw" else _ranked_by(assignment, scores, n_experts)
+    admitted = np.zeros(bins.shape, dtype=np.bool_)
+    _ADMISSIONS[policy.admits_by](bins, ranked_by, room, admitted)
+    served = np.where(admitted, assignment.served, np.int32(-1))
+    weight, cause, rerouted = assignment.weight, assignment.cause, assignment.rerouted
+    if policy.moved != NOT_DROPPED:
+        weight = weight.copy()
+        everyone = _Candidates.of(policy, served, n_experts, scores, source, device, tries, ranked_by)
+        reroute(assignment.expert, group, bin_of, n_bins, *everyone, room, served, weight)
+        moved = (served >= 0) & ~admitted
+        cause = np.where(moved, policy.moved, cause)
+        rerouted = rerouted | moved
     dropped = (assignment.served >= 0) & (served < 0)
     return dataclasses.replace(
         assignment,
+        weight=_renormalised(weight, served) if renormalise else weight,
         served=served,
         dropped=assignment.dropped | dropped,
-        cause=np.where(dropped, OVER_CAPACITY, assignment.cause).astype(np.int8),
+        rerouted=rerouted,
+        cause=np.where(dropped, np.int8(FALLBACKS[fallback]), cause).astype(np.int8, copy=False),
         capacity=capacity,
+        padding=room.reshape(-1, n_bins) if pad else None,
     )
+
+
+Admission = Callable[[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]], None]
+"""(bins, score of each assignment, room, admitted): uses up room and marks in admitted who is served."""
+
+
+def _by_priority(
+    bins: NDArray[np.int32], ranked_by: NDArray[np.float32], room: NDArray[np.int64], admitted: NDArray[np.bool_]
+) -> None:
+    order = np.argsort(-ranked_by.max(axis=1, initial=-np.inf), kind="stable")
+    admit_by_choice(bins, order, room, admitted)
+
+
+_ADMISSIONS: Mapping[str, Admission] = {
+    "position": lambda bins, _, room, admitted: admit_by_position(bins, room, admitted),
+    "choice": lambda bins, _, room, admitted: admit_by_choice(bins, np.arange(len(bins)), room, admitted),
+    "priority": _by_priority,
+    "score": admit_by_score,
+    "draw": admit_by_score,
+}
+
+
+def _check_numbers(capacity_factor: float, rounding: str, minimum: int, tries: int) -> None:
+    if not math.isfinite(capacity_factor) or (capacity_factor <= 0 and rounding not in SIGNED):
+        raise ParameterError("capacity_factor", capacity_factor, "a positive number")
+    for name, value, least in (("minimum", minimum, 0), ("tries", tries, 1)):
+        if value < least:
+            raise ParameterError(name, value, f"{least} or more")
+
+
+def _bins_of_a_scope(scope: str, device: ArrayLike | None, n_experts: int) -> tuple[NDArray[np.int64], int]:
+    """What shares a capacity: the bin of each expert [E], and how many bins there are."""
+    if scope != "device":
+        return np.arange(n_experts, dtype=np.int64), n_experts
+    devices, bin_of = np.unique(_ids("device", device, n_experts, "scope 'device'"), return_inverse=True)
+    return bin_of.astype(np.int64), len(devices)
+
+
+def _draws(seed: int | None, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if seed is None:
+        raise ParameterError("seed", None, "a number for overflow 'drop-at-random'")
+    draws = np.empty(shape, dtype=np.float32)
+    draw_scores(seed, draws)
+    return draws
+
+
+def _renormalised(weight: NDArray[np.float32], served: NDArray[np.int32]) -> NDArray[np.float32]:
+    kept = np.where(served >= 0, weight, np.float32(0))
+    return np.asarray(kept / np.maximum(kept.sum(axis=1, keepdims=True), np.finfo(np.float32).eps))
+
+
+def _check_names(**names: tuple[str, Mapping[str, object]]) -> None:
+    for argument, (found, known) in names.items():
+        if found not in known:
+            raise ParameterError(argument, found, "one of " + ", ".join(known))
+
+
+def _ids(argument: str, ids: ArrayLike | None, length: int, needed_by: str) -> NDArray[np.int64]:
+    """One whole number for each token or expert."""
+    if ids is None:
+        raise ParameterError(argument, None, f"an id for each of {length}, as {needed_by} needs")
+    array = np.asarray(ids)
+    if array.shape != (length,) or not np.issubdtype(array.dtype, np.integer):
+        raise ParameterError(argument, f"{array.dtype} of shape {array.shape}", f"{length} whole numbers")
+    return array.astype(np.int64)
 
 
 def _groups(scope: str, source: ArrayLike | None, n_tokens: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The scope of each token [T], numbered from 0, and the number of tokens in each."""
-    if scope not in SCOPES:
-        raise InputError(f"scope: found {scope!r}, wanted one of {', '.join(SCOPES)}")
-    if scope == "global":
+    if scope in {"global", "device"}:
         return np.zeros(n_tokens, dtype=np.int64), np.array([n_tokens], dtype=np.int64)
-    if source is None:
-        raise InputError(
-            f"source: missing, wanted the {scope.replace('source-', '')} of each token for scope {scope!r}"
-        )
-    ids = np.asarray(source)
-    if ids.shape != (n_tokens,):
-        raise InputError(f"source: found shape {ids.shape}, wanted one id for each of {n_tokens} tokens")
-    _, group, count = np.unique(ids, return_inverse=True, return_counts=True)
+    _, group, count = np.unique(
+        _ids("source", source, n_tokens, f"scope {scope!r}"), return_inverse=True, return_counts=True
+    )
     return group.astype(np.int64), count.astype(np.int64)
 
 
-def _order(assignment: Assignment, overflow: str, scores: ArrayLike | None, seed: int | None) -> NDArray[np.int64]:
-    """Flat (token, choice) positions in the order in which they ask for a place."""
+def _ranked_by(assignment: Assignment, scores: ArrayLike | None, n_experts: int) -> NDArray[np.float32]:
+    """A score for each assignment, [T, K]."""
+    if scores is None:
+        return np.ascontiguousarray(assignment.weight, dtype=np.float32)
+    array = np.asarray(scores, dtype=np.float32)
     n_tokens, top_k = assignment.expert.shape
-    position = np.arange(n_tokens * top_k, dtype=np.int64)
-    rank_by = assignment.weight if scores is None else np.asarray(scores, dtype=np.float32)
-    if rank_by.shape != assignment.expert.shape:
-        raise InputError(f"scores: found shape {rank_by.shape}, wanted {assignment.expert.shape}")
-    if overflow == "drop-by-probability":
-        return np.argsort(-rank_by.ravel(), kind="stable").astype(np.int64)
-    if overflow == "drop-at-random":
-        if seed is None:
-            raise InputError("seed: missing, wanted a number for overflow 'drop-at-random'")
-        draw = np.empty(n_tokens * top_k)
-        _draw(seed, draw)
-        return np.argsort(draw, kind="stable").astype(np.int64)
-    by_choice = position.reshape(n_tokens, top_k).T
-    if overflow == "drop-by-choice":
-        return by_choice.ravel()
-    if overflow == "drop-by-priority":
-        first = np.argsort(-rank_by.max(axis=1, initial=-np.inf), kind="stable")
-        return by_choice[:, first].ravel()
-    return position
+    if array.shape not in {(n_tokens, top_k), (n_tokens, n_experts)}:
+        raise ParameterError(
+            "scores", f"shape {array.shape}", f"shape ({n_tokens}, {top_k}) or ({n_tokens}, {n_experts})"
+        )
+    if np.isnan(array).any():
+        raise ParameterError("scores", "NaN", "numbers that can be compared")
+    if array.shape[1] == top_k:
+        return np.ascontiguousarray(array)
+    return np.asarray(np.take_along_axis(array, np.maximum(assignment.expert, 0), axis=1))
 
 
-@njit
-def _draw(seed: int, out: NDArray[np.float64]) -> None:
-    """Fill out [N] with a uniform number for each assignment."""
-    for i in range(out.shape[0]):
-        out[i] = uniform(key(seed, CAPACITY, 0, 0, i), 0)
+class _Candidates(NamedTuple):
+    """To whom the refused are offered: arguments of `reroute` from scores to one_by_one."""
 
+    scores: NDArray[np.float32]
+    allowed: NDArray[np.bool_]
+    own: NDArray[np.int64]
+    order: NDArray[np.int64]
+    tries: int
+    one_by_one: bool
 
-@njit
-def _admit(
-    order: NDArray[np.int64],
-    expert: NDArray[np.int32],
-    group: NDArray[np.int64],
-    capacity: NDArray[np.int64],
-    taken: NDArray[np.int64],
-    served: NDArray[np.int32],
-) -> None:
-    """Serve flat assignments [T*K] in `order` until capacity [n_scopes]; `taken` [n_scopes, E] counts places."""
-    top_k = expert.shape[0] // max(1, group.shape[0])
-    for position in order:
-        e = expert[position]
-        if e >= 0:
-            g = group[position // top_k]
-            if taken[g, e] < capacity[g]:
-                taken[g, e] += 1
-                served[position] = e
+    @classmethod
+    def of(
+        cls,
+        policy: Overflow,
+        served: NDArray[np.int32],
+        n_experts: int,
+        scores: ArrayLike | None,
+        source: ArrayLike | None,
+        device: ArrayLike | None,
+        tries: int,
+        ranked_by: NDArray[np.float32],
+    ) -> _Candidates:
+        matrix = np.ascontiguousarray(np.empty((0, 0)) if scores is None else scores, dtype=np.float32)
+        n_tokens = len(served)
+        if matrix.shape != (n_tokens, n_experts):
+            found = None if scores is None else f"shape {matrix.shape}"
+            raise ParameterError("scores", found, f"shape ({n_tokens}, {n_experts}), all experts', as rerouting needs")
+        if policy.moved != TO_LOCAL_EXPERT:
+            return cls(
+                scores=matrix,
+                allowed=np.ones((1, n_experts), dtype=np.bool_),
+                own=np.zeros(n_tokens, dtype=np.int64),
+                order=np.arange(served.size, dtype=np.int64),
+                tries=tries if policy.moved == TO_NEXT_CHOICE else n_experts,
+                one_by_one=policy.moved != TO_NEXT_CHOICE,
+            )
+        rank_of_token = _ids("source", source, n_tokens, "overflow 'expanded-drop'")
+        rank_of_expert = _ids("device", device, n_experts, "overflow 'expanded-drop'")
+        ranks, own = np.unique(rank_of_token, return_inverse=True)
+        return cls(
+            scores=matrix,
+            allowed=ranks[:, None] == rank_of_expert[None, :],
+            own=own.astype(np.int64),
+            order=np.argsort(-ranked_by.ravel(), kind="stable"),
+            tries=n_experts,
+            one_by_one=True,
+        )

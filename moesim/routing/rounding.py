@@ -63,6 +63,9 @@ ROUNDINGS: Mapping[str, Rounding] = {
     "tutel": tutel,
 }
 
+SIGNED = frozenset({"tutel"})
+"""Libraries whose factor may be 0 (as large as the largest load) or negative (that, but at most the factor's)."""
+
 
 def _whole(value: NDArray[np.floating]) -> Counts:
     return value.astype(np.int64)

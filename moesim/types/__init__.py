@@ -5,7 +5,16 @@ In: nothing. Out: ModelShape, GpuSpec, NetworkSpec, ClusterShape, Precision
 Placement, Traffic (which slot, which port), Program, Exchange, Timeline (when).
 """
 
-from moesim.types.assignment import CAUSES, NOT_DROPPED, OVER_CAPACITY, Assignment
+from moesim.types.assignment import (
+    CAUSES,
+    NOT_DROPPED,
+    OVER_CAPACITY,
+    TO_BEST_WITH_ROOM,
+    TO_LOCAL_EXPERT,
+    TO_NEXT_CHOICE,
+    TO_SHARED_EXPERT,
+    Assignment,
+)
 from moesim.types.cluster import (
     ACROSS_NODES,
     DTYPE_BYTES,
@@ -44,6 +53,10 @@ __all__ = [
     "NOT_DROPPED",
     "OVER_CAPACITY",
     "PARTS",
+    "TO_BEST_WITH_ROOM",
+    "TO_LOCAL_EXPERT",
+    "TO_NEXT_CHOICE",
+    "TO_SHARED_EXPERT",
     "WITHIN_NODE",
     "Assignment",
     "Batch",

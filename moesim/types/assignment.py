@@ -8,8 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-NOT_DROPPED, OVER_CAPACITY = 0, 1
-CAUSES: Mapping[int, str] = {NOT_DROPPED: "", OVER_CAPACITY: "over capacity"}
+NOT_DROPPED, OVER_CAPACITY, TO_SHARED_EXPERT = 0, 1, 2
+TO_NEXT_CHOICE, TO_BEST_WITH_ROOM, TO_LOCAL_EXPERT = 3, 4, 5
+CAUSES: Mapping[int, str] = {
+    NOT_DROPPED: "",
+    OVER_CAPACITY: "dropped over capacity",
+    TO_SHARED_EXPERT: "left to the shared expert",
+    TO_NEXT_CHOICE: "rerouted to a next choice",
+    TO_BEST_WITH_ROOM: "rerouted to the best expert with room",
+    TO_LOCAL_EXPERT: "rerouted to a local expert",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +28,8 @@ class Assignment:
     [T, K], 0 where there is no choice. After a capacity policy `served` int32
     [T, K] is the expert that takes the assignment or -1, `dropped` and
     `rerouted` are bool [T, K], `cause` int8 [T, K] is a key of CAUSES and
-    `capacity` int64 [n_scopes] the assignments an expert takes per scope (-1 = unlimited).
+    `capacity` int64 [n_scopes] the assignments an expert takes per scope (-1 = unlimited). `padding` int64
+    [n_scopes, E], or [n_scopes, devices], are the rows that fill experts up to it, None = not padded.
     """
 
     expert: NDArray[np.int32]
@@ -30,6 +39,7 @@ class Assignment:
     rerouted: NDArray[np.bool_]
     cause: NDArray[np.int8]
     capacity: NDArray[np.int64]
+    padding: NDArray[np.int64] | None = None
 
     @classmethod
     def of(cls, expert: NDArray[np.int32], weight: NDArray[np.float32]) -> Assignment:
@@ -52,6 +62,15 @@ class Assignment:
     def processed_load(self, n_experts: int) -> NDArray[np.int64]:
         """Assignments that each expert serves, [E]."""
         return _count(self.served, n_experts)
+
+    def by_cause(self) -> dict[str, int]:
+        """Assignments that were dropped or rerouted, by the text of each cause that occurred."""
+        count = np.bincount(self.cause.ravel(), minlength=len(CAUSES))
+        return {text: int(count[cause]) for cause, text in CAUSES.items() if cause and count[cause]}
+
+    def lost_tokens(self) -> int:
+        """Tokens that made a choice and are served by nobody."""
+        return int(np.count_nonzero((self.expert >= 0).any(axis=1) & ~(self.served >= 0).any(axis=1)))
 
 
 def _count(expert: NDArray[np.int32], n_experts: int) -> NDArray[np.int64]:

@@ -158,8 +158,8 @@ def test_choices_that_were_not_made_are_neither_served_nor_dropped() -> None:
     st.integers(2, 9),
     st.integers(1, 2),
     st.floats(0.1, 3),
-    st.sampled_from(sorted(OVERFLOWS)),
-    st.sampled_from(sorted(SCOPES)),
+    st.sampled_from([name for name in sorted(OVERFLOWS) if name.startswith("drop-")]),
+    st.sampled_from([name for name in sorted(SCOPES) if name != "device"]),
     st.integers(0, 3),
     st.integers(0, 10_000),
 )
@@ -200,14 +200,14 @@ def test_nobody_is_dropped_while_there_is_room(
     [
         ({"overflow": "pray"}, "overflow"),
         ({"scope": "device"}, "scope"),
-        ({"scope": "source-rank"}, "source: missing"),
-        ({"scope": "sequence", "source": [1]}, "source: found shape"),
+        ({"scope": "source-rank"}, "source: found None, wanted an id"),
+        ({"scope": "sequence", "source": [1]}, "source: found int64 of shape"),
         ({"capacity_factor": 0.0}, "positive"),
         ({"capacity_factor": float("nan")}, "positive"),
         ({"n_experts": 1}, "n_experts"),
         ({"minimum": -1}, "minimum"),
         ({"overflow": "drop-by-probability", "scores": [[1.0]]}, "scores"),
-        ({"overflow": "drop-at-random"}, "seed: missing"),
+        ({"overflow": "drop-at-random"}, "seed: found None, wanted a number"),
         ({"rounding": "up"}, "rounding"),
     ],
 )
@@ -244,3 +244,219 @@ def test_a_uniform_router_drops_what_the_binomial_law_says(experts: int, k: int,
     law = ((x - capacity) * stats.binom.pmf(x, tokens, k / experts)).sum() * experts / (tokens * k) * 100
     assert law == pytest.approx(percent, abs=6e-4)
     assert abs(np.mean(rates) - law) < 4 * np.std(rates, ddof=1) / math.sqrt(len(rates))
+
+
+REROUTES = [name for name, policy in sorted(OVERFLOWS.items()) if policy.moved]
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(2, 6),
+    st.integers(1, 2),
+    st.floats(0.1, 2),
+    st.sampled_from(REROUTES),
+    st.sampled_from(sorted(SCOPES)),
+    st.integers(1, 4),
+    st.integers(0, 10_000),
+)
+def test_rerouting_fills_places_and_never_more(
+    tokens: int, experts: int, k: int, factor: float, overflow: str, scope: str, tries: int, seed: int
+) -> None:
+    """Load stays within capacity, experts of a token stay distinct, and a drop means that no candidate had room."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(tokens, experts)).astype(np.float32)
+    wanted = route(x, strategy="mixtral", top_k=k)
+    source, device = rng.integers(0, 3, tokens), rng.integers(0, 3, experts)
+    got = apply_capacity(
+        wanted,
+        n_experts=experts,
+        capacity_factor=factor,
+        overflow=overflow,
+        scope=scope,
+        scores=x,
+        source=source,
+        device=device,
+        tries=tries,
+    )
+    np.testing.assert_array_equal(got.expert, wanted.expert)
+    moved = got.rerouted
+    assert (got.served[moved] != got.expert[moved]).all()
+    assert (got.served[~moved & ~got.dropped] == got.expert[~moved & ~got.dropped]).all()
+    assert not (got.dropped & moved).any()
+    assert ((got.served < 0) == got.dropped).all()
+    assert sum(got.by_cause().values()) == moved.sum() + got.dropped.sum()
+    for row in got.served.tolist():
+        served = [e for e in row if e >= 0]
+        assert len(set(served)) == len(served)
+    group = np.zeros(tokens, dtype=int) if scope in {"global", "device"} else np.unique(source, return_inverse=True)[1]
+    place = np.unique(device, return_inverse=True)[1] if scope == "device" else np.arange(experts)
+    room = np.repeat(got.capacity[:, None], place.max() + 1, axis=1)
+    for t, j in zip(*np.nonzero(got.served >= 0), strict=True):
+        room[group[t], place[got.served[t, j]]] -= 1
+    assert (room >= 0).all()
+    for t, j in zip(*np.nonzero(got.dropped), strict=True):
+        assert room[group[t], place[got.expert[t, j]]] == 0
+        others = [e for e in np.argsort(-x[t], kind="stable") if e not in got.expert[t]]
+        if overflow == "expanded-drop":
+            others = [e for e in others if device[e] == source[t]]
+        if overflow == "reroute-to-next":
+            others = others[:tries]
+        assert all(e in got.served[t] or room[group[t], place[e]] == 0 for e in others)
+    np.testing.assert_array_equal(got.weight[moved], np.take_along_axis(x, np.maximum(got.served, 0), axis=1)[moved])
+
+
+def test_no_token_left_behind_retries_round_by_round() -> None:
+    """Mesh: all that are still unrouted offer choice i before any offers choice i + 1."""
+    rng = np.random.default_rng(3)
+    x = (rng.normal(size=(60, 5)) + np.array([2, 1, 0, 0, 0])).astype(np.float32)
+    capacity, left, wanted = 12, np.full(5, 12), np.full(60, -1)
+    ranked = np.argsort(-x, axis=1, kind="stable")
+    for choice in range(3):
+        for t in range(60):
+            e = ranked[t, choice]
+            if wanted[t] < 0 and left[e] > 0:
+                wanted[t], left[e] = e, left[e] - 1
+    got = apply_capacity(
+        route(x, strategy="switch", top_k=1),
+        n_experts=5,
+        capacity_factor=1.0,
+        overflow="reroute-to-next",
+        scores=x,
+        tries=2,
+    )
+    assert got.capacity.tolist() == [capacity]
+    np.testing.assert_array_equal(got.served[:, 0], wanted)
+    assert 0 < got.rerouted.sum() < 60
+    assert got.by_cause() == {
+        "dropped over capacity": int(got.dropped.sum()),
+        "rerouted to a next choice": int(got.rerouted.sum()),
+    }
+
+
+def test_one_after_the_other_takes_the_best_expert_with_room() -> None:
+    """Three tokens want expert 0, which has one place; the second takes the last place of expert 2, its next best."""
+    x = [[9.0, 1.0, 2.0], [9.0, 1.0, 2.0], [9.0, 1.0, 2.0]]
+    asked = {"n_experts": 3, "capacity_factor": 1.0, "scores": x}
+    got = apply_capacity(route(x, strategy="switch", top_k=1), overflow="reroute-to-best", **asked)
+    assert got.served.tolist() == [[0], [2], [1]]
+    got = apply_capacity(route(x, strategy="switch", top_k=1), overflow="reroute-to-next", **asked)
+    assert got.served.tolist() == [[0], [2], [-1]]
+    assert got.lost_tokens() == 1
+
+
+def test_refused_assignments_move_to_experts_of_their_own_device() -> None:
+    """Expert 0 keeps the largest score; token 0 finds a place on its device, token 2's device has no other expert."""
+    x = [[5.0, 1.0, 2.0], [8.0, 0.0, 0.0], [6.0, 0.0, 0.0]]
+    got = apply_capacity(
+        route(x, strategy="switch", top_k=1),
+        n_experts=3,
+        capacity_factor=1.0,
+        overflow="expanded-drop",
+        scores=x,
+        source=[1, 0, 0],
+        device=[0, 1, 1],
+    )
+    assert got.served.tolist() == [[2], [0], [-1]]
+
+
+def test_a_device_shares_its_capacity_among_its_experts() -> None:
+    """Four assignments, two devices: two places each, whoever of its experts is asked (DeepSeek-V2, section 2.2.3)."""
+    wanted = request([[0], [1], [1], [2]], [[0.2], [0.9], [0.8], [0.1]])
+    got = apply_capacity(
+        wanted,
+        n_experts=4,
+        capacity_factor=1.0,
+        scope="device",
+        device=[0, 0, 1, 1],
+        overflow="drop-by-probability",
+        pad=True,
+    )
+    assert got.served.tolist() == [[-1], [1], [1], [2]]
+    assert got.capacity.tolist() == [2]
+    assert got.padding is not None
+    assert got.padding.tolist() == [[0, 1]]
+
+
+def test_weights_are_renormalised_over_the_survivors() -> None:
+    """As DeepSpeed and Lingvo's newer form do; a token that lost all weighs nothing."""
+    wanted = request([[0, 1], [0, 1], [0, 2]], [[0.6, 0.4], [0.7, 0.3], [0.5, 0.5]])
+    plain = apply_capacity(wanted, n_experts=3, capacity_factor=0.5)
+    assert plain.served.tolist() == [[0, 1], [-1, -1], [-1, 2]]
+    np.testing.assert_array_equal(plain.weight, wanted.weight)
+    got = apply_capacity(wanted, n_experts=3, capacity_factor=0.5, renormalise=True)
+    np.testing.assert_allclose(got.weight, [[0.6, 0.4], [0, 0], [0, 1]], rtol=1e-6)
+
+
+def test_padding_fills_every_expert_to_its_capacity() -> None:
+    """Rows per scope and expert, beside what is served; a drop can be left to the shared expert."""
+    got = apply_capacity(
+        request([[0], [0], [0], [1]]), n_experts=2, capacity_factor=1.0, pad=True, fallback="shared-expert"
+    )
+    assert got.padding is not None
+    assert got.padding.tolist() == [[0, 1]]
+    assert got.by_cause() == {"left to the shared expert": 1}
+    assert apply_capacity(request([[0]]), n_experts=2, capacity_factor=1.0).padding is None
+
+
+@pytest.mark.parametrize("factor, capacity", [(0.0, 5), (-1.0, 3), (-2.0, 5), (1.0, 3), (0.5, 1)])
+def test_tutels_factor_has_a_sign(factor: float, capacity: int) -> None:
+    """0: as large as the largest load; negative: that, but at most the factor's; 3 = floor(1.0 * ceil(6 / 2))."""
+    got = apply_capacity(request([[0], [0], [0], [0], [0], [1]]), n_experts=2, capacity_factor=factor, rounding="tutel")
+    assert got.capacity.tolist() == [capacity]
+    with pytest.raises(ValueError, match="capacity_factor: found 0, wanted a positive number"):
+        apply_capacity(request([[0]]), n_experts=2, capacity_factor=0)
+
+
+@pytest.mark.skipif("MOESIM_DATA" not in os.environ, reason="MOESIM_DATA names no folder of recordings")
+@pytest.mark.parametrize("case", ["A_T512_E8", "ties_A_T512_E8"])
+@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("prioritised", [0, 1])
+@pytest.mark.parametrize("factor", ["1.0", "1.25"])
+def test_kept_and_dropped_are_those_of_tutel(case: str, k: int, prioritised: int, factor: str) -> None:
+    """Exactly without ties; with them, whose order torch leaves open, the same experts where the cut is not tied."""
+    home = Path(os.environ["MOESIM_DATA"]) / "routing_cases"
+    with np.load(home / "inputs" / f"{case}.npz") as inputs:
+        x = inputs["logits"]
+    with np.load(home / "expected" / f"tutel_top{k}_bpr{prioritised}_cf{factor}__{case}.npz") as expected:
+        indices, kept, weights = expected["indices"], expected["kept"], expected["weights"]
+    p = np.exp(x - x.max(axis=1, keepdims=True))
+    got = apply_capacity(
+        route(x, strategy="softmax-top-k", top_k=k, norm_topk_prob=k > 1),
+        n_experts=8,
+        capacity_factor=float(factor),
+        overflow="drop-by-priority" if prioritised else "drop-by-choice",
+        rounding="tutel",
+        scores=p / p.sum(axis=1, keepdims=True),
+    )
+    order = np.argsort(got.expert, axis=1)
+    expert, served, weight = (np.take_along_axis(a, order, 1) for a in (got.expert, got.served >= 0, got.weight))
+    ordered = -np.sort(-x, axis=1)
+    clear = ordered[:, k - 1] > ordered[:, k]
+    assert clear.sum() > 100
+    np.testing.assert_array_equal(expert[clear], indices[clear])
+    np.testing.assert_allclose(weight[clear], weights[clear], rtol=5e-6)
+    if not case.startswith("ties"):
+        np.testing.assert_array_equal(served, kept)
+
+
+def test_the_order_of_a_large_request_is_that_of_a_stable_sort() -> None:
+    """Selection by score, many ties among them, equals sorting each expert's assignments."""
+    rng = np.random.default_rng(5)
+    expert = rng.integers(0, 16, (4000, 2)).astype(np.int32)
+    expert[:, 1] = (expert[:, 0] + 1 + expert[:, 1] % 15) % 16
+    weight = rng.choice(np.linspace(0, 1, 9), (4000, 2)).astype(np.float32)
+    source = rng.integers(0, 5, 4000)
+    got = apply_capacity(
+        Assignment.of(expert, weight),
+        n_experts=16,
+        capacity_factor=0.7,
+        overflow="drop-by-probability",
+        scope="source-rank",
+        source=source,
+    )
+    wanted = np.zeros(expert.size, dtype=bool)
+    flat_expert, flat_source = expert.ravel(), np.repeat(source, 2)
+    for g, e in np.ndindex(5, 16):
+        own = np.flatnonzero((flat_expert == e) & (flat_source == g))
+        wanted[own[np.argsort(-weight.ravel()[own], kind="stable")][: got.capacity[g]]] = True
+    np.testing.assert_array_equal(got.served.ravel() >= 0, wanted)
