@@ -6,6 +6,8 @@ compare         variants of a scenario on the same tokens -> Study: `.summary`, 
 sweep           the grid of a scenario's `sweep:` axes -> Study
 Result, Study   what comes out, and `.load` to read it back
 route           logits [T, E] -> Assignment: who goes where, by a named strategy
+rebalance       Assignment -> Assignment: near-equal experts traded for less loaded ones
+group_mask      scores [T, E] -> the experts of each token's best groups, to limit any router to a few nodes
 register_strategy  a router of your own, named `package.module:name` in scenarios
 apply_capacity  Assignment -> Assignment: who is served, who is dropped
 MoesimError     base of every error raised on purpose; the tree is in `moesim.errors`
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
         TraceError,
     )
     from moesim.results import Result, Study
-    from moesim.routing import apply_capacity, register_strategy, route
+    from moesim.routing import apply_capacity, group_mask, rebalance, register_strategy, route
     from moesim.scenario import Scenario
     from moesim.simulation.simulate import simulate
     from moesim.study.compare import compare
@@ -56,6 +58,8 @@ __all__ = [
     "__version__",
     "apply_capacity",
     "compare",
+    "group_mask",
+    "rebalance",
     "register_strategy",
     "route",
     "simulate",
@@ -69,6 +73,8 @@ _HOME = {
     "Study": "moesim.results",
     "apply_capacity": "moesim.routing",
     "compare": "moesim.study",
+    "group_mask": "moesim.routing",
+    "rebalance": "moesim.routing",
     "register_strategy": "moesim.routing",
     "route": "moesim.routing",
     "simulate": "moesim.simulation",

@@ -6,20 +6,26 @@ parameters and its compiled body together; `registry` lists them without
 importing them; `capacity` takes an Assignment and says who is served.
 """
 
-from moesim.routing.capacity import OVERFLOWS, SCOPES, apply_capacity
+from moesim.routing.balancers import BALANCERS, group_mask, rebalance, scores_of
+from moesim.routing.capacity import FALLBACKS, OVERFLOWS, SCOPES, apply_capacity
 from moesim.routing.registry import STRATEGIES, parameters_for, register_strategy, route, strategy
 from moesim.routing.rounding import ROUNDINGS
 from moesim.routing.strategy import Strategy
 
 __all__ = [
+    "BALANCERS",
+    "FALLBACKS",
     "OVERFLOWS",
     "ROUNDINGS",
     "SCOPES",
     "STRATEGIES",
     "Strategy",
     "apply_capacity",
+    "group_mask",
     "parameters_for",
+    "rebalance",
     "register_strategy",
     "route",
+    "scores_of",
     "strategy",
 ]

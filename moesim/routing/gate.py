@@ -170,7 +170,7 @@ def _route(
                 compared[e] = ranked[e] + bias[e]
             ranked = compared
         if limited:
-            _choose_groups(ranked, summed, topk_group, kept)
+            choose_groups(ranked, summed, topk_group, kept)
         load(ranked, keys)
         if limited:
             _fill_masked(keys.reshape(keys.size)[:n_experts], kept, fill)
@@ -234,7 +234,7 @@ def _normalise(weight: NDArray[np.float32], epsilon: np.float32) -> None:
 
 
 @njit
-def _choose_groups(score: NDArray[np.float32], summed: int, topk_group: int, kept: NDArray[np.bool_]) -> None:
+def choose_groups(score: NDArray[np.float32], summed: int, topk_group: int, kept: NDArray[np.bool_]) -> None:
     """Mark in kept [groups] the `topk_group` groups of the largest score, the first among equals."""
     group_score = np.empty(kept.shape[0], dtype=np.float32)
     _score_groups(score, summed, group_score)
