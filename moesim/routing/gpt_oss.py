@@ -18,4 +18,4 @@ class GptOssParameters:
     """gpt-oss routing has none at inference."""
 
 
-STRATEGY = Strategy(name="gpt-oss", route=route, parameters=GptOssParameters)
+STRATEGY = Strategy(name="gpt-oss", route=route, parameters=GptOssParameters, order_only=True)

@@ -48,4 +48,4 @@ def _sigmoid(x: float) -> float:
     return float(e / (1.0 + e))
 
 
-STRATEGY = Strategy(name="llama4", route=route, parameters=Llama4Parameters)
+STRATEGY = Strategy(name="llama4", route=route, parameters=Llama4Parameters, order_only=True)

@@ -30,4 +30,4 @@ def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, 
     return Assignment.of(expert, weight)
 
 
-STRATEGY = Strategy(name="mixtral", route=route, parameters=MixtralParameters)
+STRATEGY = Strategy(name="mixtral", route=route, parameters=MixtralParameters, order_only=True)

@@ -57,4 +57,4 @@ def softmax_top_k(
             chosen[j] = np.exp(chosen[j] - peak) / total
 
 
-STRATEGY = Strategy(name="softmax-top-k", route=route, parameters=SoftmaxTopKParameters)
+STRATEGY = Strategy(name="softmax-top-k", route=route, parameters=SoftmaxTopKParameters, order_only=True)

@@ -32,4 +32,4 @@ def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, 
     return Assignment.of(expert, weight)
 
 
-STRATEGY = Strategy(name="st-moe", route=route, parameters=StMoeParameters)
+STRATEGY = Strategy(name="st-moe", route=route, parameters=StMoeParameters, order_only=True)

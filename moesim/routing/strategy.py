@@ -22,12 +22,14 @@ class Strategy:
     `route(logits [T, E], top_k, parameters, state, draw)` gives an Assignment.
     `scope` "token" may be given blocks of tokens, "batch" needs all of a layer.
     `check(n_experts, top_k, parameters)` raises InputError with what would be right.
+    `order_only` says that the choices are the `top_k` largest logits, in order.
     """
 
     name: str
     route: Router
     parameters: type[Any]
     scope: str = "token"
+    order_only: bool = False
     check: Callable[[int, int, Any], None] | None = None
 
     def validate(self, n_experts: int, top_k: int, parameters: Any) -> None:

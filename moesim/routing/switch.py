@@ -38,4 +38,4 @@ def check(n_experts: int, top_k: int, parameters: Any) -> None:
         raise InputError("routing.top_k 1, as switch sends a token to one expert")
 
 
-STRATEGY = Strategy(name="switch", route=route, parameters=SwitchParameters, check=check)
+STRATEGY = Strategy(name="switch", route=route, parameters=SwitchParameters, order_only=True, check=check)

@@ -148,6 +148,11 @@ class WorkloadSpec(_Part):
     sequence_tokens: Count = _described(4096, "tokens of a sequence in prefill and train")
     popularity: Annotated[PopularitySpec, Field(default_factory=PopularitySpec)]
     topics: Annotated[TopicsSpec, Field(default_factory=TopicsSpec)]
+    sampling: Literal["logits", "direct", "auto"] = _described(
+        "logits",
+        "how the choices of synthetic tokens are drawn: from logits; directly, which is many times faster and exact "
+        "where no weight is needed; auto = directly where that is exact for all variants",
+    )
     trace: str | None = _described(None, "recorded routing to replay (moesim import), relative to this file")
 
 

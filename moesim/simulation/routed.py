@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.kernels.count import count
 from moesim.kernels.random import CAPACITY, key
 from moesim.placement import assign_slots, traffic_of_layer
 from moesim.routing import apply_capacity
@@ -102,26 +103,21 @@ def _route_layer(stages: Stages, batch: Batch, layer: int) -> _RoutedLayer:
             gpus_per_node=stages.cluster.gpus_per_node,
         )
     with profile.timed("metrics"):
-        moved = assignment.rerouted
-        chose = assignment.expert >= 0
+        expert, served = assignment.expert, assignment.served
         return _RoutedLayer(
-            requested=assignment.requested_load(n_experts),
-            processed=assignment.processed_load(n_experts),
-            dropped=_load(assignment.expert[assignment.dropped], n_experts),
-            rerouted_in=_load(assignment.served[moved], n_experts),
-            rerouted_away=_load(assignment.expert[moved], n_experts),
-            choices=int(np.count_nonzero(chose)),
-            lost_tokens=int(np.count_nonzero(chose.any(axis=1) & ~(assignment.served >= 0).any(axis=1))),
+            requested=count(expert, n_experts),
+            processed=count(served, n_experts),
+            dropped=count(expert, n_experts, assignment.dropped),
+            rerouted_in=count(served, n_experts, assignment.rerouted),
+            rerouted_away=count(expert, n_experts, assignment.rerouted),
+            choices=int(np.count_nonzero(expert >= 0)),
+            lost_tokens=int(np.count_nonzero((expert >= 0).any(axis=1) & ~(served >= 0).any(axis=1))),
             capacity=_slot_capacity(assignment, stages.placement),
             slot_tokens=slot_tokens,
             copies=copies,
             node_copies=node_copies,
             seconds=profile.seconds,
         )
-
-
-def _load(expert: NDArray[np.int32], n_experts: int) -> NDArray[np.int64]:
-    return np.bincount(expert, minlength=n_experts).astype(np.int64)
 
 
 def _slot_load(placement: Placement, slot_tokens: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -145,6 +141,8 @@ def _request(stages: Stages, batch: Batch, layer: int, profile: Profile) -> Assi
         with profile.timed("generate"):
             return source.assignment(batch.step, layer)
     n_tokens, n_experts = batch.n_tokens, stages.model.n_experts
+    if stages.scenario.spec.workload.sampling == "direct":
+        return _draw_directly(stages, batch, layer, profile)
     if strategy.scope == "batch":
         return _route_whole(stages, batch, layer, profile)
     expert = np.empty((n_tokens, stages.top_k), dtype=np.int32)
@@ -167,6 +165,15 @@ def _request(stages: Stages, batch: Batch, layer: int, profile: Profile) -> Assi
             expert[first:last] = block.expert
             weight[first:last] = block.weight
     return Assignment.of(expert, weight)
+
+
+def _draw_directly(stages: Stages, batch: Batch, layer: int, profile: Profile) -> Assignment:
+    """Ids without logits, where nobody reads weights: these are NaN, so that who does read them sees it."""
+    assert not isinstance(stages.source, RecordedTokens)
+    expert = np.empty((batch.n_tokens, stages.top_k), dtype=np.int32)
+    with profile.timed("generate"):
+        stages.source.experts(batch.step, layer, 0, batch.n_tokens, expert)
+    return Assignment.of(expert, np.broadcast_to(np.float32(np.nan), expert.shape))
 
 
 def _route_whole(stages: Stages, batch: Batch, layer: int, profile: Profile) -> Assignment:

@@ -15,6 +15,7 @@ from moesim.placement import place
 from moesim.results import frames_bytes
 from moesim.routing import OVERFLOWS, ROUNDINGS, SCOPES, Strategy, parameters_for, strategy
 from moesim.scenario import Scenario
+from moesim.simulation.sampling import check_sampling, settle
 from moesim.types import ClusterShape, ModelShape, Placement, Precision
 from moesim.workload import RecordedTokens, SyntheticTokens, read_trace
 
@@ -36,11 +37,16 @@ class Stages:
 
 
 def prepare(scenario: Scenario) -> Stages:
-    """Resolve names and parameters against the stages and refuse what cannot run."""
+    """Resolve names and parameters against the stages and refuse what cannot run.
+
+    Of a scenario that leaves `workload.sampling` open it is decided here, for that scenario alone.
+    """
+    scenario = settle({"": scenario})[""]
     model, cluster, spec = scenario.model, scenario.cluster, scenario.spec
     recorded = spec.workload.trace is not None
     top_k = spec.routing.top_k or model.top_k
     router, parameters = (None, None) if recorded else _router(scenario, top_k)
+    check_sampling(scenario)
     source, n_steps = _recorded(scenario, top_k) if recorded else (_synthetic(scenario), spec.workload.steps)
     placement = _placement(scenario)
     stages = Stages(
