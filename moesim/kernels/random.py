@@ -18,7 +18,7 @@ from moesim.kernels.jit import njit
 
 # streams: what a draw is for; numbers are part of the results' identity
 LOGIT_NOISE, POPULARITY, TOPIC_OF_SEQUENCE, TOPIC_AFFINITY, ROUTER, CAPACITY = 1, 2, 3, 4, 5, 6
-TOKEN_ID, HASH_TABLE, JITTER = 7, 8, 12
+TOKEN_ID, HASH_TABLE, DIRECT, JITTER = 7, 8, 9, 12
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -44,6 +44,12 @@ def key(seed: int, stream: int, step: int, layer: int, token: int) -> np.uint64:
     word = mix64(word ^ (np.uint64(step) * _GOLDEN + _MIX_2))
     word = mix64(word ^ (np.uint64(layer) * _GOLDEN + _MIX_1))
     return np.uint64(mix64(word ^ (np.uint64(token) * _GOLDEN + _MIX_2)))
+
+
+@njit
+def word64(word: np.uint64, draw: int) -> np.uint64:
+    """64 random bits: draw number `draw` of a key, as splitmix64 with the key for its seed would give it."""
+    return np.uint64(mix64(np.uint64(word) + (np.uint64(draw) + np.uint64(1)) * _GOLDEN))
 
 
 @njit

@@ -39,11 +39,15 @@ def check_conservation(
             routed.requested.sum(axis=1),
             routed.choices,
         ),
-        "processed by experts = tokens of slots": (
-            routed.processed.sum(axis=1),
+        "processed by experts + padding = tokens of slots": (
+            routed.processed.sum(axis=1) + routed.padding.sum(axis=1),
             routed.traffic.slot_tokens.sum(axis=1),
         ),
-        "processed per expert = tokens of its slots": (
+        "dropped and rerouted away over all experts = assignments with a cause": (
+            (routed.dropped + routed.rerouted_away).sum(axis=1),
+            routed.causes[:, 1:].sum(axis=1),
+        ),
+        "processed per expert = tokens of its slots without padding": (
             routed.processed,
             routed.slot_load,
         ),

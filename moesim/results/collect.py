@@ -76,7 +76,7 @@ class Collector:
         links = metrics.link_bytes(program, **self._bytes)
         sent = metrics.gpu_bytes(program, **self._bytes)
         makespan = int(timeline.end_ps.max())
-        rank_load = _rank_load(program)
+        rank_load = _rank_load(program, routed.padding)
         totals = StepTotals(
             step_ps=makespan,
             even_ps=int(even_timeline.end_ps.max()),
@@ -88,6 +88,7 @@ class Collector:
             dropped=routed.dropped.sum(axis=1),
             rerouted=routed.rerouted_away.sum(axis=1),
             lost_tokens=routed.lost_tokens,
+            causes=routed.causes,
             events=timeline.n_events,
         )
         self._totals.append(totals)
@@ -256,10 +257,10 @@ def frames_bytes(
     return 2 * BYTES_PER_CELL * cells
 
 
-def _rank_load(program: Program) -> NDArray[np.int64]:
-    """Processed assignments of each rank, [L, G]."""
+def _rank_load(program: Program, padding: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Processed assignments of each rank, without padding, [L, G]."""
     load = np.zeros((len(program.slot_tokens), program.n_gpus), dtype=np.int64)
-    np.add.at(load.T, program.slot_rank, program.slot_tokens.T)
+    np.add.at(load.T, program.slot_rank, (program.slot_tokens - padding).T)
     return load
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moesim.types import LEVELS, PARTS
+from moesim.types import CAUSES, LEVELS, PARTS
 
 PS = 1e-12
 
@@ -29,6 +29,7 @@ class StepTotals:
     dropped: NDArray[np.int64]
     rerouted: NDArray[np.int64]
     lost_tokens: NDArray[np.int64]
+    causes: NDArray[np.int64]
     events: int
 
 
@@ -44,6 +45,7 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
     dropped = np.concatenate([total.dropped for total in totals])
     rerouted = np.concatenate([total.rerouted for total in totals])
     lost = np.concatenate([total.lost_tokens / max(1, total.tokens) for total in totals])
+    causes = np.concatenate([total.causes for total in totals])
     simulated = int(step_ps.sum()) * PS
     return {
         "step_time_s": _spread(step_ps * PS),
@@ -64,6 +66,7 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
         "drop_rate": _mean_rate(dropped, requested),
         "token_drop_rate": _mean(lost),
         "reroute_rate": _mean_rate(rerouted, requested),
+        "by_cause": {text: _mean_rate(causes[:, cause], requested) for cause, text in CAUSES.items() if cause},
         "bytes": {level: float(carried[i]) for i, level in enumerate(LEVELS)},
         "tokens_per_s_per_gpu": tokens / simulated / n_gpus if simulated else None,
         "simulated_s": simulated,

@@ -9,7 +9,7 @@ importing them; `capacity` takes an Assignment and says who is served.
 from moesim.routing.balancers import BALANCERS, group_mask, rebalance, scores_of
 from moesim.routing.capacity import FALLBACKS, OVERFLOWS, SCOPES, apply_capacity
 from moesim.routing.registry import STRATEGIES, parameters_for, register_strategy, route, strategy
-from moesim.routing.rounding import ROUNDINGS
+from moesim.routing.rounding import ROUNDINGS, SIGNED
 from moesim.routing.strategy import Strategy
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "OVERFLOWS",
     "ROUNDINGS",
     "SCOPES",
+    "SIGNED",
     "STRATEGIES",
     "Strategy",
     "apply_capacity",

@@ -48,6 +48,11 @@ class Overflow:
     moved: int = NOT_DROPPED
     """Cause of assignments that found another expert; NOT_DROPPED = the refused are not offered to others."""
 
+    @property
+    def reads_scores(self) -> bool:
+        """Whether weights or scores decide anything."""
+        return self.admits_by in {"score", "priority"} or self.moved != NOT_DROPPED
+
 
 OVERFLOWS: Mapping[str, Overflow] = {
     "drop-by-position": Overflow(

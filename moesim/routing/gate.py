@@ -68,7 +68,13 @@ def gate(name: str, check: Callable[[int, int, Any], None] | None = None, **defa
         defaults=defaults,
         check=check_both,
         takes_bias=True,
+        order_only=compares_logits,
     )
+
+
+def compares_logits(parameters: Any) -> bool:
+    """Whether the chosen are the largest logits: no groups, and no sigmoids, which are equal where they saturate."""
+    return bool(parameters.score != "sigmoid" and parameters.topk_group == parameters.n_group)
 
 
 def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:

@@ -256,7 +256,9 @@ def _matrix(logits: ArrayLike) -> NDArray[np.float32]:
         matrix = np.ascontiguousarray(logits, dtype=np.float32)
     if matrix.ndim != 2 or matrix.shape[1] == 0:
         raise ParameterError("logits", f"shape {matrix.shape}", "shape (tokens, experts), one expert or more")
-    if not np.isfinite(matrix).all():
+    from moesim.kernels.finite import all_finite  # compiled: a table of names needs no compiler
+
+    if not all_finite(matrix):
         for what, wrong, wanted in (
             ("NaN", np.isnan(matrix), "finite numbers (or -inf to mask)"),
             ("inf", np.isposinf(matrix), "finite numbers (or -inf to mask)"),

@@ -24,6 +24,7 @@ class Strategy:
     given blocks of tokens, "batch" needs all of a layer. `takes_bias`: `state`
     may be a float32 [E] that is added to the scores for the selection only.
     `check(n_experts, top_k, parameters)` raises ParameterError with what would be right.
+    `order_only(parameters)` says whether the choices are the `top_k` largest logits, in order (None = never).
     """
 
     name: str
@@ -32,6 +33,7 @@ class Strategy:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     scope: str = "token"
     takes_bias: bool = False
+    order_only: Callable[[Any], bool] | None = None
     check: Callable[[int, int, Any], None] | None = None
 
     def validate(self, n_experts: int, top_k: int, parameters: Any) -> None:

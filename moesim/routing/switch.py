@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from moesim.errors import ParameterError
 from moesim.kernels.jit import njit
 from moesim.kernels.random import JITTER, key, uniform
-from moesim.routing.gate import GateParameters, check_gate
+from moesim.routing.gate import GateParameters, check_gate, compares_logits
 from moesim.routing.gate import route as route_gate
 from moesim.routing.strategy import Strategy
 from moesim.types import Assignment, Draw
@@ -56,4 +56,11 @@ def check(n_experts: int, top_k: int, parameters: Any) -> None:
     check_gate(n_experts, top_k, parameters)
 
 
-STRATEGY = Strategy(name="switch", route=route, parameters=SwitchParameters, check=check, takes_bias=True)
+STRATEGY = Strategy(
+    name="switch",
+    route=route,
+    parameters=SwitchParameters,
+    check=check,
+    takes_bias=True,
+    order_only=lambda parameters: parameters.jitter == 0 and compares_logits(parameters),
+)

@@ -32,6 +32,7 @@ PARTS: Mapping[FieldPath, type[BaseModel]] = {
     ("workload", "popularity"): schema.PopularitySpec,
     ("workload", "topics"): schema.TopicsSpec,
     ("routing",): schema.RoutingSpec,
+    ("routing", "balancer"): schema.BalancerSpec,
     ("routing", "capacity"): schema.CapacitySpec,
     ("placement",): schema.PlacementSpec,
     ("simulation",): schema.SimulationSpec,

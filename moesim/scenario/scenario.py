@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -107,6 +108,14 @@ class Scenario:
             ScenarioError: a field is wrong.
         """
         return Scenario(self._layered, overrides={**self._overrides, **overrides})
+
+    def settled(self, sampling: Literal["logits", "direct"]) -> Scenario:
+        """This scenario, or variant, with `workload.sampling` decided."""
+        decided = copy.copy(self)
+        workload = self.spec.workload.model_copy(update={"sampling": sampling})
+        decided.spec = self.spec.model_copy(update={"workload": workload})
+        decided.provenance = _provenance(decided.spec)
+        return decided
 
     def error(self, path: str, found: object, wanted: str) -> ScenarioError:
         """The error of a field, for checks that need other parts of the package.
@@ -215,7 +224,7 @@ def _provenance(spec: ScenarioSpec) -> dict[str, str]:
         changed = not source or name.endswith("(changed)") or name == "inline"
         return f"synthetic: {name}" if changed else f"estimated: {name}, published: {source}"
 
-    model, gpu, network, work = spec.model, spec.cluster.gpu, spec.cluster.network, spec.workload
+    model, gpu, network = spec.model, spec.cluster.gpu, spec.cluster.network
     lacking = [
         f"{part} in bf16, as {gpu.name} lacks {dtype}"
         for part, dtype, own in (
@@ -229,11 +238,18 @@ def _provenance(spec: ScenarioSpec) -> dict[str, str]:
         "model": published(model.name, model.source),
         "gpu": published(gpu.name, gpu.source),
         "network": f"{label}: {network.name}" + (f", {network.source}" if network.source else ""),
-        "tokens": "measured: recorded routing" if work.trace else "synthetic: seeded logits of a stated skew",
+        "tokens": _tokens(spec),
     }
     if lacking:
         entries["precision"] = f"estimated: {'; '.join(lacking)}"
     return entries
+
+
+def _tokens(spec: ScenarioSpec) -> str:
+    if spec.workload.trace:
+        return "measured: recorded routing"
+    drawn = ", their top k drawn directly" if spec.workload.sampling == "direct" else ""
+    return f"synthetic: seeded logits of a stated skew{drawn}"
 
 
 class _Dumper(yaml.SafeDumper):

@@ -148,17 +148,36 @@ class WorkloadSpec(_Part):
     sequence_tokens: Count = _described(4096, "tokens of a sequence in prefill and train")
     popularity: Annotated[PopularitySpec, Field(default_factory=PopularitySpec)]
     topics: Annotated[TopicsSpec, Field(default_factory=TopicsSpec)]
+    sampling: Literal["logits", "direct", "auto"] = _described(
+        "logits",
+        "how the choices of synthetic tokens are drawn: from logits; directly, which is many times faster and exact "
+        "where no weight is needed; auto = directly where that is exact for all variants",
+    )
     trace: str | None = _described(None, "recorded routing to replay (moesim import), relative to this file")
 
 
 class CapacitySpec(_Part):
     """How many assignments an expert takes in a scope: ceil(tokens x top_k / experts x factor)."""
 
-    factor: float = _described(..., "of the even share", gt=0, le=1e6)
-    overflow: str = "drop-by-position"
-    scope: str = "source-rank"
+    factor: float = _described(..., "of the even share; 0 and below as Tutel reads them", ge=-1e6, le=1e6)
+    evaluation_factor: float | None = _described(
+        None, "instead of factor where workload.phase is not train", ge=-1e6, le=1e6
+    )
+    overflow: str = _described("drop-by-position", "who is refused, and whether the refused try other experts")
+    scope: str = _described("source-rank", "whose tokens, or which experts, share a capacity")
     minimum: CountOrZero = 0
     rounding: str = _described("megatron", "the library whose capacity formula is used")
+    tries: Count = _described(1, "experts that reroute-to-next offers to a refused assignment")
+    fallback: Literal["residual", "shared-expert"] = _described("residual", "what a dropped assignment is left to")
+    pad: bool = _described(False, "compute and send rows that fill every expert up to its capacity")
+
+
+class BalancerSpec(_Part):
+    """An inference-time balancer that changes the router's choices."""
+
+    policy: Literal["least-loaded", "node-limited"]
+    threshold: float = _described(0.9, "of least-loaded: what part of a score counts as near-equal", gt=0, le=1)
+    nodes: Count = _described(1, "of node-limited: nodes on which a token's experts are")
 
 
 class RoutingSpec(_Part):
@@ -167,6 +186,7 @@ class RoutingSpec(_Part):
     strategy: Annotated[str | None, _NoneWord] = _described(None, "default: what the model uses")
     top_k: Count | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
+    balancer: Annotated[BalancerSpec | None, _NoneWord] = None
     capacity: Annotated[CapacitySpec | None, _NoneWord] = None
 
 
@@ -243,10 +263,11 @@ def json_schema() -> dict[str, Any]:
     nullable = (("SimulationSpec", "overlap"), ("RoutingSpec", "strategy"))
     for part, name in nullable:
         definitions[part]["properties"][name] = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
-    definitions["RoutingSpec"]["properties"]["capacity"] = {
-        "anyOf": [{"$ref": "#/$defs/CapacitySpec"}, {"const": "none"}, {"type": "null"}],
-        "default": None,
-    }
+    for name, part in (("capacity", "CapacitySpec"), ("balancer", "BalancerSpec")):
+        definitions["RoutingSpec"]["properties"][name] = {
+            "anyOf": [{"$ref": f"#/$defs/{part}"}, {"const": "none"}, {"type": "null"}],
+            "default": None,
+        }
     overrides = {"type": "object", "description": "dotted field: value"}
     schema["properties"] |= {
         "extends": {"type": "string", "description": "another scenario file that this one changes"},

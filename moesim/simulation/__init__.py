@@ -2,9 +2,11 @@
 
 scenario -> workload -> routing -> placement -> hardware -> engine -> metrics
 -> results. `stages` resolves a scenario against the packages and refuses what
-cannot run, `routed` sends the tokens of a step to slots, `simulate` runs all steps.
+cannot run, `sampling` decides how choices are drawn, `routed` sends the tokens
+of a step to slots, `simulate` runs all steps.
 """
 
+from moesim.simulation.sampling import settle
 from moesim.simulation.simulate import check, simulate
 
-__all__ = ["check", "simulate"]
+__all__ = ["check", "settle", "simulate"]

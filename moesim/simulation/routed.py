@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.kernels.count import count
 from moesim.kernels.random import CAPACITY, key
 from moesim.placement import assign_slots, traffic_of_layer
-from moesim.routing import apply_capacity
+from moesim.routing import apply_capacity, group_mask, rebalance, scores_of
 from moesim.simulation.stages import Stages
 from moesim.types import Assignment, Batch, Draw, Placement, RoutedStep, Traffic
 from moesim.workload import RecordedTokens
@@ -64,8 +65,10 @@ def route_step(stages: Stages, step: int, pool: ThreadPoolExecutor, profile: Pro
         rerouted_away=stack("rerouted_away"),
         choices=np.array([layer.choices for layer in layers], dtype=np.int64),
         lost_tokens=np.array([layer.lost_tokens for layer in layers], dtype=np.int64),
-        slot_load=_slot_load(stages.placement, traffic.slot_tokens),
+        slot_load=_slot_load(stages.placement, traffic.slot_tokens - stack("padding")),
         capacity=stack("capacity"),
+        padding=stack("padding"),
+        causes=stack("causes"),
         traffic=traffic,
     )
 
@@ -80,6 +83,8 @@ class _RoutedLayer:
     choices: int
     lost_tokens: int
     capacity: NDArray[np.int64]
+    padding: NDArray[np.int64]
+    causes: NDArray[np.int64]
     slot_tokens: NDArray[np.int64]
     copies: NDArray[np.int64]
     node_copies: NDArray[np.int64]
@@ -88,9 +93,9 @@ class _RoutedLayer:
 
 def _route_layer(stages: Stages, batch: Batch, layer: int) -> _RoutedLayer:
     profile = Profile()
-    assignment = _request(stages, batch, layer, profile)
+    assignment, scores = _request(stages, batch, layer, profile)
     with profile.timed("route"):
-        assignment = _apply_capacity(stages, batch, assignment, layer)
+        assignment = _apply_capacity(stages, batch, assignment, scores, layer)
     n_experts = stages.model.n_experts
     with profile.timed("place"):
         slot = assign_slots(assignment.served, batch.source, stages.placement, layer)
@@ -101,27 +106,25 @@ def _route_layer(stages: Stages, batch: Batch, layer: int) -> _RoutedLayer:
             copies_rule=stages.cluster.network.copies,
             gpus_per_node=stages.cluster.gpus_per_node,
         )
+        padding = _pad(stages, assignment, layer, slot_tokens, copies, node_copies)
     with profile.timed("metrics"):
-        moved = assignment.rerouted
-        chose = assignment.expert >= 0
+        expert, served = assignment.expert, assignment.served
         return _RoutedLayer(
-            requested=assignment.requested_load(n_experts),
-            processed=assignment.processed_load(n_experts),
-            dropped=_load(assignment.expert[assignment.dropped], n_experts),
-            rerouted_in=_load(assignment.served[moved], n_experts),
-            rerouted_away=_load(assignment.expert[moved], n_experts),
-            choices=int(np.count_nonzero(chose)),
-            lost_tokens=int(np.count_nonzero(chose.any(axis=1) & ~(assignment.served >= 0).any(axis=1))),
+            requested=count(expert, n_experts),
+            processed=count(served, n_experts),
+            dropped=count(expert, n_experts, assignment.dropped),
+            rerouted_in=count(served, n_experts, assignment.rerouted),
+            rerouted_away=count(expert, n_experts, assignment.rerouted),
+            choices=int(np.count_nonzero(expert >= 0)),
+            lost_tokens=assignment.lost_tokens(),
             capacity=_slot_capacity(assignment, stages.placement),
+            padding=padding,
+            causes=np.array([0, *assignment.by_cause().values()], dtype=np.int64),
             slot_tokens=slot_tokens,
             copies=copies,
             node_copies=node_copies,
             seconds=profile.seconds,
         )
-
-
-def _load(expert: NDArray[np.int32], n_experts: int) -> NDArray[np.int64]:
-    return np.bincount(expert, minlength=n_experts).astype(np.int64)
 
 
 def _slot_load(placement: Placement, slot_tokens: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -137,21 +140,52 @@ def _slot_capacity(assignment: Assignment, placement: Placement) -> NDArray[np.i
     return np.full(placement.expert.shape[1], limit, dtype=np.int64)
 
 
-def _request(stages: Stages, batch: Batch, layer: int, profile: Profile) -> Assignment:
-    """Who the tokens of one layer ask for: recorded, or generated and gated block by block."""
+def _pad(
+    stages: Stages,
+    assignment: Assignment,
+    layer: int,
+    slot_tokens: NDArray[np.int64],
+    copies: NDArray[np.int64],
+    node_copies: NDArray[np.int64],
+) -> NDArray[np.int64]:
+    """Rows [S] that fill the first slot of each expert up to its capacity; they are sent like copies of tokens."""
+    placement = stages.placement
+    padding = np.zeros(placement.expert.shape[1], dtype=np.int64)
+    if assignment.padding is None:
+        return padding
+    expert, first_slot = np.unique(placement.expert[layer], return_index=True)
+    rank = placement.rank[first_slot]
+    for source, rows in enumerate(assignment.padding):  # scopes are the source ranks, in their order
+        padding[first_slot] += rows[expert]
+        np.add.at(copies[source], rank, rows[expert])
+        if node_copies.size:
+            np.add.at(node_copies[source], rank // stages.cluster.gpus_per_node, rows[expert])
+    slot_tokens += padding
+    return padding
+
+
+def _request(
+    stages: Stages, batch: Batch, layer: int, profile: Profile
+) -> tuple[Assignment, NDArray[np.float32] | None]:
+    """Who the tokens of one layer ask for: recorded, drawn, or gated block by block.
+
+    With the scores of all experts [T, E], or of the choices [T, K], where the capacity policy reads them.
+    """
     source, strategy = stages.source, stages.strategy
     if isinstance(source, RecordedTokens) or strategy is None:
         assert isinstance(source, RecordedTokens)
         with profile.timed("generate"):
-            return source.assignment(batch.step, layer)
+            return source.assignment(batch.step, layer), None
     n_tokens, n_experts = batch.n_tokens, stages.model.n_experts
-    if strategy.scope == "batch":
-        return _route_whole(stages, batch, layer, profile)
-    expert = np.empty((n_tokens, stages.top_k), dtype=np.int32)
-    weight = np.empty((n_tokens, stages.top_k), dtype=np.float32)
-    scratch = np.empty((min(BLOCK_TOKENS, n_tokens), n_experts), dtype=np.float32)
-    for first in range(0, n_tokens, BLOCK_TOKENS):
-        last = min(first + BLOCK_TOKENS, n_tokens)
+    if stages.scenario.spec.workload.sampling == "direct":
+        return _draw_directly(stages, batch, layer, profile), None
+    whole = strategy.scope == "batch"
+    step = n_tokens if whole else BLOCK_TOKENS
+    scratch = np.empty((min(step, n_tokens), n_experts), dtype=np.float32)
+    load = np.zeros(n_experts, dtype=np.int64)
+    blocks, scores = [], []
+    for first in range(0, n_tokens, step):
+        last = min(first + step, n_tokens)
         logits = scratch[: last - first]
         with profile.timed("generate"):
             source.logits(batch.step, layer, first, last, logits)
@@ -163,22 +197,49 @@ def _request(stages: Stages, batch: Batch, layer: int, profile: Profile) -> Assi
                 first_token=first,
                 token_ids=None if batch.token_ids is None else batch.token_ids[first:last],
             )
-            block = strategy.route(logits, stages.top_k, stages.parameters, None, draw)
-            expert[first:last] = block.expert
-            weight[first:last] = block.weight
-    return Assignment.of(expert, weight)
+            block, block_scores = _route_block(stages, logits, draw, load)
+            blocks.append(block)
+            if stages.keeps_scores:
+                scores.append(block_scores)
+            elif stages.keeps_priorities:
+                scores.append(np.take_along_axis(block_scores, np.maximum(block.expert, 0), axis=1))
+    kept = np.concatenate(scores) if scores else None
+    if whole:
+        return blocks[0], kept
+    expert, weight = (np.concatenate([getattr(block, name) for block in blocks]) for name in ("expert", "weight"))
+    return Assignment.of(expert, weight), kept
 
 
-def _route_whole(stages: Stages, batch: Batch, layer: int, profile: Profile) -> Assignment:
-    """For routers that must see all tokens of a layer at once."""
+def _route_block(
+    stages: Stages, logits: NDArray[np.float32], draw: Draw, load: NDArray[np.int64]
+) -> tuple[Assignment, NDArray[np.float32]]:
+    """Route a block and let the balancer have its way; `load` [E] are the choices of the blocks before it.
+
+    The scores are [T, E], or [0, 0] where nobody reads them.
+    """
     assert stages.strategy is not None
+    balancer, parameters = stages.scenario.spec.routing.balancer, stages.parameters
+    needed = stages.keeps_scores or stages.keeps_priorities or balancer is not None
+    scores = scores_of(logits, parameters) if needed else np.empty((0, 0), dtype=np.float32)
+    if balancer is not None and balancer.policy == "node-limited" and not stages.limits_itself:
+        mask = group_mask(
+            scores, n_group=stages.cluster.n_nodes, topk_group=balancer.nodes, summed=stages.best_of_a_node
+        )
+        logits[~mask] = -np.inf
+        scores[~mask] = -np.inf
+    block = stages.strategy.route(logits, stages.top_k, parameters, None, draw)
+    if balancer is not None and balancer.policy == "least-loaded":
+        block = rebalance(block, scores, threshold=balancer.threshold, load=load)
+    return block, scores
+
+
+def _draw_directly(stages: Stages, batch: Batch, layer: int, profile: Profile) -> Assignment:
+    """Ids without logits, where nobody reads weights: these are NaN, so that who does read them sees it."""
     assert not isinstance(stages.source, RecordedTokens)
-    logits = np.empty((batch.n_tokens, stages.model.n_experts), dtype=np.float32)
+    expert = np.empty((batch.n_tokens, stages.top_k), dtype=np.int32)
     with profile.timed("generate"):
-        stages.source.logits(batch.step, layer, 0, batch.n_tokens, logits)
-    with profile.timed("route"):
-        draw = Draw(seed=stages.scenario.spec.seed, step=batch.step, layer=layer, token_ids=batch.token_ids)
-        return stages.strategy.route(logits, stages.top_k, stages.parameters, None, draw)
+        stages.source.experts(batch.step, layer, 0, batch.n_tokens, expert)
+    return Assignment.of(expert, np.broadcast_to(np.float32(np.nan), expert.shape))
 
 
 def _capacity_seed(stages: Stages, step: int, layer: int) -> int:
@@ -186,19 +247,30 @@ def _capacity_seed(stages: Stages, step: int, layer: int) -> int:
     return int(key(stages.scenario.spec.seed, CAPACITY, step, layer, 0)) >> 1
 
 
-def _apply_capacity(stages: Stages, batch: Batch, assignment: Assignment, layer: int) -> Assignment:
-    capacity = stages.scenario.spec.routing.capacity
+def _apply_capacity(
+    stages: Stages, batch: Batch, assignment: Assignment, scores: NDArray[np.float32] | None, layer: int
+) -> Assignment:
+    spec = stages.scenario.spec
+    capacity = spec.routing.capacity
     if capacity is None:
         return assignment
-    groups = {"source-rank": batch.source, "sequence": batch.sequence}
+    factor = capacity.factor
+    if spec.workload.phase != "train" and capacity.evaluation_factor is not None:
+        factor = capacity.evaluation_factor
+    local = capacity.overflow == "expanded-drop"
     return apply_capacity(
         assignment,
         n_experts=stages.model.n_experts,
-        capacity_factor=capacity.factor,
+        capacity_factor=factor,
         overflow=capacity.overflow,
         scope=capacity.scope,
         minimum=capacity.minimum,
         rounding=capacity.rounding,
+        scores=scores,
         seed=_capacity_seed(stages, batch.step, layer),
-        source=groups.get(capacity.scope),
+        source=batch.sequence if capacity.scope == "sequence" else batch.source,
+        device=stages.rank_of_expert if local or capacity.scope == "device" else None,
+        tries=capacity.tries,
+        fallback=capacity.fallback,
+        pad=capacity.pad,
     )

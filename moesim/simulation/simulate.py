@@ -45,6 +45,7 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
         ConservationError: tokens, bytes or time were lost, which is a bug.
     """
     stages = prepare(scenario)
+    scenario = stages.scenario  # with what was left open decided
     profile = Profile()
     spec = scenario.spec
     warmup = spec.simulation.warmup_steps

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 from moesim.errors import InputError, ParameterError, TooLargeError
 from moesim.hardware import check_memory
 from moesim.placement import place
 from moesim.results import frames_bytes
-from moesim.routing import OVERFLOWS, ROUNDINGS, SCOPES, Strategy, parameters_for, strategy
+from moesim.routing import OVERFLOWS, ROUNDINGS, SCOPES, SIGNED, Strategy
 from moesim.scenario import Scenario
+from moesim.simulation.sampling import check_sampling, router_of, settle
 from moesim.types import ClusterShape, ModelShape, Placement, Precision
 from moesim.workload import RecordedTokens, SyntheticTokens, read_trace
 
@@ -34,13 +37,49 @@ class Stages:
     placement: Placement
     n_steps: int
 
+    @property
+    def keeps_scores(self) -> bool:
+        """Whether the capacity policy reads the scores of all experts."""
+        capacity = self.scenario.spec.routing.capacity
+        return capacity is not None and bool(OVERFLOWS[capacity.overflow].moved)
+
+    @property
+    def keeps_priorities(self) -> bool:
+        """Whether the capacity policy ranks tokens by the scores of their choices, before any normalisation."""
+        capacity = self.scenario.spec.routing.capacity
+        return capacity is not None and OVERFLOWS[capacity.overflow].admits_by == "priority"
+
+    @property
+    def limits_itself(self) -> bool:
+        """Whether the router has groups of its own, through which it is limited to nodes."""
+        return hasattr(self.parameters, "n_group")
+
+    @property
+    def best_of_a_node(self) -> int:
+        """How many scores of a node are summed to rank it: top_k / nodes, as DeepSeek-V3, section 2.1.2."""
+        balancer = self.scenario.spec.routing.balancer
+        assert balancer is not None
+        return max(1, self.top_k // balancer.nodes)
+
+    @property
+    def rank_of_expert(self) -> NDArray[np.int32]:
+        """The GPU of each expert's first copy, [E]."""
+        expert, first = np.unique(self.placement.expert[0], return_index=True)
+        assert len(expert) == self.placement.n_experts
+        return self.placement.rank[first]
+
 
 def prepare(scenario: Scenario) -> Stages:
-    """Resolve names and parameters against the stages and refuse what cannot run."""
+    """Resolve names and parameters against the stages and refuse what cannot run.
+
+    Of a scenario that leaves `workload.sampling` open it is decided here, for that scenario alone.
+    """
+    scenario = settle({"": scenario})[""]
     model, cluster, spec = scenario.model, scenario.cluster, scenario.spec
     recorded = spec.workload.trace is not None
     top_k = spec.routing.top_k or model.top_k
     router, parameters = (None, None) if recorded else _router(scenario, top_k)
+    check_sampling(scenario)
     source, n_steps = _recorded(scenario, top_k) if recorded else (_synthetic(scenario), spec.workload.steps)
     placement = _placement(scenario)
     stages = Stages(
@@ -55,7 +94,8 @@ def prepare(scenario: Scenario) -> Stages:
         placement=placement,
         n_steps=n_steps,
     )
-    _check_capacity(scenario)
+    _check_capacity(stages)
+    _check_balancer(stages)
     _check_memory(stages)
     _check_run_size(stages)
     return stages
@@ -66,12 +106,8 @@ def _router(scenario: Scenario, top_k: int) -> tuple[Strategy, Any]:
     routing, model = scenario.spec.routing, scenario.model
     name = routing.strategy or model.router
     try:
-        found = strategy(name)
-    except InputError as error:
-        raise scenario.error("routing.strategy", name, str(error)) from None
-    own = dict(model.router_parameters) if name == model.router else {}
-    try:
-        parameters = parameters_for(found, {**own, **routing.parameters})
+        found, parameters = router_of(scenario)
+        parameters = _limited_to_nodes(scenario, top_k, parameters)
         found.validate(model.n_experts, top_k, parameters)
     except ParameterError as error:
         given = f"routing.parameters.{error.argument}"
@@ -79,7 +115,28 @@ def _router(scenario: Scenario, top_k: int) -> tuple[Strategy, Any]:
         if error.argument == "top_k" and routing.top_k is not None:
             where = "routing.top_k"
         raise scenario.error(where, f"{error.argument} {error.found} for {name}", error.wanted) from None
+    except InputError as error:
+        raise scenario.error("routing.strategy", name, str(error)) from None
     return found, parameters
+
+
+def _limited_to_nodes(scenario: Scenario, top_k: int, parameters: Any) -> Any:
+    """The parameters of a router with groups of its own, limited to nodes where the balancer says so."""
+    balancer, n_nodes, n_experts = scenario.spec.routing.balancer, scenario.cluster.n_nodes, scenario.model.n_experts
+    if balancer is None or balancer.policy != "node-limited":
+        return parameters
+    if not 1 <= balancer.nodes <= n_nodes:
+        raise scenario.error("routing.balancer.nodes", balancer.nodes, f"1 to the {n_nodes} nodes of the cluster")
+    if n_experts % n_nodes or balancer.nodes * (n_experts // n_nodes) < top_k:
+        wanted = f"nodes that hold top_k ({top_k}) of {n_experts} experts evenly"
+        raise scenario.error("routing.balancer.nodes", balancer.nodes, wanted)
+    if not hasattr(parameters, "n_group"):
+        return parameters
+    if parameters.n_group > 1:
+        raise scenario.error(
+            "routing.balancer.policy", "node-limited", f"another: the router has {parameters.n_group} groups of its own"
+        )
+    return dataclasses.replace(parameters, n_group=n_nodes, topk_group=balancer.nodes, group_score="top-k-sum")
 
 
 def _synthetic(scenario: Scenario) -> SyntheticTokens:
@@ -153,14 +210,45 @@ def _placement(scenario: Scenario) -> Placement:
         raise scenario.error("placement", found, str(error)) from None
 
 
-def _check_capacity(scenario: Scenario) -> None:
-    capacity = scenario.spec.routing.capacity
+def _check_capacity(stages: Stages) -> None:
+    scenario, capacity = stages.scenario, stages.scenario.spec.routing.capacity
     if capacity is None:
         return
     for name, table in (("overflow", OVERFLOWS), ("scope", SCOPES), ("rounding", ROUNDINGS)):
         found = getattr(capacity, name)
         if found not in table:
             raise scenario.error(f"routing.capacity.{name}", found, "one of " + ", ".join(table))
+    for name in ("factor", "evaluation_factor"):
+        value = getattr(capacity, name)
+        if value is not None and value <= 0 and capacity.rounding not in SIGNED:
+            raise scenario.error(f"routing.capacity.{name}", value, "above 0, unless rounding is tutel")
+    if capacity.fallback == "shared-expert" and not stages.model.n_shared_experts:
+        raise scenario.error("routing.capacity.fallback", capacity.fallback, f"residual: {stages.model.name} has none")
+    if capacity.pad and capacity.scope != "source-rank":
+        raise scenario.error("routing.capacity.pad", True, "scope source-rank, whose ranks each send their padding")
+    if OVERFLOWS[capacity.overflow].moved and stages.strategy is None:
+        raise scenario.error(
+            "routing.capacity.overflow", capacity.overflow, "one that drops: a trace of choices has no other scores"
+        )
+    copies = stages.placement.expert.shape[1] - stages.placement.n_experts
+    if copies and (capacity.scope == "device" or capacity.overflow == "expanded-drop"):
+        raise scenario.error("placement.redundant_experts", copies, "0, as the policy asks for the device of an expert")
+
+
+def _check_balancer(stages: Stages) -> None:
+    scenario, balancer = stages.scenario, stages.scenario.spec.routing.balancer
+    if balancer is None:
+        return
+    if stages.strategy is None:
+        raise scenario.error("routing.balancer", balancer.policy, "none: a trace of choices has no scores")
+    if balancer.policy != "node-limited":
+        return
+    n_nodes, n_experts = stages.cluster.n_nodes, stages.model.n_experts
+    own_node = stages.rank_of_expert // stages.cluster.gpus_per_node
+    if not np.array_equal(own_node, np.arange(n_experts) // (n_experts // n_nodes)):
+        raise scenario.error(
+            "routing.balancer.policy", "node-limited", "a placement of consecutive experts on each node"
+        )
 
 
 def _check_memory(stages: Stages) -> None:
@@ -200,7 +288,7 @@ def _check_run_size(stages: Stages) -> None:
     )
     # a layer's ids, weights and flags for every worker, and the step's matrices (requested and evenly spread)
     tokens = stages.source.tokens_per_step * (16 + 40 * stages.top_k) * min(default_threads(), n_layers)
-    if stages.strategy is not None and stages.strategy.scope == "batch":
+    if stages.strategy is not None and (stages.strategy.scope == "batch" or stages.keeps_scores):
         # logits, probabilities, order and flags of a whole layer for every worker
         tokens += stages.source.tokens_per_step * 24 * model.n_experts * min(default_threads(), n_layers)
     step = 16 * n_layers * (8 * model.n_experts + 4 * n_slots + 6 * n_gpus * n_gpus)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from moesim.errors import ScenarioError
 from moesim.results import Result, Study
 from moesim.scenario import Scenario
-from moesim.simulation import check, simulate
+from moesim.simulation import check, settle, simulate
 
 Progress = Callable[[str, int, int], None]
 
@@ -41,7 +41,7 @@ def plan(*scenarios: Scenario) -> dict[str, Scenario]:
         raise ScenarioError("nothing to compare: name one file with variants, or two files")
     for scenario in runs.values():
         check(scenario)
-    return runs
+    return settle(runs)
 
 
 def compare(*scenarios: Scenario, progress: Progress | None = None) -> Study:

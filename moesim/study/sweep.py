@@ -7,7 +7,7 @@ from typing import Any
 
 from moesim.results import Study
 from moesim.scenario import Scenario
-from moesim.simulation import check
+from moesim.simulation import check, settle
 from moesim.study.compare import Progress, run_all
 
 
@@ -27,7 +27,7 @@ def grid(scenario: Scenario) -> dict[str, Scenario]:
         points[label] = scenario.changed(overrides)
     for point in points.values():
         check(point)
-    return points
+    return settle(points)
 
 
 def sweep(scenario: Scenario, *, progress: Progress | None = None) -> Study:

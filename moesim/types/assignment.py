@@ -12,12 +12,13 @@ NOT_DROPPED, OVER_CAPACITY, TO_SHARED_EXPERT = 0, 1, 2
 TO_NEXT_CHOICE, TO_BEST_WITH_ROOM, TO_LOCAL_EXPERT = 3, 4, 5
 CAUSES: Mapping[int, str] = {
     NOT_DROPPED: "",
-    OVER_CAPACITY: "dropped over capacity",
-    TO_SHARED_EXPERT: "left to the shared expert",
-    TO_NEXT_CHOICE: "rerouted to a next choice",
-    TO_BEST_WITH_ROOM: "rerouted to the best expert with room",
-    TO_LOCAL_EXPERT: "rerouted to a local expert",
+    OVER_CAPACITY: "over_capacity",
+    TO_SHARED_EXPERT: "to_shared_expert",
+    TO_NEXT_CHOICE: "to_next_choice",
+    TO_BEST_WITH_ROOM: "to_best_with_room",
+    TO_LOCAL_EXPERT: "to_local_expert",
 }
+"""Why an assignment was dropped (the first two) or rerouted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +65,9 @@ class Assignment:
         return _count(self.served, n_experts)
 
     def by_cause(self) -> dict[str, int]:
-        """Assignments that were dropped or rerouted, by the text of each cause that occurred."""
+        """Assignments that were dropped or rerouted, for each cause of CAUSES."""
         count = np.bincount(self.cause.ravel(), minlength=len(CAUSES))
-        return {text: int(count[cause]) for cause, text in CAUSES.items() if cause and count[cause]}
+        return {text: int(count[cause]) for cause, text in CAUSES.items() if cause}
 
     def lost_tokens(self) -> int:
         """Tokens that made a choice and are served by nobody."""

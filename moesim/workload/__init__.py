@@ -3,7 +3,8 @@
 In: numbers of the scenario (seed, shape, skew) or recorded files. Out: token
 sources with the batch of a step and either its logits (`SyntheticTokens`) or
 the choices a real router made (`RecordedTokens`), and the importer of
-recordings. The law of the logits is in `logits`.
+recordings. The law of the logits is in `logits`; `direct` draws the choices of
+that law without them.
 """
 
 from moesim.workload.recorded import RecordedTokens

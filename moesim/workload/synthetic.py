@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.types import Batch
+from moesim.workload.direct import DirectSampler
 from moesim.workload.logits import (
     fill_logits,
     popularity_of_layers,
@@ -52,6 +53,7 @@ class SyntheticTokens:
         popularity_of_layers(seed, zipf_exponent, self._popularity)
         if topic_strength > 0:
             topic_affinities(seed, topic_strength, self._affinity)
+        self._direct = DirectSampler(seed, self._popularity, self._affinity)
         token = np.arange(self.tokens_per_step)
         self._source = (token // tokens_per_rank).astype(np.int32)
         if phase == "decode":
@@ -82,9 +84,6 @@ class SyntheticTokens:
 
     def logits(self, step: int, layer: int, first: int, last: int, out: NDArray[np.float32]) -> None:
         """Fill out [last - first, E] with the logits of tokens first..last-1 in the layer-th MoE layer."""
-        if step not in self._topics:
-            self.batch(step)
-        topic = self._topics[step][first:last]
         fill_logits(
             self._seed,
             step,
@@ -92,6 +91,19 @@ class SyntheticTokens:
             first,
             self._popularity[layer],
             self._affinity[layer],
-            topic,
+            self._topics_of(step)[first:last],
             out,
         )
+
+    def experts(self, step: int, layer: int, first: int, last: int, out: NDArray[np.int32]) -> None:
+        """Fill out [last - first, K] with the top K of such logits, the best first, drawn directly.
+
+        The law is that of `logits`, the draws are others; see `direct`.
+        """
+        self._direct.fill(step, layer, first, self._topics_of(step)[first:last], out)
+
+    def _topics_of(self, step: int) -> NDArray[np.int32]:
+        """The topic of each token of a step, [T]."""
+        if step not in self._topics:
+            self.batch(step)
+        return self._topics[step]

@@ -327,10 +327,8 @@ def test_no_token_left_behind_retries_round_by_round() -> None:
     assert got.capacity.tolist() == [capacity]
     np.testing.assert_array_equal(got.served[:, 0], wanted)
     assert 0 < got.rerouted.sum() < 60
-    assert got.by_cause() == {
-        "dropped over capacity": int(got.dropped.sum()),
-        "rerouted to a next choice": int(got.rerouted.sum()),
-    }
+    causes = {cause: count for cause, count in got.by_cause().items() if count}
+    assert causes == {"over_capacity": int(got.dropped.sum()), "to_next_choice": int(got.rerouted.sum())}
 
 
 def test_one_after_the_other_takes_the_best_expert_with_room() -> None:
@@ -394,7 +392,7 @@ def test_padding_fills_every_expert_to_its_capacity() -> None:
     )
     assert got.padding is not None
     assert got.padding.tolist() == [[0, 1]]
-    assert got.by_cause() == {"left to the shared expert": 1}
+    assert got.by_cause()["to_shared_expert"] == 1 == sum(got.by_cause().values())
     assert apply_capacity(request([[0]]), n_experts=2, capacity_factor=1.0).padding is None
 
 

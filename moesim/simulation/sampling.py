@@ -1,0 +1,79 @@
+"""How the choices of synthetic tokens are drawn: through their logits, or directly (`moesim.workload.direct`).
+
+Directly is exact where the choices are the largest logits in order and nobody
+reads a weight. All runs of a study draw alike, so that they see the same
+tokens; which way is decided once, for all of them, and written into each
+scenario. A run that is repeated alone from its resolved scenario then sees the
+tokens that it saw in the study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from moesim.errors import InputError, ScenarioError
+from moesim.routing import OVERFLOWS, Strategy, parameters_for, strategy
+from moesim.scenario import Scenario
+
+
+def settle(runs: Mapping[str, Scenario]) -> dict[str, Scenario]:
+    """The runs of a study with `workload.sampling: auto` decided for all of them.
+
+    It is "direct" where that is exact for every run and no run asks for logits, else "logits".
+    """
+    direct = all(run.spec.workload.sampling != "logits" and obstacle(run) is None for run in runs.values())
+    return {
+        name: run.settled("direct" if direct else "logits") if run.spec.workload.sampling == "auto" else run
+        for name, run in runs.items()
+    }
+
+
+def check_sampling(scenario: Scenario) -> None:
+    """Refuse `workload.sampling: direct` where it is not exact.
+
+    Raises:
+        ScenarioError: what needs the logits.
+    """
+    found = obstacle(scenario) if scenario.spec.workload.sampling == "direct" else None
+    if found is not None:
+        raise found
+
+
+def obstacle(scenario: Scenario) -> ScenarioError | None:
+    """Why the choices of a scenario cannot be drawn directly, or None."""
+    spec = scenario.spec
+    capacity = spec.routing.capacity
+    if spec.workload.trace is not None:
+        why = "the trace holds the choices"
+    elif not _order_only(scenario):
+        why = f"routing.strategy {spec.routing.strategy} reads more of the logits than their order"
+    elif spec.routing.balancer is not None:
+        why = f"routing.balancer {spec.routing.balancer.policy} reads scores"
+    elif capacity is not None and capacity.overflow in OVERFLOWS and OVERFLOWS[capacity.overflow].reads_scores:
+        why = f"routing.capacity.overflow {capacity.overflow} ranks by weight"
+    else:
+        return None
+    return scenario.error("workload.sampling", "direct", f"logits or auto: {why}")
+
+
+def _order_only(scenario: Scenario) -> bool:
+    try:
+        found, parameters = router_of(scenario)
+    except InputError:  # an unknown name or parameter, which is refused under its own field
+        return False
+    return found.order_only is not None and found.order_only(parameters)
+
+
+def router_of(scenario: Scenario) -> tuple[Strategy, Any]:
+    """The strategy of a scenario with its parameters, the model's own where it names none.
+
+    Raises:
+        InputError: an unknown strategy.
+        ParameterError: a parameter that the strategy does not have, or cannot have.
+    """
+    routing, model = scenario.spec.routing, scenario.model
+    name = routing.strategy or model.router
+    own = dict(model.router_parameters) if name == model.router else {}
+    found = strategy(name)
+    return found, parameters_for(found, {**own, **routing.parameters})
