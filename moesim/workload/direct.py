@@ -26,8 +26,8 @@ from moesim.kernels.random import DIRECT, key, word64
 from moesim.kernels.topk import top_k_of
 from moesim.workload.logits import fill_logits
 
-MAX_REPEATS = 32
-"""Repeats of a token after which its logits decide: more would cost more than these where they are needed at all."""
+MAX_REPEATS = 64
+"""Repeats of a token after which its logits decide; at 256 experts they take a fifth of the time that these do."""
 
 
 class DirectSampler:
