@@ -55,6 +55,24 @@ def test_the_table_of_the_quickstart_is_what_it_prints() -> None:
 
 
 @pytest.mark.slow
+def test_the_table_of_speed_is_of_the_kernels_that_its_command_measures() -> None:
+    """Their names and goals, on a small batch; the ratios are of the machine."""
+    (command,) = re.findall(r"`python (tests/benchmarks/kernels\.py) --markdown`", README)
+    small = [sys.executable, str(ROOT / command), "--tokens", "4096", "--repeats", "1"]
+    section = README[README.index("## Speed") : README.index("## Definitions")]
+    output = subprocess.run([*small, "--markdown"], check=True, capture_output=True, text=True).stdout
+    quoted, printed = ([line for line in text.splitlines() if line.startswith("| ")] for text in (section, output))
+    assert len(quoted) == len(printed) > 5
+    assert quoted[0] == printed[0]
+    for line, found in zip(quoted[1:], printed[1:], strict=True):
+        kernel, baseline, _, goal = (cell.strip() for cell in line.strip("|").split("|"))
+        assert found.startswith((f"| {kernel} | {baseline} |", f"| {kernel} | torch not installed | - |"))
+        assert found.endswith(f"| {goal} |")
+    table = subprocess.run(small, check=True, capture_output=True, text=True).stdout
+    assert all(f"\n{what} " in table for what in ("first routed token", "import moesim", "moesim --help"))
+
+
+@pytest.mark.slow
 def test_the_figure_against_reality_is_what_its_command_prints() -> None:
     """The errors that the README quotes, and the cells of its excerpt."""
     command = [sys.executable, str(ROOT / "tests" / "validation" / "expert_time.py")]

@@ -13,7 +13,7 @@ import moesim as package
 from moesim.cli import main, output
 from moesim.errors import ConservationError
 
-HEAVY = ("jinja2", "numba", "numpy", "pandas", "plotly", "pyarrow", "pydantic", "simpy")
+HEAVY = ("jinja2", "numba", "numpy", "pandas", "plotly", "pyarrow", "pydantic", "scipy", "simpy")
 COMMANDS = ("run", "compare", "show", "init", "list", "schema", "import")
 
 
