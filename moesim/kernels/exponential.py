@@ -51,14 +51,25 @@ def largest(x: NDArray[np.float32]) -> np.float32:
 
 
 @njit
-def sigmoid(x: NDArray[np.float32], out: NDArray[np.float32], power: NDArray[np.int32]) -> None:
-    """Fill out [N] with 1 / (1 + exp(-x)), without overflow on either side; `power` int32 [N] is scratch."""
+def sigmoid(
+    x: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    out: NDArray[np.float32],
+    biased: NDArray[np.float32],
+    power: NDArray[np.int32],
+) -> None:
+    """Fill out [N] with 1 / (1 + exp(-x)), without overflow on either side, and biased with out + bias [N].
+
+    `power` int32 [N] is scratch. One pass less than adding the bias later.
+    """
     for e in range(x.shape[0]):
         out[e], power[e] = _mantissa_and_power(-abs(x[e]))
-    _scale(out, power)
+    scale = power.view(np.float32)
     for e in range(x.shape[0]):
-        upper = _ONE / (_ONE + out[e])
-        out[e] = upper if x[e] >= _ZERO else out[e] * upper
+        z = out[e] * scale[e]
+        value = (_ONE if x[e] >= _ZERO else z) / (_ONE + z)
+        out[e] = value
+        biased[e] = value + bias[e]
 
 
 @njit

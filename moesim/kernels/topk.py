@@ -1,9 +1,9 @@
 """Selection of the k largest, one tie rule for all: the lowest index first.
 
-Scores become integers of the same order, in blocks of eight whose maxima are
-kept. Taking the largest is then a search among the maxima and in one block,
-which costs the same for every row: no branch depends on how the scores lie,
-and compilers turn the loops over a block into vector instructions.
+A score becomes an integer that orders as scores do and, among equals, the
+lowest index first; so no two keys are equal and the largest says where it is.
+The maxima of blocks of eight keys are kept: taking one is a maximum over them
+and one over a block, without a branch that depends on how the scores lie.
 """
 
 from __future__ import annotations
@@ -14,56 +14,81 @@ from numpy.typing import NDArray
 from moesim.kernels.jit import njit
 
 BLOCK = 8
-KEY_OF_ZERO = np.int32(0)
-LEAST = np.int32(-(2**31))
-"""Below the key of every score, -inf included: what is taken, masked or beyond the last one."""
-_MAGNITUDE = np.int32(0x7FFFFFFF)
-_SIGN_SHIFT = np.int32(31)
+LEAST = np.int64(-(2**63))
+"""Below the key of every score, -inf included: what is taken, or beyond the last one."""
+_NEGATIVE_ZERO, _ZERO = np.int32(-(2**31)), np.int32(0)
+_MAGNITUDE, _SIGN_SHIFT = np.int32(0x7FFFFFFF), np.int32(31)
+_SCORE, _FIRST, _INDEX = np.int64(2**32), np.int64(2**31), np.int64(2**32 - 1)
+_ONE_BLOCK = np.uint64(BLOCK)
+_1, _2, _3, _4, _5, _6, _7 = (np.uint64(i) for i in range(1, BLOCK))
 
 
 @njit
-def key_blocks(n: int) -> NDArray[np.int32]:
-    """Room for the keys of n scores, int32 [blocks, BLOCK], as `load` and `take` want it."""
-    return np.full(((n + BLOCK - 1) // BLOCK, BLOCK), LEAST, dtype=np.int32)
+def room_for_keys(n: int) -> NDArray[np.int64]:
+    """Room for the keys of n scores in whole blocks, int64 [>= n]."""
+    return np.full((n + BLOCK - 1) // BLOCK * BLOCK, LEAST, dtype=np.int64)
 
 
 @njit
-def load(score: NDArray[np.float32], keys: NDArray[np.int32]) -> None:
-    """Fill keys [blocks, BLOCK] from scores [N] without NaN; -0 equals 0."""
-    bits, flat = score.view(np.int32), keys.reshape(keys.size)
+def sortable(score: NDArray[np.float32], out: NDArray[np.int32]) -> None:
+    """Fill out [N] with integers that order as scores [N] without NaN do; -0 equals 0."""
+    bits = score.view(np.int32)
     for e in range(bits.shape[0]):
-        value = KEY_OF_ZERO if bits[e] == LEAST else bits[e]
-        flat[e] = value ^ ((value >> _SIGN_SHIFT) & _MAGNITUDE)
+        value = _ZERO if bits[e] == _NEGATIVE_ZERO else bits[e]
+        out[e] = value ^ ((value >> _SIGN_SHIFT) & _MAGNITUDE)
 
 
 @njit
-def take(keys: NDArray[np.int32], best: NDArray[np.int32], index: NDArray[np.int32]) -> None:
-    """Move the largest of keys to index [K], descending, equal ones by index; `best` [blocks] is scratch."""
-    n_blocks = keys.shape[0]
+def load(score: NDArray[np.float32], order: NDArray[np.int32], keys: NDArray[np.int64]) -> None:
+    """Fill keys from scores [N] without NaN; `order` [N] is scratch."""
+    sortable(score, order)
+    for e in range(score.shape[0]):
+        keys[e] = np.int64(order[e]) * _SCORE + (_FIRST - e)
+
+
+@njit
+def load_groups(
+    score: NDArray[np.float32],
+    groups: NDArray[np.int32],
+    size: int,
+    order: NDArray[np.int32],
+    keys: NDArray[np.int64],
+) -> int:
+    """Fill keys from the scores of these groups of `size`, one after the other; returns how many there are."""
+    sortable(score, order)
+    n = 0
+    for g in groups:
+        for e in range(g * size, (g + 1) * size):
+            keys[n] = np.int64(order[e]) * _SCORE + (_FIRST - n)
+            n += 1
+    return n
+
+
+@njit
+def take(keys: NDArray[np.int64], n: int, best: NDArray[np.int64], index: NDArray[np.int32]) -> None:
+    """Move the largest of the first n keys to index [K], descending, equal scores by index.
+
+    `best` [>= blocks] is scratch; keys beyond the n-th in its block must be LEAST.
+    """
+    n_blocks = (n + BLOCK - 1) // BLOCK
     for b in range(n_blocks):
-        best[b] = _largest(keys[b])
+        best[b] = _largest(keys, np.uint64(b))
     for j in range(index.shape[0]):
         top = best[0]
         for b in range(1, n_blocks):
             top = max(top, best[b])
-        b = 0
-        while best[b] != top:
-            b += 1
-        block = keys[b]
-        i = 0
-        while block[i] != top:
-            i += 1
-        index[j] = b * BLOCK + i
-        block[i] = LEAST
-        best[b] = _largest(block)
+        i = np.uint64(_FIRST - (top & _INDEX))
+        index[j] = i
+        keys[i] = LEAST
+        best[i // _ONE_BLOCK] = _largest(keys, i // _ONE_BLOCK)
 
 
 @njit
-def _largest(block: NDArray[np.int32]) -> np.int32:
-    top = block[0]
-    for i in range(1, BLOCK):
-        top = max(top, block[i])
-    return np.int32(top)
+def _largest(keys: NDArray[np.int64], b: np.uint64) -> np.int64:
+    """The largest key of block b; indices without a sign, as signed ones are checked for wrapping around."""
+    i = b * _ONE_BLOCK
+    a, c, d = max(keys[i], keys[i + _1]), max(keys[i + _2], keys[i + _3]), max(keys[i + _4], keys[i + _5])
+    return np.int64(max(max(a, c), max(d, max(keys[i + _6], keys[i + _7]))))  # noqa: PLW3301 a tree, not a chain
 
 
 @njit
@@ -73,8 +98,9 @@ def top_k_of(score: NDArray[np.float32], index: NDArray[np.int32], value: NDArra
     Equal scores rank by index. K <= E; scores are not NaN. In a loop over
     tokens, `load` and `take` with room of their own save its allocation.
     """
-    keys = key_blocks(score.shape[0])
-    load(score, keys)
-    take(keys, np.empty(keys.shape[0], dtype=np.int32), index)
+    n = score.shape[0]
+    keys = room_for_keys(n)
+    load(score, np.empty(n, dtype=np.int32), keys)
+    take(keys, n, np.empty(keys.shape[0] // BLOCK, dtype=np.int64), index)
     for j in range(index.shape[0]):
         value[j] = score[index[j]]

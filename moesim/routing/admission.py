@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from moesim.kernels.jit import njit
 from moesim.kernels.random import CAPACITY, key, uniform
-from moesim.kernels.topk import key_blocks, load
+from moesim.kernels.topk import sortable
 
 
 @njit
@@ -64,9 +64,8 @@ def admit_by_score(
     has a place is found by selection, without sorting.
     """
     flat, flat_admitted = bins.reshape(bins.size), admitted.reshape(admitted.size)
-    score_keys = key_blocks(score.size)
-    load(score.reshape(score.size), score_keys)
-    keys = score_keys.reshape(score_keys.size)
+    keys = np.empty(score.size, dtype=np.int32)
+    sortable(score.reshape(score.size), keys)
     start, by_bin = _sorted_by_bin(flat, keys, room.shape[0])
     least = np.empty(room.shape[0], dtype=np.int32)  # the last key that has a place
     equal = np.empty(room.shape[0], dtype=np.int64)  # places for those of exactly that key

@@ -161,11 +161,13 @@ def scores_of(logits: NDArray[np.float32], parameters: Any) -> NDArray[np.float3
 
 @njit
 def _score(logits: NDArray[np.float32], by_sigmoid: bool, scores: NDArray[np.float32]) -> None:
-    power = np.empty(logits.shape[1], dtype=np.int32)
+    n_experts = logits.shape[1]
+    power, no_bias = np.empty(n_experts, dtype=np.int32), np.zeros(n_experts, dtype=np.float32)
+    biased = np.empty(n_experts, dtype=np.float32)
     for t in range(logits.shape[0]):
         if by_sigmoid:
-            sigmoid(logits[t], scores[t], power)
+            sigmoid(logits[t], no_bias, scores[t], biased, power)
         else:
             total = softmax(logits[t], largest(logits[t]), scores[t], power)
-            for e in range(logits.shape[1]):
+            for e in range(n_experts):
                 scores[t, e] /= total

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from moesim.errors import ParameterError
 from moesim.kernels.exponential import largest, sigmoid, softmax
 from moesim.kernels.jit import njit
-from moesim.kernels.topk import KEY_OF_ZERO, LEAST, key_blocks, load, take
+from moesim.kernels.topk import BLOCK, load, load_groups, room_for_keys, take
 from moesim.routing.strategy import Strategy
 from moesim.types import Assignment, Draw
 
@@ -93,7 +93,7 @@ def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, 
         parameters.n_group,
         parameters.topk_group,
         summed,
-        KEY_OF_ZERO if parameters.masked_score == "0" else LEAST,
+        parameters.masked_score == "0",
         expert,
         weight,
     )
@@ -150,42 +150,48 @@ def _route(
     n_group: int,
     topk_group: int,
     summed: int,
-    fill: np.int32,
+    masked_is_zero: bool,
     expert: NDArray[np.int32],
     weight: NDArray[np.float32],
 ) -> None:
     n_experts = logits.shape[1]
-    keys, power = key_blocks(n_experts), np.empty(n_experts, dtype=np.int32)
-    block_best = np.empty(keys.shape[0], dtype=np.int32)
+    keys, scratch = room_for_keys(n_experts), np.empty(n_experts, dtype=np.int32)
+    block_best = np.empty(keys.shape[0] // BLOCK, dtype=np.int64)
     score, compared = np.empty(n_experts, dtype=np.float32), np.empty(n_experts, dtype=np.float32)
-    kept = np.ones(n_group, dtype=np.bool_)
+    group_score, kept = np.empty(n_group, dtype=np.float32), np.ones(n_group, dtype=np.bool_)
+    groups, size = np.empty(topk_group, dtype=np.int32), n_experts // n_group
     limited = topk_group < n_group
     # probabilities order as logits do, but underflow: they are compared only where something is added to them
-    scored = kind == _SIGMOID or (kind == _SOFTMAX and (biased or (limited and (summed > 1 or fill != LEAST))))
+    scored = kind == _SIGMOID or (kind == _SOFTMAX and (biased or (limited and (summed > 1 or masked_is_zero))))
     for t in range(logits.shape[0]):
         row, chosen, weighed = logits[t], expert[t], weight[t]
         if kind == _SIGMOID:
-            sigmoid(row, score, power)
+            sigmoid(row, bias, score, compared, scratch)
         elif scored:
-            total = softmax(row, largest(row), score, power)
+            total = softmax(row, largest(row), score, scratch)
             for e in range(n_experts):
                 score[e] /= total
-        ranked = score if scored else row
-        if biased:
+                compared[e] = score[e] + bias[e]
+        elif biased:
             for e in range(n_experts):
-                compared[e] = ranked[e] + bias[e]
-            ranked = compared
+                compared[e] = row[e] + bias[e]
+        ranked = compared if scored or biased else row
         if limited:
-            choose_groups(ranked, summed, topk_group, kept)
-        load(ranked, keys)
-        if limited:
-            _fill_masked(keys.reshape(keys.size)[:n_experts], kept, fill)
-        take(keys, block_best, chosen)
+            _rank_groups(ranked, summed, group_score, topk_group, kept)
+        if limited and not masked_is_zero:
+            _list_groups(kept, groups)
+            take(keys, load_groups(ranked, groups, size, scratch, keys), block_best, chosen)
+            for j in range(chosen.shape[0]):
+                chosen[j] = groups[chosen[j] // size] * size + chosen[j] % size
+        else:
+            ranked = _with_masked(ranked, kept, compared) if limited else ranked
+            load(ranked, scratch, keys)
+            take(keys, n_experts, block_best, chosen)
         if scored:
             for j in range(chosen.shape[0]):
                 weighed[j] = score[chosen[j]]
         else:
-            _weigh(row, chosen, kind, normalise, score, power, weighed)
+            _weigh(row, chosen, kind, normalise, score, scratch, weighed)
         _finish(weighed, normalise, epsilon, scaling)
 
 
@@ -241,9 +247,25 @@ def _normalise(weight: NDArray[np.float32], epsilon: np.float32) -> None:
 
 @njit
 def choose_groups(score: NDArray[np.float32], summed: int, topk_group: int, kept: NDArray[np.bool_]) -> None:
-    """Mark in kept [groups] the `topk_group` groups of the largest score, the first among equals."""
-    group_score = np.empty(kept.shape[0], dtype=np.float32)
-    _score_groups(score, summed, group_score)
+    """Mark in kept [groups] the `topk_group` groups with the largest sum of their `summed` best of score [E]."""
+    _rank_groups(score, summed, np.empty(kept.shape[0], dtype=np.float32), topk_group, kept)
+
+
+@njit
+def _rank_groups(
+    score: NDArray[np.float32],
+    summed: int,
+    group_score: NDArray[np.float32],
+    topk_group: int,
+    kept: NDArray[np.bool_],
+) -> None:
+    """Fill group_score and kept [groups]; the first wins among equals."""
+    if summed == 1:
+        _sum_of_1(score, group_score)
+    elif summed == 2 and score.shape[0] % (4 * kept.shape[0]) == 0:
+        _sum_of_2(score, group_score)
+    else:
+        _sum_of_best(score, summed, group_score)
     for g in range(kept.shape[0]):
         better = 0
         for other in range(kept.shape[0]):
@@ -253,30 +275,54 @@ def choose_groups(score: NDArray[np.float32], summed: int, topk_group: int, kept
 
 
 @njit
-def _score_groups(score: NDArray[np.float32], summed: int, out: NDArray[np.float32]) -> None:
-    """Fill out [groups] with the sum of the `summed` largest scores of each group, the largest first."""
+def _list_groups(kept: NDArray[np.bool_], groups: NDArray[np.int32]) -> None:
+    """Fill groups with the numbers of those kept, ascending."""
+    n = 0
+    for g in range(kept.shape[0]):
+        if kept[g]:
+            groups[n] = g
+            n += 1
+
+
+@njit
+def _sum_of_1(score: NDArray[np.float32], out: NDArray[np.float32]) -> None:
     size = score.shape[0] // out.shape[0]
-    if summed == 1:
-        for g in range(out.shape[0]):
-            out[g] = score[g * size]
-            for value in score[g * size : (g + 1) * size]:
-                out[g] = max(out[g], value)
-        return
-    if summed == 2 and size > 1:
-        for g in range(out.shape[0]):
-            first, second = np.float32(-np.inf), np.float32(-np.inf)
-            for value in score[g * size : (g + 1) * size]:
-                second = max(second, min(first, value))
-                first = max(first, value)
-            out[g] = first + second
-        return
+    for g in range(out.shape[0]):
+        first = score[g * size]
+        for e in range(g * size, (g + 1) * size):
+            first = max(first, score[e])
+        out[g] = first
+
+
+@njit
+def _sum_of_2(score: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+    """Of groups whose size four divides: in four quarters side by side, as a comparison waits for the one before it."""
+    q = score.shape[0] // out.shape[0] // 4
+    low = np.float32(-np.inf)
+    for g in range(out.shape[0]):
+        a1, b1, c1, d1 = low, low, low, low  # the best of each quarter
+        a2, b2, c2, d2 = low, low, low, low  # its second
+        for e in range(4 * g * q, (4 * g + 1) * q):
+            a, b, c, d = score[e], score[e + q], score[e + 2 * q], score[e + 3 * q]
+            a2, b2, c2, d2 = max(a2, min(a1, a)), max(b2, min(b1, b)), max(c2, min(c1, c)), max(d2, min(d1, d))
+            a1, b1, c1, d1 = max(a1, a), max(b1, b), max(c1, c), max(d1, d)
+        left, right = max(a1, b1), max(c1, d1)
+        left_2, right_2 = max(min(a1, b1), a2, b2), max(min(c1, d1), c2, d2)
+        out[g] = max(left, right) + max(min(left, right), left_2, right_2)
+
+
+@njit
+def _sum_of_best(score: NDArray[np.float32], summed: int, out: NDArray[np.float32]) -> None:
+    """The sum of the `summed` largest of each group, the largest first."""
+    size = score.shape[0] // out.shape[0]
     best = np.empty(min(summed, size), dtype=np.float32)
     for g in range(out.shape[0]):
         best[:] = -np.inf
-        for value in score[g * size : (g + 1) * size]:
+        for e in range(g * size, (g + 1) * size):
+            value = score[e]
             for j in range(best.shape[0]):
                 larger = max(best[j], value)
-                value = min(best[j], value)  # noqa: PLW2901 what falls out of this place asks for the next
+                value = min(best[j], value)  # what falls out of this place asks for the next
                 best[j] = larger
         out[g] = _ZERO
         for held in best:
@@ -284,9 +330,10 @@ def _score_groups(score: NDArray[np.float32], summed: int, out: NDArray[np.float
 
 
 @njit
-def _fill_masked(values: NDArray[np.int32], kept: NDArray[np.bool_], fill: np.int32) -> None:
-    """Overwrite the keys [E] of the experts whose group is not kept."""
-    size = values.shape[0] // kept.shape[0]
+def _with_masked(score: NDArray[np.float32], kept: NDArray[np.bool_], out: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Out, filled with score [E], 0 where the expert's group is not kept."""
+    size = score.shape[0] // kept.shape[0]
     for g in range(kept.shape[0]):
-        if not kept[g]:
-            values[g * size : (g + 1) * size] = fill
+        for e in range(g * size, (g + 1) * size):
+            out[e] = score[e] if kept[g] else _ZERO
+    return out

@@ -148,7 +148,8 @@ def test_exponentials_equal_numpys(n: int) -> None:
     """To two units in the last place where float32 is normal; below, 0."""
     x = np.linspace(-86.9, 86.9, n).astype(np.float32)
     out, power = np.empty_like(x), np.empty(n, dtype=np.int32)
-    sigmoid(x, out, power)
+    sigmoid(x, np.ones_like(x), out, biased := np.empty_like(x), power)
+    np.testing.assert_array_equal(biased, out + np.float32(1))
     np.testing.assert_allclose(out, 1 / (1 + np.exp(-x.astype(np.float64))), rtol=4e-7)
     shift = np.linspace(-200, 0, n).astype(np.float32)
     summed = softmax(shift, np.float32(0), out, power)
@@ -157,7 +158,6 @@ def test_exponentials_equal_numpys(n: int) -> None:
     np.testing.assert_allclose(summed, wanted.sum(), rtol=1e-6)
     np.testing.assert_allclose(total(x), x.astype(np.float64).sum(), rtol=1e-5, atol=1e-3)
     assert largest(x) == x.max()
-    sigmoid(
-        np.array([np.inf, -np.inf, 1e4, -1e4], dtype=np.float32), out := np.empty(4, np.float32), np.empty(4, np.int32)
-    )
+    far = np.array([np.inf, -np.inf, 1e4, -1e4], dtype=np.float32)
+    sigmoid(far, far, out := np.empty_like(far), np.empty_like(far), np.empty(4, dtype=np.int32))
     assert out.tolist() == [1.0, 0.0, 1.0, 0.0]
