@@ -39,7 +39,7 @@ STRATEGIES: Mapping[str, Entry] = {
     ),
     "gshard": Entry(
         target="moesim.routing.gshard:STRATEGY",
-        summary="top-2, normalised; the second expert may be left out at random",
+        summary="top-2, normalised; the second expert may be drawn or left out at random",
         paper="Lepikhin et al. 2020, GShard",
         models="GShard",
     ),
@@ -90,6 +90,48 @@ STRATEGIES: Mapping[str, Entry] = {
         summary="sigmoid scores, selection bias, best groups by their two best, scaling factor",
         paper="DeepSeek-AI 2024, DeepSeek-V3, section 2.1.2",
         models="DeepSeek-V3 and R1",
+    ),
+    "moge": Entry(
+        target="moesim.routing.moge:STRATEGY",
+        summary="the same number of experts from every group, the most probable of each",
+        paper="Tang et al. 2025, Pangu Pro MoE: Mixture of Grouped Experts",
+        models="Pangu Pro MoE",
+    ),
+    "longcat": Entry(
+        target="moesim.routing.longcat:STRATEGY",
+        summary="softmax top-k with a selection bias; the last n_zero_experts compute nothing",
+        paper="Meituan 2025, LongCat-Flash, section 2.1",
+        models="LongCat-Flash",
+    ),
+    "moe-plus-plus": Entry(
+        target="moesim.routing.moe_plus_plus:STRATEGY",
+        summary="top-2, normalised; the last n_zero_experts compute nothing, the very last weighs 0",
+        paper="Jin et al. 2024, MoE++",
+        models="MoE++",
+    ),
+    "relu": Entry(
+        target="moesim.routing.relu:STRATEGY",
+        summary="every expert with a positive logit, up to top_k",
+        paper="Wang et al. 2024, ReMoE",
+        models="ReMoE",
+    ),
+    "noisy-top-k": Entry(
+        target="moesim.routing.noisy_top_k:STRATEGY",
+        summary="softmax over the top k of logits with normal noise",
+        paper="Shazeer et al. 2017, Outrageously Large Neural Networks",
+        models="the first sparsely gated MoE LSTMs",
+    ),
+    "sinkhorn": Entry(
+        target="moesim.routing.sinkhorn:STRATEGY",
+        summary="top-k of a matrix scaled to equal sums of experts; plain top-k outside training",
+        paper="Clark et al. 2022, Unified Scaling Laws for Routed Language Models",
+        models="S-BASE",
+    ),
+    "base": Entry(
+        target="moesim.routing.base:STRATEGY",
+        summary="top-1 with equal loads and the largest sum of logits; the argmax outside training",
+        paper="Lewis et al. 2021, BASE Layers",
+        models="BASE",
     ),
     "hash": Entry(
         target="moesim.routing.hash:STRATEGY",

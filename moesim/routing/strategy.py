@@ -24,6 +24,7 @@ class Strategy:
     given blocks of tokens, "batch" needs all of a layer. `takes_bias`: `state`
     may be a float32 [E] that is added to the scores for the selection only.
     `check(n_experts, top_k, parameters)` raises ParameterError with what would be right.
+    `zero_experts(parameters)`: how many of the last logits are experts that compute nothing (None = none).
     `order_only(parameters)` says whether the choices are the `top_k` largest logits, in order (None = never).
     """
 
@@ -33,6 +34,7 @@ class Strategy:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     scope: str = "token"
     takes_bias: bool = False
+    zero_experts: Callable[[Any], int] | None = None
     order_only: Callable[[Any], bool] | None = None
     check: Callable[[int, int, Any], None] | None = None
 

@@ -1,4 +1,4 @@
-"""gpt-oss, llama4, top-p, deepseek-v2 and round-robin equal plain NumPy references and published results."""
+"""Routers beside the first few equal plain NumPy references and the results of published code."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import stats
+from scipy.optimize import linear_sum_assignment
 
 from moesim import Assignment, apply_capacity, route
 from moesim.errors import InputError
-from moesim.routing.gshard import top_2
+from moesim.routing.gshard import GShardParameters, top_2
 
 LOGITS = st.tuples(st.integers(1, 10), st.just(12)).flatmap(
     lambda shape: arrays(
@@ -140,11 +142,14 @@ def test_gshard_leaves_out_second_experts_at_the_stated_rate() -> None:
     assert (every.expert == [0, 1]).all()
     g2 = 1 / (1 + np.e)
     np.testing.assert_allclose(every.weight[0], [1 - g2, g2], rtol=1e-5)
-    some = route(x, strategy="gshard", top_k=2, second_expert_threshold=0.5, seed=1)
+    some = route(x, strategy="gshard", top_k=2, second_expert_policy="random", second_expert_threshold=0.5, seed=1)
     kept = (some.expert[:, 1] == 1).mean()
     assert abs(kept - g2 / 0.5) < 4 * np.sqrt(0.25 / len(x))
     assert (some.expert[:, 0] == 0).all()
     assert (some.weight[some.expert < 0] == 0).all()
+    sampled = route(x, strategy="gshard", top_k=2, second_expert_policy="sampling", seed=1)
+    np.testing.assert_array_equal(sampled.expert[:, 0], every.expert[:, 0])
+    assert 0 < (sampled.expert[:, 1] != every.expert[:, 1]).mean() < 0.9
     with pytest.raises(InputError, match="top_k: found 1, wanted 2"):
         route(x, strategy="gshard", top_k=1)
 
@@ -157,6 +162,15 @@ def test_gshard_leaves_out_second_experts_at_the_stated_rate() -> None:
             {"strategy": "round-robin", "top_k": 2, "n_ranks": 5},
             "n_ranks: found 5, wanted a number that div",
         ),
+        ({"strategy": "gshard", "top_k": 2, "second_expert_policy": "some"}, "second_expert_policy: found some"),
+        ({"strategy": "gshard", "top_k": 2, "second_expert_threshold": -1.0}, "second_expert_threshold: found -1.0"),
+        ({"strategy": "moge", "top_k": 3, "n_group": 2}, "top_k: found 3, wanted a multiple of n_group"),
+        ({"strategy": "moge", "top_k": 5, "n_group": 5}, "n_group: found 5, wanted a number that divides"),
+        ({"strategy": "base", "top_k": 2}, "top_k: found 2, wanted 1"),
+        ({"strategy": "moe-plus-plus", "top_k": 1}, "top_k: found 1, wanted 2"),
+        ({"strategy": "moe-plus-plus", "top_k": 2, "n_zero_experts": 12}, "n_zero_experts: found 12, wanted 1 to 11"),
+        ({"strategy": "noisy-top-k", "top_k": 2, "noise_std": -1.0}, "noise_std: found -1.0, wanted 0 or more"),
+        ({"strategy": "switch", "top_k": 1, "jitter": 1.0}, "jitter: found 1.0, wanted 0 or more and below 1"),
         ({"strategy": "round-robin", "top_k": 2, "offset": -1}, "offset: found -1, wanted 0 or more"),
         ({"strategy": "deepseek-v2", "top_k": 2, "n_group": 5}, "n_group: found 5, wanted a number that divides"),
         (
@@ -207,15 +221,27 @@ CASES = pytest.mark.parametrize("case", ["A_T512_E8", "ties_A_T512_E8"])
 @NEEDS_DATA
 @CASES
 @pytest.mark.parametrize("factor", ["1.0", "2.0"])
-@pytest.mark.parametrize("policy", ["all", "random0.5", "random1.0"])
-def test_gshard_equals_lingvo(case: str, factor: str, policy: str) -> None:
+@pytest.mark.parametrize("legacy", [0, 1])
+@pytest.mark.parametrize("policy", ["all", "sampling", "random0.5", "random1.0"])
+def test_gshard_equals_lingvo(case: str, factor: str, policy: str, legacy: int) -> None:
     """With its random numbers; ties too, as its order is ours."""
-    x, expected = published(f"gshard_top2_{policy}_legacy1_cf{factor}", case)
-    threshold = 0.0 if policy == "all" else float(policy.removeprefix("random"))
-    u = expected.get("u", np.zeros(len(x), dtype=np.float32))
-    routed = top_2(x, u, threshold)
+    x, expected = published(f"gshard_top2_{policy}_legacy{legacy}_cf{factor}", case)
+    noise = expected.get("u", np.zeros(len(x), dtype=np.float32))[:, None]
+    if policy == "sampling":  # all were given the same draws
+        u = published("gshard_top2_sampling_legacy1_cf1.0", case)[1]["uniform2"]
+        noise = -np.log(-np.log(u))
+    parameters = GShardParameters(
+        second_expert_policy=policy.rstrip(".015"),
+        second_expert_threshold=float(policy.removeprefix("random")) if policy.startswith("random") else 0.0,
+        legacy_mtf_behavior=bool(legacy),
+    )
     got = apply_capacity(
-        routed, n_experts=8, capacity_factor=float(factor), overflow="drop-by-choice", rounding="lingvo"
+        top_2(x, noise, parameters),
+        n_experts=8,
+        capacity_factor=float(factor),
+        overflow="drop-by-choice",
+        rounding="lingvo",
+        renormalise=not legacy,
     )
     same(got, expected)
 
@@ -273,3 +299,150 @@ def test_top_p_equals_the_published_code(case: str, p: str) -> None:
         order = np.argsort(chosen)
         np.testing.assert_allclose(got.weight[row][: len(chosen)][order], weights[row][indices[row] >= 0], rtol=5e-6)
     assert compared > 0.5 * len(x)
+
+
+@NEEDS_DATA
+@CASES
+@pytest.mark.parametrize("train", [False, True])
+def test_noisy_top_k_equals_tensor2tensor(case: str, train: bool) -> None:
+    """At evaluation without noise; in training with its noise, softplus(raw) + 0.01 times a normal number."""
+    x, expected = published(f"noisy_topk_t2t_{'train' if train else 'eval'}_k2", case)
+    noisy = x
+    if train:
+        noisy = x + expected["normal"] * (np.logaddexp(0, x) + np.float32(1e-2)).astype(np.float32)
+    same(route(noisy, strategy="noisy-top-k", top_k=2, noise_std=0.0), expected)
+
+
+@NEEDS_DATA
+@CASES
+def test_longcat_equals_transformers(case: str) -> None:
+    """Where the cut is clear; the bias of the case as the reference had it."""
+    x, expected = published("longcat_k2", case)
+    home = Path(os.environ["MOESIM_DATA"]) / "routing_cases"
+    with np.load(home / "inputs" / f"{case}.npz") as inputs:
+        bias = inputs["bias"] * np.float32(0.02)
+    got = route(x, strategy="longcat", top_k=2, bias=bias, routed_scaling_factor=6.0, n_zero_experts=1)
+    clear = expected["cut_gap"] > 0
+    assert clear.mean() > 0.9
+    expert, weight = by_index(got)
+    np.testing.assert_array_equal(expert[clear], expected["indices"][clear])
+    np.testing.assert_allclose(weight[clear], expected["weights"][clear], rtol=5e-6)
+
+
+@NEEDS_DATA
+@CASES
+@pytest.mark.parametrize("mixtral", [0, 1])
+def test_moe_plus_plus_equals_the_published_code(case: str, mixtral: int) -> None:
+    """The zero expert weighs nothing, but in its gating after Mixtral."""
+    x, expected = published(f"moepp_top2_mixtral{mixtral}", case)
+    got = route(x, strategy="moe-plus-plus", top_k=2, moe_use_mixtral_gating=bool(mixtral))
+    ordered = -np.sort(-x, axis=1)
+    clear = ordered[:, 1] > ordered[:, 2]
+    expert, weight = by_index(got)
+    np.testing.assert_array_equal(expert[clear], expected["indices"][clear])
+    np.testing.assert_allclose(weight[clear], expected["weights"][clear], rtol=5e-6)
+    assert (weight[expert == 7] == 0).all() == (not mixtral)
+
+
+@NEEDS_DATA
+@CASES
+def test_base_is_the_optimum_that_fairseq_approaches(case: str) -> None:
+    """As good as the exact assignment, better than fairseq's auction, and equal loads."""
+    x, exact = published("base_lsa", case)
+    auction = published("base_fairseq_auction", case)[1]
+    got = route(x, strategy="base", top_k=1)
+    np.testing.assert_array_equal(got.requested_load(8), 64)
+    total = np.take_along_axis(x, got.expert, axis=1).astype(np.float64).sum()
+    assert total == pytest.approx(float(exact["objective"]), rel=2e-6)
+    assert total >= float(auction["objective"])
+    if not case.startswith("ties"):
+        np.testing.assert_array_equal(got.expert, exact["indices"])
+        np.testing.assert_allclose(got.weight, exact["weights"], rtol=5e-6)
+
+
+@given(st.integers(1, 40), st.integers(1, 7), st.integers(0, 10_000), st.booleans())
+def test_base_is_optimal(tokens: int, experts: int, seed: int, tied: bool) -> None:
+    """Against an exact solver with ceil(T / E) places an expert, whole numbers and T not a multiple of E among them."""
+    x = np.random.default_rng(seed).normal(scale=3, size=(tokens, experts)).astype(np.float32)
+    x = np.round(x) if tied else x
+    got = route(x, strategy="base", top_k=1).expert[:, 0]
+    places = -(-tokens // experts)
+    assert np.bincount(got, minlength=experts).max() <= places
+    rows, columns = linear_sum_assignment(np.repeat(x, places, axis=1), maximize=True)
+    best = np.repeat(x, places, axis=1)[rows, columns].astype(np.float64).sum()
+    spread = float(x.max() - x.min())
+    assert x[np.arange(tokens), got].astype(np.float64).sum() >= best - 1.1e-6 * spread * places * experts - 1e-9
+    np.testing.assert_array_equal(route(x, strategy="base", top_k=1, training=False).expert[:, 0], x.argmax(axis=1))
+
+
+def plain_sinkhorn(x: np.ndarray, k: int) -> np.ndarray:
+    """Megatron's loop in float32."""
+    cost = np.exp(x)
+    d0, d1 = np.ones(len(x), dtype=np.float32), np.ones(x.shape[1], dtype=np.float32)
+    error = 1e9
+    while error > 1e-4:
+        old = d1
+        d0 = (1 / np.float32(len(x))) * 1 / ((d1 * cost).sum(axis=1) + np.float32(1e-8))
+        d1 = (1 / np.float32(x.shape[1])) * 1 / ((d0[:, None] * cost).sum(axis=0) + np.float32(1e-8))
+        error = np.abs(old - d1).mean()
+    return np.argsort(-(d1 * cost * d0[:, None]), axis=1, kind="stable")[:, :k]
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_sinkhorn_equals_megatrons_loop(k: int) -> None:
+    """Softly balanced in training; plain top-k outside; weights without the factors."""
+    x = (np.random.default_rng(4).normal(size=(512, 8)) + np.linspace(0, 2, 8)).astype(np.float32)
+    got = route(x, strategy="sinkhorn", top_k=k)
+    assert (got.expert == plain_sinkhorn(x, k)).all(axis=1).mean() > 0.998  # float32 rounds a near tie otherwise
+    plain = route(x, strategy="sinkhorn", top_k=k, training=False)
+    np.testing.assert_array_equal(plain.expert, np.argsort(-x, axis=1, kind="stable")[:, :k])
+    assert got.requested_load(8).max() < 0.7 * plain.requested_load(8).max()
+    p = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+    weight = np.take_along_axis(1 / (1 + np.exp(-x)) if k == 1 else p, got.expert, axis=1)
+    np.testing.assert_allclose(got.weight, weight, rtol=5e-6)
+    far = route(x * 5000, strategy="sinkhorn", top_k=k)
+    assert np.isfinite(far.weight).all()
+
+
+def test_relu_takes_every_positive_logit() -> None:
+    """None to all of them, the largest first; top_k bounds them."""
+    x = np.array([[1.0, -1.0, 3.0, 0.0], [-1.0, -2.0, -3.0, -4.0], [4.0, 3.0, 2.0, 1.0]], dtype=np.float32)
+    got = route(x, strategy="relu", top_k=4)
+    assert got.expert.tolist() == [[2, 0, -1, -1], [-1] * 4, [0, 1, 2, 3]]
+    assert got.weight.tolist() == [[3, 1, 0, 0], [0] * 4, [4, 3, 2, 1]]
+    assert route(x, strategy="relu", top_k=2).expert.tolist() == [[2, 0], [-1, -1], [0, 1]]
+
+
+def test_grouped_experts_give_every_group_its_quota() -> None:
+    """The best of each group by the softmax over all; a device's load is the same whatever the logits."""
+    x = np.random.default_rng(6).normal(scale=3, size=(300, 64)).astype(np.float32)
+    got = route(x, strategy="moge", top_k=16, n_group=8)
+    np.testing.assert_array_equal(got.requested_load(64).reshape(8, 8).sum(axis=1), 600)
+    p = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+    best = np.argsort(-x.reshape(300, 8, 8), axis=2, kind="stable")[:, :, :2] + 8 * np.arange(8)[:, None]
+    np.testing.assert_array_equal(got.expert, best.reshape(300, 16))
+    np.testing.assert_allclose(got.weight, np.take_along_axis(p, got.expert, axis=1), rtol=5e-6)
+    normed = route(x, strategy="moge", top_k=16, n_group=8, norm_topk_prob=True, routed_scaling_factor=2.0)
+    np.testing.assert_allclose(normed.weight.sum(axis=1), 2, rtol=1e-6)
+    plain = route(x, strategy="moge", top_k=16)
+    np.testing.assert_array_equal(plain.expert, np.argsort(-x, axis=1, kind="stable")[:, :16])
+
+
+def test_noise_has_the_stated_deviation_and_follows_the_seed() -> None:
+    """Gaps between chosen logits: without noise the best two; with it, as likely as the normal law says."""
+    x = np.zeros((20_000, 2), dtype=np.float32)
+    x[:, 1] = 1.0
+    got = route(x, strategy="noisy-top-k", top_k=1, noise_std=0.5, seed=1)
+    lower = (got.expert[:, 0] == 0).mean()
+    wanted = stats.norm.sf(1 / (0.5 * np.sqrt(2)))
+    assert abs(lower - wanted) < 5 * np.sqrt(wanted / 20_000)
+    assert (route(x, strategy="noisy-top-k", top_k=1, noise_std=0.5, seed=2).expert != got.expert).any()
+
+
+def test_jitter_multiplies_logits() -> None:
+    """By at most the stated part: near equal experts change places, clear ones do not."""
+    x = np.tile(np.array([10.0, 9.95, 5.0], dtype=np.float32), (5000, 1))
+    got = route(x, strategy="switch", top_k=1, jitter=0.01, seed=1).expert[:, 0]
+    assert abs((got == 1).mean() - 0.15**2 / (2 * 0.2**2)) < 0.03  # two uniform numbers of width 0.2, 0.05 apart
+    assert not (got == 2).any()
+    assert (route(x, strategy="switch", top_k=1).expert == 0).all()
