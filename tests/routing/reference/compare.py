@@ -13,14 +13,29 @@ the chosen probabilities must be equal, not the experts.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import warnings
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from moesim import Assignment
 
-torch = pytest.importorskip("torch")
+
+def reference(module: str) -> ModuleType:
+    """A module of a reference; a skip where its package is not installed, an error where it does not import."""
+    package = module.partition(".")[0]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed", allow_module_level=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what else is not installed
+        return importlib.import_module(module)
+
+
+torch = reference("torch")
 torch.set_num_threads(1)  # rows are few: threads would wait for each other
 
 TOKENS = 300

@@ -17,6 +17,7 @@ from routing.reference.compare import (
     kept_of,
     logits,
     no_choices,
+    reference,
     softmax,
     torch,
 )
@@ -24,7 +25,7 @@ from routing.reference.compare import (
 from moesim import Assignment, apply_capacity, route
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
-deepspeed = pytest.importorskip("deepspeed.moe.sharded_moe")
+deepspeed = reference("deepspeed.moe.sharded_moe")
 pytestmark = pytest.mark.ref
 
 MINIMUM = 4

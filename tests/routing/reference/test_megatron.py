@@ -21,6 +21,7 @@ from routing.reference.compare import (
     kept_of,
     logits,
     no_choices,
+    reference,
     softmax,
     spread,
     torch,
@@ -28,7 +29,7 @@ from routing.reference.compare import (
 
 from moesim import Assignment, apply_capacity, route
 
-megatron = pytest.importorskip("megatron.core.transformer.moe.moe_utils")
+megatron = reference("megatron.core.transformer.moe.moe_utils")
 pytestmark = pytest.mark.ref
 
 
@@ -64,8 +65,8 @@ def test_top_k(
     if score_function == "sigmoid":
         score = torch.sigmoid(torch.from_numpy(x)).numpy()
     got = route(x, strategy=strategy, top_k=k, **({"norm_topk_prob": k > 1} if strategy == "deepseek-v3" else {}))
-    reference = Chosen(expert=expert, weight=weight, score=score)
-    rows = check_chosen(got, reference, lowest_first=lowest_first, ranked_by=ranked_by)
+    theirs = Chosen(expert=expert, weight=weight, score=score)
+    rows = check_chosen(got, theirs, lowest_first=lowest_first, ranked_by=ranked_by)
     assert rows.mean() > 0.99 or family != "normal"
 
 
@@ -88,7 +89,7 @@ def test_sigmoid_with_bias_and_groups(
         expert_bias=torch.from_numpy(bias),
     )
     score = (torch.sigmoid(torch.from_numpy(x)) + torch.from_numpy(bias)).numpy()
-    reference = grouped(expert, weight, score, n_group=n_group, topk_group=topk_group, best_in_group=2)
+    theirs = grouped(expert, weight, score, n_group=n_group, topk_group=topk_group, best_in_group=2)
     got = route(
         x,
         strategy="deepseek-v3",
@@ -98,7 +99,7 @@ def test_sigmoid_with_bias_and_groups(
         topk_group=topk_group,
         routed_scaling_factor=scaling or 1.0,
     )
-    rows = check_chosen(got, reference, lowest_first=lowest_first)
+    rows = check_chosen(got, theirs, lowest_first=lowest_first)
     assert rows.mean() > 0.99 or (family != "normal" and not lowest_first)
 
 
@@ -110,11 +111,9 @@ def test_softmax_with_groups(pre: bool, size: tuple[int, int, int, int], family:
     n_experts, k, n_group, topk_group = size
     x = logits(family, n_experts)
     expert, weight = run(x, k, use_pre_softmax=pre, num_groups=n_group, group_topk=topk_group)
-    reference = grouped(
-        expert, weight, softmax(x) if pre else x, n_group=n_group, topk_group=topk_group, best_in_group=1
-    )
+    theirs = grouped(expert, weight, softmax(x) if pre else x, n_group=n_group, topk_group=topk_group, best_in_group=1)
     got = route(x, strategy="deepseek-v2", top_k=k, n_group=n_group, topk_group=topk_group, norm_topk_prob=not pre)
-    rows = check_chosen(got, reference, lowest_first=lowest_first, ranked_by=x if pre else None)
+    rows = check_chosen(got, theirs, lowest_first=lowest_first, ranked_by=x if pre else None)
     assert rows.mean() > 0.99 or family != "normal"
 
 

@@ -16,6 +16,7 @@ from routing.reference.compare import (
     grouped,
     kept_of,
     logits,
+    reference,
     softmax,
     spread,
     torch,
@@ -23,7 +24,7 @@ from routing.reference.compare import (
 
 from moesim import apply_capacity, route
 
-pytest.importorskip("transformers")
+reference("transformers")
 pytestmark = pytest.mark.ref
 
 
@@ -31,7 +32,7 @@ def run(module: str, name: str, x: np.ndarray, *, bias: np.ndarray | None = None
     """What a router returns for hidden states that are its logits."""
     n_experts = x.shape[-1]
     sizes = {"hidden_size": n_experts, "num_experts": n_experts, "num_local_experts": n_experts}
-    home = pytest.importorskip(f"transformers.models.{module}.modeling_{module}")
+    home = reference(f"transformers.models.{module}.modeling_{module}")
     router = getattr(home, name)(SimpleNamespace(**sizes, **config)).eval()
     weight = router.classifier.weight if hasattr(router, "classifier") else router.weight
     with torch.no_grad():
@@ -67,9 +68,9 @@ def test_softmax_over_all_experts(
     x = logits(family, n_experts)
     parameters = {} if normalise is None else {"norm_topk_prob": normalise}
     _, weight, expert = run(module, name, x, num_experts_per_tok=k, **parameters)
-    reference = Chosen(expert=expert, weight=weight, score=softmax(x))
+    theirs = Chosen(expert=expert, weight=weight, score=softmax(x))
     got = route(x, strategy=strategy, top_k=k, **parameters)
-    rows = check_chosen(got, reference, lowest_first=lowest_first, ranked_by=x)
+    rows = check_chosen(got, theirs, lowest_first=lowest_first, ranked_by=x)
     assert rows.mean() > 0.99 or family != "normal"
 
 
@@ -95,8 +96,8 @@ def test_llama4(size: tuple[int, int], family: str, lowest_first: bool) -> None:
     sigmoids, _ = run("llama4", "Llama4Router", x, num_experts_per_tok=k)
     expert = torch.topk(torch.from_numpy(x), k, dim=1)[1].numpy()
     assert (sigmoids[~kept_of(expert, n_experts)] == 0).all()
-    reference = Chosen(expert=expert, weight=np.take_along_axis(sigmoids, expert, axis=1), score=x)
-    rows = check_chosen(route(x, strategy="llama4", top_k=k), reference, lowest_first=lowest_first)
+    theirs = Chosen(expert=expert, weight=np.take_along_axis(sigmoids, expert, axis=1), score=x)
+    rows = check_chosen(route(x, strategy="llama4", top_k=k), theirs, lowest_first=lowest_first)
     assert rows.all() or (family != "normal" and not lowest_first)
 
 
@@ -109,8 +110,8 @@ def test_deepseek_v2_greedy(size: tuple[int, int], family: str, lowest_first: bo
     config = {"topk_method": "greedy", "n_group": None, "topk_group": None, "routed_scaling_factor": 16.0}
     _, weight, expert = run("deepseek_v2", "DeepseekV2TopkRouter", x, num_experts_per_tok=k, **config)
     got = route(x, strategy="deepseek-v2", top_k=k, routed_scaling_factor=16.0)
-    reference = Chosen(expert=expert, weight=weight, score=softmax(x))
-    rows = check_chosen(got, reference, lowest_first=lowest_first, ranked_by=x)
+    theirs = Chosen(expert=expert, weight=weight, score=softmax(x))
+    rows = check_chosen(got, theirs, lowest_first=lowest_first, ranked_by=x)
     assert rows.mean() > 0.99 or family != "normal"
 
 
@@ -129,9 +130,9 @@ def test_deepseek_v2_groups(size: tuple[int, int, int, int], family: str, lowest
         topk_method="group_limited_greedy",
         **groups,
     )
-    reference = grouped(expert, weight, softmax(x), n_group=n_group, topk_group=topk_group, best_in_group=1, fill=0.0)
+    theirs = grouped(expert, weight, softmax(x), n_group=n_group, topk_group=topk_group, best_in_group=1, fill=0.0)
     got = route(x, strategy="deepseek-v2", top_k=k, **groups)
-    rows = check_chosen(got, reference, lowest_first=lowest_first, ranked_by=x)
+    rows = check_chosen(got, theirs, lowest_first=lowest_first, ranked_by=x)
     assert rows.mean() > 0.99 or family != "normal"
 
 
@@ -154,9 +155,9 @@ def test_deepseek_v3(
     }
     _, weight, expert = run("deepseek_v3", "DeepseekV3TopkRouter", x, bias=bias, num_experts_per_tok=k, **parameters)
     score = (torch.sigmoid(torch.from_numpy(x)) + torch.from_numpy(bias)).numpy()
-    reference = grouped(expert, weight, score, n_group=n_group, topk_group=topk_group, best_in_group=2)
+    theirs = grouped(expert, weight, score, n_group=n_group, topk_group=topk_group, best_in_group=2)
     got = route(x, strategy="deepseek-v3", top_k=k, bias=None if bias_around is None else bias, **parameters)
-    rows = check_chosen(got, reference, lowest_first=lowest_first)
+    rows = check_chosen(got, theirs, lowest_first=lowest_first)
     assert rows.mean() > 0.99 or (family != "normal" and not lowest_first)
 
 
