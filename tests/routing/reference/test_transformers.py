@@ -84,7 +84,7 @@ def test_gpt_oss(size: tuple[int, int], family: str, lowest_first: bool) -> None
     biased, weight, expert = run("gpt_oss", "GptOssTopKRouter", x, bias=bias, num_experts_per_tok=k)
     got = route(biased, strategy="gpt-oss", top_k=k)
     rows = check_chosen(got, Chosen(expert=expert, weight=weight, score=biased), lowest_first=lowest_first)
-    assert rows.all() or (family != "normal" and not lowest_first)
+    assert rows.all() if lowest_first else rows.mean() > 0.99 or family != "normal"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -98,7 +98,7 @@ def test_llama4(size: tuple[int, int], family: str, lowest_first: bool) -> None:
     assert (sigmoids[~kept_of(expert, n_experts)] == 0).all()
     theirs = Chosen(expert=expert, weight=np.take_along_axis(sigmoids, expert, axis=1), score=x)
     rows = check_chosen(route(x, strategy="llama4", top_k=k), theirs, lowest_first=lowest_first)
-    assert rows.all() or (family != "normal" and not lowest_first)
+    assert rows.all() if lowest_first else rows.mean() > 0.99 or family != "normal"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -158,7 +158,7 @@ def test_deepseek_v3(
     theirs = grouped(expert, weight, score, n_group=n_group, topk_group=topk_group, best_in_group=2)
     got = route(x, strategy="deepseek-v3", top_k=k, bias=None if bias_around is None else bias, **parameters)
     rows = check_chosen(got, theirs, lowest_first=lowest_first)
-    assert rows.mean() > 0.99 or (family != "normal" and not lowest_first)
+    assert rows.all() if lowest_first else rows.mean() > 0.99 or family != "normal"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
