@@ -1,6 +1,7 @@
 # make demo       install into .venv and compare the variants of scenarios/quickstart.yaml
 # make test       all checks: format, lint, types, import layers, tests with coverage
-# make test-all   the slow tests as well, and the kernels without their compiler
+# make test-all   the slow tests as well, the kernels without their compiler, and test-ref
+# make test-ref   install transformers, megatron-core and deepspeed (with torch, above 1 GB) and compare routers with them
 # make format     put the sources in order
 
 PYTHON ?= python3
@@ -16,28 +17,32 @@ export MOESIM_DATA
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all test-slow test-interpreted check format clean
+.PHONY: demo test test-all test-slow test-interpreted test-ref check format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/moesim compare scenarios/quickstart.yaml
 
 test: check
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term
+	$(BIN)/python -m pytest -m "not slow and not ref" --cov --cov-report=term
 
 test-all: check
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -m "not ref" --cov --cov-report=term
+	$(MAKE) test-interpreted
+	$(MAKE) test-ref
+
+# what test-all has beyond test, but for test-ref
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "slow and not ref"
 	$(MAKE) test-interpreted
 
-# what test-all has beyond test
-test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow
-	$(MAKE) test-interpreted
+test-ref: $(VENV)/.installed-ref
+	$(BIN)/python -m pytest -m ref
 
 # the kernels as plain Python, where wrapping integers warn, then compiled with index checks
 test-interpreted: $(VENV)/.installed-dev
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -m "not slow" -W ignore::RuntimeWarning $(wildcard tests/kernels tests/routing tests/placement)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -m "not slow and not ref" -W ignore::RuntimeWarning $(wildcard tests/kernels tests/routing tests/placement)
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/numba-boundscheck \
-		$(BIN)/python -m pytest -q -m "not slow" $(wildcard tests/kernels tests/routing tests/placement tests/workload)
+		$(BIN)/python -m pytest -q -m "not slow and not ref" $(wildcard tests/kernels tests/routing tests/placement tests/workload)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(SOURCES)
@@ -62,3 +67,8 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	$(PIP) install -c $(CONSTRAINTS) -e '.[dev]'
 	touch $@ $(VENV)/.installed
+
+# about a minute where the CPU build of torch is at hand; deepspeed comes as sources and builds none of its operators
+$(VENV)/.installed-ref: $(VENV)/.installed-dev
+	$(PIP) install -c $(CONSTRAINTS) -e '.[dev,ref]'
+	touch $@
