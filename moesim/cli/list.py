@@ -39,7 +39,15 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("combine_latency_us", "combine us"),
         ("source", "source"),
     ),
-    "strategies": (("summary", "what it does"), ("models", "models"), ("paper", "source")),
+    "strategies": (
+        ("summary", "what it does"),
+        ("parameters", "parameters"),
+        ("models", "models"),
+        ("paper", "source"),
+    ),
+    "overflows": (("summary", "who is refused, and where they go"),),
+    "scopes": (("summary", "what shares a capacity"),),
+    "balancers": (("summary", "what it does"),),
     "placements": (("summary", "what it does"),),
 }
 """Fields of an entry and the column that shows each; pairs are (within node, across nodes)."""
@@ -49,7 +57,7 @@ def list_(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=", ".join(COLUMNS))],
     json: JsonOption = False,
 ) -> None:
-    """List models, gpus, networks, strategies or placements."""
+    """List models, gpus, networks, strategies, overflows, scopes, balancers or placements."""
     if kind not in COLUMNS:
         from difflib import get_close_matches
 
@@ -71,9 +79,18 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
         from moesim.routing.registry import STRATEGIES
 
         return {
-            name: {"summary": entry.summary, "models": entry.models, "paper": entry.paper}
-            for name, entry in STRATEGIES.items()
+            name: {field: getattr(entry, field) for field, _ in COLUMNS[kind]} for name, entry in STRATEGIES.items()
         }
+    if kind == "balancers":
+        from moesim.routing.policies import BALANCERS
+
+        return {name: {"summary": summary} for name, summary in BALANCERS.items()}
+    if kind in {"overflows", "scopes"}:
+        from moesim.routing.policies import OVERFLOWS, SCOPES
+
+        if kind == "scopes":
+            return {name: {"summary": summary} for name, summary in SCOPES.items()}
+        return {name: {"summary": policy.summary} for name, policy in OVERFLOWS.items()}
     if kind == "placements":
         from moesim.placement import PLANNERS
 
@@ -108,6 +125,10 @@ def _print(kind: str, found: Mapping[str, Mapping[str, Any]]) -> None:
     for name, entry in found.items():
         table.add_row(name, *(Text(_text(entry.get(field))) for field, _ in COLUMNS[kind]))
     print_table(table, sys.stdout)
+    if kind == "strategies":
+        from moesim.routing.registry import GATE_PARAMETERS
+
+        print(f"\ngate: {GATE_PARAMETERS}")
 
 
 def _text(value: Any) -> str:

@@ -89,6 +89,7 @@ class Collector:
             rerouted=routed.rerouted_away.sum(axis=1),
             lost_tokens=routed.lost_tokens,
             causes=routed.causes,
+            zero_choices=routed.zero_choices,
             events=timeline.n_events,
         )
         self._totals.append(totals)

@@ -30,6 +30,7 @@ class StepTotals:
     rerouted: NDArray[np.int64]
     lost_tokens: NDArray[np.int64]
     causes: NDArray[np.int64]
+    zero_choices: NDArray[np.int64]
     events: int
 
 
@@ -46,6 +47,7 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
     rerouted = np.concatenate([total.rerouted for total in totals])
     lost = np.concatenate([total.lost_tokens / max(1, total.tokens) for total in totals])
     causes = np.concatenate([total.causes for total in totals])
+    zero = np.concatenate([total.zero_choices for total in totals])
     simulated = int(step_ps.sum()) * PS
     return {
         "step_time_s": _spread(step_ps * PS),
@@ -67,6 +69,7 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
         "token_drop_rate": _mean(lost),
         "reroute_rate": _mean_rate(rerouted, requested),
         "by_cause": {text: _mean_rate(causes[:, cause], requested) for cause, text in CAUSES.items() if cause},
+        "zero_computation_rate": _mean_rate(zero, requested + zero) if zero.any() else None,
         "bytes": {level: float(carried[i]) for i, level in enumerate(LEVELS)},
         "tokens_per_s_per_gpu": tokens / simulated / n_gpus if simulated else None,
         "simulated_s": simulated,

@@ -11,7 +11,6 @@ is a policy of `apply_capacity`.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,11 +21,6 @@ from moesim.kernels.exponential import largest, sigmoid, softmax
 from moesim.kernels.jit import njit
 from moesim.routing.gate import choose_groups
 from moesim.types import Assignment
-
-BALANCERS: Mapping[str, str] = {
-    "least-loaded": "near-equal scores (threshold) are traded for the least loaded expert so far",
-    "node-limited": "a token's experts are on its best `nodes` nodes, by the sum of their top_k / nodes best scores",
-}
 
 
 def rebalance(

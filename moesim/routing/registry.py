@@ -28,7 +28,15 @@ class Entry:
     summary: str
     paper: str
     models: str
+    parameters: str = ""
+    """Names and defaults; "gate" stands for GATE_PARAMETERS, followed by what is otherwise. A test holds them."""
 
+
+GATE_PARAMETERS = (
+    "score=softmax, norm_topk_prob=False, norm_epsilon=0.0, routed_scaling_factor=1.0, "
+    "n_group=1, topk_group=1, group_score=max, masked_score=-inf"
+)
+"""Parameters of every strategy that is the top-k gate, with the gate's own defaults."""
 
 STRATEGIES: Mapping[str, Entry] = {
     "switch": Entry(
@@ -36,78 +44,91 @@ STRATEGIES: Mapping[str, Entry] = {
         summary="top-1 of the softmax over all experts; weight = its probability",
         paper="Fedus et al. 2021, Switch Transformers",
         models="Switch Transformer",
+        parameters="gate, jitter=0.0",
     ),
     "gshard": Entry(
         target="moesim.routing.gshard:STRATEGY",
         summary="top-2, normalised; the second expert may be drawn or left out at random",
         paper="Lepikhin et al. 2020, GShard",
         models="GShard",
+        parameters="second_expert_policy=all, second_expert_threshold=0.5, legacy_mtf_behavior=True",
     ),
     "st-moe": Entry(
         target="moesim.routing.st_moe:STRATEGY",
         summary="top-k of the softmax over all experts, raw probabilities",
         paper="Zoph et al. 2022, ST-MoE",
         models="ST-MoE",
+        parameters="gate",
     ),
     "softmax-top-k": Entry(
         target="moesim.routing.softmax_top_k:STRATEGY",
         summary="top-k of the softmax over all experts; norm_topk_prob renormalises",
         paper="Muennighoff et al. 2024, OLMoE; Qwen Team 2025, Qwen3",
         models="OLMoE (off), Qwen2-MoE (off), Qwen3-MoE (on)",
+        parameters="gate",
     ),
     "mixtral": Entry(
         target="moesim.routing.mixtral:STRATEGY",
         summary="softmax over the top-k logits",
         paper="Jiang et al. 2024, Mixtral of Experts",
         models="Mixtral 8x7B and 8x22B",
+        parameters="gate, score=softmax-of-chosen",
     ),
     "gpt-oss": Entry(
         target="moesim.routing.gpt_oss:STRATEGY",
         summary="softmax over the top-k logits, the learned bias included in them",
         paper="OpenAI 2025, gpt-oss-120b and gpt-oss-20b model card",
         models="gpt-oss-20b and 120b",
+        parameters="gate, score=softmax-of-chosen",
     ),
     "llama4": Entry(
         target="moesim.routing.llama4:STRATEGY",
         summary="top-k logits, each weighed by its own sigmoid",
         paper="Meta 2025, Llama 4",
         models="Llama 4 Scout and Maverick",
+        parameters="gate, score=sigmoid-of-chosen",
     ),
     "top-p": Entry(
         target="moesim.routing.top_p:STRATEGY",
         summary="as many experts, up to top_k, as hold a share top_p of the probability",
         paper="Huang et al. 2024, Harder Tasks Need More Experts",
         models="Dynamic_MoE",
+        parameters="top_p=0.4",
     ),
     "deepseek-v2": Entry(
         target="moesim.routing.deepseek_v2:STRATEGY",
         summary="softmax over all experts, best groups by their best expert, scaling factor",
         paper="DeepSeek-AI 2024, DeepSeek-V2, section 2.2",
         models="DeepSeek-V2 and Coder-V2",
+        parameters="gate",
     ),
     "deepseek-v3": Entry(
         target="moesim.routing.deepseek_v3:STRATEGY",
         summary="sigmoid scores, selection bias, best groups by their two best, scaling factor",
         paper="DeepSeek-AI 2024, DeepSeek-V3, section 2.1.2",
         models="DeepSeek-V3 and R1",
+        parameters="gate, score=sigmoid, norm_topk_prob=True, norm_epsilon=1e-20, group_score=top-2-sum",
     ),
     "moge": Entry(
         target="moesim.routing.moge:STRATEGY",
         summary="the same number of experts from every group, the most probable of each",
         paper="Tang et al. 2025, Pangu Pro MoE: Mixture of Grouped Experts",
         models="Pangu Pro MoE",
+        parameters="n_group=1, norm_topk_prob=False, routed_scaling_factor=1.0",
     ),
     "longcat": Entry(
         target="moesim.routing.longcat:STRATEGY",
         summary="softmax top-k with a selection bias; the last n_zero_experts compute nothing",
         paper="Meituan 2025, LongCat-Flash, section 2.1",
         models="LongCat-Flash",
+        parameters="gate, n_zero_experts=0",
     ),
     "moe-plus-plus": Entry(
         target="moesim.routing.moe_plus_plus:STRATEGY",
         summary="top-2, normalised; the last n_zero_experts compute nothing, the very last weighs 0",
         paper="Jin et al. 2024, MoE++",
         models="MoE++",
+        parameters="n_zero_experts=4, moe_use_mixtral_gating=False",
     ),
     "relu": Entry(
         target="moesim.routing.relu:STRATEGY",
@@ -120,24 +141,28 @@ STRATEGIES: Mapping[str, Entry] = {
         summary="softmax over the top k of logits with normal noise",
         paper="Shazeer et al. 2017, Outrageously Large Neural Networks",
         models="the first sparsely gated MoE LSTMs",
+        parameters="noise_std=1.0",
     ),
     "sinkhorn": Entry(
         target="moesim.routing.sinkhorn:STRATEGY",
         summary="top-k of a matrix scaled to equal sums of experts; plain top-k outside training",
         paper="Clark et al. 2022, Unified Scaling Laws for Routed Language Models",
         models="S-BASE",
+        parameters="training=True",
     ),
     "base": Entry(
         target="moesim.routing.base:STRATEGY",
         summary="top-1 with equal loads and the largest sum of logits; the argmax outside training",
         paper="Lewis et al. 2021, BASE Layers",
         models="BASE",
+        parameters="training=True",
     ),
     "hash": Entry(
         target="moesim.routing.hash:STRATEGY",
         summary="experts by the token's vocabulary id, from a fixed random table",
         paper="Roller et al. 2021, Hash Layers",
         models="Hash Layers",
+        parameters="table_seed=0",
     ),
     "expert-choice": Entry(
         target="moesim.routing.expert_choice:STRATEGY",
@@ -150,6 +175,7 @@ STRATEGIES: Mapping[str, Entry] = {
         summary="control: assignments dealt to the experts in turn, perfectly even",
         paper="control, as SGLang simulates balanced routing",
         models="",
+        parameters="n_ranks=1, offset=0",
     ),
     "random": Entry(
         target="moesim.routing.random:STRATEGY",

@@ -64,6 +64,7 @@ def route_step(stages: Stages, step: int, pool: ThreadPoolExecutor, profile: Pro
         rerouted_in=stack("rerouted_in"),
         rerouted_away=stack("rerouted_away"),
         choices=np.array([layer.choices for layer in layers], dtype=np.int64),
+        zero_choices=np.array([layer.zero_choices for layer in layers], dtype=np.int64),
         lost_tokens=np.array([layer.lost_tokens for layer in layers], dtype=np.int64),
         slot_load=_slot_load(stages.placement, traffic.slot_tokens - stack("padding")),
         capacity=stack("capacity"),
@@ -81,6 +82,7 @@ class _RoutedLayer:
     rerouted_in: NDArray[np.int64]
     rerouted_away: NDArray[np.int64]
     choices: int
+    zero_choices: int
     lost_tokens: int
     capacity: NDArray[np.int64]
     padding: NDArray[np.int64]
@@ -95,6 +97,7 @@ def _route_layer(stages: Stages, batch: Batch, layer: int) -> _RoutedLayer:
     profile = Profile()
     assignment, scores = _request(stages, batch, layer, profile)
     with profile.timed("route"):
+        assignment, zero_choices = _without_zero_experts(stages, assignment)
         assignment = _apply_capacity(stages, batch, assignment, scores, layer)
     n_experts = stages.model.n_experts
     with profile.timed("place"):
@@ -116,6 +119,7 @@ def _route_layer(stages: Stages, batch: Batch, layer: int) -> _RoutedLayer:
             rerouted_in=count(served, n_experts, assignment.rerouted),
             rerouted_away=count(expert, n_experts, assignment.rerouted),
             choices=int(np.count_nonzero(expert >= 0)),
+            zero_choices=zero_choices,
             lost_tokens=assignment.lost_tokens(),
             capacity=_slot_capacity(assignment, stages.placement),
             padding=padding,
@@ -176,13 +180,13 @@ def _request(
         assert isinstance(source, RecordedTokens)
         with profile.timed("generate"):
             return source.assignment(batch.step, layer), None
-    n_tokens, n_experts = batch.n_tokens, stages.model.n_experts
+    n_tokens = batch.n_tokens
     if stages.scenario.spec.workload.sampling == "direct":
         return _draw_directly(stages, batch, layer, profile), None
     whole = strategy.scope == "batch"
     step = n_tokens if whole else BLOCK_TOKENS
-    scratch = np.empty((min(step, n_tokens), n_experts), dtype=np.float32)
-    load = np.zeros(n_experts, dtype=np.int64)
+    scratch = np.empty((min(step, n_tokens), stages.n_logits), dtype=np.float32)
+    load = np.zeros(stages.n_logits, dtype=np.int64)
     blocks, scores = [], []
     for first in range(0, n_tokens, step):
         last = min(first + step, n_tokens)
@@ -233,6 +237,16 @@ def _route_block(
     return block, scores
 
 
+def _without_zero_experts(stages: Stages, assignment: Assignment) -> tuple[Assignment, int]:
+    """Choices of experts that compute nothing need no place and no copy: they become -1, and are counted."""
+    zero = assignment.expert >= stages.model.n_experts
+    n_zero = int(np.count_nonzero(zero))
+    if n_zero == 0:
+        return assignment, 0
+    expert = np.where(zero, np.int32(-1), assignment.expert)
+    return Assignment.of(expert, np.where(zero, np.float32(0), assignment.weight)), n_zero
+
+
 def _draw_directly(stages: Stages, batch: Batch, layer: int, profile: Profile) -> Assignment:
     """Ids without logits, where nobody reads weights: these are NaN, so that who does read them sees it."""
     assert not isinstance(stages.source, RecordedTokens)
@@ -266,7 +280,7 @@ def _apply_capacity(
         scope=capacity.scope,
         minimum=capacity.minimum,
         rounding=capacity.rounding,
-        scores=scores,
+        scores=scores if scores is None or not stages.keeps_scores else scores[:, : stages.model.n_experts],
         seed=_capacity_seed(stages, batch.step, layer),
         source=batch.sequence if capacity.scope == "sequence" else batch.source,
         device=stages.rank_of_expert if local or capacity.scope == "device" else None,

@@ -50,6 +50,12 @@ class Stages:
         return capacity is not None and OVERFLOWS[capacity.overflow].admits_by == "priority"
 
     @property
+    def n_logits(self) -> int:
+        """Experts that the router scores: the model's, and those that compute nothing."""
+        assert self.strategy is not None
+        return self.model.n_experts + zero_experts(self.strategy, self.parameters)
+
+    @property
     def limits_itself(self) -> bool:
         """Whether the router has groups of its own, through which it is limited to nodes."""
         return hasattr(self.parameters, "n_group")
@@ -80,7 +86,8 @@ def prepare(scenario: Scenario) -> Stages:
     top_k = spec.routing.top_k or model.top_k
     router, parameters = (None, None) if recorded else _router(scenario, top_k)
     check_sampling(scenario)
-    source, n_steps = _recorded(scenario, top_k) if recorded else (_synthetic(scenario), spec.workload.steps)
+    zero = 0 if router is None else zero_experts(router, parameters)
+    source, n_steps = _recorded(scenario, top_k) if recorded else (_synthetic(scenario, zero), spec.workload.steps)
     placement = _placement(scenario)
     stages = Stages(
         scenario=scenario,
@@ -108,7 +115,7 @@ def _router(scenario: Scenario, top_k: int) -> tuple[Strategy, Any]:
     try:
         found, parameters = router_of(scenario)
         parameters = _limited_to_nodes(scenario, top_k, parameters)
-        found.validate(model.n_experts, top_k, parameters)
+        found.validate(model.n_experts + zero_experts(found, parameters), top_k, parameters)
     except ParameterError as error:
         given = f"routing.parameters.{error.argument}"
         where = given if error.argument in routing.parameters else "routing"
@@ -130,6 +137,10 @@ def _limited_to_nodes(scenario: Scenario, top_k: int, parameters: Any) -> Any:
     if n_experts % n_nodes or balancer.nodes * (n_experts // n_nodes) < top_k:
         wanted = f"nodes that hold top_k ({top_k}) of {n_experts} experts evenly"
         raise scenario.error("routing.balancer.nodes", balancer.nodes, wanted)
+    if getattr(parameters, "n_zero_experts", 0):
+        raise scenario.error(
+            "routing.balancer.policy", "node-limited", "another: zero-computation experts have no node"
+        )
     if not hasattr(parameters, "n_group"):
         return parameters
     if parameters.n_group > 1:
@@ -139,13 +150,19 @@ def _limited_to_nodes(scenario: Scenario, top_k: int, parameters: Any) -> Any:
     return dataclasses.replace(parameters, n_group=n_nodes, topk_group=balancer.nodes, group_score="top-k-sum")
 
 
-def _synthetic(scenario: Scenario) -> SyntheticTokens:
+def zero_experts(found: Strategy, parameters: Any) -> int:
+    """How many experts that compute nothing the router scores behind those of the model."""
+    return 0 if found.zero_experts is None else found.zero_experts(parameters)
+
+
+def _synthetic(scenario: Scenario, zero: int) -> SyntheticTokens:
     workload, model = scenario.spec.workload, scenario.model
     assert workload.tokens_per_gpu is not None  # only a trace comes without
     return SyntheticTokens(
         seed=scenario.spec.seed,
         n_layers=len(model.moe_layers),
         n_experts=model.n_experts,
+        n_zero_experts=zero,
         n_ranks=scenario.cluster.n_gpus,
         tokens_per_rank=workload.tokens_per_gpu,
         phase=workload.phase,

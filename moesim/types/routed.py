@@ -17,7 +17,8 @@ class RoutedStep:
 
     The loads are int64 [L, E]; `lost_tokens` int64 [L] counts tokens that made
     a choice and lost every one of them; `choices` int64 [L] counts choices that
-    are not -1; `slot_load` int64 [L, E] is what the slots of each expert got in
+    are not -1; `zero_choices` int64 [L] those of experts that compute nothing,
+    which are not among the former; `slot_load` int64 [L, E] is what the slots of each expert got in
     all; `capacity` int64 [L, S] is what each slot admits (-1 = unlimited);
     `padding` int64 [L, S] are rows without a token that fill it; `causes` int64
     [L, causes] counts dropped and rerouted assignments by the number of CAUSES.
@@ -30,6 +31,7 @@ class RoutedStep:
     rerouted_in: NDArray[np.int64]
     rerouted_away: NDArray[np.int64]
     choices: NDArray[np.int64]
+    zero_choices: NDArray[np.int64]
     lost_tokens: NDArray[np.int64]
     slot_load: NDArray[np.int64]
     capacity: NDArray[np.int64]

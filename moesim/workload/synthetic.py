@@ -28,6 +28,8 @@ class SyntheticTokens:
         topic_count: topics over which the sequences are hashed; 0 or 1 = one topic.
         topic_strength: standard deviation of a topic's affinity to an expert, in logits.
         vocab_size: ids of the vocabulary; their frequencies are Zipf's law, 1 / rank.
+        n_zero_experts: logits behind those of the experts, of experts that compute nothing; each is as popular as the
+            experts are in the mean, and the others' logits do not depend on them.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class SyntheticTokens:
         topic_count: int = 0,
         topic_strength: float = 0.0,
         vocab_size: int = 1,
+        n_zero_experts: int = 0,
     ) -> None:
         self.tokens_per_step = n_ranks * tokens_per_rank
         self._seed = seed
@@ -53,6 +56,10 @@ class SyntheticTokens:
         popularity_of_layers(seed, zipf_exponent, self._popularity)
         if topic_strength > 0:
             topic_affinities(seed, topic_strength, self._affinity)
+        if n_zero_experts:
+            mean = np.repeat(self._popularity.mean(axis=1, keepdims=True), n_zero_experts, axis=1)
+            self._popularity = np.concatenate([self._popularity, mean], axis=1)
+            self._affinity = np.pad(self._affinity, ((0, 0), (0, 0), (0, n_zero_experts)))
         self._direct = DirectSampler(seed, self._popularity, self._affinity)
         token = np.arange(self.tokens_per_step)
         self._source = (token // tokens_per_rank).astype(np.int32)

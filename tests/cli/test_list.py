@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
+
+from moesim.routing.gate import GateParameters
+from moesim.routing.registry import GATE_PARAMETERS, STRATEGIES, parameters_for, strategy
 
 KNOWN = {
     "models": "deepseek-v3",
     "gpus": "h200-sxm",
     "networks": "deepep-low-latency",
     "strategies": "softmax-top-k",
+    "overflows": "reroute-to-best",
+    "scopes": "source-rank",
+    "balancers": "least-loaded",
     "placements": "round-robin",
 }
 
@@ -21,7 +28,7 @@ def test_a_list_is_uncut_off_a_terminal(moesim, kind):
     entries = json.loads(moesim("list", kind, "--json").out)
     assert table.code == 0
     assert "…" not in table.out
-    assert len(table.out.splitlines()) == 2 + len(entries)
+    assert len(table.out.splitlines()) == 2 + len(entries) + (2 if kind == "strategies" else 0)  # what "gate" is
     assert KNOWN[kind] in entries
     for name, entry in entries.items():
         line = next(line for line in table.out.splitlines() if line.split()[:1] == [name])
@@ -49,3 +56,18 @@ def test_schema_is_a_json_schema(moesim):
     schema = json.loads(outcome.out)
     assert schema["type"] == "object"
     assert {"name", "model", "workload", "routing", "compare"} <= schema["properties"].keys()
+
+
+def test_parameters_in_the_list_are_those_of_the_strategies() -> None:
+    """Names and defaults, so that the table cannot fall behind."""
+    gate = {field.name: field.default for field in dataclasses.fields(GateParameters)}
+    assert ", ".join(f"{name}={value}" for name, value in gate.items()) == GATE_PARAMETERS
+    for name, entry in STRATEGIES.items():
+        found = strategy(name)
+        own = dataclasses.asdict(parameters_for(found, {}))
+        if issubclass(found.parameters, GateParameters):
+            differ = {key: value for key, value in own.items() if key not in gate or value != gate[key]}
+            expected = ["gate", *(f"{key}={value}" for key, value in differ.items())]
+        else:
+            expected = [f"{key}={value}" for key, value in own.items()]
+        assert entry.parameters == ", ".join(expected), name

@@ -10,6 +10,7 @@ import pytest
 
 from moesim import Result, Scenario, simulate
 from moesim.errors import ScenarioError
+from moesim.routing import STRATEGIES
 from moesim.simulation import check
 
 BASE = """
@@ -136,3 +137,36 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path, overrides: dict[st
     path.write_text(BASE)
     with pytest.raises(ScenarioError, match=message):
         check(Scenario.from_yaml(path, overrides=overrides))
+
+
+def test_zero_computation_experts_cost_no_work_and_no_bytes(tmp_path: Path) -> None:
+    """Half as many again among the logits take about a third of the choices; the others' logits stay as they are."""
+    plain = run(tmp_path, routing__strategy="longcat", routing__parameters={})
+    got = run(tmp_path, routing__strategy="longcat", routing__parameters={"n_zero_experts": 32})
+    assert plain.summary["zero_computation_rate"] is None
+    share = got.summary["zero_computation_rate"]
+    assert 0.2 < share < 0.45
+    requested = got.experts["requested"].sum()
+    assert requested == pytest.approx((1 - share) * plain.experts["requested"].sum(), rel=1e-6)
+    assert got.summary["bytes"]["across_nodes"] < 0.9 * plain.summary["bytes"]["across_nodes"]
+    assert got.summary["step_time_s"]["mean"] < plain.summary["step_time_s"]["mean"]
+    capped = run(
+        tmp_path,
+        routing__strategy="longcat",
+        routing__parameters={"n_zero_experts": 32},
+        routing__capacity=capacity("reroute-to-best", factor=0.5),
+    )
+    assert capped.summary["reroute_rate"] > 0
+
+
+@pytest.mark.parametrize("strategy", list(STRATEGIES))
+def test_every_strategy_runs_from_a_scenario(tmp_path: Path, strategy: str) -> None:
+    """With the parameters' defaults and a top_k that it takes."""
+    top_k = {"switch": 1, "base": 1, "gshard": 2, "moe-plus-plus": 2}.get(strategy, 8)
+    got = run(tmp_path, routing__strategy=strategy, routing__top_k=top_k, routing__parameters={}, workload__steps=1)
+    assert got.summary["step_time_s"]["mean"] > 0
+    if strategy == "base":
+        assert got.summary["max_violation"]["max"] == 0
+    path = tmp_path / "resolved.yaml"
+    path.write_text(got.scenario_yaml)
+    check(Scenario.from_yaml(path))
