@@ -4,6 +4,7 @@ Scenario        what to simulate: `Scenario.from_yaml("x.yaml", overrides={"work
 simulate        one scenario -> Result: `.summary`, frames, `.plot`, `.save`
 compare         variants of a scenario on the same tokens -> Study: `.summary`, `.results`, `.plot`, `.save`
 sweep           the grid of a scenario's `sweep:` axes -> Study
+evolve          a router that balances itself, or collapses, over many steps -> a frame of its loads
 Result, Study   what comes out, and `.load` to read it back
 route           logits [T, E] -> Assignment: who goes where, by a named strategy
 rebalance       Assignment -> Assignment: near-equal experts traded for less loaded ones
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from moesim.scenario import Scenario
     from moesim.simulation.simulate import simulate
     from moesim.study.compare import compare
+    from moesim.study.evolve import evolve
     from moesim.types import Assignment
 
 __version__ = "0.1.0"
@@ -58,6 +60,7 @@ __all__ = [
     "__version__",
     "apply_capacity",
     "compare",
+    "evolve",
     "group_mask",
     "rebalance",
     "register_strategy",
@@ -73,6 +76,7 @@ _HOME = {
     "Study": "moesim.results",
     "apply_capacity": "moesim.routing",
     "compare": "moesim.study",
+    "evolve": "moesim.study",
     "group_mask": "moesim.routing",
     "rebalance": "moesim.routing",
     "register_strategy": "moesim.routing",

@@ -37,6 +37,10 @@ CAPTIONS: Mapping[str, str] = {
         "How far the busiest expert of a layer lies above the mean before any capacity acts (0 = even): the line is "
         "the mean over steps, the triangle the worst step."
     ),
+    "load_over_steps": (
+        "Every step, the mean over MoE layers: a router that collapses loses entropy and leaves experts dead while its "
+        "MaxVio climbs; what a capacity then refuses is the drop rate."
+    ),
     "load_distribution": (
         "Experts from the busiest to the idlest, ranked anew in every layer and step and then averaged: an even load "
         "is the dotted line at 1, a collapsed router a spike at the left."
@@ -63,7 +67,7 @@ CAPTIONS: Mapping[str, str] = {
 
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Time": ("latency_breakdown", "imbalance_penalty", "drop_tradeoff", "step_time"),
-    "Load": ("layer_imbalance", "load_distribution", "expert_load"),
+    "Load": ("layer_imbalance", "load_over_steps", "load_distribution", "expert_load"),
     "GPUs and links": ("gpu_time", "link_traffic", "timeline"),
 }
 

@@ -94,6 +94,7 @@ class Collector:
         )
         self._totals.append(totals)
         self._add_layers(step, routed, rank_load)
+        self._add_router(step, routed)
         self._add_experts(step, routed)
         self._add_gpus(step, parts, critical_gpu, rank_load, links)
         self._add_step(step, totals)
@@ -173,6 +174,20 @@ class Collector:
             dropped=routed.dropped.sum(axis=1),
             rerouted=routed.rerouted_away.sum(axis=1),
         )
+
+    def _add_router(self, step: int, routed: RoutedStep) -> None:
+        if routed.router is not None:
+            self._put(
+                "router",
+                len(self._layers),
+                step=step,
+                layer=self._layers,
+                aux_loss=routed.router.aux_loss,
+                z_loss=routed.router.z_loss,
+                bias_min=routed.router.bias_min,
+                bias_max=routed.router.bias_max,
+                popularity_shift_std=routed.router.shift_std,
+            )
 
     def _add_experts(self, step: int, routed: RoutedStep) -> None:
         n_layers, n_experts = routed.requested.shape

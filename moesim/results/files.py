@@ -16,7 +16,7 @@ from typing import Any
 from moesim.errors import OutputError
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LIBRARIES = (
     "moesim",
     "numpy",

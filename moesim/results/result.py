@@ -47,6 +47,7 @@ FRAMES: Mapping[str, Mapping[str, str]] = {
         **_columns("step layer", "max_violation balancedness cv gini entropy"),
         **_columns("dead_experts requested processed dropped rerouted"),
     },
+    "router": _columns("step layer", "aux_loss z_loss bias_min bias_max popularity_shift_std"),
     "experts": _columns("step layer expert requested processed dropped rerouted_in rerouted_away"),
     "gpus": {
         **_columns("step gpu node", f"{_PARTS_S} critical_s"),
@@ -79,6 +80,7 @@ class Result:
 
     steps: pd.DataFrame
     layers: pd.DataFrame
+    router: pd.DataFrame
     experts: pd.DataFrame
     gpus: pd.DataFrame
     links: pd.DataFrame

@@ -33,6 +33,7 @@ PARTS: Mapping[FieldPath, type[BaseModel]] = {
     ("workload", "topics"): schema.TopicsSpec,
     ("routing",): schema.RoutingSpec,
     ("routing", "balancer"): schema.BalancerSpec,
+    ("routing", "balancing"): schema.BalancingSpec,
     ("routing", "capacity"): schema.CapacitySpec,
     ("placement",): schema.PlacementSpec,
     ("simulation",): schema.SimulationSpec,

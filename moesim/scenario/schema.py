@@ -180,12 +180,28 @@ class BalancerSpec(_Part):
     nodes: Count = _described(1, "of node-limited: nodes on which a token's experts are")
 
 
+class BalancingSpec(_Part):
+    """A router that evolves over the steps: what it does to itself, and what balances it (routing/balancing.py)."""
+
+    mechanism: Literal["none", "loss-free", "aux-loss"] = "none"
+    from_step: CountOrZero = _described(0, "the mechanism acts from this step on, warm-up steps counted")
+    step_size: float = _described(1e-3, "of loss-free: of the selection bias", gt=0, le=10)
+    rule: Literal["sign", "proportional"] = _described("sign", "of loss-free: how the bias moves")
+    coefficient: float = _described(1e-3, "of aux-loss", gt=0, le=10)
+    scope: Literal["global-batch", "micro-batch"] = _described("global-batch", "of aux-loss: whose loads it compares")
+    feedback_gain: float = _described(
+        4.0, "how much an expert's popularity grows with its load; 0 = none", ge=0, le=100
+    )
+    learning_rate: float = _described(1e-4, "part of the way that popularity goes in a step", ge=0, le=1)
+
+
 class RoutingSpec(_Part):
     """Who goes where."""
 
     strategy: Annotated[str | None, _NoneWord] = _described(None, "default: what the model uses")
     top_k: Count | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
+    balancing: Annotated[BalancingSpec | None, _NoneWord] = _described(None, "a router that evolves; none = it stays")
     balancer: Annotated[BalancerSpec | None, _NoneWord] = None
     capacity: Annotated[CapacitySpec | None, _NoneWord] = None
 
@@ -263,7 +279,7 @@ def json_schema() -> dict[str, Any]:
     nullable = (("SimulationSpec", "overlap"), ("RoutingSpec", "strategy"))
     for part, name in nullable:
         definitions[part]["properties"][name] = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
-    for name, part in (("capacity", "CapacitySpec"), ("balancer", "BalancerSpec")):
+    for name, part in (("capacity", "CapacitySpec"), ("balancer", "BalancerSpec"), ("balancing", "BalancingSpec")):
         definitions["RoutingSpec"]["properties"][name] = {
             "anyOf": [{"$ref": f"#/$defs/{part}"}, {"const": "none"}, {"type": "null"}],
             "default": None,

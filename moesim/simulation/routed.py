@@ -15,8 +15,9 @@ from moesim.kernels.count import count
 from moesim.kernels.random import CAPACITY, key
 from moesim.placement import assign_slots, traffic_of_layer
 from moesim.routing import apply_capacity, group_mask, rebalance, scores_of
+from moesim.simulation.evolution import Evolved, Watch, router_step
 from moesim.simulation.stages import Stages
-from moesim.types import Assignment, Batch, Draw, Placement, RoutedStep, Traffic
+from moesim.types import Assignment, Batch, Draw, Placement, RoutedStep, RouterState, Traffic
 from moesim.workload import RecordedTokens
 
 BLOCK_TOKENS = 1024
@@ -39,11 +40,23 @@ class Profile:
         self.seconds[stage] += time.perf_counter() - start
 
 
-def route_step(stages: Stages, step: int, pool: ThreadPoolExecutor, profile: Profile) -> RoutedStep:
-    """Route all MoE layers of a step; a layer is the unit of work of a thread."""
+def route_step(
+    stages: Stages,
+    step: int,
+    pool: ThreadPoolExecutor,
+    profile: Profile,
+    states: list[RouterState] | None = None,
+) -> RoutedStep:
+    """Route all MoE layers of a step; a layer is the unit of work of a thread.
+
+    `states`, one a layer, are replaced by those after the step (None = routers that stay as they are).
+    """
     batch = stages.source.batch(step)
     n_layers = len(stages.model.moe_layers)
-    layers = list(pool.map(lambda layer: _route_layer(stages, batch, layer), range(n_layers)))
+    before: list[RouterState] | list[None] = states or [None] * n_layers
+    layers = list(pool.map(lambda layer: _route_layer(stages, batch, layer, before[layer]), range(n_layers)))
+    if states is not None:
+        states[:] = [layer.evolved.state for layer in layers if layer.evolved is not None]
     for result in layers:
         for stage, seconds in result.seconds.items():
             profile.seconds[stage] += seconds
@@ -71,11 +84,13 @@ def route_step(stages: Stages, step: int, pool: ThreadPoolExecutor, profile: Pro
         padding=stack("padding"),
         causes=stack("causes"),
         traffic=traffic,
+        router=router_step([layer.evolved for layer in layers if layer.evolved is not None]),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _RoutedLayer:
+    evolved: Evolved | None
     requested: NDArray[np.int64]
     processed: NDArray[np.int64]
     dropped: NDArray[np.int64]
@@ -93,10 +108,12 @@ class _RoutedLayer:
     seconds: dict[str, float]
 
 
-def _route_layer(stages: Stages, batch: Batch, layer: int) -> _RoutedLayer:
+def _route_layer(stages: Stages, batch: Batch, layer: int, state: RouterState | None) -> _RoutedLayer:
     profile = Profile()
-    assignment, scores = _request(stages, batch, layer, profile)
+    watch = Watch.of(stages, state)
+    assignment, scores = _request(stages, batch, layer, watch, profile)
     with profile.timed("route"):
+        evolved = None if watch is None else watch.evolve(stages, batch, assignment)
         assignment, zero_choices = _without_zero_experts(stages, assignment)
         assignment = _apply_capacity(stages, batch, assignment, scores, layer)
     n_experts = stages.model.n_experts
@@ -113,6 +130,7 @@ def _route_layer(stages: Stages, batch: Batch, layer: int) -> _RoutedLayer:
     with profile.timed("metrics"):
         expert, served = assignment.expert, assignment.served
         return _RoutedLayer(
+            evolved=evolved,
             requested=count(expert, n_experts),
             processed=count(served, n_experts),
             dropped=count(expert, n_experts, assignment.dropped),
@@ -169,7 +187,7 @@ def _pad(
 
 
 def _request(
-    stages: Stages, batch: Batch, layer: int, profile: Profile
+    stages: Stages, batch: Batch, layer: int, watch: Watch | None, profile: Profile
 ) -> tuple[Assignment, NDArray[np.float32] | None]:
     """Who the tokens of one layer ask for: recorded, drawn, or gated block by block.
 
@@ -201,7 +219,9 @@ def _request(
                 first_token=first,
                 token_ids=None if batch.token_ids is None else batch.token_ids[first:last],
             )
-            block, block_scores = _route_block(stages, logits, draw, load)
+            if watch is not None:
+                watch.shift(logits, batch.source[first:last])
+            block, block_scores = _route_block(stages, logits, draw, load, None if watch is None else watch.bias)
             blocks.append(block)
             if stages.keeps_scores:
                 scores.append(block_scores)
@@ -215,7 +235,11 @@ def _request(
 
 
 def _route_block(
-    stages: Stages, logits: NDArray[np.float32], draw: Draw, load: NDArray[np.int64]
+    stages: Stages,
+    logits: NDArray[np.float32],
+    draw: Draw,
+    load: NDArray[np.int64],
+    bias: NDArray[np.float32] | None,
 ) -> tuple[Assignment, NDArray[np.float32]]:
     """Route a block and let the balancer have its way; `load` [E] are the choices of the blocks before it.
 
@@ -231,7 +255,7 @@ def _route_block(
         )
         logits[~mask] = -np.inf
         scores[~mask] = -np.inf
-    block = stages.strategy.route(logits, stages.top_k, parameters, None, draw)
+    block = stages.strategy.route(logits, stages.top_k, parameters, bias, draw)
     if balancer is not None and balancer.policy == "least-loaded":
         block = rebalance(block, scores, threshold=balancer.threshold, load=load)
     return block, scores

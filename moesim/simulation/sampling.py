@@ -48,6 +48,8 @@ def obstacle(scenario: Scenario) -> ScenarioError | None:
         why = "the trace holds the choices"
     elif not _order_only(scenario):
         why = f"routing.strategy {spec.routing.strategy} reads more of the logits than their order"
+    elif spec.routing.balancing is not None:
+        why = "routing.balancing changes the logits from step to step"
     elif spec.routing.balancer is not None:
         why = f"routing.balancer {spec.routing.balancer.policy} reads scores"
     elif capacity is not None and capacity.overflow in OVERFLOWS and OVERFLOWS[capacity.overflow].reads_scores:

@@ -14,6 +14,7 @@ from moesim.engine import balanced_traffic, lay_out, run
 from moesim.hardware import PROVENANCE, Durations, exchange_rates, payload_bytes, step_durations
 from moesim.results import Collector, Result, versions
 from moesim.scenario import Scenario
+from moesim.simulation.evolution import initial_states
 from moesim.simulation.routed import Profile, route_step
 from moesim.simulation.stages import Stages, default_threads, prepare
 from moesim.types import Batch, Program, RoutedStep, Traffic
@@ -58,9 +59,10 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
         keep_timeline_steps=spec.keep.timeline_steps,
     )
     total = warmup + stages.n_steps
+    states = initial_states(stages)
     with ThreadPoolExecutor(max_workers=threads or default_threads()) as pool:
         for step in range(total):
-            routed = route_step(stages, step, pool, profile)
+            routed = route_step(stages, step, pool, profile, states)
             if step >= warmup:
                 with profile.timed("layout"):
                     program, even_program = lay_out_step(stages, routed)

@@ -103,6 +103,7 @@ def prepare(scenario: Scenario) -> Stages:
     )
     _check_capacity(stages)
     _check_balancer(stages)
+    _check_balancing(stages)
     _check_memory(stages)
     _check_run_size(stages)
     return stages
@@ -266,6 +267,17 @@ def _check_balancer(stages: Stages) -> None:
         raise scenario.error(
             "routing.balancer.policy", "node-limited", "a placement of consecutive experts on each node"
         )
+
+
+def _check_balancing(stages: Stages) -> None:
+    scenario, balancing = stages.scenario, stages.scenario.spec.routing.balancing
+    if balancing is None:
+        return
+    if stages.strategy is None:
+        raise scenario.error("routing.balancing", balancing.mechanism, "none: a trace holds the choices of its router")
+    if balancing.mechanism == "loss-free" and not stages.strategy.takes_bias:
+        wanted = f"none or aux-loss: {stages.strategy.name} has no selection bias"
+        raise scenario.error("routing.balancing.mechanism", balancing.mechanism, wanted)
 
 
 def _check_memory(stages: Stages) -> None:

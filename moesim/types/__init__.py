@@ -39,6 +39,7 @@ from moesim.types.program import (
 )
 from moesim.types.protocols import Router, TokenSource
 from moesim.types.routed import RoutedStep
+from moesim.types.router import RouterState, RouterStep
 from moesim.types.tokens import Batch, Draw
 
 __all__ = [
@@ -71,6 +72,8 @@ __all__ = [
     "Program",
     "RoutedStep",
     "Router",
+    "RouterState",
+    "RouterStep",
     "Timeline",
     "TokenSource",
     "Traffic",

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.types.placement import Traffic
+from moesim.types.router import RouterStep
 from moesim.types.tokens import Batch
 
 
@@ -38,3 +39,5 @@ class RoutedStep:
     padding: NDArray[np.int64]
     causes: NDArray[np.int64]
     traffic: Traffic
+    router: RouterStep | None = None
+    """How the routers stand, where they evolve."""

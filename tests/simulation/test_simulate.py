@@ -163,7 +163,7 @@ def test_a_router_that_sees_the_whole_batch_runs_end_to_end() -> None:
     assert result.summary["max_violation"]["max"] == 0
     assert set(result.experts.requested) == {160 * 2 // 8}
     assert 0 < result.summary["imbalance_penalty"] < 1.05
-    dropped = simulate(small(routing__strategy="gshard", routing__parameters={"second_expert_threshold": 1.0}))
+    dropped = simulate(small(routing__strategy="gshard", routing__parameters={"second_expert_policy": "random"}))
     assert dropped.steps.requested.max() < 160 * 2 * 2  # choices that were left out are not asked for
 
 

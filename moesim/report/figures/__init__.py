@@ -27,6 +27,7 @@ FIGURES: Mapping[str, tuple[str, str]] = {
     "drop_tradeoff": (f"{_HERE}.latency:drop_tradeoff", "Dropped assignments against step time"),
     "step_time": (f"{_HERE}.latency:step_time", "Step time over the run"),
     "layer_imbalance": (f"{_HERE}.load:layer_imbalance", "Load imbalance by layer"),
+    "load_over_steps": (f"{_HERE}.load:load_over_steps", "Load over the run"),
     "load_distribution": (f"{_HERE}.load:load_distribution", "Load distribution over experts"),
     "expert_load": (f"{_HERE}.load:expert_load", "Load of every expert"),
     "gpu_time": (f"{_HERE}.gpus:gpu_time", "How busy each GPU is"),

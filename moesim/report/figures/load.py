@@ -58,6 +58,50 @@ def layer_imbalance(runs: Mapping[str, RunLike]) -> go.Figure:
     return figure
 
 
+_OVER_STEPS = (
+    ("entropy", "entropy of the load / ln E"),
+    ("max_violation", "MaxVio of the requested load"),
+    ("dead_experts", "experts without load"),
+    ("drop_rate", "dropped assignments"),
+)
+"""Column of the layers frame, or drop_rate, and the title of its panel."""
+
+
+def load_over_steps(runs: Mapping[str, RunLike]) -> go.Figure:
+    """Four panels, a line a variant: entropy, MaxVio, dead experts and drop rate of every step, mean over layers."""
+    title = "Load over the run"
+    figure, height, places = panels([text for _, text in _OVER_STEPS], columns=2, panel_px=240)
+    for index, (name, run) in enumerate(runs.items()):
+        if run.layers.empty:
+            continue
+        style = variant_style(index)
+        asked = run.layers["requested"].where(run.layers["requested"] > 0)
+        layers = run.layers.assign(drop_rate=run.layers["dropped"] / asked)
+        by_step = layers.groupby("step")[[column for column, _ in _OVER_STEPS]].mean()
+        for (column, _), (row, col) in zip(_OVER_STEPS, places, strict=True):
+            figure.add_scatter(
+                x=by_step.index.to_numpy(),
+                y=by_step[column].to_numpy(dtype=np.float64),
+                mode="lines+markers" if len(by_step) <= 40 else "lines",
+                name=label(name),
+                legendgroup=str(index),
+                showlegend=(row, col) == (1, 1),
+                line={"color": style.colour, "dash": style.dash, "width": 2},
+                marker={"color": style.colour, "symbol": style.symbol, "size": 6},
+                hovertemplate="step %{x}: %{y:.3g}",
+                row=row,
+                col=col,
+            )
+    if not figure.data:
+        return nothing(title, _NO_LOAD)
+    finish(figure, title, height=height + 14 * len(runs))
+    figure.update_layout(legend={"orientation": "h", "x": 0, "y": -0.12, "yanchor": "top"}, margin={"b": 90})
+    outer_titles(figure, places, "step", "")
+    for (column, _), (row, col) in zip(_OVER_STEPS, places, strict=True):
+        figure.update_yaxes(rangemode="tozero", tickformat=".0%" if column == "drop_rate" else None, row=row, col=col)
+    return figure
+
+
 def load_distribution(runs: Mapping[str, RunLike]) -> go.Figure:
     """A line a variant: requested load of the experts from the busiest down, mean over layers and steps.
 
