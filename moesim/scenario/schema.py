@@ -190,7 +190,7 @@ class BalancingSpec(_Part):
     coefficient: float = _described(1e-3, "of aux-loss", gt=0, le=10)
     scope: Literal["global-batch", "micro-batch"] = _described("global-batch", "of aux-loss: whose loads it compares")
     feedback_gain: float = _described(
-        4.0, "how much an expert's popularity grows with its load; 0 = none", ge=0, le=100
+        3.9, "how much an expert's popularity grows with its load; 0 = none", ge=0, le=100
     )
     learning_rate: float = _described(1e-4, "part of the way that popularity goes in a step", ge=0, le=1)
 
