@@ -39,7 +39,11 @@ def run(gate: str, x: np.ndarray, **parameters: Any) -> tuple[int, np.ndarray, n
 
 
 def serve(request: Assignment, p: np.ndarray, factor: float, overflow: str, **changes: Any) -> Assignment:
-    """Our policy with DeepSpeed's rounding, ranking by its own probabilities p [T, E]."""
+    """Our policy with DeepSpeed's rounding, ranking by its own probabilities p [T, E].
+
+    Its gates of two and more experts divide by the sum over the survivors, the top-1 gate does not.
+    """
+    changes = {"renormalise": request.expert.shape[1] > 1, **changes}
     values = {"scores": np.take_along_axis(p, request.expert.astype(np.int64), axis=1), **changes}
     got = apply_capacity(
         request,
@@ -54,22 +58,12 @@ def serve(request: Assignment, p: np.ndarray, factor: float, overflow: str, **ch
     return got
 
 
-def weights(got: Assignment, *, over_survivors: bool) -> np.ndarray:
-    """Weights [T, K] after dropping: 0 where dropped, and with `over_survivors` divided by their sum.
-
-    The policies leave weights as they are, so that the division is done here.
-    """
-    kept = np.where(got.served >= 0, got.weight, np.float32(0))
-    if over_survivors:
-        kept /= np.maximum(kept.sum(axis=1, keepdims=True), np.finfo(np.float32).eps)
-    return kept
-
-
-def check_weights(got: Assignment, expert: np.ndarray, weight: np.ndarray, *, over_survivors: bool) -> None:
-    """Weights by expert are equal; those of DeepSpeed are for experts [T, K], -1 where dropped."""
+def check_weights(got: Assignment, expert: np.ndarray, weight: np.ndarray) -> None:
+    """Weights by expert, 0 where dropped, are equal; those of DeepSpeed are for experts [T, K], -1 where dropped."""
     n_experts = 1 + max(int(got.expert.max()), int(expert.max()))
     ours, theirs = np.zeros((2, len(expert), n_experts + 1), dtype=np.float32)
-    np.put_along_axis(ours, got.served.astype(np.int64), weights(got, over_survivors=over_survivors), axis=1)
+    kept = np.where(got.served >= 0, got.weight, np.float32(0))
+    np.put_along_axis(ours, got.served.astype(np.int64), kept, axis=1)
     np.put_along_axis(theirs, expert.astype(np.int64), weight, axis=1)
     np.testing.assert_allclose(ours[:, :-1], theirs[:, :-1], rtol=5e-6, atol=1e-37)
 
@@ -100,7 +94,7 @@ def test_top_k_gate(policy: str, factor: float, size: tuple[int, int], family: s
         if defined < 1:
             assert not lowest_first
             return
-    check_weights(got, expert, weight, over_survivors=True)
+    check_weights(got, expert, weight)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -116,7 +110,7 @@ def test_top_k_gate_from_our_choice(size: tuple[int, int], family: str, lowest_f
     got = serve(route(x, strategy="softmax-top-k", top_k=k), softmax(x), 1.0, "drop-by-position")
     assert got.capacity.tolist() == [capacity]
     np.testing.assert_array_equal(kept_of(got.served, n_experts), kept_of(expert, n_experts))
-    check_weights(got, expert, weight, over_survivors=True)
+    check_weights(got, expert, weight)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -132,7 +126,7 @@ def test_top_1_gate(factor: float, n_experts: int, family: str, lowest_first: bo
     np.testing.assert_array_equal(ours.sum(axis=0), theirs.sum(axis=0))
     if lowest_first:
         np.testing.assert_array_equal(ours, theirs)
-        check_weights(got, expert, weight, over_survivors=False)
+        check_weights(got, expert, weight)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -151,7 +145,7 @@ def test_random_token_selection(
     got = serve(request, draw, factor, "drop-by-probability")
     assert got.capacity.tolist() == [capacity]
     np.testing.assert_array_equal(kept_of(got.served, n_experts), kept_of(expert, n_experts))
-    check_weights(got, expert, weight, over_survivors=False)
+    check_weights(got, expert, weight)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -164,7 +158,7 @@ def test_top_2_gate(factor: float, n_experts: int, family: str) -> None:
     got = serve(route(x, strategy="softmax-top-k", top_k=2), softmax(x), factor, "drop-by-choice")
     assert got.capacity.tolist() == [capacity]
     np.testing.assert_array_equal(got.served, expert)
-    np.testing.assert_allclose(weights(got, over_survivors=True), weight, rtol=5e-6, atol=1e-37)
+    check_weights(got, expert, weight)
 
 
 @pytest.mark.parametrize("k", [1, 2, 4, 6, 8])

@@ -28,8 +28,10 @@ from routing.reference.compare import (
 )
 
 from moesim import Assignment, apply_capacity, route
+from moesim.routing.balancing import add_statistics, auxiliary_loss, updated_bias
 
 megatron = reference("megatron.core.transformer.moe.moe_utils")
+switch_loss = megatron.switch_load_balancing_loss_func
 pytestmark = pytest.mark.ref
 
 
@@ -71,12 +73,12 @@ def test_top_k(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("size", [s for s in GROUPED if s[1] == 2 * s[3]], ids=str)
+@pytest.mark.parametrize("size", GROUPED, ids=str)
 @pytest.mark.parametrize("scaling", [None, 2.5])
 def test_sigmoid_with_bias_and_groups(
     scaling: float | None, size: tuple[int, int, int, int], family: str, lowest_first: bool
 ) -> None:
-    """A group's score is the sum of its best k / groups kept, DeepSeek-V3's rule where these are two."""
+    """A group's score is the sum of its best k / groups kept; DeepSeek-V3's rule, the sum of two, where that is 2."""
     n_experts, k, n_group, topk_group = size
     x, bias = logits(family, n_experts), spread(n_experts)
     expert, weight = run(
@@ -89,12 +91,13 @@ def test_sigmoid_with_bias_and_groups(
         expert_bias=torch.from_numpy(bias),
     )
     score = (torch.sigmoid(torch.from_numpy(x)) + torch.from_numpy(bias)).numpy()
-    theirs = grouped(expert, weight, score, n_group=n_group, topk_group=topk_group, best_in_group=2)
+    theirs = grouped(expert, weight, score, n_group=n_group, topk_group=topk_group, best_in_group=k // topk_group)
     got = route(
         x,
         strategy="deepseek-v3",
         top_k=k,
         bias=bias,
+        group_score="top-k-sum",
         n_group=n_group,
         topk_group=topk_group,
         routed_scaling_factor=scaling or 1.0,
@@ -171,3 +174,49 @@ def test_capacity(k: int, n_experts: int, minimum: int) -> None:
         )
         expected = [megatron.get_capacity(int(t) * k, n_experts, factor, minimum) for t in tokens]
         np.testing.assert_array_equal(got.capacity, expected)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_sinkhorn(size: tuple[int, int]) -> None:
+    """The k largest of its matrix, but for rows that rounding to float32 ties; weights without its factors."""
+    n_experts, k = size
+    x = logits("normal", n_experts)
+    theirs = megatron.sinkhorn(torch.from_numpy(x.copy())).numpy()
+    best = np.argsort(-theirs, axis=1, kind="stable")[:, : k + 1]
+    got = route(x, strategy="sinkhorn", top_k=k)
+    ordered = np.take_along_axis(theirs, best, axis=1).astype(np.float64)
+    clear = (ordered[:, k - 1] - ordered[:, k]) > 1e-5 * ordered[:, k - 1]
+    assert clear.mean() > 0.98
+    np.testing.assert_array_equal(kept_of(got.expert, n_experts)[clear], kept_of(best[:, :k], n_experts)[clear])
+    score = torch.sigmoid(torch.from_numpy(x)).numpy() if k == 1 else softmax(x)
+    np.testing.assert_allclose(got.weight, np.take_along_axis(score, got.expert.astype(np.int64), axis=1), rtol=5e-6)
+
+
+def test_balancing_losses_are_those_of_megatron() -> None:
+    """Auxiliary loss over softmax and normalised sigmoid probabilities, and the z-loss, each for a coefficient of 1."""
+    x = logits("normal", 64)
+    tensor = torch.from_numpy(x.copy())
+    source = np.zeros(len(x), dtype=np.int32)
+    load = route(x, strategy="mixtral", top_k=6).requested_load(64)[None]
+    for by_sigmoid in (False, True):
+        probability = np.zeros((1, 64))
+        squares = add_statistics(x, source, by_sigmoid=by_sigmoid, probability=probability)
+        p = torch.sigmoid(tensor) if by_sigmoid else torch.softmax(tensor, dim=-1)
+        p /= p.sum(dim=-1, keepdim=True)
+        theirs = switch_loss(p, torch.from_numpy(load[0]), len(x), 6, 64, 1.0)
+        assert auxiliary_loss(load, probability, scope="global-batch")[0] == pytest.approx(float(theirs), rel=5e-6)
+        assert squares / len(x) == pytest.approx(float(megatron.z_loss_func(tensor, 1.0)), rel=5e-6)
+
+
+def test_the_bias_moves_as_megatrons(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over 50 steps of random loads, one process standing for all ranks."""
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_, **__: None)
+    monkeypatch.setattr(megatron.parallel_state, "get_tensor_and_data_parallel_group", lambda **_: None)
+    rng = np.random.default_rng(0)
+    ours = np.zeros(16, dtype=np.float32)
+    theirs = torch.zeros(16)
+    for _ in range(50):
+        load = rng.integers(0, 5, 16)
+        ours = updated_bias(ours, load, step_size=1e-3, rule="sign")
+        theirs = megatron.get_updated_expert_bias(torch.from_numpy(load).float(), theirs, 1e-3)
+    np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-8)
