@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,8 @@ from moesim import Assignment, apply_capacity, route
 from moesim.errors import InputError
 from moesim.routing.gshard import GShardParameters, top_2
 
+PUBLISHED = Path(__file__).parents[1] / "data" / "routing_cases"
+"""What reference implementations made of two batches; its README says which."""
 LOGITS = st.tuples(st.integers(1, 10), st.just(12)).flatmap(
     lambda shape: arrays(
         np.float32,
@@ -187,10 +188,9 @@ def test_wrong_parameters_are_refused(arguments: dict, message: str) -> None:
 
 def published(name: str, case: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Logits of a case and what a reference made of them."""
-    home = Path(os.environ["MOESIM_DATA"]) / "routing_cases"
-    with np.load(home / "inputs" / f"{case}.npz") as inputs:
+    with np.load(PUBLISHED / "inputs" / f"{case}.npz") as inputs:
         x = inputs["logits"]
-    with np.load(home / "expected" / f"{name}__{case}.npz") as expected:
+    with np.load(PUBLISHED / "expected" / f"{name}__{case}.npz") as expected:
         return x, {key: expected[key] for key in expected.files}
 
 
@@ -214,11 +214,9 @@ def same(assignment: Assignment, expected: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(weight, np.where(theirs == 999, 0, their_weight), rtol=5e-6)
 
 
-NEEDS_DATA = pytest.mark.skipif("MOESIM_DATA" not in os.environ, reason="MOESIM_DATA names no folder of recordings")
 CASES = pytest.mark.parametrize("case", ["A_T512_E8", "ties_A_T512_E8"])
 
 
-@NEEDS_DATA
 @CASES
 @pytest.mark.parametrize("factor", ["1.0", "2.0"])
 @pytest.mark.parametrize("legacy", [0, 1])
@@ -246,7 +244,6 @@ def test_gshard_equals_lingvo(case: str, factor: str, policy: str, legacy: int) 
     same(got, expected)
 
 
-@NEEDS_DATA
 @CASES
 @pytest.mark.parametrize("k", [1, 2])
 @pytest.mark.parametrize("prioritised", [0, 1])
@@ -263,7 +260,6 @@ def test_st_moe_equals_flaxformer(case: str, k: int, prioritised: int) -> None:
     same(got, expected)
 
 
-@NEEDS_DATA
 @CASES
 @pytest.mark.parametrize("name, k", [("vmoe_expert_choice_cf1.0", 1), ("vmoe_expert_choice_cf2.0", 2)])
 def test_expert_choice_equals_v_moe(case: str, name: str, k: int) -> None:
@@ -275,15 +271,13 @@ def test_expert_choice_equals_v_moe(case: str, name: str, k: int) -> None:
         np.testing.assert_array_equal(mine, np.sort(expected["tokens"][e]))
 
 
-@pytest.mark.skipif("MOESIM_DATA" not in os.environ, reason="MOESIM_DATA names no folder of recordings")
 @pytest.mark.parametrize("case", ["A_T512_E8", "ties_A_T512_E8"])
 @pytest.mark.parametrize("p", ["0.4", "0.8"])
 def test_top_p_equals_the_published_code(case: str, p: str) -> None:
     """Dynamic_MoE: the same sets on rows without ties at the cut, the same weights."""
-    home = Path(os.environ["MOESIM_DATA"]) / "routing_cases"
-    with np.load(home / "inputs" / f"{case}.npz") as inputs:
+    with np.load(PUBLISHED / "inputs" / f"{case}.npz") as inputs:
         x = inputs["logits"]
-    with np.load(home / "expected" / f"topp_p{p}__{case}.npz") as expected:
+    with np.load(PUBLISHED / "expected" / f"topp_p{p}__{case}.npz") as expected:
         indices, weights = expected["indices"], expected["weights"]
         assert json.loads(str(expected["params"]))
     got = route(x, strategy="top-p", top_k=x.shape[1], top_p=float(p))
@@ -301,7 +295,6 @@ def test_top_p_equals_the_published_code(case: str, p: str) -> None:
     assert compared > 0.5 * len(x)
 
 
-@NEEDS_DATA
 @CASES
 @pytest.mark.parametrize("train", [False, True])
 def test_noisy_top_k_equals_tensor2tensor(case: str, train: bool) -> None:
@@ -313,13 +306,11 @@ def test_noisy_top_k_equals_tensor2tensor(case: str, train: bool) -> None:
     same(route(noisy, strategy="noisy-top-k", top_k=2, noise_std=0.0), expected)
 
 
-@NEEDS_DATA
 @CASES
 def test_longcat_equals_transformers(case: str) -> None:
     """Where the cut is clear; the bias of the case as the reference had it."""
     x, expected = published("longcat_k2", case)
-    home = Path(os.environ["MOESIM_DATA"]) / "routing_cases"
-    with np.load(home / "inputs" / f"{case}.npz") as inputs:
+    with np.load(PUBLISHED / "inputs" / f"{case}.npz") as inputs:
         bias = inputs["bias"] * np.float32(0.02)
     got = route(x, strategy="longcat", top_k=2, bias=bias, routed_scaling_factor=6.0, n_zero_experts=1)
     clear = expected["cut_gap"] > 0
@@ -329,7 +320,6 @@ def test_longcat_equals_transformers(case: str) -> None:
     np.testing.assert_allclose(weight[clear], expected["weights"][clear], rtol=5e-6)
 
 
-@NEEDS_DATA
 @CASES
 @pytest.mark.parametrize("mixtral", [0, 1])
 def test_moe_plus_plus_equals_the_published_code(case: str, mixtral: int) -> None:
@@ -344,7 +334,6 @@ def test_moe_plus_plus_equals_the_published_code(case: str, mixtral: int) -> Non
     assert (weight[expert == 7] == 0).all() == (not mixtral)
 
 
-@NEEDS_DATA
 @CASES
 def test_base_is_the_optimum_that_fairseq_approaches(case: str) -> None:
     """As good as the exact assignment, better than fairseq's auction, and equal loads."""
