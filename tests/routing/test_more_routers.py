@@ -261,8 +261,11 @@ def test_st_moe_equals_flaxformer(case: str, k: int, prioritised: int) -> None:
 
 
 @CASES
-@pytest.mark.parametrize("name, k", [("vmoe_expert_choice_cf1.0", 1), ("vmoe_expert_choice_cf2.0", 2)])
-def test_expert_choice_equals_v_moe(case: str, name: str, k: int) -> None:
+@pytest.mark.parametrize(
+    "name, k",
+    [("vmoe_expert_choice_cf1.0", 1), ("vmoe_expert_choice_cf2.0", 2), ("flaxformer_expert_choice", 1)],
+)
+def test_expert_choice_equals_v_moe_and_flaxformer(case: str, name: str, k: int) -> None:
     """The tokens of every expert; ties by the earliest token."""
     x, expected = published(name, case)
     got = route(x, strategy="expert-choice", top_k=k)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,6 +126,12 @@ def test_what_cannot_evolve_is_refused(overrides: dict[str, Any], message: str) 
 def test_the_published_imbalances_are_predicted_from_one() -> None:
     """Wang et al. 2024, tables 2 and 3 and figures 4 and 5, as tests/validation/balancing_dynamics.py prints them."""
     table = dynamics.table().set_index("what")
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    for what, row in table.iterrows():
+        (quoted,) = re.findall(
+            rf"\| {re.escape(str(what))} \| {row['kind']} \| {row['published']:g} \| (\S+) \|", readme
+        )
+        assert row["simulated"] == pytest.approx(float(quoted), rel=0.05)
     fitted = table[table["kind"] == "fitted"]
     np.testing.assert_allclose(fitted["simulated"], fitted["published"], rtol=0.1)
     free = table[table.index.str.startswith("loss-free")]
