@@ -4,6 +4,8 @@ A score becomes an integer that orders as scores do and, among equals, the
 lowest index first; so no two keys are equal and the largest says where it is.
 The maxima of blocks of eight keys are kept: taking one is a maximum over them
 and one over a block, without a branch that depends on how the scores lie.
+Functions take a matrix and the number of a row, for the reason that
+`exponential` gives.
 """
 
 from __future__ import annotations
@@ -39,53 +41,64 @@ def sortable(score: NDArray[np.float32], out: NDArray[np.int32]) -> None:
 
 
 @njit
-def load(score: NDArray[np.float32], order: NDArray[np.int32], keys: NDArray[np.int64]) -> None:
-    """Fill keys from scores [N] without NaN; `order` [N] is scratch."""
-    sortable(score, order)
-    for e in range(score.shape[0]):
+def load(bits: NDArray[np.int32], t: int, order: NDArray[np.int32], keys: NDArray[np.int64]) -> None:
+    """Fill keys from row t of scores [T, N] without NaN, given by their bits; `order` [N] is scratch."""
+    for e in range(bits.shape[1]):
+        value = _ZERO if bits[t, e] == _NEGATIVE_ZERO else bits[t, e]
+        order[e] = value ^ ((value >> _SIGN_SHIFT) & _MAGNITUDE)
+    for e in range(bits.shape[1]):
         keys[e] = np.int64(order[e]) * _SCORE + (_FIRST - e)
 
 
 @njit
 def load_groups(
-    score: NDArray[np.float32],
+    bits: NDArray[np.int32],
+    t: int,
     groups: NDArray[np.int32],
+    n_groups: int,
     size: int,
-    order: NDArray[np.int32],
+    origin: NDArray[np.int32],
     keys: NDArray[np.int64],
 ) -> int:
-    """Fill keys from the scores of these groups of `size`, one after the other; returns how many there are."""
-    sortable(score, order)
-    n = 0
-    for g in groups:
-        for e in range(g * size, (g + 1) * size):
-            keys[n] = np.int64(order[e]) * _SCORE + (_FIRST - n)
-            n += 1
-    return n
+    """Fill keys from the first `n_groups` of these groups of `size` one after the other, and origin with their indices.
+
+    The scores are row t of those with these bits [T, N]. Returns how many there are.
+    """
+    n = np.uint64(0)
+    for k in range(n_groups):
+        first = np.uint64(groups[k] * size)  # indices without a sign, as signed sums are checked for wrapping around
+        for i in range(np.uint64(size)):
+            bit = bits[t, first + i]
+            value = _ZERO if bit == _NEGATIVE_ZERO else bit
+            order = value ^ ((value >> _SIGN_SHIFT) & _MAGNITUDE)
+            keys[n + i] = np.int64(order) * _SCORE + (_FIRST - np.int64(n + i))
+            origin[n + i] = np.int32(first + i)
+        n += np.uint64(size)
+    return int(n)
 
 
 @njit
-def take(keys: NDArray[np.int64], n: int, best: NDArray[np.int64], index: NDArray[np.int32]) -> None:
-    """Move the largest of the first n keys to index [K], descending, equal scores by index.
+def take(keys: NDArray[np.int64], n: int, best: NDArray[np.int64], index: NDArray[np.int32], t: int) -> None:
+    """Move the largest of the first n keys to row t of index [T, K], descending, equal scores by index.
 
     `best` [>= blocks] is scratch; keys beyond the n-th in its block must be LEAST.
     """
     n_blocks = (n + BLOCK - 1) // BLOCK
     for b in range(n_blocks):
         best[b] = _largest(keys, np.uint64(b))
-    for j in range(index.shape[0]):
+    for j in range(index.shape[1]):
         top = best[0]
         for b in range(1, n_blocks):
             top = max(top, best[b])
         i = np.uint64(_FIRST - (top & _INDEX))
-        index[j] = i
+        index[t, j] = i
         keys[i] = LEAST
         best[i // _ONE_BLOCK] = _largest(keys, i // _ONE_BLOCK)
 
 
 @njit
 def _largest(keys: NDArray[np.int64], b: np.uint64) -> np.int64:
-    """The largest key of block b; indices without a sign, as signed ones are checked for wrapping around."""
+    """The largest key of block b."""
     i = b * _ONE_BLOCK
     a, c, d = max(keys[i], keys[i + _1]), max(keys[i + _2], keys[i + _3]), max(keys[i + _4], keys[i + _5])
     return np.int64(max(max(a, c), max(d, max(keys[i + _6], keys[i + _7]))))  # noqa: PLW3301 a tree, not a chain
@@ -100,7 +113,7 @@ def top_k_of(score: NDArray[np.float32], index: NDArray[np.int32], value: NDArra
     """
     n = score.shape[0]
     keys = room_for_keys(n)
-    load(score, np.empty(n, dtype=np.int32), keys)
-    take(keys, n, np.empty(keys.shape[0] // BLOCK, dtype=np.int64), index)
+    load(score.view(np.int32).reshape(1, n), 0, np.empty(n, dtype=np.int32), keys)
+    take(keys, n, np.empty(keys.shape[0] // BLOCK, dtype=np.int64), index.reshape(1, index.shape[0]), 0)
     for j in range(index.shape[0]):
         value[j] = score[index[j]]

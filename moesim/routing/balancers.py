@@ -136,14 +136,8 @@ def group_mask(scores: ArrayLike, *, n_group: int, topk_group: int, summed: int)
     if not 1 <= summed <= n_experts // n_group:
         raise ParameterError("summed", summed, f"1 to the {n_experts // n_group} experts of a group")
     kept = np.empty((len(matrix), n_group), dtype=np.bool_)
-    _choose_groups(matrix, summed, topk_group, kept)
+    choose_groups(matrix, summed, topk_group, kept)
     return np.repeat(kept, n_experts // n_group, axis=1)
-
-
-@njit
-def _choose_groups(scores: NDArray[np.float32], summed: int, topk_group: int, kept: NDArray[np.bool_]) -> None:
-    for t in range(scores.shape[0]):
-        choose_groups(scores[t], summed, topk_group, kept[t])
 
 
 def scores_of(logits: NDArray[np.float32], parameters: Any) -> NDArray[np.float32]:
@@ -157,11 +151,13 @@ def scores_of(logits: NDArray[np.float32], parameters: Any) -> NDArray[np.float3
 def _score(logits: NDArray[np.float32], by_sigmoid: bool, scores: NDArray[np.float32]) -> None:
     n_experts = logits.shape[1]
     power, no_bias = np.empty(n_experts, dtype=np.int32), np.zeros(n_experts, dtype=np.float32)
-    biased = np.empty(n_experts, dtype=np.float32)
+    out, biased = np.empty(n_experts, dtype=np.float32), np.empty(n_experts, dtype=np.float32)
+    scale = power.view(np.float32)
     for t in range(logits.shape[0]):
         if by_sigmoid:
-            sigmoid(logits[t], no_bias, scores[t], biased, power)
+            sigmoid(logits, t, no_bias, out, biased, power, scale)
+            scores[t] = out
         else:
-            total = softmax(logits[t], largest(logits[t]), scores[t], power)
+            total = softmax(logits, t, largest(logits, t), out, power, scale)
             for e in range(n_experts):
-                scores[t, e] /= total
+                scores[t, e] = out[e] / total

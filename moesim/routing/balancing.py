@@ -113,16 +113,17 @@ def _add_statistics(
 ) -> float:
     n_experts = logits.shape[1]
     score, power = np.empty(n_experts, dtype=np.float32), np.empty(n_experts, dtype=np.int32)
+    scale = power.view(np.float32)
     no_bias, unused = np.zeros(n_experts, dtype=np.float32), np.empty(n_experts, dtype=np.float32)
     squares = 0.0
     for t in range(logits.shape[0]):
-        peak = largest(logits[t])
-        whole = softmax(logits[t], peak, score, power)
+        peak = largest(logits, t)
+        whole = softmax(logits, t, peak, score, power, scale)
         squares += (float(peak) + np.log(float(whole))) ** 2
         if by_sigmoid:
-            sigmoid(logits[t], no_bias, score, unused, power)
+            sigmoid(logits, t, no_bias, score, unused, power, scale)
             whole = max(total(score), np.float32(1e-20))
-        own = probability[source[t]]
+        rank = source[t]
         for e in range(n_experts):
-            own[e] += score[e] / whole
+            probability[rank, e] += score[e] / whole
     return squares

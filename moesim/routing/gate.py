@@ -155,155 +155,182 @@ def _route(
     weight: NDArray[np.float32],
 ) -> None:
     n_experts = logits.shape[1]
-    keys, scratch = room_for_keys(n_experts), np.empty(n_experts, dtype=np.int32)
+    keys, power = room_for_keys(n_experts), np.empty(n_experts, dtype=np.int32)
     block_best = np.empty(keys.shape[0] // BLOCK, dtype=np.int64)
-    score, compared = np.empty(n_experts, dtype=np.float32), np.empty(n_experts, dtype=np.float32)
+    score, compared = np.empty(n_experts, dtype=np.float32), np.empty((1, n_experts), dtype=np.float32)
     group_score, kept = np.empty(n_group, dtype=np.float32), np.ones(n_group, dtype=np.bool_)
-    groups, size = np.empty(topk_group, dtype=np.int32), n_experts // n_group
+    groups, size = np.empty(n_group + 1, dtype=np.int32), n_experts // n_group
     limited = topk_group < n_group
     # probabilities order as logits do, but underflow: they are compared only where something is added to them
     scored = kind == _SIGMOID or (kind == _SOFTMAX and (biased or (limited and (summed > 1 or masked_is_zero))))
+    # views are made once: their references would be counted for every token
+    scale, own = power.view(np.float32), compared[0]
+    logit_bits, own_bits = logits.view(np.int32), compared.view(np.int32)
+    by_logits = not scored and not biased
+    ranked, bits = (logits, logit_bits) if by_logits else (compared, own_bits)
     for t in range(logits.shape[0]):
-        row, chosen, weighed = logits[t], expert[t], weight[t]
         if kind == _SIGMOID:
-            sigmoid(row, bias, score, compared, scratch)
+            sigmoid(logits, t, bias, score, own, power, scale)
         elif scored:
-            total = softmax(row, largest(row), score, scratch)
-            for e in range(n_experts):
-                score[e] /= total
-                compared[e] = score[e] + bias[e]
+            _probabilities(logits, t, bias, score, own, power, scale)
         elif biased:
             for e in range(n_experts):
-                compared[e] = row[e] + bias[e]
-        ranked = compared if scored or biased else row
+                own[e] = logits[t, e] + bias[e]
+        row = t if by_logits else 0
         if limited:
-            _rank_groups(ranked, summed, group_score, topk_group, kept)
+            _rank_groups(ranked, row, summed, group_score, topk_group, kept)
         if limited and not masked_is_zero:
             _list_groups(kept, groups)
-            take(keys, load_groups(ranked, groups, size, scratch, keys), block_best, chosen)
-            for j in range(chosen.shape[0]):
-                chosen[j] = groups[chosen[j] // size] * size + chosen[j] % size
+            take(keys, load_groups(bits, row, groups, topk_group, size, power, keys), block_best, expert, t)
+            for j in range(expert.shape[1]):
+                expert[t, j] = power[expert[t, j]]
         else:
-            ranked = _with_masked(ranked, kept, compared) if limited else ranked
-            load(ranked, scratch, keys)
-            take(keys, n_experts, block_best, chosen)
+            if limited:
+                _fill_masked(ranked, row, kept, own)
+            load(own_bits if limited else bits, 0 if limited else row, power, keys)
+            take(keys, n_experts, block_best, expert, t)
         if scored:
-            for j in range(chosen.shape[0]):
-                weighed[j] = score[chosen[j]]
+            for j in range(expert.shape[1]):
+                weight[t, j] = score[expert[t, j]]
         else:
-            _weigh(row, chosen, kind, normalise, score, scratch, weighed)
-        _finish(weighed, normalise, epsilon, scaling)
+            _weigh(logits, t, expert, kind, normalise, score, power, scale, weight)
+        _finish(weight, t, normalise, epsilon, scaling)
 
 
 @njit
-def _finish(weight: NDArray[np.float32], normalise: bool, epsilon: np.float32, scaling: np.float32) -> None:
+def _probabilities(
+    logits: NDArray[np.float32],
+    t: int,
+    bias: NDArray[np.float32],
+    score: NDArray[np.float32],
+    biased: NDArray[np.float32],
+    power: NDArray[np.int32],
+    scale: NDArray[np.float32],
+) -> None:
+    """Fill score [E] with the softmax of row t, and biased with score + bias."""
+    total = softmax(logits, t, largest(logits, t), score, power, scale)
+    for e in range(logits.shape[1]):
+        score[e] /= total
+        biased[e] = score[e] + bias[e]
+
+
+@njit
+def _finish(weight: NDArray[np.float32], t: int, normalise: bool, epsilon: np.float32, scaling: np.float32) -> None:
     if normalise:
-        _normalise(weight, epsilon)
-    for j in range(weight.shape[0]):
-        weight[j] *= scaling
+        _normalise(weight, t, epsilon)
+    for j in range(weight.shape[1]):
+        weight[t, j] *= scaling
 
 
 @njit
 def _weigh(
-    row: NDArray[np.float32],
-    chosen: NDArray[np.int32],
+    logits: NDArray[np.float32],
+    t: int,
+    expert: NDArray[np.int32],
     kind: int,
     normalise: bool,
     scratch: NDArray[np.float32],
     power: NDArray[np.int32],
+    scale: NDArray[np.float32],
     weight: NDArray[np.float32],
 ) -> None:
-    """Fill weight [K] of the chosen experts, whose logits were compared."""
+    """Fill row t of weight [T, K] for the chosen experts, whose logits were compared."""
     if kind == _SIGMOID_OF_CHOSEN:
-        for j in range(chosen.shape[0]):
-            z = np.exp(-abs(row[chosen[j]]))
-            weight[j] = (_ONE if row[chosen[j]] >= _ZERO else z) / (_ONE + z)
+        for j in range(expert.shape[1]):
+            x = logits[t, expert[t, j]]
+            z = np.exp(-abs(x))
+            weight[t, j] = (_ONE if x >= _ZERO else z) / (_ONE + z)
         return
     over_all = kind == _SOFTMAX and not normalise  # normalised, both have the same sum
-    peak = row[chosen[0]]
+    peak = logits[t, expert[t, 0]]
     if over_all:
-        peak = largest(row)
+        peak = largest(logits, t)
     else:
-        for e in chosen:
-            peak = max(peak, row[e])
-    for j in range(chosen.shape[0]):
-        weight[j] = np.exp(row[chosen[j]] - peak)
+        for j in range(expert.shape[1]):
+            peak = max(peak, logits[t, expert[t, j]])
+    for j in range(expert.shape[1]):
+        weight[t, j] = np.exp(logits[t, expert[t, j]] - peak)
     if over_all:
-        total = softmax(row, peak, scratch, power)
-        for j in range(chosen.shape[0]):
-            weight[j] /= total
+        total = softmax(logits, t, peak, scratch, power, scale)
+        for j in range(expert.shape[1]):
+            weight[t, j] /= total
     else:
-        _normalise(weight, _ZERO)
+        _normalise(weight, t, _ZERO)
 
 
 @njit
-def _normalise(weight: NDArray[np.float32], epsilon: np.float32) -> None:
+def _normalise(weight: NDArray[np.float32], t: int, epsilon: np.float32) -> None:
     total = _ZERO
-    for value in weight:
-        total += value
-    for j in range(weight.shape[0]):
-        weight[j] /= total + epsilon
+    for j in range(weight.shape[1]):
+        total += weight[t, j]
+    for j in range(weight.shape[1]):
+        weight[t, j] /= total + epsilon
 
 
 @njit
 def choose_groups(score: NDArray[np.float32], summed: int, topk_group: int, kept: NDArray[np.bool_]) -> None:
-    """Mark in kept [groups] the `topk_group` groups with the largest sum of their `summed` best of score [E]."""
-    _rank_groups(score, summed, np.empty(kept.shape[0], dtype=np.float32), topk_group, kept)
+    """Mark in kept [T, groups] the `topk_group` groups with the largest sum of their `summed` best of score [T, E]."""
+    group_score, own = np.empty(kept.shape[1], dtype=np.float32), np.empty(kept.shape[1], dtype=np.bool_)
+    for t in range(score.shape[0]):
+        _rank_groups(score, t, summed, group_score, topk_group, own)
+        kept[t] = own
 
 
 @njit
 def _rank_groups(
     score: NDArray[np.float32],
+    t: int,
     summed: int,
     group_score: NDArray[np.float32],
     topk_group: int,
     kept: NDArray[np.bool_],
 ) -> None:
-    """Fill group_score and kept [groups]; the first wins among equals."""
+    """Fill group_score and kept [groups] for row t of score [T, E]; the first wins among equals."""
     if summed == 1:
-        _sum_of_1(score, group_score)
-    elif summed == 2 and score.shape[0] % (4 * kept.shape[0]) == 0:
-        _sum_of_2(score, group_score)
+        _sum_of_1(score, t, group_score)
+    elif summed == 2 and score.shape[1] % (4 * kept.shape[0]) == 0:
+        _sum_of_2(score, t, group_score)
     else:
-        _sum_of_best(score, summed, group_score)
+        _sum_of_best(score, t, summed, group_score)
     for g in range(kept.shape[0]):
         better = 0
         for other in range(kept.shape[0]):
-            ahead = group_score[other] > group_score[g] or (group_score[other] == group_score[g] and other < g)
-            better += 1 if ahead else 0
+            equal = (group_score[other] == group_score[g]) & (other < g)  # without branches, which nobody could predict
+            better += (group_score[other] > group_score[g]) | equal
         kept[g] = better < topk_group
 
 
 @njit
 def _list_groups(kept: NDArray[np.bool_], groups: NDArray[np.int32]) -> None:
-    """Fill groups with the numbers of those kept, ascending."""
+    """Fill the first of groups [groups + 1] with the numbers of those kept, ascending, again without branches."""
     n = 0
     for g in range(kept.shape[0]):
-        if kept[g]:
-            groups[n] = g
-            n += 1
+        groups[n] = g
+        n += kept[g]
 
 
 @njit
-def _sum_of_1(score: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    size = score.shape[0] // out.shape[0]
+def _sum_of_1(score: NDArray[np.float32], t: int, out: NDArray[np.float32]) -> None:
+    size = score.shape[1] // out.shape[0]
     for g in range(out.shape[0]):
-        first = score[g * size]
+        first = score[t, g * size]
         for e in range(g * size, (g + 1) * size):
-            first = max(first, score[e])
+            first = max(first, score[t, e])
         out[g] = first
 
 
 @njit
-def _sum_of_2(score: NDArray[np.float32], out: NDArray[np.float32]) -> None:
+def _sum_of_2(score: NDArray[np.float32], t: int, out: NDArray[np.float32]) -> None:
     """Of groups whose size four divides: in four quarters side by side, as a comparison waits for the one before it."""
-    q = score.shape[0] // out.shape[0] // 4
+    q = np.uint64(score.shape[1] // out.shape[0] // 4)
     low = np.float32(-np.inf)
     for g in range(out.shape[0]):
         a1, b1, c1, d1 = low, low, low, low  # the best of each quarter
         a2, b2, c2, d2 = low, low, low, low  # its second
-        for e in range(4 * g * q, (4 * g + 1) * q):
-            a, b, c, d = score[e], score[e + q], score[e + 2 * q], score[e + 3 * q]
+        first = np.uint64(4 * g) * q  # sums of indices without a sign, as signed ones are checked for wrapping around
+        for i in range(q):
+            e = first + i
+            a, b, c, d = score[t, e], score[t, e + q], score[t, e + q + q], score[t, e + q + q + q]
             a2, b2, c2, d2 = max(a2, min(a1, a)), max(b2, min(b1, b)), max(c2, min(c1, c)), max(d2, min(d1, d))
             a1, b1, c1, d1 = max(a1, a), max(b1, b), max(c1, c), max(d1, d)
         left, right = max(a1, b1), max(c1, d1)
@@ -312,14 +339,14 @@ def _sum_of_2(score: NDArray[np.float32], out: NDArray[np.float32]) -> None:
 
 
 @njit
-def _sum_of_best(score: NDArray[np.float32], summed: int, out: NDArray[np.float32]) -> None:
+def _sum_of_best(score: NDArray[np.float32], t: int, summed: int, out: NDArray[np.float32]) -> None:
     """The sum of the `summed` largest of each group, the largest first."""
-    size = score.shape[0] // out.shape[0]
+    size = score.shape[1] // out.shape[0]
     best = np.empty(min(summed, size), dtype=np.float32)
     for g in range(out.shape[0]):
         best[:] = -np.inf
         for e in range(g * size, (g + 1) * size):
-            value = score[e]
+            value = score[t, e]
             for j in range(best.shape[0]):
                 larger = max(best[j], value)
                 value = min(best[j], value)  # what falls out of this place asks for the next
@@ -330,10 +357,9 @@ def _sum_of_best(score: NDArray[np.float32], summed: int, out: NDArray[np.float3
 
 
 @njit
-def _with_masked(score: NDArray[np.float32], kept: NDArray[np.bool_], out: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Out, filled with score [E], 0 where the expert's group is not kept."""
-    size = score.shape[0] // kept.shape[0]
+def _fill_masked(score: NDArray[np.float32], t: int, kept: NDArray[np.bool_], out: NDArray[np.float32]) -> None:
+    """Copy row t of score [T, E] to out [E], 0 where the expert's group is not kept; they may be the same memory."""
+    size = score.shape[1] // kept.shape[0]
     for g in range(kept.shape[0]):
         for e in range(g * size, (g + 1) * size):
-            out[e] = score[e] if kept[g] else _ZERO
-    return out
+            out[e] = score[t, e] if kept[g] else _ZERO
