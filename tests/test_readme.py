@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
-from moesim import Scenario, compare
+from moesim import Scenario, compare, simulate
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,10 +26,24 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         main(["init", "mine"])
     path = tmp_path / "mine.yaml"
     path.write_text(re.sub(r"steps: \d+", "steps: 1", path.read_text()))
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example, own_router = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, object] = {}
-    exec(code.replace('"workload.steps": 3', '"workload.steps": 1'), names)
+    exec(example.replace('"workload.steps": 3', '"workload.steps": 1'), names)
     assert names["assignment"].served.shape == (512, 8)
+    exec(own_router, names)
+    assert names["route"](np.zeros((3, 5)), strategy="first-k", top_k=2).expert.tolist() == [[0, 1]] * 3
+
+
+def test_the_example_of_routing_is_a_scenario() -> None:
+    """A mixture of parameters, a policy and a balancer that go together."""
+    (block,) = re.findall(r"```yaml\n(routing:\n.*?)```", README, re.DOTALL)
+    base = {
+        "model": {"preset": "olmoe-1b-7b", "n_layers": 1},
+        "cluster": {"gpu": "h100-sxm"},
+        "workload": {"steps": 1, "tokens_per_gpu": 32, "popularity": {"exponent": 0.5}},
+    }
+    result = simulate(Scenario.from_dict(base | yaml.safe_load(block)))
+    assert result.summary["reroute_rate"] > 0
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ def list_(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=", ".join(COLUMNS))],
     json: JsonOption = False,
 ) -> None:
-    """List models, gpus, networks, strategies, overflows, scopes, balancers or placements."""
+    """List presets, strategies, policies or placements."""
     if kind not in COLUMNS:
         from difflib import get_close_matches
 

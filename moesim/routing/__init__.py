@@ -9,8 +9,9 @@ importing them; `capacity` takes an Assignment and says who is served.
 from moesim.routing.balancers import group_mask, rebalance, scores_of
 from moesim.routing.capacity import apply_capacity
 from moesim.routing.policies import BALANCERS, FALLBACKS, OVERFLOWS, SCOPES
-from moesim.routing.registry import STRATEGIES, parameters_for, register_strategy, route, strategy
+from moesim.routing.registry import STRATEGIES, parameters_for, register_strategy, strategy
 from moesim.routing.rounding import ROUNDINGS, SIGNED
+from moesim.routing.route import route
 from moesim.routing.strategy import Strategy
 
 __all__ = [

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from moesim.errors import ParameterError
 from moesim.kernels.exponential import largest, sigmoid, softmax
 from moesim.kernels.jit import njit
-from moesim.routing.gate import choose_groups
+from moesim.routing.groups import choose_groups
 from moesim.types import Assignment
 
 

@@ -12,12 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
 from moesim.errors import InputError, ParameterError
 from moesim.routing.strategy import NoParameters, Strategy
-from moesim.types import Assignment, Draw, Router
+from moesim.types import Router
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,89 +268,3 @@ def parameters_for(found: Strategy, values: Mapping[str, Any]) -> Any:
             wanted = {"float": "a finite number", "int": "a whole number", "bool": "true or false", "str": "a word"}
             raise ParameterError(name, value, wanted[kind])
     return found.parameters(**{**found.defaults, **values})
-
-
-def route(
-    logits: ArrayLike,
-    *,
-    strategy: str,
-    top_k: int,
-    seed: int = 0,
-    token_ids: ArrayLike | None = None,
-    bias: ArrayLike | None = None,
-    **parameters: Any,
-) -> Assignment:
-    """Route tokens with a named strategy.
-
-    Args:
-        logits: [T, E], finite or -inf; converted to float32.
-        strategy: a name of `moesim list strategies`.
-        top_k: choices of a token.
-        seed: seed of random strategies.
-        token_ids: [T] vocabulary ids, for hashing strategies.
-        bias: [E] added to the scores that are compared, not to the weights (strategies of the top-k gate).
-        parameters: those of the strategy.
-
-    Returns:
-        Assignment with expert int32 [T, K] and weight float32 [T, K], best choice first.
-
-    Raises:
-        ParameterError: names the argument, the value and what would be right (a ValueError).
-    """
-    matrix = _matrix(logits)
-    try:
-        found = _named(strategy)
-    except ParameterError:
-        raise
-    except InputError as error:
-        raise ParameterError("strategy", strategy, str(error)) from None
-    values = parameters_for(found, parameters)
-    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer):
-        raise ParameterError("top_k", top_k, "a whole number")
-    found.validate(matrix.shape[1], int(top_k), values)
-    state = None if bias is None else _bias(bias, matrix.shape[1], found)
-    return found.route(matrix, int(top_k), values, state, Draw(seed=seed, token_ids=_ids(token_ids, len(matrix))))
-
-
-_named = strategy
-
-
-def _matrix(logits: ArrayLike) -> NDArray[np.float32]:
-    """Logits as the kernels want them: float32 [T, E], C-contiguous, comparable."""
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as such
-        matrix = np.ascontiguousarray(logits, dtype=np.float32)
-    if matrix.ndim != 2 or matrix.shape[1] == 0:
-        raise ParameterError("logits", f"shape {matrix.shape}", "shape (tokens, experts), one expert or more")
-    from moesim.kernels.finite import all_finite  # compiled: a table of names needs no compiler
-
-    if not all_finite(matrix):
-        for what, wrong, wanted in (
-            ("NaN", np.isnan(matrix), "finite numbers (or -inf to mask)"),
-            ("inf", np.isposinf(matrix), "finite numbers (or -inf to mask)"),
-            ("only -inf", np.isneginf(matrix).all(axis=1, keepdims=True), "a finite number in every row"),
-        ):
-            if wrong.any():
-                token, expert = np.argwhere(wrong)[0]
-                where = f"of token {token}" + ("" if what == "only -inf" else f", expert {expert}")
-                raise ParameterError("logits", f"{what} {where}", wanted)
-    return matrix
-
-
-def _ids(token_ids: ArrayLike | None, n_tokens: int) -> NDArray[np.int64] | None:
-    if token_ids is None:
-        return None
-    ids = np.asarray(token_ids)
-    if ids.shape != (n_tokens,) or not np.issubdtype(ids.dtype, np.integer):
-        raise ParameterError("token_ids", f"{ids.dtype} of shape {ids.shape}", f"{n_tokens} whole numbers")
-    return ids.astype(np.int64)
-
-
-def _bias(bias: ArrayLike, n_experts: int, found: Strategy) -> NDArray[np.float32]:
-    if not found.takes_bias:
-        raise ParameterError("bias", f"one for {found.name}", "none, as this strategy has no selection bias")
-    array = np.ascontiguousarray(bias, dtype=np.float32)
-    if array.shape != (n_experts,):
-        raise ParameterError("bias", f"shape {array.shape}", f"shape ({n_experts},), a number for each expert")
-    if not np.isfinite(array).all():
-        raise ParameterError("bias", array[~np.isfinite(array)][0].item(), "finite numbers")
-    return array
