@@ -3,11 +3,16 @@
 In: durations, traffic, placement and the network's rates. Out: a Program
 (arrays) and its Timeline (start and end of every operation on every GPU, in
 integer picoseconds). `layout` builds programs, `balanced` the evenly loaded
-twin of a step, `simpy_engine` runs them.
+twin of a step; `simpy_engine`, the reference, and `compiled_engine` run them
+and agree exactly.
 """
 
 from moesim.engine.balanced import balanced_traffic
+from moesim.engine.compiled_engine import run_compiled
 from moesim.engine.layout import lay_out
 from moesim.engine.simpy_engine import run
 
-__all__ = ["balanced_traffic", "lay_out", "run"]
+ENGINES = {"simpy": run, "compiled": run_compiled}
+"""Interpreters by name; `auto` is compiled, as nothing but the program happens in a step yet."""
+
+__all__ = ["ENGINES", "balanced_traffic", "lay_out", "run", "run_compiled"]

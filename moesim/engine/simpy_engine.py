@@ -16,10 +16,9 @@ import numpy as np
 import simpy
 
 from moesim.engine.closed_form import transfer_ps
+from moesim.engine.dependencies import dependencies, moe_layers
 from moesim.errors import ConservationError, DeadlockError
 from moesim.types import PARTS, Program, Timeline
-
-_EXPERTS = PARTS.index("experts")
 
 
 def run(program: Program) -> Timeline:
@@ -57,11 +56,11 @@ class _Step:
         self._transfer = transfer_ps(program).tolist()
         self._is_exchange = (program.exchange_layer >= 0).tolist()
         self._to_enter = [n_gpus] * n_ops
-        self._moe_layer = _moe_layers(program)
+        self._moe_layer = moe_layers(program)
         self._slots_of = [np.flatnonzero(program.slot_rank == x).tolist() for x in range(n_gpus)]
         self._slot_tokens = program.slot_tokens.tolist()
         self._slot_capacity = program.slot_capacity.tolist()
-        waits_for = _dependencies(program)
+        waits_for = dependencies(program)
         self._waiting = [[len(before)] * n_gpus for before in waits_for]
         self._followers: list[list[int]] = [[] for _ in range(n_ops)]
         for o, before in enumerate(waits_for):
@@ -123,28 +122,6 @@ class _Step:
         if waiting:
             more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""
             raise DeadlockError(f"the step stopped with work left: {'; '.join(waiting[:5])}{more}")
-
-
-def _dependencies(program: Program) -> list[tuple[int, ...]]:
-    """What each operation waits for on its GPU: its predecessors and the one before it on its stream."""
-    last_of_stream: dict[int, int] = {}
-    result = []
-    for o, stream in enumerate(program.stream.tolist()):
-        before = set(program.predecessors[o])
-        if stream in last_of_stream:
-            before.add(last_of_stream[stream])
-        last_of_stream[stream] = o
-        result.append(tuple(sorted(before)))
-    return result
-
-
-def _moe_layers(program: Program) -> list[int]:
-    """Index l of the MoE layer of each experts operation, -1 for all others."""
-    result, index = [], 0
-    for kind in program.kind.tolist():
-        result.append(index if kind == _EXPERTS else -1)
-        index += kind == _EXPERTS
-    return result
 
 
 @contextmanager

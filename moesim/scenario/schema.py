@@ -216,7 +216,10 @@ class PlacementSpec(_Part):
 class SimulationSpec(_Part):
     """How it is simulated."""
 
-    engine: Literal["auto", "simpy"] = "auto"
+    engine: Literal["auto", "simpy", "compiled"] = _described(
+        "auto",
+        "simpy, the reference, or one compiled sweep that agrees exactly; auto = compiled where valid",
+    )
     network: Literal["closed-form"] = "closed-form"
     overlap: Annotated[None, _NoneWord] = None
     warmup_steps: Annotated[int, Field(ge=0, le=10**6)] = _described(0, "run before the steps that are measured")

@@ -14,7 +14,7 @@ import numpy as np
 import simpy
 
 from moesim import Scenario, route
-from moesim.engine import run
+from moesim.engine import run, run_compiled
 from moesim.simulation.routed import Profile, route_step
 from moesim.simulation.simulate import lay_out_step
 from moesim.simulation.stages import prepare
@@ -101,7 +101,9 @@ def engine() -> None:
             env.timeout(i)
         env.run()
 
-    row(f"engine, {n_events} events", best_of(lambda: run(program)), "as many bare timeouts", best_of(bare))
+    timeouts = best_of(bare)
+    row(f"simpy engine, {n_events} events", best_of(lambda: run(program)), "as many bare timeouts", timeouts)
+    row("compiled engine, the same step", best_of(lambda: run_compiled(program)), "as many bare timeouts", timeouts)
 
 
 if __name__ == "__main__":

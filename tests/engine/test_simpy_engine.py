@@ -10,7 +10,7 @@ from builders import exchange, program
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moesim.engine import run
+from moesim.engine import run, run_compiled
 from moesim.engine.simpy_engine import _Step
 from moesim.errors import ConservationError, DeadlockError
 from moesim.metrics import breakdown, critical_path
@@ -126,8 +126,9 @@ def test_experts_admit_what_their_slots_may_take() -> None:
     arguments = {"attention_ps": [0, 0], "experts_ps": [[5, 5]], "slot_tokens": [[3, 4]]}
     fits = program([[[0, 0], [0, 0]]], **arguments, capacity=[[3, -1]])
     assert run(fits).admitted.tolist() == [[3, 4]]
-    with pytest.raises(ConservationError, match="slot 1 of MoE layer 0 got 4 tokens, it admits 3"):
-        run(program([[[0, 0], [0, 0]]], **arguments, capacity=[[3, 3]]))
+    for interpret in (run, run_compiled):
+        with pytest.raises(ConservationError, match="slot 1 of MoE layer 0 got 4 tokens, it admits 3"):
+            interpret(program([[[0, 0], [0, 0]]], **arguments, capacity=[[3, 3]]))
 
 
 def test_a_step_that_stops_with_work_left_names_who_waits() -> None:
@@ -184,10 +185,13 @@ def sweep(step: Program) -> np.ndarray:
 
 
 @given(programs())
-def test_simpy_equals_the_recurrence(step: Program) -> None:
+def test_both_interpreters_equal_the_recurrence(step: Program) -> None:
     """Every end of every operation, exactly; the parts and the critical path sum to the step."""
-    timeline = run(step)
+    timeline, compiled = run(step), run_compiled(step)
     np.testing.assert_array_equal(timeline.end_ps, sweep(step))
+    for name in ("start_ps", "end_ps", "admitted"):
+        np.testing.assert_array_equal(getattr(compiled, name), getattr(timeline, name))
+    assert compiled.n_events == timeline.n_events
     makespan = timeline.end_ps.max()
     assert (breakdown(step, timeline).sum(axis=1) == makespan).all()
     by_part, by_gpu = critical_path(step, timeline)

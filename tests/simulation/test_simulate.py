@@ -106,6 +106,19 @@ def test_one_seed_gives_the_same_bytes_for_any_number_of_threads(overrides: dict
             assert first == (tmp_path / "2" / name).read_bytes() == (tmp_path / "5" / name).read_bytes(), name
 
 
+def test_either_interpreter_gives_the_same_bytes(tmp_path: Path) -> None:
+    """But for the names of the engine in the resolved scenario, the report and the manifest."""
+    for engine in ("simpy", "compiled"):
+        result = simulate(small(simulation__engine=engine, routing__capacity={"factor": 1.0}))
+        assert result.manifest["engine"] == engine
+        result.save(tmp_path / engine)
+    assert simulate(small()).manifest["engine"] == "compiled"  # auto
+    frames = [path.name for path in (tmp_path / "simpy").iterdir() if path.suffix == ".parquet"]
+    assert len(frames) >= 7
+    for name in [*frames, "summary.json"]:
+        assert (tmp_path / "simpy" / name).read_bytes() == (tmp_path / "compiled" / name).read_bytes(), name
+
+
 def test_another_process_and_hash_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     """A run in a fresh interpreter."""
     scenario = small()

@@ -110,12 +110,17 @@ def steps_to_balance(frame: pd.DataFrame, below: float = 0.3) -> int:
 
 def table() -> pd.DataFrame:
     """Published and simulated MaxVio_global."""
+    found: dict[str, float] = {}  # rows with the same settings are run once
+    for row in ROWS:
+        settings = repr((row.steps, row.settings))
+        if settings not in found:
+            found[settings] = max_violation_global(row.steps, **row.settings)
     rows = [
         {
             "what": row.what,
             "kind": row.kind,
             "published": row.published,
-            "simulated": round(max_violation_global(row.steps, **row.settings), 3),
+            "simulated": round(found[repr((row.steps, row.settings))], 3),
         }
         for row in ROWS
     ]
