@@ -50,8 +50,15 @@ def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, 
 
 
 def balanced_assignment(logits: NDArray[np.float32]) -> NDArray[np.int32]:
-    """An expert for each token, int32 [T], at most ceil(T / E) tokens each, with nearly the largest sum of logits."""
+    """An expert for each token, int32 [T], at most ceil(T / E) tokens each, with nearly the largest sum of logits.
+
+    A logit of -inf counts as worse than all others by twice their range.
+    """
     n_tokens, n_experts = logits.shape
+    finite = logits[np.isfinite(logits)]
+    if finite.size < logits.size:
+        lowest = finite.min(initial=0) - 2 * np.ptp(finite) - 1 if finite.size else np.float32(0)
+        logits = np.where(np.isfinite(logits), logits, np.float32(lowest))
     places = -(-n_tokens // n_experts)
     expert = np.empty(places * n_experts, dtype=np.int32)
     spread = float(logits.max()) - float(logits.min())

@@ -23,17 +23,20 @@ def route(
     seed: int = 0,
     token_ids: ArrayLike | None = None,
     bias: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
     **parameters: Any,
 ) -> Assignment:
     """Route tokens with a named strategy.
 
     Args:
-        logits: [T, E], finite or -inf; converted to float32.
+        logits: [T, E], finite; converted to float32.
         strategy: a name of `moesim list strategies`.
         top_k: choices of a token.
         seed: seed of random strategies.
         token_ids: [T] vocabulary ids, for hashing strategies.
         bias: [E] added to the scores that are compared, not to the weights (strategies of the top-k gate).
+        mask: bool [T, E], False where an expert is out of reach of a token (see `group_mask`); each token needs top_k
+            others. Its logit becomes -inf; what a router that does not go by logits chooses nevertheless becomes -1.
         parameters: those of the strategy.
 
     Returns:
@@ -53,8 +56,19 @@ def route(
     if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer):
         raise ParameterError("top_k", top_k, "a whole number")
     found.validate(matrix.shape[1], int(top_k), values)
+    reach = None if mask is None else _mask(mask, matrix.shape, int(top_k))
+    if reach is not None:
+        matrix = np.where(reach, matrix, np.float32(-np.inf))
     state = None if bias is None else _bias(bias, matrix.shape[1], found)
-    return found.route(matrix, int(top_k), values, state, Draw(seed=seed, token_ids=_ids(token_ids, len(matrix))))
+    draw = Draw(seed=seed, token_ids=_ids(token_ids, len(matrix)))
+    assignment = found.route(matrix, int(top_k), values, state, draw)
+    return assignment if reach is None else _within(reach, assignment)
+
+
+def _within(reach: NDArray[np.bool_], assignment: Assignment) -> Assignment:
+    expert, weight = assignment.expert, assignment.weight
+    chosen = (expert >= 0) & np.take_along_axis(reach, np.maximum(expert, 0), axis=1)
+    return Assignment.of(np.where(chosen, expert, np.int32(-1)), np.where(chosen, weight, np.float32(0)))
 
 
 def _matrix(logits: ArrayLike) -> NDArray[np.float32]:
@@ -64,16 +78,21 @@ def _matrix(logits: ArrayLike) -> NDArray[np.float32]:
     if matrix.ndim != 2 or matrix.shape[1] == 0:
         raise ParameterError("logits", f"shape {matrix.shape}", "shape (tokens, experts), one expert or more")
     if not all_finite(matrix):
-        for what, wrong, wanted in (
-            ("NaN", np.isnan(matrix), "finite numbers (or -inf to mask)"),
-            ("inf", np.isposinf(matrix), "finite numbers (or -inf to mask)"),
-            ("only -inf", np.isneginf(matrix).all(axis=1, keepdims=True), "a finite number in every row"),
-        ):
-            if wrong.any():
-                token, expert = np.argwhere(wrong)[0]
-                where = f"of token {token}" + ("" if what == "only -inf" else f", expert {expert}")
-                raise ParameterError("logits", f"{what} {where}", wanted)
+        token, expert = np.argwhere(~np.isfinite(matrix))[0]
+        found = f"{matrix[token, expert]} of token {token}, expert {expert}"
+        raise ParameterError("logits", found, "finite numbers; `mask` says which experts are out of reach")
     return matrix
+
+
+def _mask(mask: ArrayLike, shape: tuple[int, ...], top_k: int) -> NDArray[np.bool_]:
+    array = np.asarray(mask)
+    if array.shape != shape or array.dtype != np.bool_:
+        raise ParameterError("mask", f"{array.dtype} of shape {array.shape}", f"bool of shape {shape}")
+    within = array.sum(axis=1)
+    if len(within) and within.min() < top_k:
+        token = int(within.argmin())
+        raise ParameterError("mask", f"{within[token]} experts for token {token}", f"top_k ({top_k}) or more")
+    return array
 
 
 def _ids(token_ids: ArrayLike | None, n_tokens: int) -> NDArray[np.int64] | None:

@@ -149,3 +149,20 @@ def test_weights_of_a_token_sum_to_what_the_reference_says(name: str, parameters
         np.testing.assert_allclose(got.weight.sum(axis=1), total, rtol=2e-6)
     raw = route(logits("random", 50, 64), strategy="softmax-top-k", top_k=8).weight.sum(axis=1)
     assert (raw < 1).all()
+
+
+@pytest.mark.parametrize("name", list(STRATEGIES))
+def test_experts_out_of_reach_are_never_chosen(name: str) -> None:
+    """Half of the experts of each token; a mask of all changes nothing."""
+    x = logits("random", 80, 16)
+    arguments = asked(name, 16, 4, 80)
+    mask = np.argsort(np.random.default_rng(1).random((80, 16)), axis=1) < 8
+    got = route(x, mask=mask, **arguments)
+    chosen = got.expert >= 0
+    assert np.take_along_axis(mask, np.maximum(got.expert, 0), axis=1)[chosen].all()
+    assert np.isfinite(got.weight).all()
+    assert chosen.any()
+    if name not in DRAWS | {"moge", "base", "expert-choice", "relu", "top-p", "moe-plus-plus"}:
+        assert chosen.all()
+    whole = route(x, mask=np.ones_like(mask), **arguments)
+    np.testing.assert_array_equal(whole.expert, route(x, **arguments).expert)

@@ -213,7 +213,7 @@ def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
         moesim.route(np.zeros((2, 8)), **arguments)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
     """NaN would make every comparison false and the choice a matter of chance."""
     with pytest.raises(ValueError, match="finite"):
@@ -223,6 +223,15 @@ def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
 
 
 def test_masked_experts_are_never_chosen_while_others_are_left() -> None:
-    """-inf masks an expert."""
-    got = moesim.route([[-np.inf, 0.0, 1.0, -np.inf]], strategy="mixtral", top_k=2)
+    """Whatever their logits; the weights are those of the others alone."""
+    asked = {"strategy": "softmax-top-k", "top_k": 2}
+    got = moesim.route([[9.0, 0.0, 1.0, 9.0]], mask=[[False, True, True, False]], **asked)
     assert got.expert.tolist() == [[2, 1]]
+    np.testing.assert_allclose(got.weight, softmax(np.array([[1.0, 0.0]])), rtol=1e-6)
+    for mask, message in (
+        ([[True, True]], "mask: found bool of shape"),
+        ([[1, 1, 1, 1]], "mask: found int64 of shape"),
+        ([[True, False, False, False]], "mask: found 1 experts for token 0, wanted top_k"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            moesim.route(np.zeros((1, 4)), mask=mask, **asked)
