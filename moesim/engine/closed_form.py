@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.links import link_counts
+from moesim.kernels.links import port_counts
 from moesim.types import PARTS, Exchange, Program
 
 
@@ -22,16 +22,7 @@ def transfer_ps(program: Program) -> NDArray[np.int64]:
     result = np.zeros((program.n_operations, n_gpus), dtype=np.int64)
     if n_gpus == 1:
         return result
-    links = link_counts(
-        program.copies,
-        program.node_copies,
-        copies_rule=program.copies_rule,
-        gpus_per_node=m,
-    )
-    sent, received = (
-        links.sum(axis=3),
-        links.sum(axis=2),
-    )  # [L, 2, G], as dispatch has them
+    sent, received = port_counts(program.copies, program.node_copies, copies_rule=program.copies_rule, gpus_per_node=m)
     levels = [level for level, exists in enumerate((min(m, n_gpus) > 1, n_gpus > m)) if exists]
     both_hops = program.copies_rule == "per-node"
     by_kind = {

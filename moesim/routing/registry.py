@@ -192,11 +192,13 @@ def register_strategy(
     parameters: type[Any] = NoParameters,
     scope: str = "token",
     check: Callable[[int, int, Any], None] | None = None,
+    takes_bias: bool = False,
 ) -> Callable[[Router], Strategy]:
     """Make a strategy of a function `(logits [T, E], top_k, parameters, state, draw) -> Assignment`.
 
     It may be compiled or plain NumPy. `parameters` is a frozen dataclass of
-    numbers with defaults. In a scenario it is named `package.module:name`, by
+    numbers with defaults. With `takes_bias` the state is a float32 [E] for the
+    selection, or None, and `routing.balancing` may move it. In a scenario it is named `package.module:name`, by
     the variable it is bound to; `route` takes its name as well.
 
     Raises:
@@ -206,7 +208,9 @@ def register_strategy(
     def decorate(function: Router) -> Strategy:
         if name in STRATEGIES or name in _registered:
             raise InputError(f"strategy {name}: found the name taken, wanted another")
-        _registered[name] = Strategy(name=name, route=function, parameters=parameters, scope=scope, check=check)
+        _registered[name] = Strategy(
+            name=name, route=function, parameters=parameters, scope=scope, check=check, takes_bias=takes_bias
+        )
         return _registered[name]
 
     return decorate

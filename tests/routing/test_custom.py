@@ -106,3 +106,16 @@ def test_a_registered_router_takes_parameters_and_keeps_its_name() -> None:
         register_strategy("shifted")(shifted.route)
     with pytest.raises(InputError, match="taken"):
         register_strategy("mixtral")(shifted.route)
+
+
+def test_a_router_of_ones_own_may_take_a_selection_bias() -> None:
+    """Its state is then the bias; without it, a bias is refused."""
+
+    @register_strategy("biased-argmax", takes_bias=True)
+    def biased(logits, top_k, parameters, state, draw):
+        expert = np.argsort(-(logits if state is None else logits + state), axis=1, kind="stable")[:, :top_k]
+        return Assignment.of(expert.astype(np.int32), np.ones(expert.shape, dtype=np.float32))
+
+    x = np.array([[2.0, 1.0, 0.0]])
+    assert route(x, strategy="biased-argmax", top_k=1).expert.tolist() == [[0]]
+    assert route(x, strategy="biased-argmax", top_k=1, bias=[0, 0, 5]).expert.tolist() == [[2]]
