@@ -141,4 +141,4 @@ def check(n_experts: int, top_k: int, parameters: Any) -> None:
         raise ParameterError("top_k", top_k, "1, as base sends a token to one expert")
 
 
-STRATEGY = Strategy(name="base", route=route, parameters=BaseParameters, scope="batch", check=check)
+STRATEGY = Strategy(name="base", route=route, parameters=BaseParameters, scope="batch", check=check, obeys_mask=False)

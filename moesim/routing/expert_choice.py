@@ -61,4 +61,6 @@ def _softmax(logits: NDArray[np.float32], p: NDArray[np.float32]) -> None:
             p[t, e] /= total
 
 
-STRATEGY = Strategy(name="expert-choice", route=route, parameters=ExpertChoiceParameters, scope="batch")
+STRATEGY = Strategy(
+    name="expert-choice", route=route, parameters=ExpertChoiceParameters, scope="batch", obeys_mask=False
+)

@@ -60,4 +60,4 @@ def _look_up(seed: int, token_ids: NDArray[np.int64], n_experts: int, expert: ND
             expert[t, j] = candidate
 
 
-STRATEGY = Strategy(name="hash", route=route, parameters=HashParameters)
+STRATEGY = Strategy(name="hash", route=route, parameters=HashParameters, obeys_mask=False)

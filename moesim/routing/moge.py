@@ -56,4 +56,4 @@ def check(n_experts: int, top_k: int, parameters: Any) -> None:
         raise ParameterError("top_k", top_k, f"a multiple of n_group ({n_group})")
 
 
-STRATEGY = Strategy(name="moge", route=route, parameters=MogeParameters, check=check)
+STRATEGY = Strategy(name="moge", route=route, parameters=MogeParameters, check=check, obeys_mask=False)

@@ -51,4 +51,4 @@ def _draw_experts(
             order[j], order[taken[j]] = order[taken[j]], order[j]
 
 
-STRATEGY = Strategy(name="random", route=route, parameters=RandomParameters)
+STRATEGY = Strategy(name="random", route=route, parameters=RandomParameters, obeys_mask=False)

@@ -44,4 +44,4 @@ def check(n_experts: int, top_k: int, parameters: Any) -> None:
         raise ParameterError("offset", parameters.offset, "0 or more")
 
 
-STRATEGY = Strategy(name="round-robin", route=route, parameters=RoundRobinParameters, check=check)
+STRATEGY = Strategy(name="round-robin", route=route, parameters=RoundRobinParameters, check=check, obeys_mask=False)

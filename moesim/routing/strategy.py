@@ -25,6 +25,7 @@ class Strategy:
     may be a float32 [E] that is added to the scores for the selection only.
     `check(n_experts, top_k, parameters)` raises ParameterError with what would be right.
     `zero_experts(parameters)`: how many of the last logits are experts that compute nothing (None = none).
+    `obeys_mask`: an expert whose logit is -inf is not chosen while there are others.
     `order_only(parameters)` says whether the choices are the `top_k` largest logits, in order (None = never).
     """
 
@@ -34,6 +35,7 @@ class Strategy:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     scope: str = "token"
     takes_bias: bool = False
+    obeys_mask: bool = True
     zero_experts: Callable[[Any], int] | None = None
     order_only: Callable[[Any], bool] | None = None
     check: Callable[[int, int, Any], None] | None = None

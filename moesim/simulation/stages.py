@@ -115,7 +115,7 @@ def _router(scenario: Scenario, top_k: int) -> tuple[Strategy, Any]:
     name = routing.strategy or model.router
     try:
         found, parameters = router_of(scenario)
-        parameters = _limited_to_nodes(scenario, top_k, parameters)
+        parameters = _limited_to_nodes(scenario, found, top_k, parameters)
         found.validate(model.n_experts + zero_experts(found, parameters), top_k, parameters)
     except ParameterError as error:
         given = f"routing.parameters.{error.argument}"
@@ -128,11 +128,14 @@ def _router(scenario: Scenario, top_k: int) -> tuple[Strategy, Any]:
     return found, parameters
 
 
-def _limited_to_nodes(scenario: Scenario, top_k: int, parameters: Any) -> Any:
+def _limited_to_nodes(scenario: Scenario, found: Strategy, top_k: int, parameters: Any) -> Any:
     """The parameters of a router with groups of its own, limited to nodes where the balancer says so."""
     balancer, n_nodes, n_experts = scenario.spec.routing.balancer, scenario.cluster.n_nodes, scenario.model.n_experts
     if balancer is None or balancer.policy != "node-limited":
         return parameters
+    if not found.obeys_mask:
+        wanted = f"another: {found.name} does not choose by logits alone"
+        raise scenario.error("routing.balancer.policy", "node-limited", wanted)
     if not 1 <= balancer.nodes <= n_nodes:
         raise scenario.error("routing.balancer.nodes", balancer.nodes, f"1 to the {n_nodes} nodes of the cluster")
     if n_experts % n_nodes or balancer.nodes * (n_experts // n_nodes) < top_k:
