@@ -6,6 +6,8 @@ import dataclasses
 import os
 import subprocess
 import sys
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -218,7 +220,6 @@ def test_without_a_limit_capacity_changes_nothing() -> None:
 def test_slots_admit_no_more_than_the_experts_capacity() -> None:
     """The engine refuses a step that would exceed what the policy promised."""
     stages = prepare(small(routing__capacity={"factor": 1.0}))
-    from concurrent.futures import ThreadPoolExecutor
 
     from moesim.engine import run
 
@@ -331,3 +332,28 @@ def test_the_recorded_mixtral_is_simulated_end_to_end(tmp_path: Path) -> None:
     assert result.steps.requested.tolist() == [2 * (247 * 32 - 15)]
     assert 0.3 < result.summary["max_violation"]["mean"] < 1.0
     assert result.summary["imbalance_penalty"] > 1
+
+
+def test_no_matrix_of_tokens_and_experts_is_held() -> None:
+    """Logits live in blocks: routing a layer takes less than half of the memory of its logits."""
+    stages = prepare(
+        Scenario.from_dict(
+            {
+                "model": {"preset": "deepseek-v3", "n_layers": 4},
+                "cluster": {"gpu": "h200-sxm", "nodes": 4},
+                "workload": {"steps": 1, "tokens_per_gpu": 512},
+                "routing": {"capacity": {"factor": 1.0}},
+            }
+        )
+    )
+    n_tokens = stages.source.tokens_per_step
+    with ThreadPoolExecutor(1) as pool:
+        route_step(stages, 0, pool, Profile())
+        tracemalloc.start()
+        try:
+            route_step(stages, 0, pool, Profile())
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert n_tokens == 16_384
+    assert peak < 0.5 * n_tokens * 256 * 4
