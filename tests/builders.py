@@ -83,24 +83,34 @@ def program(
     capacity: Any = None,
     dispatch: Exchange | None = None,
     combine: Exchange | None = None,
+    shared_ps: Any = None,
+    overlap: str = "none",
+    network: str = "closed-form",
 ) -> Program:
-    """A program of MoE layers with times in ps: copies [L, G, G], experts_ps [L, G], attention_ps [G]."""
+    """A program of MoE layers with times in ps: copies [L, G, G], experts_ps [L, G], attention_ps [G].
+
+    With two micro-batches L counts both of each layer, and both take the same time in all parts but the experts.
+    """
     matrix = np.array(copies, dtype=np.int64)
-    n_layers, n_gpus, _ = matrix.shape
-    slots = np.zeros((n_layers, n_gpus), dtype=np.int64) if slot_tokens is None else np.array(slot_tokens, np.int64)
+    n_rows, n_gpus, _ = matrix.shape
+    batches = 2 if overlap == "two-batch" else 1
+    n_layers = n_rows // batches
+    slots = np.zeros((n_rows, n_gpus), dtype=np.int64) if slot_tokens is None else np.array(slot_tokens, np.int64)
     nodes = np.zeros((0, 0, 0), dtype=np.int64) if node_copies is None else np.array(node_copies, dtype=np.int64)
+    shared = np.zeros(n_gpus) if shared_ps is None else np.array(shared_ps) * PICO
+    experts = np.array(experts_ps) * PICO
     seconds = {
         "attention": np.array(attention_ps) * PICO,
         "router": np.full(n_gpus, router_ps * PICO),
         "dense": np.zeros(n_gpus),
-        "shared_experts": np.zeros(n_gpus),
-        "experts": np.array(experts_ps) * PICO,
+        "shared_experts": shared,
         "head": np.full(n_gpus, head_ps * PICO),
     }
     return lay_out(
         n_layers=n_layers,
         dense_layers=(),
-        durations=Durations(**seconds),
+        durations=[Durations(**seconds, experts=experts[b::batches]) for b in range(batches)],
+        head=seconds["head"],
         traffic=Traffic(slot_tokens=slots, copies=matrix, node_copies=nodes),
         placement=place("contiguous", n_experts=slots.shape[1], n_layers=n_layers, n_ranks=n_gpus),
         capacity=None if capacity is None else np.array(capacity, dtype=np.int64),
@@ -108,5 +118,7 @@ def program(
         gpus_per_node=gpus_per_node or n_gpus,
         dispatch=dispatch or exchange(n_gpus),
         combine=combine or exchange(n_gpus, copy_ps=(5, 11)),
-        has_shared=False,
+        has_shared=shared_ps is not None,
+        overlap=overlap,
+        network=network,
     )

@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.engine.admission import admitted, check_admission
 from moesim.engine.closed_form import transfer_ps
-from moesim.engine.dependencies import dependencies, moe_layers
-from moesim.errors import ConservationError
+from moesim.engine.ports import exchange, free_ports, node_copies
 from moesim.kernels.jit import njit
-from moesim.types import Program, Timeline
+from moesim.types import PARTS, Program, Timeline
 
 
 def run_compiled(program: Program) -> Timeline:
@@ -24,28 +24,50 @@ def run_compiled(program: Program) -> Timeline:
     Raises:
         ConservationError: a slot was sent more tokens than it admits.
     """
-    over = (program.slot_capacity >= 0) & (program.slot_tokens > program.slot_capacity)
-    layers = [layer for layer in moe_layers(program) if layer >= 0]
-    if over[layers].any():
-        layer, slot = np.argwhere(over)[0]
-        tokens, capacity = program.slot_tokens[layer, slot], program.slot_capacity[layer, slot]
-        raise ConservationError(f"slot {slot} of MoE layer {layer} got {tokens} tokens, it admits {capacity}")
-    waits_for = dependencies(program)
+    check_admission(program)
+    waits_for = program.waits_for()
     counts = np.array([len(before) for before in waits_for], dtype=np.int64)
     start = np.zeros((program.n_operations, program.n_gpus), dtype=np.int64)
     end = np.zeros_like(start)
-    _sweep(
-        program.duration_ps,
-        transfer_ps(program),
-        program.exchange_layer >= 0,
-        np.concatenate([[0], np.cumsum(counts)]),
-        np.array([p for before in waits_for for p in before], dtype=np.int64),
-        start,
-        end,
-    )
-    admitted = np.zeros_like(program.slot_tokens)
-    admitted[layers] = program.slot_tokens[layers]
-    return Timeline(start_ps=start, end_ps=end, admitted=admitted, n_events=start.size)
+    first = np.concatenate([[0], np.cumsum(counts)])
+    before = np.array([p for earlier in waits_for for p in earlier], dtype=np.int64)
+    if program.network == "port" and program.n_gpus > 1:
+        _sweep_ports(
+            program.duration_ps,
+            program.exchange_layer,
+            program.kind == PARTS.index("dispatch"),
+            program.copies_rule == "per-node",
+            program.copies,
+            node_copies(program),
+            _stacked(program, "out_ps"),
+            _stacked(program, "in_ps"),
+            _stacked(program, "latency_ps"),
+            program.gpus_per_node,
+            free_ports(program.n_gpus),
+            first,
+            before,
+            start,
+            end,
+        )
+    else:
+        _sweep(program.duration_ps, transfer_ps(program), program.exchange_layer >= 0, first, before, start, end)
+    return Timeline(start_ps=start, end_ps=end, admitted=admitted(program), n_events=start.size)
+
+
+def _stacked(program: Program, name: str) -> NDArray[np.int64]:
+    """A rate of both payloads, [combine or dispatch, ...]."""
+    return np.stack([getattr(program.combine, name), getattr(program.dispatch, name)])
+
+
+@njit
+def _begin(
+    first: NDArray[np.int64], before: NDArray[np.int64], o: int, start: NDArray[np.int64], end: NDArray[np.int64]
+) -> None:
+    """Operation o waits for before[first[o]:first[o + 1]], which are earlier ones."""
+    for k in range(first[o], first[o + 1]):
+        p = before[k]
+        for x in range(start.shape[1]):
+            start[o, x] = max(start[o, x], end[p, x])
 
 
 @njit
@@ -58,13 +80,10 @@ def _sweep(
     start: NDArray[np.int64],
     end: NDArray[np.int64],
 ) -> None:
-    """Fill start and end [O, G]; operation o waits for before[first[o]:first[o + 1]], which are earlier ones."""
+    """Fill start and end [O, G]; an exchange takes its closed form after the last entry."""
     n_ops, n_gpus = start.shape
     for o in range(n_ops):
-        for k in range(first[o], first[o + 1]):
-            p = before[k]
-            for x in range(n_gpus):
-                start[o, x] = max(start[o, x], end[p, x])
+        _begin(first, before, o, start, end)
         if is_exchange[o]:
             entered = start[o, 0]
             for x in range(1, n_gpus):
@@ -74,3 +93,47 @@ def _sweep(
         else:
             for x in range(n_gpus):
                 end[o, x] = start[o, x] + duration[o, x]
+
+
+@njit
+def _sweep_ports(
+    duration: NDArray[np.int64],
+    row: NDArray[np.int64],
+    is_dispatch: NDArray[np.bool_],
+    per_node: bool,
+    copies: NDArray[np.int64],
+    nodes: NDArray[np.int64],
+    out_ps: NDArray[np.int64],
+    in_ps: NDArray[np.int64],
+    latency: NDArray[np.int64],
+    m: int,
+    free: NDArray[np.int64],
+    first: NDArray[np.int64],
+    before: NDArray[np.int64],
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+) -> None:
+    """The same with every message at its ports; `row` of the matrix of each exchange, -1 = compute."""
+    n_ops, n_gpus = start.shape
+    arrival = np.empty((n_gpus, n_gpus), dtype=np.int64)
+    for o in range(n_ops):
+        _begin(first, before, o, start, end)
+        if row[o] < 0:
+            for x in range(n_gpus):
+                end[o, x] = start[o, x] + duration[o, x]
+            continue
+        payload = 1 if is_dispatch[o] else 0
+        exchange(
+            is_dispatch[o],
+            per_node,
+            start[o],
+            copies[row[o]],
+            nodes[row[o]],
+            out_ps[payload],
+            in_ps[payload],
+            latency[payload],
+            m,
+            free,
+            end[o],
+            arrival,
+        )

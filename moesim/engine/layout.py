@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -18,8 +21,29 @@ from moesim.types import (
     Traffic,
 )
 
-MOE_LAYER = ("attention", "router", "shared_experts", "dispatch", "experts", "combine")
-DENSE_LAYER = ("attention", "dense")
+IN_TURN = ("attention", "router", "shared_experts", "dispatch")
+SHARED_MEANWHILE = ("attention", "router", "dispatch", "shared_experts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlap:
+    """How a layer is ordered: `front` of each micro-batch, then experts and combine of each."""
+
+    micro_batches: int
+    front: tuple[str, ...]
+    text: str
+
+
+OVERLAPS = {
+    "none": Overlap(micro_batches=1, front=IN_TURN, text="one part after the other"),
+    "shared-expert": Overlap(micro_batches=1, front=SHARED_MEANWHILE, text="shared experts during dispatch"),
+    "two-batch": Overlap(
+        micro_batches=2,
+        front=SHARED_MEANWHILE,
+        text="two micro-batches take turns: one computes while the other's tokens are on their way",
+    ),
+}
+"""By the name that scenarios use."""
 
 
 class Durations(Protocol):
@@ -43,7 +67,8 @@ def lay_out(
     *,
     n_layers: int,
     dense_layers: tuple[int, ...],
-    durations: Durations,
+    durations: Sequence[Durations],
+    head: NDArray[np.float64],
     traffic: Traffic,
     placement: Placement,
     capacity: NDArray[np.int64] | None,
@@ -52,58 +77,128 @@ def lay_out(
     dispatch: Exchange,
     combine: Exchange,
     has_shared: bool,
+    overlap: str = "none",
+    network: str = "closed-form",
 ) -> Program:
-    """The program of a step without overlap: one chain through all layers, then the head.
+    """The program of a step: all layers, then the head.
 
-    Durations are rounded up to whole picoseconds here, once, so that every sum
-    of them is exact. `capacity` [L, S] is what each slot may admit; None or -1 = unlimited.
+    Durations are rounded up to whole picoseconds here, once, so that every sum of them is exact.
+
+    Args:
+        n_layers: of the model.
+        dense_layers: those without experts.
+        durations: one a micro-batch, seconds.
+        head: seconds of the head for the whole step, [G].
+        traffic: of every MoE layer and micro-batch.
+        placement: the GPU of each slot.
+        capacity: what each slot may admit, [L, S]; None or -1 = unlimited.
+        copies_rule: the collective's (NetworkSpec.copies).
+        gpus_per_node: of the cluster.
+        dispatch: port rates of the dispatch payload.
+        combine: the same of combine.
+        has_shared: whether MoE layers have shared experts.
+        overlap: a name of OVERLAPS.
+        network: "closed-form" or "port".
     """
-    n_gpus = placement.n_ranks
-    kinds: list[str] = []
-    layers: list[int] = []
-    matrix: list[int] = []
-    rows: list[NDArray[np.float64]] = []
+    order = OVERLAPS[overlap]
+    assert len(durations) == order.micro_batches
+    rounded = [_Rounded(one) for one in durations]
+    todo = _Operations()
     moe_index = 0
     for layer in range(n_layers):
         dense = layer in dense_layers
-        for kind in DENSE_LAYER if dense else MOE_LAYER:
-            if kind == "shared_experts" and not has_shared:
-                continue
-            exchange = kind in EXCHANGE_KINDS
-            kinds.append(kind)
-            layers.append(layer)
-            matrix.append(moe_index if exchange else -1)
-            rows.append(np.zeros(n_gpus) if exchange else _seconds(durations, kind, moe_index))
+        front = ("attention", "dense") if dense else order.front
+        for kinds in (front, () if dense else ("experts", "combine")):
+            for batch in range(order.micro_batches):
+                for kind in kinds:
+                    if kind == "shared_experts" and not has_shared:
+                        continue
+                    row = moe_index * order.micro_batches + batch
+                    if kind in EXCHANGE_KINDS:
+                        todo.add(kind, layer, batch, None, row)
+                    else:
+                        todo.add(kind, layer, batch, rounded[batch].of(kind, moe_index))
         moe_index += not dense
-    kinds.append("head")
-    layers.append(-1)
-    matrix.append(-1)
-    rows.append(durations.head)
-    exchange_ops = np.array(matrix) >= 0
+    todo.add("head", -1, 0, _picoseconds(head))
     unlimited = np.full_like(traffic.slot_tokens, -1)
+    n_gpus = placement.n_ranks
+    nothing = np.zeros(n_gpus, dtype=np.int64)
+    matrix = np.array(todo.matrix, dtype=np.int64)
     return Program(
         n_gpus=n_gpus,
         gpus_per_node=gpus_per_node,
-        kind=np.array([PARTS.index(kind) for kind in kinds], dtype=np.int64),
-        layer=np.array(layers, dtype=np.int64),
-        stream=np.where(exchange_ops, EXCHANGE_STREAM, COMPUTE_STREAM).astype(np.int64),
-        predecessors=((), *((o - 1,) for o in range(1, len(kinds)))),
-        duration_ps=_picoseconds(np.stack(rows)),
-        exchange_layer=np.array(matrix, dtype=np.int64),
+        kind=np.array([PARTS.index(kind) for kind in todo.kind], dtype=np.int64),
+        layer=np.array(todo.layer, dtype=np.int64),
+        stream=np.where(matrix >= 0, EXCHANGE_STREAM, COMPUTE_STREAM).astype(np.int64),
+        predecessors=tuple(todo.predecessors),
+        duration_ps=np.stack([nothing if row is None else row for row in todo.duration]),
+        exchange_layer=matrix,
         copies=traffic.copies,
         node_copies=traffic.node_copies,
         copies_rule=copies_rule,
         dispatch=dispatch,
         combine=combine,
         slot_tokens=traffic.slot_tokens,
-        slot_capacity=unlimited if capacity is None else capacity,
+        slot_capacity=unlimited if capacity is None else np.repeat(capacity, order.micro_batches, axis=0),
         slot_rank=placement.rank,
+        micro_batches=order.micro_batches,
+        network=network,
     )
 
 
-def _seconds(durations: Durations, kind: str, moe_index: int) -> NDArray[np.float64]:
-    row: NDArray[np.float64] = getattr(durations, kind)
-    return row[moe_index] if kind == "experts" else row
+_WAITS_FOR = {
+    "dense": ("attention",),
+    "router": ("attention",),
+    "shared_experts": ("router",),
+    "dispatch": ("router", "shared_experts"),
+    "experts": ("dispatch", "shared_experts"),
+    "combine": ("experts",),
+}
+"""Parts of the same layer and micro-batch that end before one begins, where they come earlier in the order."""
+
+
+@dataclass
+class _Operations:
+    """The list as it grows; `done` has the operations of each micro-batch in the layer at hand."""
+
+    kind: list[str] = field(default_factory=list)
+    layer: list[int] = field(default_factory=list)
+    predecessors: list[tuple[int, ...]] = field(default_factory=list)
+    duration: list[NDArray[np.int64] | None] = field(default_factory=list)
+    matrix: list[int] = field(default_factory=list)
+    done: dict[int, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+
+    def add(self, kind: str, layer: int, batch: int, duration: NDArray[np.int64] | None, matrix: int = -1) -> None:
+        """One more. A layer begins when the one before it has ended, the head when all micro-batches have."""
+        done = self.done[batch]
+        if kind == "head":
+            before = [max(own.values()) for own in self.done.values() if own]
+        elif kind == "attention":
+            before = [max(done.values())] if done else []
+            done.clear()
+        else:
+            before = [done[name] for name in _WAITS_FOR[kind] if name in done]
+        done[kind] = len(self.kind)
+        self.kind.append(kind)
+        self.layer.append(layer)
+        self.predecessors.append(tuple(before))
+        self.duration.append(duration)
+        self.matrix.append(matrix)
+
+
+class _Rounded:
+    """Durations of a micro-batch in picoseconds, [G] or, of experts, [L, G]."""
+
+    def __init__(self, durations: Durations) -> None:
+        self._seconds = durations
+        self._known: dict[str, NDArray[np.int64]] = {}
+
+    def of(self, kind: str, moe_index: int) -> NDArray[np.int64]:
+        """Of one part in one layer."""
+        if kind not in self._known:
+            self._known[kind] = _picoseconds(getattr(self._seconds, kind))
+        known = self._known[kind]
+        return np.asarray(known[moe_index] if kind == "experts" else known)
 
 
 def _picoseconds(seconds: NDArray[np.float64]) -> NDArray[np.int64]:

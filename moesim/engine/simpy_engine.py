@@ -1,24 +1,30 @@
 """The SimPy interpreter of a program: one event per operation and GPU.
 
 Order among events of the same instant is SimPy's: the one scheduled first.
-Nothing in the model depends on it, as no two operations compete for a port:
-an exchange's ends follow from its entries alone.
+Nothing in the model depends on it: an exchange's ends follow from its entries
+and from when the ports are free, and are found in one call when its last
+participant enters.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
 
 import numpy as np
 import simpy
+from numpy.typing import NDArray
+from simpy.events import Timeout
 
+from moesim.engine.admission import admitted, check_admission
 from moesim.engine.closed_form import transfer_ps
-from moesim.engine.dependencies import dependencies, moe_layers
-from moesim.errors import ConservationError, DeadlockError
+from moesim.engine.ports import exchange, free_ports, node_copies
+from moesim.errors import DeadlockError
 from moesim.types import PARTS, Program, Timeline
+
+_DISPATCH = PARTS.index("dispatch")
+Callback = Callable[[simpy.Event], None]
 
 
 def run(program: Program) -> Timeline:
@@ -28,17 +34,14 @@ def run(program: Program) -> Timeline:
         DeadlockError: operations were left waiting; the text lists them.
         ConservationError: a slot was sent more tokens than it admits.
     """
+    check_admission(program)
     step = _Step(program)
     with _without_gc():
         step.start()
         step.env.run()
     step.check_done()
-    return Timeline(
-        start_ps=np.array(step.started, dtype=np.int64),
-        end_ps=np.array(step.ended, dtype=np.int64),
-        admitted=np.array(step.admitted, dtype=np.int64).reshape(program.slot_tokens.shape),
-        n_events=step.n_events,
-    )
+    end = np.array(step.ended, dtype=np.int64)
+    return Timeline(start_ps=step.starts(end), end_ps=end, admitted=admitted(program), n_events=end.size)
 
 
 class _Step:
@@ -48,68 +51,87 @@ class _Step:
         self.env = simpy.Environment()
         self.program = program
         n_ops, n_gpus = program.n_operations, program.n_gpus
-        self.started = [[-1] * n_gpus for _ in range(n_ops)]
-        self.ended = [[-1] * n_gpus for _ in range(n_ops)]
-        self.admitted = np.zeros_like(program.slot_tokens).tolist()
-        self.n_events = 0
-        self._duration = program.duration_ps.tolist()
-        self._transfer = transfer_ps(program).tolist()
-        self._is_exchange = (program.exchange_layer >= 0).tolist()
-        self._to_enter = [n_gpus] * n_ops
-        self._moe_layer = moe_layers(program)
-        self._slots_of = [np.flatnonzero(program.slot_rank == x).tolist() for x in range(n_gpus)]
-        self._slot_tokens = program.slot_tokens.tolist()
-        self._slot_capacity = program.slot_capacity.tolist()
-        waits_for = dependencies(program)
-        self._waiting = [[len(before)] * n_gpus for before in waits_for]
+        self.ended: list[list[int | float]] = [[-1] * n_gpus for _ in range(n_ops)]
+        self._duration: list[list[int]] = program.duration_ps.tolist()
+        self._waits_for = _without_detours(program.waits_for())
+        self._waiting = [[len(before)] * n_gpus for before in self._waits_for]
         self._followers: list[list[int]] = [[] for _ in range(n_ops)]
-        for o, before in enumerate(waits_for):
+        for o, before in enumerate(self._waits_for):
             for p in before:
                 self._followers[p].append(o)
+        delays = _delays(program)
+        # what begins an operation on a GPU; followers come later in the list, so it is built from the end
+        self._begin: list[Callable[[int], None]] = [lambda _: None] * n_ops
+        for o in range(n_ops - 1, -1, -1):
+            self._begin[o] = self._exchange(o, delays) if program.exchange_layer[o] >= 0 else self._task(o)
 
     def start(self) -> None:
         """Start what waits for nothing."""
-        for o, waiting in enumerate(self._waiting):
-            for x, count in enumerate(waiting):
-                if count == 0:
-                    self._begin(o, x)
+        for o, before in enumerate(self._waits_for):
+            if not before:
+                for x in range(self.program.n_gpus):
+                    self._begin[o](x)
 
-    def _begin(self, o: int, x: int) -> None:
-        """Operation o starts on GPU x: a task runs for its duration, an exchange waits for its last participant."""
-        self.started[o][x] = int(self.env.now)
-        if not self._is_exchange[o]:
-            if self._moe_layer[o] >= 0:
-                self._admit(self._moe_layer[o], x)
-            self._finish_after(self._duration[o][x], o, x)
-            return
-        self._to_enter[o] -= 1
-        if self._to_enter[o] == 0:
-            for gpu, delay in enumerate(self._transfer[o]):
-                self._finish_after(delay, o, gpu)
+    def _task(self, o: int) -> Callable[[int], None]:
+        """A task runs for its duration."""
+        env, duration, callbacks = self.env, self._duration[o], [self._end(o)]
 
-    def _finish_after(self, delay: int, o: int, x: int) -> None:
-        event = self.env.timeout(delay, (o, x))
-        event.callbacks = [self._end]  # nobody else waits for it
-        self.n_events += 1
+        def begin(x: int) -> None:
+            # the list is shared: SimPy takes it off the event before it calls, and nobody else waits
+            Timeout(env, duration[x], x).callbacks = callbacks
 
-    def _end(self, event: simpy.Event) -> None:
-        o, x = cast("tuple[int, int]", event.value)
-        self.ended[o][x] = int(self.env.now)
-        for follower in self._followers[o]:
-            self._waiting[follower][x] -= 1
-            if self._waiting[follower][x] == 0:
-                self._begin(follower, x)
+        return begin
 
-    def _admit(self, layer: int, x: int) -> None:
-        """The experts of GPU x take the tokens that arrived for them, up to their capacity."""
-        for slot in self._slots_of[x]:
-            tokens, capacity = (
-                self._slot_tokens[layer][slot],
-                self._slot_capacity[layer][slot],
-            )
-            if 0 <= capacity < tokens:
-                raise ConservationError(f"slot {slot} of MoE layer {layer} got {tokens} tokens, it admits {capacity}")
-            self.admitted[layer][slot] += tokens
+    def _exchange(self, o: int, delays: Callable[[int, list[int]], list[int]]) -> Callable[[int], None]:
+        """An exchange moves when its last participant has entered."""
+        env, callbacks = self.env, [self._end(o)]
+        entries = [0] * self.program.n_gpus
+        absent = self.program.n_gpus
+
+        def begin(x: int) -> None:
+            nonlocal absent
+            entries[x] = int(env.now)
+            absent -= 1
+            if absent == 0:
+                for gpu, delay in enumerate(delays(o, entries)):
+                    Timeout(env, delay, gpu).callbacks = callbacks
+
+        return begin
+
+    def _end(self, o: int) -> Callback:
+        """An operation ends on a GPU: what waited for it alone, or for it last, begins."""
+        env, ended, waiting = self.env, self.ended[o], self._waiting
+        followers = self._followers[o]
+        if len(followers) == 1 and len(self._waits_for[followers[0]]) == 1:
+            begin = self._begin[followers[0]]
+
+            def pass_on(event: simpy.Event) -> None:
+                # the private names spare two property calls an event, a tenth of the run
+                x = event._value  # noqa: SLF001
+                ended[x] = env._now  # noqa: SLF001
+                begin(x)
+
+            return pass_on
+
+        begins = [(self._begin[follower], waiting[follower]) for follower in followers]
+
+        def release(event: simpy.Event) -> None:
+            x = event._value  # noqa: SLF001
+            ended[x] = env._now  # noqa: SLF001
+            for begin, missing in begins:
+                missing[x] -= 1
+                if missing[x] == 0:
+                    begin(x)
+
+        return release
+
+    def starts(self, end: NDArray[np.int64]) -> NDArray[np.int64]:
+        """When each operation began: when the last that it waited for had ended."""
+        start = np.zeros_like(end)
+        for o, before in enumerate(self._waits_for):
+            if before:
+                start[o] = end[list(before)].max(axis=0)
+        return start
 
     def check_done(self) -> None:
         """Refuse a run that stopped with work left."""
@@ -122,6 +144,55 @@ class _Step:
         if waiting:
             more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""
             raise DeadlockError(f"the step stopped with work left: {'; '.join(waiting[:5])}{more}")
+
+
+def _delays(program: Program) -> Callable[[int, list[int]], list[int]]:
+    """How long after its last entry an exchange ends on each GPU, as a function of it and its entries."""
+    n_gpus = program.n_gpus
+    if program.network != "port" or n_gpus == 1:
+        transfer: list[list[int]] = transfer_ps(program).tolist()
+        return lambda o, _: transfer[o]
+    free, nodes = free_ports(n_gpus), node_copies(program)
+    end, arrival = np.zeros(n_gpus, dtype=np.int64), np.zeros((n_gpus, n_gpus), dtype=np.int64)
+    forward: list[bool] = (program.kind == _DISPATCH).tolist()
+    per_node = program.copies_rule == "per-node"
+
+    def resolve(o: int, entries: list[int]) -> list[int]:
+        row = program.exchange_layer[o]
+        rates = program.dispatch if forward[o] else program.combine
+        ports = (rates.out_ps, rates.in_ps, rates.latency_ps)
+        entry = np.array(entries, dtype=np.int64)
+        exchange(
+            forward[o],
+            per_node,
+            entry,
+            program.copies[row],
+            nodes[row],
+            *ports,
+            program.gpus_per_node,
+            free,
+            end,
+            arrival,
+        )
+        delays: list[int] = (end - entry.max()).tolist()
+        return delays
+
+    return resolve
+
+
+def _without_detours(waits_for: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Without the operations that another one waited for already (transitive reduction)."""
+    behind: list[int] = []  # bit p: operation p has ended before this one begins
+    result = []
+    for before in waits_for:
+        earlier = 0
+        for p in before:
+            earlier |= behind[p]
+        result.append(tuple(p for p in before if not earlier >> p & 1))
+        for p in before:
+            earlier |= 1 << p
+        behind.append(earlier)
+    return result
 
 
 @contextmanager

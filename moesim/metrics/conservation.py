@@ -51,6 +51,10 @@ def check_conservation(
             routed.processed,
             routed.slot_load,
         ),
+        "tokens of slots = those of their micro-batches": (
+            routed.traffic.slot_tokens,
+            program.slot_tokens.reshape(-1, program.micro_batches, program.slot_tokens.shape[1]).sum(axis=1),
+        ),
         "tokens of slots = tokens that the experts admitted": (
             program.slot_tokens,
             timeline.admitted,

@@ -1,14 +1,11 @@
-"""Where the time of a step went. All times are int64 picoseconds, so every sum is exact.
-
-Both functions read programs whose operations run one after the other on every
-GPU (overlap: none).
-"""
+"""Where the time of a step went. All times are int64 picoseconds, so every sum is exact."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.kernels.jit import njit
 from moesim.types import PARTS, Program, Timeline
 
 _WAIT = PARTS.index("wait")
@@ -17,21 +14,56 @@ _WAIT = PARTS.index("wait")
 def breakdown(program: Program, timeline: Timeline) -> NDArray[np.int64]:
     """Time of each part on each GPU, [G, parts]; every row sums to the step time.
 
-    A task counts as its kind. An exchange counts as wait until its last
-    participant has entered, then as dispatch or combine. A GPU that has
-    finished before the others waits.
+    Each instant belongs to one part: while a task runs to its kind; else, while
+    an exchange runs, to wait until its last participant has entered and then to
+    dispatch or combine, which is the communication that no computing hides. A
+    GPU that has finished before the others waits.
     """
-    start, end = timeline.start_ps, timeline.end_ps
+    exchange = program.exchange_layer >= 0
     parts = np.zeros((program.n_gpus, len(PARTS)), dtype=np.int64)
-    for o, kind in enumerate(program.kind):
-        begin = start[o]
-        if program.exchange_layer[o] >= 0:
-            last_entry = start[o].max()
-            parts[:, _WAIT] += last_entry - start[o]
-            begin = last_entry
-        parts[:, kind] += end[o] - begin
-    parts[:, _WAIT] += end.max() - end[-1]
+    _fill(program.kind, exchange, timeline.start_ps, timeline.end_ps, parts)
+    finished = timeline.end_ps.max(axis=0)
+    parts[:, _WAIT] += finished.max() - finished
     return parts
+
+
+@njit
+def _fill(
+    kind: NDArray[np.int64],
+    exchange: NDArray[np.bool_],
+    start: NDArray[np.int64],
+    end: NDArray[np.int64],
+    parts: NDArray[np.int64],
+) -> None:
+    """Tasks follow one another, and so do exchanges: each exchange is cut by the tasks that overlap it."""
+    n_ops, n_gpus = start.shape
+    last_entry = np.empty(n_ops, dtype=np.int64)
+    tasks = np.empty(n_ops, dtype=np.int64)
+    n_tasks = 0
+    for o in range(n_ops):
+        last_entry[o] = start[o].max()
+        if not exchange[o]:
+            tasks[n_tasks] = o
+            n_tasks += 1
+    for x in range(n_gpus):
+        for k in range(n_tasks):
+            parts[x, kind[tasks[k]]] += end[tasks[k], x] - start[tasks[k], x]
+        first = 0  # task that ends after the exchange at hand has begun
+        for o in range(n_ops):
+            if not exchange[o]:
+                continue
+            while first < n_tasks and end[tasks[first], x] <= start[o, x]:
+                first += 1
+            waited = last_entry[o] - start[o, x]
+            moved = end[o, x] - last_entry[o]
+            k = first
+            while k < n_tasks and start[tasks[k], x] < end[o, x]:
+                a, b = start[tasks[k], x], end[tasks[k], x]
+                waited -= max(0, min(b, last_entry[o]) - max(a, start[o, x]))
+                moved -= max(0, min(b, end[o, x]) - max(a, last_entry[o]))
+                k += 1
+            parts[x, _WAIT] += waited
+            parts[x, kind[o]] += moved
 
 
 def critical_path(program: Program, timeline: Timeline) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -39,14 +71,18 @@ def critical_path(program: Program, timeline: Timeline) -> tuple[NDArray[np.int6
 
     Back from the last end: a task costs its duration; an exchange costs what
     it took after its last entry and leads to the GPU that entered last (the
-    lowest index of several). Both arrays sum to the step time; there is no
-    wait in them.
+    lowest index of several); what ended last of all that an operation waited
+    for comes next (the latest in the program of several). Both arrays sum to
+    the step time; there is no wait in them.
     """
     start, end = timeline.start_ps, timeline.end_ps
+    waits_for = program.waits_for()
     by_part = np.zeros(len(PARTS), dtype=np.int64)
     by_gpu = np.zeros(program.n_gpus, dtype=np.int64)
-    gpu = int(end[-1].argmax())
-    for o in range(program.n_operations - 1, -1, -1):
+    finished = end.max(axis=0)
+    gpu = int(finished.argmax())
+    o = int(np.flatnonzero(end[:, gpu] == finished[gpu])[-1])
+    while True:
         exchange = program.exchange_layer[o] >= 0
         begin = start[o].max() if exchange else start[o, gpu]
         cost = end[o, gpu] - begin
@@ -54,4 +90,7 @@ def critical_path(program: Program, timeline: Timeline) -> tuple[NDArray[np.int6
         by_gpu[gpu] += cost
         if exchange:
             gpu = int(start[o].argmax())
-    return by_part, by_gpu
+        before = [p for p in waits_for[o] if end[p, gpu] == begin]
+        if not before:
+            return by_part, by_gpu
+        o = before[-1]

@@ -76,7 +76,7 @@ class Collector:
         links = metrics.link_bytes(program, **self._bytes)
         sent = metrics.gpu_bytes(program, **self._bytes)
         makespan = int(timeline.end_ps.max())
-        rank_load = _rank_load(program, routed.padding)
+        rank_load = _rank_load(program, routed)
         totals = StepTotals(
             step_ps=makespan,
             even_ps=int(even_timeline.end_ps.max()),
@@ -273,10 +273,11 @@ def frames_bytes(
     return 2 * BYTES_PER_CELL * cells
 
 
-def _rank_load(program: Program, padding: NDArray[np.int64]) -> NDArray[np.int64]:
+def _rank_load(program: Program, routed: RoutedStep) -> NDArray[np.int64]:
     """Processed assignments of each rank, without padding, [L, G]."""
-    load = np.zeros((len(program.slot_tokens), program.n_gpus), dtype=np.int64)
-    np.add.at(load.T, program.slot_rank, (program.slot_tokens - padding).T)
+    tokens = routed.traffic.slot_tokens - routed.padding
+    load = np.zeros((len(tokens), program.n_gpus), dtype=np.int64)
+    np.add.at(load.T, program.slot_rank, tokens.T)
     return load
 
 

@@ -220,8 +220,13 @@ class SimulationSpec(_Part):
         "auto",
         "simpy, the reference, or one compiled sweep that agrees exactly; auto = compiled where valid",
     )
-    network: Literal["closed-form"] = "closed-form"
-    overlap: Annotated[None, _NoneWord] = None
+    network: Literal["closed-form", "port"] = _described(
+        "closed-form",
+        "closed-form: last entry + latency + a GPU's busiest port; port: every message queues at its two ports",
+    )
+    overlap: Annotated[Literal["shared-expert", "two-batch"] | None, _NoneWord] = _described(
+        None, "none; shared experts during dispatch; two micro-batches that alternate computing and exchanging"
+    )
     warmup_steps: Annotated[int, Field(ge=0, le=10**6)] = _described(0, "run before the steps that are measured")
 
 
@@ -279,9 +284,12 @@ def json_schema() -> dict[str, Any]:
         definitions[name]["properties"]["preset"] = {"type": "string", "description": "base of the other fields"}
         definitions[name].pop("required", None)
     definitions["ClusterSpec"]["required"] = ["gpu"]
-    nullable = (("SimulationSpec", "overlap"), ("RoutingSpec", "strategy"))
-    for part, name in nullable:
-        definitions[part]["properties"][name] = {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
+    definitions["RoutingSpec"]["properties"]["strategy"] = {
+        "anyOf": [{"type": "string"}, {"type": "null"}],
+        "default": None,
+    }
+    overlap = definitions["SimulationSpec"]["properties"]["overlap"]
+    overlap["anyOf"] = [{"enum": ["none", "shared-expert", "two-batch"]}, {"type": "null"}]
     for name, part in (("capacity", "CapacitySpec"), ("balancer", "BalancerSpec"), ("balancing", "BalancingSpec")):
         definitions["RoutingSpec"]["properties"][name] = {
             "anyOf": [{"$ref": f"#/$defs/{part}"}, {"const": "none"}, {"type": "null"}],

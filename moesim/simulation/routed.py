@@ -64,11 +64,12 @@ def route_step(
     def stack(name: str) -> NDArray[np.int64]:
         return np.stack([getattr(layer, name) for layer in layers])
 
-    traffic = Traffic(
-        slot_tokens=stack("slot_tokens"),
-        copies=stack("copies"),
-        node_copies=stack("node_copies"),
+    micro = Traffic(  # [layers x micro-batches, ...]
+        slot_tokens=np.concatenate([layer.slot_tokens for layer in layers]),
+        copies=np.concatenate([layer.copies for layer in layers]),
+        node_copies=np.concatenate([layer.node_copies for layer in layers]),
     )
+    traffic = _over_micro_batches(micro, stages.micro_batches)
     return RoutedStep(
         batch=batch,
         requested=stack("requested"),
@@ -84,12 +85,28 @@ def route_step(
         padding=stack("padding"),
         causes=stack("causes"),
         traffic=traffic,
+        micro_traffic=micro,
         router=router_step([layer.evolved for layer in layers if layer.evolved is not None]),
+    )
+
+
+def _over_micro_batches(micro: Traffic, micro_batches: int) -> Traffic:
+    """The traffic of whole layers."""
+
+    def total(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.asarray(counts.reshape(len(counts) // micro_batches, micro_batches, *counts.shape[1:]).sum(axis=1))
+
+    if micro_batches == 1:
+        return micro
+    return Traffic(
+        slot_tokens=total(micro.slot_tokens), copies=total(micro.copies), node_copies=total(micro.node_copies)
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _RoutedLayer:
+    """One layer; slot_tokens, copies and node_copies have a row for each micro-batch."""
+
     evolved: Evolved | None
     requested: NDArray[np.int64]
     processed: NDArray[np.int64]
@@ -119,14 +136,18 @@ def _route_layer(stages: Stages, batch: Batch, layer: int, state: RouterState | 
     n_experts = stages.model.n_experts
     with profile.timed("place"):
         slot = assign_slots(assignment.served, batch.source, stages.placement, layer)
-        slot_tokens, copies, node_copies = traffic_of_layer(
-            slot,
-            batch.source,
-            stages.placement,
-            copies_rule=stages.cluster.network.copies,
-            gpus_per_node=stages.cluster.gpus_per_node,
-        )
-        padding = _pad(stages, assignment, layer, slot_tokens, copies, node_copies)
+        micro = [
+            traffic_of_layer(
+                slot[tokens],
+                batch.source[tokens],
+                stages.placement,
+                copies_rule=stages.cluster.network.copies,
+                gpus_per_node=stages.cluster.gpus_per_node,
+            )
+            for tokens in micro_batches_of(batch, stages.micro_batches)
+        ]
+        slot_tokens, copies, node_copies = (np.stack(counts) for counts in zip(*micro, strict=True))
+        padding = _pad(stages, assignment, layer, slot_tokens[0], copies[0], node_copies[0])
     with profile.timed("metrics"):
         expert, served = assignment.expert, assignment.served
         return _RoutedLayer(
@@ -147,6 +168,18 @@ def _route_layer(stages: Stages, batch: Batch, layer: int, state: RouterState | 
             node_copies=node_copies,
             seconds=profile.seconds,
         )
+
+
+def micro_batches_of(batch: Batch, micro_batches: int) -> list[NDArray[np.int64] | slice]:
+    """Tokens of each micro-batch: the first half of every rank's and the rest."""
+    if micro_batches == 1:
+        return [slice(None)]
+    order = np.argsort(batch.source, kind="stable")
+    count = np.bincount(batch.source)
+    place = np.empty(batch.n_tokens, dtype=np.int64)  # of a token among those of its rank
+    place[order] = np.arange(batch.n_tokens) - np.repeat(np.cumsum(count) - count, count)
+    which = place * micro_batches // count[batch.source]
+    return [np.flatnonzero(which == b) for b in range(micro_batches)]
 
 
 def _slot_load(placement: Placement, slot_tokens: NDArray[np.int64]) -> NDArray[np.int64]:

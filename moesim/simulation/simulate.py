@@ -15,9 +15,9 @@ from moesim.hardware import PROVENANCE, Durations, exchange_rates, payload_bytes
 from moesim.results import Collector, Result, versions
 from moesim.scenario import Scenario
 from moesim.simulation.evolution import initial_states
-from moesim.simulation.routed import Profile, route_step
+from moesim.simulation.routed import Profile, micro_batches_of, route_step
 from moesim.simulation.stages import Stages, default_threads, prepare
-from moesim.types import Batch, Program, RoutedStep, Traffic
+from moesim.types import Program, RoutedStep, Traffic
 from moesim.workload import RecordedTokens
 
 Progress = Callable[[int, int], None]
@@ -87,18 +87,29 @@ def lay_out_step(stages: Stages, routed: RoutedStep) -> tuple[Program, Program]:
     """The program of the step, and of the same step with its load spread evenly."""
     cluster, model, placement = stages.cluster, stages.model, stages.placement
     dispatch, combine = exchange_rates(cluster, stages.precision, model.hidden_size)
+    tokens = [
+        np.bincount(routed.batch.source[own], minlength=cluster.n_gpus).astype(np.int64)
+        for own in micro_batches_of(routed.batch, stages.micro_batches)
+    ]
     even = balanced_traffic(
-        routed.traffic,
+        routed.micro_traffic,
         placement,
         gpus_per_node=cluster.gpus_per_node,
         copies_rule=cluster.network.copies,
     )
 
     def program(traffic: Traffic, capacity: NDArray[np.int64] | None) -> Program:
+        durations = [
+            _durations(stages, own, traffic.slot_tokens[b :: stages.micro_batches]) for b, own in enumerate(tokens)
+        ]
+        whole = durations[0]
+        if len(durations) > 1:  # the head is computed for all tokens at once
+            whole = _durations(stages, np.sum(tokens, axis=0), traffic.slot_tokens[:0])
         return lay_out(
             n_layers=model.n_layers,
             dense_layers=model.dense_layers,
-            durations=_durations(stages, routed.batch, traffic.slot_tokens),
+            durations=durations,
+            head=whole.head,
             traffic=traffic,
             placement=placement,
             capacity=capacity,
@@ -107,19 +118,21 @@ def lay_out_step(stages: Stages, routed: RoutedStep) -> tuple[Program, Program]:
             dispatch=dispatch,
             combine=combine,
             has_shared=model.n_shared_experts > 0,
+            overlap=stages.overlap,
+            network=stages.scenario.spec.simulation.network,
         )
 
-    return program(routed.traffic, routed.capacity), program(even, None)
+    return program(routed.micro_traffic, routed.capacity), program(even, None)
 
 
-def _durations(stages: Stages, batch: Batch, slot_tokens: NDArray[np.int64]) -> Durations:
+def _durations(stages: Stages, tokens_per_gpu: NDArray[np.int64], slot_tokens: NDArray[np.int64]) -> Durations:
     workload = stages.scenario.spec.workload
     return step_durations(
         stages.model,
         stages.cluster,
         stages.precision,
         phase=workload.phase,
-        tokens_per_gpu=np.bincount(batch.source, minlength=stages.cluster.n_gpus).astype(np.int64),
+        tokens_per_gpu=tokens_per_gpu,
         context_tokens=workload.context_tokens,
         sequence_tokens=workload.sequence_tokens,
         slot_tokens=slot_tokens,

@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from moesim.engine import OVERLAPS
 from moesim.errors import InputError, ParameterError, TooLargeError
 from moesim.hardware import check_memory
 from moesim.placement import place
@@ -36,6 +37,16 @@ class Stages:
     source: SyntheticTokens | RecordedTokens
     placement: Placement
     n_steps: int
+
+    @property
+    def overlap(self) -> str:
+        """How computing and exchanging overlap, a name of OVERLAPS."""
+        return self.scenario.spec.simulation.overlap or "none"
+
+    @property
+    def micro_batches(self) -> int:
+        """Parts in which a step runs."""
+        return OVERLAPS[self.overlap].micro_batches
 
     @property
     def keeps_scores(self) -> bool:
@@ -251,6 +262,8 @@ def _check_capacity(stages: Stages) -> None:
         raise scenario.error(
             "routing.capacity.overflow", capacity.overflow, "one that drops: a trace of choices has no other scores"
         )
+    if capacity.pad and stages.micro_batches > 1:
+        raise scenario.error("routing.capacity.pad", True, "false with simulation.overlap two-batch")
     copies = stages.placement.expert.shape[1] - stages.placement.n_experts
     if copies and (capacity.scope == "device" or capacity.overflow == "expanded-drop"):
         raise scenario.error("placement.redundant_experts", copies, "0, as the policy asks for the device of an expert")
@@ -316,14 +329,14 @@ def _check_run_size(stages: Stages) -> None:
         n_experts=model.n_experts,
         n_gpus=n_gpus,
         timeline_steps=min(spec.keep.timeline_steps, stages.n_steps),
-        n_operations=7 * model.n_layers,
+        n_operations=7 * model.n_layers * stages.micro_batches,
     )
     # a layer's ids, weights and flags for every worker, and the step's matrices (requested and evenly spread)
     tokens = stages.source.tokens_per_step * (16 + 40 * stages.top_k) * min(default_threads(), n_layers)
     if stages.strategy is not None and (stages.strategy.scope == "batch" or stages.keeps_scores):
         # logits, probabilities, order and flags of a whole layer for every worker
         tokens += stages.source.tokens_per_step * 24 * model.n_experts * min(default_threads(), n_layers)
-    step = 16 * n_layers * (8 * model.n_experts + 4 * n_slots + 6 * n_gpus * n_gpus)
+    step = 16 * n_layers * (8 * model.n_experts + 4 * n_slots + 6 * n_gpus * n_gpus * stages.micro_batches)
     needed, available = frames + tokens + step, psutil.virtual_memory().available
     if needed > available:
         raise stages.scenario.error(

@@ -23,7 +23,10 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
-    """What one step asks of slots and ports, all int64 counts; G ranks, N nodes, L MoE layers, S slots.
+    """What one step asks of slots and ports, all int64 counts; G ranks, N nodes, S slots, L MoE layers.
+
+    Where a step runs as several micro-batches L counts layers times
+    micro-batches, the micro-batch being the faster index.
 
     `slot_tokens` [L, S]: assignments processed by each slot. `copies`
     [L, G, G]: token copies that rank s sends to rank d in dispatch (the

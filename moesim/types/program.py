@@ -21,6 +21,8 @@ EXCHANGE_KINDS = ("dispatch", "combine")
 PARTS = (*COMPUTE_KINDS, *EXCHANGE_KINDS, "wait")
 """Parts of the latency breakdown, in the order of the result frames."""
 
+_EXPERTS = PARTS.index("experts")
+
 COMPUTE_STREAM, EXCHANGE_STREAM = 0, 1
 
 
@@ -46,9 +48,11 @@ class Program:
     on the same GPU. `duration_ps` int64 [O, G] is 0 for exchanges. An exchange
     o has `exchange_layer[o]` = index l of its matrix `copies[l]` ([L, G, G],
     source to destination of the *dispatch*; combine runs it transposed), -1
-    for compute. `slot_tokens` [L, S], `slot_capacity` [L, S] (-1 = unlimited)
-    and `slot_rank` [S]: what the experts admit. `copies_rule` is the
-    collective's (NetworkSpec.copies).
+    for compute; exchanges are totally ordered, on one stream. `slot_tokens`
+    [L, S], `slot_capacity` [L, S] (-1 = unlimited) and `slot_rank` [S]: what
+    the experts admit. L counts MoE layers times `micro_batches`, micro-batch
+    the faster index. `copies_rule` is the collective's (NetworkSpec.copies),
+    `network` how exchanges are timed: "closed-form" or "port".
     """
 
     n_gpus: int
@@ -67,11 +71,33 @@ class Program:
     slot_tokens: NDArray[np.int64]
     slot_capacity: NDArray[np.int64]
     slot_rank: NDArray[np.int32]
+    micro_batches: int = 1
+    network: str = "closed-form"
 
     @property
     def n_operations(self) -> int:
         """O, operations of a GPU."""
         return len(self.kind)
+
+    def waits_for(self) -> list[tuple[int, ...]]:
+        """What each operation waits for on its GPU: its predecessors and the one before it on its stream."""
+        last_of_stream: dict[int, int] = {}
+        result = []
+        for o, stream in enumerate(self.stream.tolist()):
+            before = set(self.predecessors[o])
+            if stream in last_of_stream:
+                before.add(last_of_stream[stream])
+            last_of_stream[stream] = o
+            result.append(tuple(sorted(before)))
+        return result
+
+    def expert_rows(self) -> list[int]:
+        """Index into `slot_tokens` of each experts operation, -1 for all others."""
+        result, index = [], 0
+        for kind in self.kind.tolist():
+            result.append(index if kind == _EXPERTS else -1)
+            index += kind == _EXPERTS
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)

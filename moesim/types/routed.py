@@ -39,5 +39,8 @@ class RoutedStep:
     padding: NDArray[np.int64]
     causes: NDArray[np.int64]
     traffic: Traffic
+    """Of every layer."""
+    micro_traffic: Traffic
+    """Of every layer and micro-batch; the same where there is one."""
     router: RouterStep | None = None
     """How the routers stand, where they evolve."""

@@ -134,8 +134,7 @@ def test_experts_admit_what_their_slots_may_take() -> None:
 def test_a_step_that_stops_with_work_left_names_who_waits() -> None:
     """A GPU that never enters leaves the others waiting for ever: an error, not a quiet return."""
     step = _Step(program([[[0, 1], [1, 0]]], attention_ps=[10, 10], experts_ps=[[5, 5]]))
-    step._waiting[0][1] = 1  # GPU 1 waits for what nobody does
-    step.start()
+    step._begin[0](0)  # GPU 1 never begins
     step.env.run()
     with pytest.raises(DeadlockError, match="attention of layer 0 on GPU 1"):
         step.check_done()

@@ -85,7 +85,7 @@ def test_every_preset_is_valid_and_names_its_source(kind: str) -> None:
         ("routing: {top_k: 9}", "at most the 8 experts"),
         ("parallelism: {expert: 4}", "all 8 GPUs"),
         ("precision: {weights: fp4}", "which h100-sxm computes in"),
-        ("simulation: {network: port}", "closed-form"),
+        ("simulation: {network: ring}", "closed-form"),
         ("seed: -1", "seed: found -1"),
         ("scenario_version: 2", "scenario_version: found 2, wanted 1"),
         ("modle: x", "wanted model"),

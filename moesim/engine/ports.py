@@ -1,0 +1,348 @@
+"""Message-level exchanges: every message queues at its egress and its ingress port.
+
+The whole exchange is one compiled call, made when its last participant has
+entered. That is exact: ports serve all messages of an exchange before any of
+the next, nobody leaves before everybody has entered, and egress never waits for
+ingress, so that every port is a sort and a Lindley recursion. The only state
+carried on is the time at which each port is free.
+
+Times are int64 picoseconds. G GPUs in nodes of m; levels 0 (within a node) and
+1 (across nodes); four ports a GPU: out and in for each level. A message leaves
+in node rotation outside and index rotation inside, is cut through (its head
+arrives a latency after it begins to leave) and has landed when the receiving
+port has taken it and its tail is there. A zero-byte flag for every pair takes
+latency only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.kernels.jit import njit
+from moesim.types import Program
+
+Times = NDArray[np.int64]
+
+
+def free_ports(n_gpus: int) -> Times:
+    """When each port is free at the start of a step: [out or in, level, G]."""
+    return np.zeros((2, 2, n_gpus), dtype=np.int64)
+
+
+def node_copies(program: Program) -> NDArray[np.int64]:
+    """Distinct tokens for each node, [L, G, N]; [L, 0, 0] for a direct collective, which has none."""
+    if program.copies_rule == "per-node":
+        return program.node_copies
+    return np.zeros((len(program.copies), 0, 0), dtype=np.int64)
+
+
+@njit
+def exchange(
+    forward: bool,
+    per_node: bool,
+    entry: Times,
+    copies: Times,
+    node_copies: Times,
+    out_ps: Times,
+    in_ps: Times,
+    latency: Times,
+    m: int,
+    free: Times,
+    end: Times,
+    arrival: Times,
+) -> None:
+    """Run one exchange: fill `end` and `arrival`, carry `free` on.
+
+    Args:
+        forward: dispatch (else combine, which runs the matrix back).
+        per_node: two-hop; else direct.
+        entry: when each GPU enters, [G].
+        copies: tokens of source s for destination d of the dispatch, [G, G].
+        node_copies: distinct tokens of s for each node, [G, N]; read in two-hop.
+        out_ps: time of a token at each egress port, [2, G].
+        in_ps: time of a token at each ingress port, [2, G].
+        latency: of each level, [2], at least 1.
+        m: GPUs of a node.
+        free: when each port is free, [out or in, level, G]; replaced by when it is free afterwards.
+        end: filled with when each GPU leaves, [G].
+        arrival: [G, G], scratch; after a direct exchange the landing of each message by receiver and
+            position (node rotation * m + index rotation) where a message has one.
+    """
+    size = np.zeros(copies.shape, dtype=np.int64)  # tokens by receiver and position
+    head = np.empty(copies.shape, dtype=np.int64)  # when their head is there
+    if not per_node:
+        _flags(entry, latency, m, end)
+        _send(forward, entry, copies, out_ps, latency, m, free, size, head)
+        _receive(0, (0, 1), (1, m), size, head, out_ps, in_ps, m, free, end, arrival)
+        _receive(1, (1, len(entry) // m), (0, m), size, head, out_ps, in_ps, m, free, end, arrival)
+    elif forward:
+        _flags_handed_on(entry, latency, m, end)
+        _send_to_nodes(entry, node_copies, out_ps, latency, m, free, size, head)
+        _receive(1, (1, len(entry) // m), (0, 1), size, head, out_ps, in_ps, m, free, end, arrival)
+        _hand_on(entry, copies, out_ps, latency, m, free, size, head, arrival)
+        _receive(0, (0, len(entry) // m), (1, m), size, head, out_ps, in_ps, m, free, end, arrival)
+    else:
+        _flags_reduced(entry, latency, m, end)
+        _send_to_reducers(entry, copies, out_ps, latency, m, free, size, head)
+        _receive(0, (0, len(entry) // m), (1, m), size, head, out_ps, in_ps, m, free, end, arrival)
+        _send_reduced(entry, node_copies, out_ps, latency, m, free, size, head, arrival)
+        _receive(1, (1, len(entry) // m), (0, 1), size, head, out_ps, in_ps, m, free, end, arrival)
+
+
+@njit
+def _flags(entry: Times, latency: Times, m: int, end: Times) -> None:
+    """Direct: when each GPU has entered itself and everybody's flag has arrived."""
+    n_gpus = len(entry)
+    last = np.empty(n_gpus // m, dtype=np.int64)  # entry of the last GPU of each node
+    for node in range(len(last)):
+        last[node] = entry[node * m : (node + 1) * m].max()
+    for d in range(n_gpus):
+        end[d] = _last_within(entry, latency, m, d)
+        for node in range(len(last)):
+            if node != d // m:
+                end[d] = max(end[d], last[node] + latency[1])
+
+
+@njit
+def _flags_handed_on(entry: Times, latency: Times, m: int, end: Times) -> None:
+    """Two-hop dispatch: a flag goes to the GPU j of the same index, which hands it on once it has entered."""
+    for d in range(len(entry)):
+        end[d] = _last_within(entry, latency, m, d)
+        for s in range(len(entry)):
+            if s // m != d // m:
+                j = d // m * m + s % m
+                handed = max(entry[s] + latency[1], entry[j])
+                end[d] = max(end[d], handed if j == d else handed + latency[0])
+
+
+@njit
+def _flags_reduced(entry: Times, latency: Times, m: int, end: Times) -> None:
+    """Two-hop combine: a node's flags for s meet at its GPU j of the index of s."""
+    for s in range(len(entry)):
+        end[s] = _last_within(entry, latency, m, s)
+        for j in range(s % m, len(entry), m):
+            if j != s:
+                end[s] = max(end[s], _last_within(entry, latency, m, j) + latency[1])
+
+
+@njit
+def _last_within(entry: Times, latency: Times, m: int, d: int) -> int:
+    """When GPU d has entered and has the flags of its node."""
+    time: int = entry[d]
+    for s in range(d // m * m, d // m * m + m):
+        if s != d:
+            time = max(time, entry[s] + latency[0])
+    return time
+
+
+@njit
+def _send(
+    forward: bool,
+    entry: Times,
+    copies: Times,
+    out_ps: Times,
+    latency: Times,
+    m: int,
+    free: Times,
+    size: Times,
+    head: Times,
+) -> None:
+    """Direct: every GPU sends to all others, each level through its own egress port."""
+    n_gpus = len(entry)
+    n_nodes = n_gpus // m
+    for s in range(n_gpus):
+        index = s % m
+        for level in range(2):
+            now = max(entry[s], free[0, level, s])
+            p, wire = out_ps[level, s], latency[level]
+            for hops in range(level, n_nodes if level else 1):
+                first = (s // m + hops) % n_nodes * m
+                for turn in range(m):
+                    d = first + (index + turn) % m
+                    c = copies[s, d] if forward else copies[d, s]
+                    if c > 0 and d != s:
+                        size[d, hops * m + turn] = c
+                        head[d, hops * m + turn] = now + wire
+                        now += c * p
+            free[0, level, s] = now
+
+
+@njit
+def _send_to_nodes(
+    entry: Times, node_copies: Times, out_ps: Times, latency: Times, m: int, free: Times, size: Times, head: Times
+) -> None:
+    """Two-hop dispatch, first hop: one copy for each other node, to the GPU of the same index there."""
+    n_gpus = len(entry)
+    n_nodes = n_gpus // m
+    for s in range(n_gpus):
+        now = max(entry[s], free[0, 1, s])
+        for hops in range(1, n_nodes):
+            node = (s // m + hops) % n_nodes
+            c = node_copies[s, node]
+            if c > 0:
+                size[node * m + s % m, hops * m] = c
+                head[node * m + s % m, hops * m] = now + latency[1]
+                now += c * out_ps[1, s]
+        free[0, 1, s] = now
+
+
+@njit
+def _hand_on(
+    entry: Times,
+    copies: Times,
+    out_ps: Times,
+    latency: Times,
+    m: int,
+    free: Times,
+    size: Times,
+    head: Times,
+    arrival: Times,
+) -> None:
+    """Two-hop dispatch, second hop: own copies, then those of other nodes as they have landed whole.
+
+    At the receivers a message stands at (rank in this order) * m + index rotation.
+    """
+    n_gpus = len(entry)
+    n_nodes = n_gpus // m
+    ready = np.empty(n_nodes, dtype=np.int64)
+    origin = np.empty(n_nodes, dtype=np.int64)
+    for j in range(n_gpus):
+        node, index = j // m, j % m
+        ready[0], origin[0] = entry[j], j
+        n = 1
+        for hops in range(1, n_nodes):
+            if size[j, hops * m] > 0:
+                at = max(arrival[j, hops * m], entry[j])
+                s = (node - hops + n_nodes) % n_nodes * m + index
+                k = n
+                while k > 1 and (ready[k - 1] > at or (ready[k - 1] == at and origin[k - 1] > s)):
+                    ready[k], origin[k] = ready[k - 1], origin[k - 1]
+                    k -= 1
+                ready[k], origin[k] = at, s
+                n += 1
+        now = free[0, 0, j]
+        for k in range(n):
+            for turn in range(1, m):
+                d = node * m + (index + turn) % m
+                c = copies[origin[k], d]
+                if c > 0:
+                    now = max(now, ready[k])
+                    size[d, k * m + turn] = c
+                    head[d, k * m + turn] = now + latency[0]
+                    now += c * out_ps[0, j]
+        free[0, 0, j] = now
+
+
+@njit
+def _send_to_reducers(
+    entry: Times, copies: Times, out_ps: Times, latency: Times, m: int, free: Times, size: Times, head: Times
+) -> None:
+    """Two-hop combine, first hop: results for another node go to the GPU of their owner's index in this one."""
+    n_gpus = len(entry)
+    n_nodes = n_gpus // m
+    for d in range(n_gpus):
+        node, index = d // m, d % m
+        now = max(entry[d], free[0, 0, d])
+        for hops in range(n_nodes):
+            for turn in range(1, m):
+                other = (index + turn) % m
+                c = copies[(node + hops) % n_nodes * m + other, d]
+                if c > 0:
+                    size[node * m + other, hops * m + turn] = c
+                    head[node * m + other, hops * m + turn] = now + latency[0]
+                    now += c * out_ps[0, d]
+        free[0, 0, d] = now
+
+
+@njit
+def _send_reduced(
+    entry: Times,
+    node_copies: Times,
+    out_ps: Times,
+    latency: Times,
+    m: int,
+    free: Times,
+    size: Times,
+    head: Times,
+    arrival: Times,
+) -> None:
+    """Two-hop combine, second hop: a sum leaves for its owner when all parts of its node have landed."""
+    n_gpus = len(entry)
+    n_nodes = n_gpus // m
+    ready = np.empty(n_nodes, dtype=np.int64)
+    order = np.empty(n_nodes, dtype=np.int64)
+    for j in range(n_gpus):
+        node = j // m
+        for hops in range(1, n_nodes):
+            at = entry[j]
+            for pos in range(hops * m + 1, hops * m + m):
+                if size[j, pos] > 0:
+                    at = max(at, arrival[j, pos])
+            k = hops
+            while k > 1 and ready[k - 1] > at:
+                ready[k], order[k] = ready[k - 1], order[k - 1]
+                k -= 1
+            ready[k], order[k] = at, hops
+        now = free[0, 1, j]
+        for k in range(1, n_nodes):
+            s = (node + order[k]) % n_nodes * m + j % m
+            c = node_copies[s, node]
+            if c > 0:
+                now = max(now, ready[k])
+                size[s, order[k] * m] = c
+                head[s, order[k] * m] = now + latency[1]
+                now += c * out_ps[1, j]
+        free[0, 1, j] = now
+
+
+@njit
+def _receive(
+    level: int,
+    all_hops: tuple[int, int],
+    all_turns: tuple[int, int],
+    size: Times,
+    head: Times,
+    out_ps: Times,
+    in_ps: Times,
+    m: int,
+    free: Times,
+    end: Times,
+    arrival: Times,
+) -> None:
+    """Every ingress port of a level takes what stands at its positions, first come first served.
+
+    Ties go to the lowest sender. The port is held while it takes the tokens at its own rate; a message of a
+    slower sender lands with its tail and delays nobody.
+    """
+    n_gpus = len(end)
+    n_nodes = n_gpus // m
+    times = np.empty(n_gpus, dtype=np.int64)
+    senders = np.empty(n_gpus, dtype=np.int64)
+    places = np.empty(n_gpus, dtype=np.int64)
+    for d in range(n_gpus):
+        node, index = d // m, d % m
+        waiting = 0
+        for hops in range(all_hops[0], all_hops[1]):
+            first = (node - hops + n_nodes) % n_nodes * m if level else node * m
+            for turn in range(all_turns[0], all_turns[1]):
+                pos = hops * m + turn
+                if size[d, pos] == 0:
+                    continue
+                at = head[d, pos]
+                s = first + (index - turn if turn <= index else index - turn + m)
+                k = waiting
+                while k > 0 and (times[k - 1] > at or (times[k - 1] == at and senders[k - 1] > s)):
+                    times[k], senders[k], places[k] = times[k - 1], senders[k - 1], places[k - 1]
+                    k -= 1
+                times[k], senders[k], places[k] = at, s, pos
+                waiting += 1
+        now, last = free[1, level, d], end[d]
+        for k in range(waiting):
+            c = size[d, places[k]]
+            now = max(now, times[k]) + c * in_ps[level, d]
+            landed = max(now, times[k] + c * out_ps[level, senders[k]])
+            arrival[d, places[k]] = landed
+            last = max(last, landed)
+        free[1, level, d] = now
+        end[d] = last

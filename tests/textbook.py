@@ -1,0 +1,243 @@
+"""The rules of the engine as one would teach them in SimPy: the independent proof of the compiled kernels.
+
+A process for each task, message and flag, a Resource for each stream of each
+GPU, and ports with a queue and an arbiter. Slow and plain on purpose: nothing
+here is shared with the package but the Program.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import simpy
+
+from moesim.types import PARTS, Program
+
+AFTER_ALL_ELSE = 2
+"""Arbitration comes after all arrivals, entries and releases of its instant (SimPy has 0 and 1)."""
+
+
+class Port:
+    """Serves the messages of exchange k before any of k + 1, inside one in the order of their keys."""
+
+    def __init__(self, env: simpy.Environment) -> None:
+        self.env, self.busy, self.current = env, False, 0
+        self.queue: dict[int, list] = defaultdict(list)
+        self.expected: dict[int, int] = defaultdict(int)
+        self.last = -1
+        self.log: list[tuple[int, int]] = []
+
+    def expect(self, k: int) -> None:
+        """One more message of exchange k will come."""
+        self.expected[k] += 1
+        self.last = max(self.last, k)
+
+    def submit(self, k: int, key: tuple, work: int) -> tuple[simpy.Event, simpy.Event]:
+        """Queue a message that occupies the port for `work`; events: service starts, service ends."""
+        started, finished = self.env.event(), self.env.event()
+        heapq.heappush(self.queue[k], (key, work, started, finished))
+        self.arbitrate_later()
+        return started, finished
+
+    def arbitrate_later(self) -> None:
+        event = self.env.event()
+        event._ok, event._value = True, None
+        event.callbacks.append(lambda _: self.arbitrate())
+        self.env.schedule(event, priority=AFTER_ALL_ELSE)
+
+    def arbitrate(self) -> None:
+        while self.current <= self.last and self.expected[self.current] == 0:
+            self.current += 1
+        if not self.busy and self.queue[self.current]:
+            self.busy = True
+            _, work, started, finished = heapq.heappop(self.queue[self.current])
+            started.succeed()
+            self.env.process(self.serve(work, finished))
+
+    def serve(self, work: int, finished: simpy.Event):
+        begin = self.env.now
+        yield self.env.timeout(work)
+        self.log.append((begin, self.env.now))
+        self.busy = False
+        self.expected[self.current] -= 1
+        finished.succeed()
+        self.arbitrate_later()
+
+
+@dataclass
+class Run:
+    """Start and end [O][G], and landings[o][receiver, sender] of direct messages."""
+
+    start: np.ndarray
+    end: np.ndarray
+    landings: dict[int, dict[tuple[int, int], int]]
+
+
+def textbook(program: Program) -> Run:
+    """Run a program of the port level."""
+    return _Textbook(program).run()
+
+
+class _Textbook:
+    def __init__(self, program: Program) -> None:
+        self.p, self.env = program, simpy.Environment()
+        g = program.n_gpus
+        self.m, self.n_nodes = program.gpus_per_node, g // program.gpus_per_node
+        self.port = {(side, level, x): Port(self.env) for side in ("out", "in") for level in (0, 1) for x in range(g)}
+        shape = (program.n_operations, g)
+        self.start, self.end = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
+        self.done = [[self.env.event() for _ in range(g)] for _ in range(shape[0])]
+        self.entered = [[self.env.event() for _ in range(g)] for _ in range(shape[0])]
+        self.arrivals: dict[tuple[int, int], list[simpy.Event]] = defaultdict(list)
+        self.landings: dict[int, dict[tuple[int, int], int]] = defaultdict(dict)
+
+    def run(self) -> Run:
+        p = self.p
+        streams = {(s, x): simpy.Resource(self.env) for s in set(p.stream.tolist()) for x in range(p.n_gpus)}
+        for o in range(p.n_operations):
+            if p.exchange_layer[o] >= 0 and p.n_gpus > 1:
+                self.exchange(o)
+            for x in range(p.n_gpus):
+                self.env.process(self.task(o, x, streams[int(p.stream[o]), x]))
+        self.env.run()
+        assert (self.end >= 0).all(), "some task never ended"
+        return Run(self.start, self.end, self.landings)
+
+    def task(self, o: int, x: int, stream: simpy.Resource):
+        with stream.request() as turn:
+            yield turn
+            for before in self.p.predecessors[o]:
+                yield self.done[before][x]
+            self.start[o, x] = self.env.now
+            if self.p.exchange_layer[o] < 0:
+                yield self.env.timeout(int(self.p.duration_ps[o, x]))
+            else:
+                self.entered[o][x].succeed()
+                yield from self.arrivals[o, x]
+            self.end[o, x] = self.env.now
+            self.done[o][x].succeed()
+
+    # what an exchange consists of
+
+    def exchange(self, o: int) -> None:
+        p, m = self.p, self.m
+        forward = PARTS[p.kind[o]] == "dispatch"
+        self.rates = p.dispatch if forward else p.combine
+        c = p.copies[p.exchange_layer[o]]
+        u = p.node_copies[p.exchange_layer[o]] if p.copies_rule == "per-node" else None
+        gpus = range(p.n_gpus)
+        if u is None:
+            tokens = c if forward else c.T
+            for s in gpus:
+                for d in gpus:
+                    if s != d:
+                        self.flag(o, self.wait_entry(o, s), self.level(s, d), d)
+                        if tokens[s, d]:
+                            landed = self.message(o, s, d, int(tokens[s, d]), [self.entered[o][s]], (0, 0), origin=0)
+                            self.env.process(self.note(o, s, d, landed))
+        elif forward:
+            self.scatter(o, c, u)
+        else:
+            self.gather(o, c, u)
+        assert m * self.n_nodes == p.n_gpus
+
+    def scatter(self, o: int, c: np.ndarray, u: np.ndarray) -> None:
+        for s in range(self.p.n_gpus):
+            for node in range(self.n_nodes):
+                home = node == s // self.m
+                j = node * self.m + s % self.m
+                whole = None
+                if not home and u[s, node]:
+                    whole = self.message(o, s, j, int(u[s, node]), [self.entered[o][s]], (0, 0), origin=s)
+                for d in range(node * self.m, node * self.m + self.m):
+                    if d == s:
+                        continue
+                    if home:
+                        self.flag(o, self.wait_entry(o, s), 0, d)
+                    else:
+                        at_j = self.after(o, [self.wait_entry(o, s)], 1, [self.entered[o][j]])
+                        self.flag(o, at_j, None if j == d else 0, d)
+                    if j != d and c[s, d]:
+                        ready = [self.entered[o][j]] if home else [whole, self.entered[o][j]]
+                        self.message(o, j, d, int(c[s, d]), ready, (0 if home else 1, s), origin=s)
+
+    def gather(self, o: int, c: np.ndarray, u: np.ndarray) -> None:
+        for s in range(self.p.n_gpus):
+            for node in range(self.n_nodes):
+                home = node == s // self.m
+                j = node * self.m + s % self.m
+                parts, flags = [], []
+                for d in range(node * self.m, node * self.m + self.m):
+                    if d == j:
+                        continue
+                    if c[s, d]:
+                        parts.append(
+                            self.message(o, d, j, int(c[s, d]), [self.entered[o][d]], (0, 0), origin=s, owner=s)
+                        )
+                    if home:
+                        self.flag(o, self.wait_entry(o, d), 0, s)
+                    else:
+                        flags.append(self.after(o, [self.wait_entry(o, d)], 0, []))
+                if not home:
+                    self.flag(o, self.env.all_of([*flags, self.entered[o][j]]), 1, s)
+                    if u[s, node]:
+                        self.message(o, j, s, int(u[s, node]), [*parts, self.entered[o][j]], (0, 0), origin=j)
+
+    # processes
+
+    def level(self, s: int, d: int) -> int:
+        return int(s // self.m != d // self.m)
+
+    def pos(self, s: int, d: int) -> int:
+        return ((d // self.m - s // self.m) % self.n_nodes) * self.m + (d - s) % self.m
+
+    def wait_entry(self, o: int, x: int) -> simpy.Event:
+        return self.entered[o][x]
+
+    def after(self, o: int, first: list, level: int, then: list) -> simpy.Event:
+        """When all of `first` have happened, a latency has passed, and all of `then` have happened too."""
+
+        def wait(latency: int):
+            for event in first:
+                yield event
+            yield self.env.timeout(latency)
+            for event in then:
+                yield event
+
+        return self.env.process(wait(int(self.rates.latency_ps[level])))
+
+    def flag(self, o: int, begin: simpy.Event, level: int | None, d: int) -> None:
+        """A zero-byte flag to d."""
+        self.arrivals[o, d].append(begin if level is None else self.after(o, [begin], level, []))
+
+    def message(
+        self, o: int, s: int, d: int, tokens: int, ready: list, rank: tuple[int, int], *, origin: int, owner: int = -1
+    ) -> simpy.Event:
+        """A message over one link; its process ends when it has landed."""
+        level = self.level(s, d)
+        out, into = self.port["out", level, s], self.port["in", level, d]
+        out.expect(o)
+        into.expect(o)
+        p_out, p_in = int(self.rates.out_ps[level, s]), int(self.rates.in_ps[level, d])
+        latency, pos = int(self.rates.latency_ps[level]), self.pos(s, d if owner < 0 else owner)
+
+        def travel():
+            yield from ready
+            started, _ = out.submit(o, (self.env.now, *rank, pos), tokens * p_out)
+            yield started
+            tail = self.env.now + tokens * p_out + latency
+            yield self.env.timeout(latency)
+            _, finished = into.submit(o, (self.env.now, s, origin), tokens * p_in)
+            yield finished
+            yield self.env.timeout(max(0, tail - self.env.now))
+
+        landed = self.env.process(travel())
+        self.arrivals[o, d].append(landed)
+        return landed
+
+    def note(self, o: int, s: int, d: int, landed: simpy.Event):
+        yield landed
+        self.landings[o][d, s] = self.env.now
