@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import simpy
@@ -35,8 +37,8 @@ class Port:
         self.expected[k] += 1
         self.last = max(self.last, k)
 
-    def submit(self, k: int, key: tuple, work: int) -> tuple[simpy.Event, simpy.Event]:
-        """Queue a message that occupies the port for `work`; events: service starts, service ends."""
+    def submit(self, k: int, key: tuple, work: Callable[[], int]) -> tuple[simpy.Event, simpy.Event]:
+        """Queue a message that occupies the port for work(), asked when it begins; events: service starts, ends."""
         started, finished = self.env.event(), self.env.event()
         heapq.heappush(self.queue[k], (key, work, started, finished))
         self.arbitrate_later()
@@ -55,7 +57,7 @@ class Port:
             self.busy = True
             _, work, started, finished = heapq.heappop(self.queue[self.current])
             started.succeed()
-            self.env.process(self.serve(work, finished))
+            self.env.process(self.serve(work(), finished))
 
     def serve(self, work: int, finished: simpy.Event):
         begin = self.env.now
@@ -113,12 +115,34 @@ class _Textbook:
                 yield self.done[before][x]
             self.start[o, x] = self.env.now
             if self.p.exchange_layer[o] < 0:
-                yield self.env.timeout(int(self.p.duration_ps[o, x]))
+                yield from self.work(int(self.p.duration_ps[o, x]), x)
             else:
                 self.entered[o][x].succeed()
                 yield from self.arrivals[o, x]
             self.end[o, x] = self.env.now
             self.done[o][x].succeed()
+
+    def work(self, todo: int, x: int):
+        """Picosecond by picosecond where a GPU is slow; what one does with a factor is 1 / factor."""
+        slow = [row for row in self.p.slow_gpus.tolist() if row[0] == x]
+        if not slow:
+            yield self.env.timeout(todo)
+            return
+        done = Fraction(0)
+        while done < todo:
+            share = Fraction(1)
+            for _, begin, end, factor in slow:
+                if begin <= self.env.now < end:
+                    share = share / int(factor) if factor < float("inf") else Fraction(0)
+            done += share
+            yield self.env.timeout(1)
+
+    def rate(self, ps: int, level: int, x: int) -> int:
+        """Picoseconds a token at a port now."""
+        for where, gpu, begin, end, factor in self.p.slow_links.tolist():
+            if (where, gpu) == (level, x) and begin <= self.env.now < end:
+                ps *= int(factor)
+        return ps
 
     # what an exchange consists of
 
@@ -126,6 +150,8 @@ class _Textbook:
         p, m = self.p, self.m
         forward = PARTS[p.kind[o]] == "dispatch"
         self.rates = p.dispatch if forward else p.combine
+        latency = np.repeat(self.rates.latency_ps[:, None], p.n_gpus, axis=1)
+        self.latency = latency if p.latency_ps is None else p.latency_ps[o]
         c = p.copies[p.exchange_layer[o]]
         u = p.node_copies[p.exchange_layer[o]] if p.copies_rule == "per-node" else None
         gpus = range(p.n_gpus)
@@ -134,7 +160,7 @@ class _Textbook:
             for s in gpus:
                 for d in gpus:
                     if s != d:
-                        self.flag(o, self.wait_entry(o, s), self.level(s, d), d)
+                        self.flag(o, self.wait_entry(o, s), self.level(s, d), d, s)
                         if tokens[s, d]:
                             landed = self.message(o, s, d, int(tokens[s, d]), [self.entered[o][s]], (0, 0), origin=0)
                             self.env.process(self.note(o, s, d, landed))
@@ -156,10 +182,10 @@ class _Textbook:
                     if d == s:
                         continue
                     if home:
-                        self.flag(o, self.wait_entry(o, s), 0, d)
+                        self.flag(o, self.wait_entry(o, s), 0, d, s)
                     else:
-                        at_j = self.after(o, [self.wait_entry(o, s)], 1, [self.entered[o][j]])
-                        self.flag(o, at_j, None if j == d else 0, d)
+                        at_j = self.after([self.wait_entry(o, s)], 1, s, [self.entered[o][j]])
+                        self.flag(o, at_j, None if j == d else 0, d, j)
                     if j != d and c[s, d]:
                         ready = [self.entered[o][j]] if home else [whole, self.entered[o][j]]
                         self.message(o, j, d, int(c[s, d]), ready, (0 if home else 1, s), origin=s)
@@ -178,11 +204,11 @@ class _Textbook:
                             self.message(o, d, j, int(c[s, d]), [self.entered[o][d]], (0, 0), origin=s, owner=s)
                         )
                     if home:
-                        self.flag(o, self.wait_entry(o, d), 0, s)
+                        self.flag(o, self.wait_entry(o, d), 0, s, d)
                     else:
-                        flags.append(self.after(o, [self.wait_entry(o, d)], 0, []))
+                        flags.append(self.after([self.wait_entry(o, d)], 0, d, []))
                 if not home:
-                    self.flag(o, self.env.all_of([*flags, self.entered[o][j]]), 1, s)
+                    self.flag(o, self.env.all_of([*flags, self.entered[o][j]]), 1, s, j)
                     if u[s, node]:
                         self.message(o, j, s, int(u[s, node]), [*parts, self.entered[o][j]], (0, 0), origin=j)
 
@@ -197,7 +223,7 @@ class _Textbook:
     def wait_entry(self, o: int, x: int) -> simpy.Event:
         return self.entered[o][x]
 
-    def after(self, o: int, first: list, level: int, then: list) -> simpy.Event:
+    def after(self, first: list, level: int, sender: int, then: list) -> simpy.Event:
         """When all of `first` have happened, a latency has passed, and all of `then` have happened too."""
 
         def wait(latency: int):
@@ -207,11 +233,11 @@ class _Textbook:
             for event in then:
                 yield event
 
-        return self.env.process(wait(int(self.rates.latency_ps[level])))
+        return self.env.process(wait(int(self.latency[level, sender])))
 
-    def flag(self, o: int, begin: simpy.Event, level: int | None, d: int) -> None:
+    def flag(self, o: int, begin: simpy.Event, level: int | None, d: int, sender: int) -> None:
         """A zero-byte flag to d."""
-        self.arrivals[o, d].append(begin if level is None else self.after(o, [begin], level, []))
+        self.arrivals[o, d].append(begin if level is None else self.after([begin], level, sender, []))
 
     def message(
         self, o: int, s: int, d: int, tokens: int, ready: list, rank: tuple[int, int], *, origin: int, owner: int = -1
@@ -222,15 +248,15 @@ class _Textbook:
         out.expect(o)
         into.expect(o)
         p_out, p_in = int(self.rates.out_ps[level, s]), int(self.rates.in_ps[level, d])
-        latency, pos = int(self.rates.latency_ps[level]), self.pos(s, d if owner < 0 else owner)
+        latency, pos = int(self.latency[level, s]), self.pos(s, d if owner < 0 else owner)
 
         def travel():
             yield from ready
-            started, _ = out.submit(o, (self.env.now, *rank, pos), tokens * p_out)
+            started, _ = out.submit(o, (self.env.now, *rank, pos), lambda: tokens * self.rate(p_out, level, s))
             yield started
-            tail = self.env.now + tokens * p_out + latency
+            tail = self.env.now + tokens * self.rate(p_out, level, s) + latency
             yield self.env.timeout(latency)
-            _, finished = into.submit(o, (self.env.now, s, origin), tokens * p_in)
+            _, finished = into.submit(o, (self.env.now, s, origin), lambda: tokens * self.rate(p_in, level, d))
             yield finished
             yield self.env.timeout(max(0, tail - self.env.now))
 

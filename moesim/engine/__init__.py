@@ -9,10 +9,12 @@ and agree exactly.
 
 from moesim.engine.balanced import balanced_traffic
 from moesim.engine.compiled_engine import run_compiled
+from moesim.engine.faults import jitter
 from moesim.engine.layout import OVERLAPS, lay_out
+from moesim.engine.ports import latencies
 from moesim.engine.simpy_engine import run
 
 ENGINES = {"simpy": run, "compiled": run_compiled}
 """Interpreters by name; `auto` is compiled, as nothing but the program happens in a step yet."""
 
-__all__ = ["ENGINES", "OVERLAPS", "balanced_traffic", "lay_out", "run", "run_compiled"]
+__all__ = ["ENGINES", "OVERLAPS", "balanced_traffic", "jitter", "latencies", "lay_out", "run", "run_compiled"]

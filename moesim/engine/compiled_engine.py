@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from moesim.engine.admission import admitted, check_admission
 from moesim.engine.closed_form import transfer_ps
-from moesim.engine.ports import exchange, free_ports, node_copies
+from moesim.engine.faults import task_end
+from moesim.engine.ports import exchange, free_ports, latencies, node_copies
 from moesim.kernels.jit import njit
 from moesim.types import PARTS, Program, Timeline
 
@@ -41,7 +42,9 @@ def run_compiled(program: Program) -> Timeline:
             node_copies(program),
             _stacked(program, "out_ps"),
             _stacked(program, "in_ps"),
-            _stacked(program, "latency_ps"),
+            latencies(program),
+            program.slow_gpus,
+            program.slow_links,
             program.gpus_per_node,
             free_ports(program.n_gpus),
             first,
@@ -50,7 +53,16 @@ def run_compiled(program: Program) -> Timeline:
             end,
         )
     else:
-        _sweep(program.duration_ps, transfer_ps(program), program.exchange_layer >= 0, first, before, start, end)
+        _sweep(
+            program.duration_ps,
+            transfer_ps(program),
+            program.exchange_layer >= 0,
+            program.slow_gpus,
+            first,
+            before,
+            start,
+            end,
+        )
     return Timeline(start_ps=start, end_ps=end, admitted=admitted(program), n_events=start.size)
 
 
@@ -75,6 +87,7 @@ def _sweep(
     duration: NDArray[np.int64],
     transfer: NDArray[np.int64],
     is_exchange: NDArray[np.bool_],
+    slow_gpus: NDArray[np.float64],
     first: NDArray[np.int64],
     before: NDArray[np.int64],
     start: NDArray[np.int64],
@@ -92,7 +105,7 @@ def _sweep(
                 end[o, x] = entered + transfer[o, x]
         else:
             for x in range(n_gpus):
-                end[o, x] = start[o, x] + duration[o, x]
+                end[o, x] = task_end(start[o, x], duration[o, x], x, slow_gpus)
 
 
 @njit
@@ -106,6 +119,8 @@ def _sweep_ports(
     out_ps: NDArray[np.int64],
     in_ps: NDArray[np.int64],
     latency: NDArray[np.int64],
+    slow_gpus: NDArray[np.float64],
+    slow_links: NDArray[np.float64],
     m: int,
     free: NDArray[np.int64],
     first: NDArray[np.int64],
@@ -120,7 +135,7 @@ def _sweep_ports(
         _begin(first, before, o, start, end)
         if row[o] < 0:
             for x in range(n_gpus):
-                end[o, x] = start[o, x] + duration[o, x]
+                end[o, x] = task_end(start[o, x], duration[o, x], x, slow_gpus)
             continue
         payload = 1 if is_dispatch[o] else 0
         exchange(
@@ -131,7 +146,8 @@ def _sweep_ports(
             nodes[row[o]],
             out_ps[payload],
             in_ps[payload],
-            latency[payload],
+            latency[o],
+            slow_links,
             m,
             free,
             end[o],

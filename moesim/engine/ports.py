@@ -20,14 +20,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.kernels.jit import njit
-from moesim.types import Program
+from moesim.types import PARTS, Program
 
 Times = NDArray[np.int64]
+Slow = NDArray[np.float64]
 
 
 def free_ports(n_gpus: int) -> Times:
     """When each port is free at the start of a step: [out or in, level, G]."""
     return np.zeros((2, 2, n_gpus), dtype=np.int64)
+
+
+def latencies(program: Program) -> Times:
+    """Latency of each operation by level and sender, [O, 2, G]; 0 for compute."""
+    if program.latency_ps is not None:
+        return program.latency_ps
+    by_payload = np.stack([program.combine.latency_ps, program.dispatch.latency_ps])
+    payload = (program.kind == PARTS.index("dispatch")).astype(np.int64)
+    used = by_payload[payload] * (program.exchange_layer >= 0)[:, None]
+    return np.repeat(used[:, :, None], program.n_gpus, axis=2)
 
 
 def node_copies(program: Program) -> NDArray[np.int64]:
@@ -47,6 +58,7 @@ def exchange(
     out_ps: Times,
     in_ps: Times,
     latency: Times,
+    slow: Slow,
     m: int,
     free: Times,
     end: Times,
@@ -62,7 +74,9 @@ def exchange(
         node_copies: distinct tokens of s for each node, [G, N]; read in two-hop.
         out_ps: time of a token at each egress port, [2, G].
         in_ps: time of a token at each ingress port, [2, G].
-        latency: of each level, [2], at least 1.
+        latency: of each level and sender, [2, G], at least 1.
+        slow: degraded links, [K, 5]: level, GPU, from, until (ps) and by what factor a token takes longer at
+            that GPU's ports, both ways; a message has the rate in force when the port begins with it.
         m: GPUs of a node.
         free: when each port is free, [out or in, level, G]; replaced by when it is free afterwards.
         end: filled with when each GPU leaves, [G].
@@ -73,35 +87,44 @@ def exchange(
     head = np.empty(copies.shape, dtype=np.int64)  # when their head is there
     if not per_node:
         _flags(entry, latency, m, end)
-        _send(forward, entry, copies, out_ps, latency, m, free, size, head)
-        _receive(0, (0, 1), (1, m), size, head, out_ps, in_ps, m, free, end, arrival)
-        _receive(1, (1, len(entry) // m), (0, m), size, head, out_ps, in_ps, m, free, end, arrival)
+        _send(forward, entry, copies, out_ps, latency, slow, m, free, size, head)
+        _receive(0, (0, 1), (1, m), size, head, out_ps, in_ps, latency, slow, m, free, end, arrival)
+        _receive(1, (1, len(entry) // m), (0, m), size, head, out_ps, in_ps, latency, slow, m, free, end, arrival)
     elif forward:
         _flags_handed_on(entry, latency, m, end)
-        _send_to_nodes(entry, node_copies, out_ps, latency, m, free, size, head)
-        _receive(1, (1, len(entry) // m), (0, 1), size, head, out_ps, in_ps, m, free, end, arrival)
-        _hand_on(entry, copies, out_ps, latency, m, free, size, head, arrival)
-        _receive(0, (0, len(entry) // m), (1, m), size, head, out_ps, in_ps, m, free, end, arrival)
+        _send_to_nodes(entry, node_copies, out_ps, latency, slow, m, free, size, head)
+        _receive(1, (1, len(entry) // m), (0, 1), size, head, out_ps, in_ps, latency, slow, m, free, end, arrival)
+        _hand_on(entry, copies, out_ps, latency, slow, m, free, size, head, arrival)
+        _receive(0, (0, len(entry) // m), (1, m), size, head, out_ps, in_ps, latency, slow, m, free, end, arrival)
     else:
         _flags_reduced(entry, latency, m, end)
-        _send_to_reducers(entry, copies, out_ps, latency, m, free, size, head)
-        _receive(0, (0, len(entry) // m), (1, m), size, head, out_ps, in_ps, m, free, end, arrival)
-        _send_reduced(entry, node_copies, out_ps, latency, m, free, size, head, arrival)
-        _receive(1, (1, len(entry) // m), (0, 1), size, head, out_ps, in_ps, m, free, end, arrival)
+        _send_to_reducers(entry, copies, out_ps, latency, slow, m, free, size, head)
+        _receive(0, (0, len(entry) // m), (1, m), size, head, out_ps, in_ps, latency, slow, m, free, end, arrival)
+        _send_reduced(entry, node_copies, out_ps, latency, slow, m, free, size, head, arrival)
+        _receive(1, (1, len(entry) // m), (0, 1), size, head, out_ps, in_ps, latency, slow, m, free, end, arrival)
+
+
+@njit
+def _rate(ps: int, level: int, gpu: int, now: int, slow: Slow) -> int:
+    """Picoseconds a token at a port of a GPU now."""
+    for k in range(slow.shape[0]):
+        if slow[k, 0] == level and slow[k, 1] == gpu and slow[k, 2] <= now < slow[k, 3]:
+            ps = max(1, round(ps * slow[k, 4]))
+    return ps
 
 
 @njit
 def _flags(entry: Times, latency: Times, m: int, end: Times) -> None:
     """Direct: when each GPU has entered itself and everybody's flag has arrived."""
     n_gpus = len(entry)
-    last = np.empty(n_gpus // m, dtype=np.int64)  # entry of the last GPU of each node
+    last = np.empty(n_gpus // m, dtype=np.int64)  # when the last flag of each node is in the others
     for node in range(len(last)):
-        last[node] = entry[node * m : (node + 1) * m].max()
+        last[node] = (entry[node * m : (node + 1) * m] + latency[1, node * m : (node + 1) * m]).max()
     for d in range(n_gpus):
         end[d] = _last_within(entry, latency, m, d)
         for node in range(len(last)):
             if node != d // m:
-                end[d] = max(end[d], last[node] + latency[1])
+                end[d] = max(end[d], last[node])
 
 
 @njit
@@ -112,8 +135,8 @@ def _flags_handed_on(entry: Times, latency: Times, m: int, end: Times) -> None:
         for s in range(len(entry)):
             if s // m != d // m:
                 j = d // m * m + s % m
-                handed = max(entry[s] + latency[1], entry[j])
-                end[d] = max(end[d], handed if j == d else handed + latency[0])
+                handed = max(entry[s] + latency[1, s], entry[j])
+                end[d] = max(end[d], handed if j == d else handed + latency[0, j])
 
 
 @njit
@@ -123,7 +146,7 @@ def _flags_reduced(entry: Times, latency: Times, m: int, end: Times) -> None:
         end[s] = _last_within(entry, latency, m, s)
         for j in range(s % m, len(entry), m):
             if j != s:
-                end[s] = max(end[s], _last_within(entry, latency, m, j) + latency[1])
+                end[s] = max(end[s], _last_within(entry, latency, m, j) + latency[1, j])
 
 
 @njit
@@ -132,7 +155,7 @@ def _last_within(entry: Times, latency: Times, m: int, d: int) -> int:
     time: int = entry[d]
     for s in range(d // m * m, d // m * m + m):
         if s != d:
-            time = max(time, entry[s] + latency[0])
+            time = max(time, entry[s] + latency[0, s])
     return time
 
 
@@ -143,6 +166,7 @@ def _send(
     copies: Times,
     out_ps: Times,
     latency: Times,
+    slow: Slow,
     m: int,
     free: Times,
     size: Times,
@@ -155,7 +179,7 @@ def _send(
         index = s % m
         for level in range(2):
             now = max(entry[s], free[0, level, s])
-            p, wire = out_ps[level, s], latency[level]
+            p, wire = out_ps[level, s], latency[level, s]
             for hops in range(level, n_nodes if level else 1):
                 first = (s // m + hops) % n_nodes * m
                 for turn in range(m):
@@ -164,13 +188,21 @@ def _send(
                     if c > 0 and d != s:
                         size[d, hops * m + turn] = c
                         head[d, hops * m + turn] = now + wire
-                        now += c * p
+                        now += c * _rate(p, level, s, now, slow)
             free[0, level, s] = now
 
 
 @njit
 def _send_to_nodes(
-    entry: Times, node_copies: Times, out_ps: Times, latency: Times, m: int, free: Times, size: Times, head: Times
+    entry: Times,
+    node_copies: Times,
+    out_ps: Times,
+    latency: Times,
+    slow: Slow,
+    m: int,
+    free: Times,
+    size: Times,
+    head: Times,
 ) -> None:
     """Two-hop dispatch, first hop: one copy for each other node, to the GPU of the same index there."""
     n_gpus = len(entry)
@@ -182,8 +214,8 @@ def _send_to_nodes(
             c = node_copies[s, node]
             if c > 0:
                 size[node * m + s % m, hops * m] = c
-                head[node * m + s % m, hops * m] = now + latency[1]
-                now += c * out_ps[1, s]
+                head[node * m + s % m, hops * m] = now + latency[1, s]
+                now += c * _rate(out_ps[1, s], 1, s, now, slow)
         free[0, 1, s] = now
 
 
@@ -193,6 +225,7 @@ def _hand_on(
     copies: Times,
     out_ps: Times,
     latency: Times,
+    slow: Slow,
     m: int,
     free: Times,
     size: Times,
@@ -229,14 +262,22 @@ def _hand_on(
                 if c > 0:
                     now = max(now, ready[k])
                     size[d, k * m + turn] = c
-                    head[d, k * m + turn] = now + latency[0]
-                    now += c * out_ps[0, j]
+                    head[d, k * m + turn] = now + latency[0, j]
+                    now += c * _rate(out_ps[0, j], 0, j, now, slow)
         free[0, 0, j] = now
 
 
 @njit
 def _send_to_reducers(
-    entry: Times, copies: Times, out_ps: Times, latency: Times, m: int, free: Times, size: Times, head: Times
+    entry: Times,
+    copies: Times,
+    out_ps: Times,
+    latency: Times,
+    slow: Slow,
+    m: int,
+    free: Times,
+    size: Times,
+    head: Times,
 ) -> None:
     """Two-hop combine, first hop: results for another node go to the GPU of their owner's index in this one."""
     n_gpus = len(entry)
@@ -250,8 +291,8 @@ def _send_to_reducers(
                 c = copies[(node + hops) % n_nodes * m + other, d]
                 if c > 0:
                     size[node * m + other, hops * m + turn] = c
-                    head[node * m + other, hops * m + turn] = now + latency[0]
-                    now += c * out_ps[0, d]
+                    head[node * m + other, hops * m + turn] = now + latency[0, d]
+                    now += c * _rate(out_ps[0, d], 0, d, now, slow)
         free[0, 0, d] = now
 
 
@@ -261,6 +302,7 @@ def _send_reduced(
     node_copies: Times,
     out_ps: Times,
     latency: Times,
+    slow: Slow,
     m: int,
     free: Times,
     size: Times,
@@ -291,8 +333,8 @@ def _send_reduced(
             if c > 0:
                 now = max(now, ready[k])
                 size[s, order[k] * m] = c
-                head[s, order[k] * m] = now + latency[1]
-                now += c * out_ps[1, j]
+                head[s, order[k] * m] = now + latency[1, j]
+                now += c * _rate(out_ps[1, j], 1, j, now, slow)
         free[0, 1, j] = now
 
 
@@ -305,6 +347,8 @@ def _receive(
     head: Times,
     out_ps: Times,
     in_ps: Times,
+    latency: Times,
+    slow: Slow,
     m: int,
     free: Times,
     end: Times,
@@ -339,9 +383,11 @@ def _receive(
                 waiting += 1
         now, last = free[1, level, d], end[d]
         for k in range(waiting):
-            c = size[d, places[k]]
-            now = max(now, times[k]) + c * in_ps[level, d]
-            landed = max(now, times[k] + c * out_ps[level, senders[k]])
+            c, s = size[d, places[k]], senders[k]
+            now = max(now, times[k])
+            now += c * _rate(in_ps[level, d], level, d, now, slow)
+            sent = times[k] - latency[level, s]  # when it began to leave
+            landed = max(now, times[k] + c * _rate(out_ps[level, s], level, s, sent, slow))
             arrival[d, places[k]] = landed
             last = max(last, landed)
         free[1, level, d] = now

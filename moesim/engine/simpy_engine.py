@@ -19,7 +19,8 @@ from simpy.events import Timeout
 
 from moesim.engine.admission import admitted, check_admission
 from moesim.engine.closed_form import transfer_ps
-from moesim.engine.ports import exchange, free_ports, node_copies
+from moesim.engine.faults import task_end
+from moesim.engine.ports import exchange, free_ports, latencies, node_copies
 from moesim.errors import DeadlockError
 from moesim.types import PARTS, Program, Timeline
 
@@ -75,6 +76,15 @@ class _Step:
     def _task(self, o: int) -> Callable[[int], None]:
         """A task runs for its duration."""
         env, duration, callbacks = self.env, self._duration[o], [self._end(o)]
+        slow = self.program.slow_gpus
+        if len(slow):
+
+            def begin_slowly(x: int) -> None:
+                now = int(env.now)
+                delay = int(task_end(now, duration[x], x, slow)) - now
+                Timeout(env, delay, x).callbacks = callbacks
+
+            return begin_slowly
 
         def begin(x: int) -> None:
             # the list is shared: SimPy takes it off the event before it calls, and nobody else waits
@@ -154,13 +164,14 @@ def _delays(program: Program) -> Callable[[int, list[int]], list[int]]:
         return lambda o, _: transfer[o]
     free, nodes = free_ports(n_gpus), node_copies(program)
     end, arrival = np.zeros(n_gpus, dtype=np.int64), np.zeros((n_gpus, n_gpus), dtype=np.int64)
+    latency = latencies(program)
     forward: list[bool] = (program.kind == _DISPATCH).tolist()
     per_node = program.copies_rule == "per-node"
 
     def resolve(o: int, entries: list[int]) -> list[int]:
         row = program.exchange_layer[o]
         rates = program.dispatch if forward[o] else program.combine
-        ports = (rates.out_ps, rates.in_ps, rates.latency_ps)
+        ports = (rates.out_ps, rates.in_ps, latency[o], program.slow_links)
         entry = np.array(entries, dtype=np.int64)
         exchange(
             forward[o],

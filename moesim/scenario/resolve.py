@@ -160,7 +160,8 @@ def _first_error(error: ValidationError, fail: Fail) -> ScenarioError:
     path: FieldPath = tuple(part for part in first["loc"] if part != "[key]")
     kind, message = first["type"], first["msg"]
     if kind == "extra_forbidden":
-        known = [*PARTS[path[:-1]].model_fields] if path[:-1] in PARTS else []
+        part = schema.FaultSpec if path[0] == "faults" else PARTS.get(path[:-1])
+        known = [*part.model_fields] if part is not None else []
         known += ["extends", "compare", "sweep"] if len(path) == 1 else []
         near = difflib.get_close_matches(str(path[-1]), known, n=1)
         hint = near[0] if near else f"one of {', '.join(known)}"
@@ -170,6 +171,8 @@ def _first_error(error: ValidationError, fail: Fail) -> ScenarioError:
     wanted = message.removeprefix("Input should be ").removeprefix("Value error, ")
     if kind in ("model_type", "dict_type", "model_attributes_type"):
         wanted = "a mapping of fields"
+    if kind == "tuple_type":
+        wanted = "a list"
     return fail(path, shown(first["input"]), wanted)
 
 
@@ -249,7 +252,7 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
             "the size of all shared experts together, 0 where there are none",
         ),
         ("bf16" in gpu.peak_tflops, ("cluster", "gpu", "peak_tflops"), [*gpu.peak_tflops], "bf16 among the types"),
-        (all(x > 0 for x in latencies), ("cluster", "network"), latencies, "latencies above 0"),
+        (all(x >= 1e-6 for x in latencies), ("cluster", "network"), latencies, "latencies of 1e-6 us (1 ps) or more"),
         (all(x > 0 for x in bandwidths), ("cluster", "network"), bandwidths, "bandwidths above 0"),
         (
             spec.parallelism.expert == n_gpus,

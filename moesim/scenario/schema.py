@@ -230,6 +230,28 @@ class SimulationSpec(_Part):
     warmup_steps: Annotated[int, Field(ge=0, le=10**6)] = _described(0, "run before the steps that are measured")
 
 
+class FaultSpec(_Part):
+    """Something that goes wrong, at a time of the simulation or again and again."""
+
+    kind: Literal["slow-gpu", "stopped-gpu", "slow-link", "compute-jitter", "message-jitter"] = _described(
+        ...,
+        "a GPU computes slower; stops and goes on later, while all wait; its ports are slower; every task, or the "
+        "latency of every sender in every exchange, takes a random time with an unchanged mean",
+    )
+    gpu: CountOrZero | None = _described(None, "which; default: every GPU, each on its own with every_s")
+    level: Literal["within_node", "across_nodes"] | None = _described(None, "of slow-link: which ports")
+    factor: float | None = _described(None, "of slow-*: how many times as long it takes", ge=1, le=1e6)
+    from_s: float = _described(0.0, "simulated time at which it begins", ge=0, le=1e6)
+    for_s: float | None = _described(None, "how long it lasts; default: to the end", gt=0, le=1e6)
+    every_s: float | None = _described(
+        None, "it happens to a GPU again, this long after it was last over, on average (exponential)", gt=0, le=1e9
+    )
+    distribution: Literal["lognormal", "exponential"] | None = _described(
+        None, "of *-jitter; exponential: a part 1 - cv is certain, the rest is exponential"
+    )
+    cv: float | None = _described(None, "of *-jitter: standard deviation / mean", gt=0, le=3)
+
+
 class KeepSpec(_Part):
     """Which large frames to keep."""
 
@@ -251,6 +273,9 @@ class ScenarioSpec(_Part):
     routing: Annotated[RoutingSpec, Field(default_factory=RoutingSpec)]
     placement: Annotated[PlacementSpec, Field(default_factory=PlacementSpec)]
     simulation: Annotated[SimulationSpec, Field(default_factory=SimulationSpec)]
+    faults: Annotated[tuple[FaultSpec, ...], BeforeValidator(_list_to_tuple)] = _described(
+        (), "what goes wrong; empty = nothing"
+    )
     keep: Annotated[KeepSpec, Field(default_factory=KeepSpec)]
 
 

@@ -15,6 +15,7 @@ from moesim.hardware import PROVENANCE, Durations, exchange_rates, payload_bytes
 from moesim.results import Collector, Result, versions
 from moesim.scenario import Scenario
 from moesim.simulation.evolution import initial_states
+from moesim.simulation.faults import Faults
 from moesim.simulation.routed import Profile, micro_batches_of, route_step
 from moesim.simulation.stages import Stages, default_threads, prepare
 from moesim.types import Program, RoutedStep, Traffic
@@ -61,6 +62,7 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
     total = warmup + stages.n_steps
     states = initial_states(stages)
     interpret = ENGINES[engine_of(stages)]
+    faults, clock_ps = Faults(scenario), 0
     with ThreadPoolExecutor(max_workers=threads or default_threads()) as pool:
         for step in range(total):
             routed = route_step(stages, step, pool, profile, states)
@@ -68,10 +70,13 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
                 with profile.timed("layout"):
                     program, even_program = lay_out_step(stages, routed)
                 with profile.timed("engine"):
-                    timeline = interpret(program)
-                even_timeline = interpret(even_program)  # the imbalance penalty's reference, not in the profile
+                    program, timeline = faults.run(program, step, clock_ps, interpret)
+                # the imbalance penalty's reference, under the same faults; not in the profile
+                _, even_timeline = faults.run(even_program, step, clock_ps, interpret)
                 with profile.timed("metrics"):
                     collector.add(step - warmup, routed, program, timeline, even_timeline)
+                clock_ps += int(timeline.end_ps.max())
+                faults.over(clock_ps)
             if progress is not None:
                 progress(step + 1, total)
     with profile.timed("metrics"):

@@ -18,6 +18,7 @@ from moesim.placement import place
 from moesim.results import frames_bytes
 from moesim.routing import OVERFLOWS, ROUNDINGS, SCOPES, SIGNED, Strategy
 from moesim.scenario import Scenario
+from moesim.simulation.faults import check_faults
 from moesim.simulation.sampling import check_sampling, router_of, settle
 from moesim.types import ClusterShape, ModelShape, Placement, Precision
 from moesim.workload import RecordedTokens, SyntheticTokens, read_trace
@@ -115,6 +116,7 @@ def prepare(scenario: Scenario) -> Stages:
     _check_capacity(stages)
     _check_balancer(stages)
     _check_balancing(stages)
+    check_faults(scenario)
     _check_memory(stages)
     _check_run_size(stages)
     return stages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,12 @@ class Program:
     slot_rank: NDArray[np.int32]
     micro_batches: int = 1
     network: str = "closed-form"
+    latency_ps: NDArray[np.int64] | None = None
+    """Latency of each operation by level and sender, [O, 2, G], where messages jitter; only of the port level."""
+    slow_gpus: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 4)))
+    """[K, 4]: GPU, from, until (ps after the step's begin), and by what factor a task takes longer; inf = stopped."""
+    slow_links: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 5)))
+    """[K, 5]: level, GPU, from, until, and the factor of the GPU's ports of that level; only of the port level."""
 
     @property
     def n_operations(self) -> int:

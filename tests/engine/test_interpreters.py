@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from textbook import textbook
 
 from moesim.engine import run, run_compiled
-from moesim.engine.ports import exchange, free_ports
+from moesim.engine.ports import exchange, free_ports, latencies
 from moesim.metrics import breakdown, critical_path
 from moesim.types import PARTS, Exchange, Program
 
@@ -73,7 +73,22 @@ def random_program(seed: int, *, per_node: bool | None = None) -> Program:
         slot_capacity=np.full((n_experts, g), -1, dtype=np.int64),
         slot_rank=np.arange(g, dtype=np.int32),
         network="port",
+        **(faults(rng, g, len(kinds), top) if rng.random() < 0.4 else {}),
     )
+
+
+def faults(rng: np.random.Generator, g: int, n_ops: int, top: int) -> dict[str, np.ndarray]:
+    """Slow and stopped GPUs, degraded links, messages with a latency of their own; intervals overlap."""
+    n = int(rng.integers(0, 4))
+    begin = rng.integers(0, 10 * top, n)
+    end = begin + rng.integers(1, 10 * top, n)
+    gpus = np.stack([rng.integers(0, g, n), begin, end, rng.choice([1, 2, 3, np.inf], n)], axis=1)
+    links = np.stack([rng.integers(0, 2, n), rng.integers(0, g, n), begin, end, rng.choice([1, 2, 5], n)], axis=1)
+    return {
+        "slow_gpus": gpus.astype(np.float64),
+        "slow_links": links.astype(np.float64),
+        "latency_ps": rng.integers(1, 2 + top, (n_ops, 2, g)),
+    }
 
 
 def assert_equal(program: Program) -> None:
@@ -122,7 +137,7 @@ def test_every_message_lands_when_the_textbook_says(seed: int) -> None:
         rates = program.dispatch if forward else program.combine
         copies = program.copies[program.exchange_layer[o]]
         arrival = np.zeros((g, g), dtype=np.int64)
-        ports = (rates.out_ps, rates.in_ps, rates.latency_ps)
+        ports = (rates.out_ps, rates.in_ps, latencies(program)[o], program.slow_links)
         exchange(forward, False, expected.start[o], copies, nodes, *ports, m, free, end, arrival)
         tokens = copies if forward else copies.T
         for d in range(g):
