@@ -172,23 +172,26 @@ def _send(
     size: Times,
     head: Times,
 ) -> None:
-    """Direct: every GPU sends to all others, each level through its own egress port."""
+    """Direct: every GPU sends to all others, each level through its own egress port.
+
+    Node by node, so that senders and receivers of one pair of nodes share their cache lines.
+    """
     n_gpus = len(entry)
     n_nodes = n_gpus // m
-    for s in range(n_gpus):
-        index = s % m
-        for level in range(2):
+    steady = slow.shape[0] == 0
+    for hops in range(n_nodes):
+        level = 0 if hops == 0 else 1
+        for s in range(n_gpus):
+            index, first = s % m, (s // m + hops) % n_nodes * m
             now = max(entry[s], free[0, level, s])
             p, wire = out_ps[level, s], latency[level, s]
-            for hops in range(level, n_nodes if level else 1):
-                first = (s // m + hops) % n_nodes * m
-                for turn in range(m):
-                    d = first + (index + turn) % m
-                    c = copies[s, d] if forward else copies[d, s]
-                    if c > 0 and d != s:
-                        size[d, hops * m + turn] = c
-                        head[d, hops * m + turn] = now + wire
-                        now += c * _rate(p, level, s, now, slow)
+            for turn in range(m):
+                d = first + (index + turn if index + turn < m else index + turn - m)
+                c = copies[s, d] if forward else copies[d, s]
+                if c > 0 and d != s:
+                    size[d, hops * m + turn] = c
+                    head[d, hops * m + turn] = now + wire
+                    now += c * p if steady else c * _rate(p, level, s, now, slow)
             free[0, level, s] = now
 
 
@@ -362,8 +365,8 @@ def _receive(
     n_gpus = len(end)
     n_nodes = n_gpus // m
     times = np.empty(n_gpus, dtype=np.int64)
-    senders = np.empty(n_gpus, dtype=np.int64)
-    places = np.empty(n_gpus, dtype=np.int64)
+    tickets = np.empty(n_gpus, dtype=np.int64)  # sender and position in one number, in the order of the tie rule
+    steady = slow.shape[0] == 0
     for d in range(n_gpus):
         node, index = d // m, d % m
         waiting = 0
@@ -374,21 +377,26 @@ def _receive(
                 if size[d, pos] == 0:
                     continue
                 at = head[d, pos]
-                s = first + (index - turn if turn <= index else index - turn + m)
+                ticket = (first + (index - turn if turn <= index else index - turn + m)) << 32 | pos
                 k = waiting
-                while k > 0 and (times[k - 1] > at or (times[k - 1] == at and senders[k - 1] > s)):
-                    times[k], senders[k], places[k] = times[k - 1], senders[k - 1], places[k - 1]
+                while k > 0 and (times[k - 1] > at or (times[k - 1] == at and tickets[k - 1] > ticket)):
+                    times[k], tickets[k] = times[k - 1], tickets[k - 1]
                     k -= 1
-                times[k], senders[k], places[k] = at, s, pos
+                times[k], tickets[k] = at, ticket
                 waiting += 1
         now, last = free[1, level, d], end[d]
         for k in range(waiting):
-            c, s = size[d, places[k]], senders[k]
+            s, pos = tickets[k] >> 32, tickets[k] & 0xFFFFFFFF
+            c = size[d, pos]
             now = max(now, times[k])
-            now += c * _rate(in_ps[level, d], level, d, now, slow)
-            sent = times[k] - latency[level, s]  # when it began to leave
-            landed = max(now, times[k] + c * _rate(out_ps[level, s], level, s, sent, slow))
-            arrival[d, places[k]] = landed
+            if steady:
+                now += c * in_ps[level, d]
+                landed = max(now, times[k] + c * out_ps[level, s])
+            else:
+                now += c * _rate(in_ps[level, d], level, d, now, slow)
+                sent = times[k] - latency[level, s]  # when it began to leave
+                landed = max(now, times[k] + c * _rate(out_ps[level, s], level, s, sent, slow))
+            arrival[d, pos] = landed
             last = max(last, landed)
         free[1, level, d] = now
         end[d] = last
