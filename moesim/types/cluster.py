@@ -21,7 +21,7 @@ LEVELS = ("within_node", "across_nodes")
 
 @dataclass(frozen=True, kw_only=True)
 class GpuSpec:
-    """One GPU: published dense peaks (TFLOP/s by data type), memory (GB = 1e9 bytes), bandwidths (GB/s)."""
+    """One GPU: published dense peaks (TFLOP/s by data type), memory (GB = 1e9 bytes), bandwidths (GB/s), L2 (MB = 2^20)."""
 
     name: str
     peak_tflops: Mapping[str, float]
@@ -29,6 +29,7 @@ class GpuSpec:
     memory_bandwidth_gb_per_s: float
     n_sms: int
     network: str
+    l2_cache_mb: float = 50.0
     source: str = ""
 
 

@@ -1,0 +1,77 @@
+"""What every kind of measured table says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.types import GpuSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Constants = Mapping[str, Mapping[str, float]]
+"""Constants of each group of rows, {"trtllm/cutlass/fp8_block": {"launch_s": ...}}: plain data, as in YAML."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableKind:
+    """One layout of measured tables.
+
+    `prefixes` are beginnings of file names, of which the longest of all kinds
+    decides; `columns` are required, "number" or "text"; `measured` are the
+    columns of latencies, `unit_s` the seconds of one of their units. All
+    callables take a frame of R rows that has the required columns: `group`
+    gives the name of the constants of each row (framework/kernel/data type),
+    `regime` a short word for the error table, `fitted` whether the shipped
+    constants saw the row (bool), `usable` whether it is to be scored (false
+    for known artefacts). `predict(frame, gpus, constants)` gives seconds
+    [R, len(measured)], NaN where nothing is known of a row's group; `gpus` has
+    a GpuSpec for each name in the column `system`. `fit(frame, gpus)` gives
+    the constants of the groups in the frame.
+    """
+
+    name: str
+    prefixes: tuple[str, ...]
+    columns: Mapping[str, str]
+    measured: tuple[str, ...]
+    unit_s: float
+    group: Callable[[pd.DataFrame], pd.Series[str]]
+    regime: Callable[[pd.DataFrame], pd.Series[str]]
+    fitted: Callable[[pd.DataFrame], pd.Series[bool]]
+    usable: Callable[[pd.DataFrame], pd.Series[bool]]
+    predict: Callable[[pd.DataFrame, Mapping[str, GpuSpec], Constants], NDArray[np.float64]]
+    fit: Callable[[pd.DataFrame, Mapping[str, GpuSpec]], dict[str, dict[str, float]]]
+
+
+KINDS: Mapping[str, str] = {}
+"""Name -> 'module:attribute' of its TableKind; names and prefixes are read without importing a kernel."""
+
+
+def load_kind(name: str) -> TableKind:
+    """The kind of that name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    module, _, attribute = KINDS[name].partition(":")
+    kind: Any = getattr(import_module(module), attribute)
+    assert isinstance(kind, TableKind)
+    return kind
+
+
+def kind_of(stem: str, columns: Iterable[str]) -> TableKind | None:
+    """The kind of a table by the longest matching prefix of its file name, then by its columns; None if unknown."""
+    kinds, given = [load_kind(name) for name in KINDS], set(columns)
+    by_name = [(len(prefix), kind) for kind in kinds for prefix in kind.prefixes if stem.startswith(prefix)]
+    fits = [kind for kind in kinds if set(kind.columns) <= given]
+    if by_name:
+        longest = max(length for length, _ in by_name)
+        named = [kind for length, kind in by_name if length == longest]
+        return next((kind for kind in named if kind in fits), named[0])
+    return max(fits, key=lambda kind: len(kind.columns), default=None)
