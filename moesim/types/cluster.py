@@ -21,7 +21,7 @@ LEVELS = ("within_node", "across_nodes")
 
 @dataclass(frozen=True, kw_only=True)
 class GpuSpec:
-    """One GPU: published dense peaks (TFLOP/s by data type), memory (GB = 1e9 bytes), bandwidths (GB/s), L2 (MB = 2^20)."""
+    """One GPU: published dense peaks (TFLOP/s by data type), memory (GB = 1e9 bytes), bandwidths (GB/s), L2 (MiB)."""
 
     name: str
     peak_tflops: Mapping[str, float]
