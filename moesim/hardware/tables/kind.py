@@ -49,7 +49,12 @@ class TableKind:
     fit: Callable[[pd.DataFrame, Mapping[str, GpuSpec]], dict[str, dict[str, float]]]
 
 
-KINDS: Mapping[str, str] = {}
+KINDS: Mapping[str, str] = {
+    "moe": "moesim.hardware.tables.moe:KIND",
+    "wideep_context": "moesim.hardware.tables.wideep_context:KIND",
+    "wideep_generation": "moesim.hardware.tables.wideep_generation:KIND",
+    "wideep_trtllm_eplb": "moesim.hardware.tables.wideep_trtllm_eplb:KIND",
+}
 """Name -> 'module:attribute' of its TableKind; names and prefixes are read without importing a kernel."""
 
 
