@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.engine import ENGINES, balanced_traffic, lay_out
-from moesim.hardware import PROVENANCE, Durations, exchange_rates, payload_bytes, step_durations
+from moesim.hardware import Durations, exchange_rates, payload_bytes, provenance, step_durations
 from moesim.results import Collector, Result, versions
 from moesim.scenario import Scenario
 from moesim.simulation.evolution import initial_states
@@ -142,6 +142,7 @@ def _durations(stages: Stages, tokens_per_gpu: NDArray[np.int64], slot_tokens: N
         sequence_tokens=workload.sequence_tokens,
         slot_tokens=slot_tokens,
         slot_rank=stages.placement.rank,
+        kernels=stages.kernels,
     )
 
 
@@ -157,7 +158,7 @@ def _manifest(stages: Stages) -> dict[str, Any]:
         "versions": versions(),
         "seed": stages.scenario.spec.seed,
         "engine": engine_of(stages),
-        "provenance": {**stages.scenario.provenance, "kernel times": PROVENANCE},
+        "provenance": {**stages.scenario.provenance, "kernel times": provenance(stages.kernels, stages.cluster.gpu)},
         "inputs": [],
     }
     if isinstance(stages.source, RecordedTokens):
