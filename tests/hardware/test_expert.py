@@ -178,7 +178,7 @@ def test_constants_allow_the_laws(group):
     assert all(value >= 0 for value in dataclasses.astuple(constants))
     assert constants.restream <= 1
     assert min(constants.norm, constants.scan_norm) >= 1
-    assert {constants.tile_low, constants.tile_high} <= {16, 32, 64, 128}
+    assert {constants.tile_low, constants.tile_high} <= {16, 64, 128, 256}
 
 
 def test_the_calibrated_gpu_is_the_preset():

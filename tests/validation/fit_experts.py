@@ -47,10 +47,10 @@ CORE = (
 """Kernels that behave well; the others are tuned per shape, or not at all."""
 
 LAYOUTS = {
-    "moe": (moe.LAYOUT, (16.0, 128.0)),
+    "moe": (moe.LAYOUT, expert_fit.TILES),
     "wideep_context": (wideep_context.LAYOUT, wideep_context.TILES),
     "wideep_generation": (wideep_generation.LAYOUT, wideep_generation.TILES),
-    "wideep_trtllm_eplb": (wideep_trtllm_eplb.LAYOUT, (16.0, 128.0)),
+    "wideep_trtllm_eplb": (wideep_trtllm_eplb.LAYOUT, expert_fit.TILES),
 }
 EVEN = ("balanced", "uniform")
 POINT = ["framework", "kernel_source", "moe_dtype", "hidden_size", "inter_size", "moe_tp_size", "moe_ep_size"]

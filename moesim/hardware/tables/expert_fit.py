@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,6 +43,9 @@ PULL = 0.1
 ROBUST = 0.05
 """Relative error from which a row's cost grows in proportion to its error, no longer to the square."""
 
+TILES = ((16.0, 128.0), (16.0, 64.0), (16.0, 256.0))
+"""Smallest and largest tile that a kernel may have; the pair that fits best is taken."""
+
 DRAWS = 16
 LEAST_ROWS = 30
 
@@ -52,7 +55,7 @@ def fit(
     gpus: Mapping[str, GpuSpec],
     layout: Layout,
     *,
-    tiles: tuple[float, float] = (16.0, 128.0),
+    tiles: Sequence[tuple[float, float]] = TILES,
     pull: Mapping[str, float] | None = None,
 ) -> dict[str, dict[str, float]]:
     """The constants of every group of a frame of usable rows, which may mix systems.
@@ -65,7 +68,9 @@ def fit(
         name = str(group)
         if len(part) < LEAST_ROWS:
             raise InputError(f"{name}: found {len(part)} rows, wanted at least {LEAST_ROWS} to fit its constants")
-        found[name] = fit_group(part, gpus, layout, kernel_dtype(name.rpartition("/")[2]), tiles=tiles, pull=pull)
+        dtype = kernel_dtype(name.rpartition("/")[2])
+        fits = [fit_group(part, gpus, layout, dtype, tiles=pair, pull=pull) for pair in tiles]
+        found[name] = min(fits, key=lambda fit: fit[0])[1]
     return found
 
 
@@ -77,8 +82,8 @@ def fit_group(
     *,
     tiles: tuple[float, float],
     pull: Mapping[str, float] | None = None,
-) -> dict[str, float]:
-    """The constants of one group, to four digits."""
+) -> tuple[float, dict[str, float]]:
+    """The cost and the constants of one group, to four digits."""
     from scipy.optimize import least_squares
 
     names = list(BOUNDS)
@@ -101,7 +106,8 @@ def fit_group(
         return np.concatenate([robust, PULL * (x - start)])
 
     found = least_squares(misfit, np.clip(start, low, high), bounds=(low, high), max_nfev=80)
-    return {**{name: float(f"{value:.4g}") for name, value in zip(names, np.exp(found.x), strict=True)}, **fixed}
+    values = {name: float(f"{value:.4g}") for name, value in zip(names, np.exp(found.x), strict=True)}
+    return float(found.cost), values | fixed
 
 
 def _mean(rows: Rows, gpu: GpuSpec, dtype: KernelDtype, constants: ExpertConstants) -> NDArray[np.float64]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEAST_TOKENS = 8192
-TILES = (128.0, 128.0)
+TILES = ((128.0, 128.0),)
 """The tile of the packed kernel."""
 
 

@@ -19,7 +19,7 @@ from moesim.types import GpuSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-TILES = (128.0, 128.0)
+TILES = ((128.0, 128.0),)
 """The tile of the masked kernel."""
 
 
