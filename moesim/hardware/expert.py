@@ -34,7 +34,9 @@ class ExpertConstants:
     Of traffic, bytes at the memory bandwidth: `token_hidden` of a token handed
     to the rank and element of the hidden size, `choice_hidden`, `choice_inner`
     of each of its choices, wherever they go, and hidden or inner element,
-    `row_hidden`, `row_inner` of a row that the rank computes.
+    `row_hidden`, `row_inner` of a row that the rank computes. What is beyond
+    the bytes that the memory must see, MOVED_BYTES an element, is work of the
+    SMs at `sm_bytes_per_s` each: faster memory does not speed it up.
 
     Of the products: `bandwidth_share` and `compute_share` of the peaks,
     `hottest_share` the part of the most loaded expert's work that nothing runs
@@ -62,6 +64,11 @@ class ExpertConstants:
     norm: float
     tile_low: float = 16.0
     tile_high: float = 128.0
+    sm_bytes_per_s: float = 3352e9 / 132
+
+
+MOVED_BYTES = 12.0
+"""Bytes of an element of a row that the memory sees: permute 2 + 2, quantise 2 + 1, read 1, write 2, sum up 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,9 +164,12 @@ def expert_time(
     choices = np.asarray(tokens) * shape.top_k
     fixed = c.launch_s + c.ranks_launch_s * (np.asarray(shape.n_ranks) > 1) + c.serial_s * hidden
     traffic = (
-        hidden * (c.token_hidden * np.asarray(tokens) + c.choice_hidden * choices + c.row_hidden * load.rows)
-        + inner * (c.choice_inner * choices + c.row_inner * load.rows)
-    ) / bandwidth
+        _moved(c.token_hidden, hidden * np.asarray(tokens), gpu, c)
+        + _moved(c.choice_hidden, hidden * choices, gpu, c)
+        + _moved(c.row_hidden, hidden * load.rows, gpu, c)
+        + _moved(c.choice_inner, inner * choices, gpu, c)
+        + _moved(c.row_inner, inner * load.rows, gpu, c)
+    )
     weights = shape.matrices * hidden * inner
     rate = c.compute_share * peak_flops(gpu, dtype.compute)
     compute = (load.padded + c.hottest_share * load.hottest) * (2.0 * weights) / rate
@@ -168,6 +178,12 @@ def expert_time(
     search = c.scan_s * np.asarray(shape.n_experts / shape.n_ranks) + np.zeros_like(products)
     seconds = fixed + c.per_expert_s * load.active + c.per_choice_s * choices + traffic
     return np.where(load.rows > 0, seconds + join(products, search, c.scan_norm), 0.0)
+
+
+def _moved(bytes_each: float, elements: Any, gpu: GpuSpec, constants: ExpertConstants) -> Any:
+    """Seconds of moving elements: the memory's part and that of the SMs."""
+    memory = min(bytes_each, MOVED_BYTES) / memory_bandwidth(gpu)
+    return elements * (memory + max(0.0, bytes_each - MOVED_BYTES) / (constants.sm_bytes_per_s * gpu.n_sms))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from moesim.errors import InputError
@@ -66,18 +66,22 @@ def kernel_dtype(name: str) -> KernelDtype:
     return KERNEL_DTYPES[name]
 
 
-def nearest_group(group: str, known: Mapping[str, object]) -> str | None:
-    """The calibrated group that stands in for one: framework/kernel/dtype.
+_UNLIKE = ("modelopt", "deepep-decode", "deepep-prefill", "wideep")
+"""Kernels that stand for no other: one that was never tuned, and those that were timed without their router."""
 
-    Itself; else the same framework and data type, the same data type, the same
-    framework and a data type of like operands, such a type of any framework; None if nothing is like it.
+
+def nearest_group(group: str, known: Iterable[str]) -> str | None:
+    """The calibrated group that stands in for one: framework/kernel/dtype; None if nothing is like it.
+
+    Itself; else the same kernel with a data type of like operands; else the
+    most similar data type, of the same framework if possible.
     """
-    if group in known:
-        return group
-    framework, _, dtype = group.split("/")
-    for like in (dtype, *_NEAREST.get(dtype, ())):
-        same = [name for name in known if name.endswith(f"/{like}")]
-        own = [name for name in same if name.startswith(f"{framework}/")]
-        if own or same:
-            return (own or same)[0]
-    return None
+    framework, kernel, dtype = group.split("/")
+    types = (dtype, *_NEAREST.get(dtype, ()))
+
+    def distance(name: str) -> tuple[bool, int, bool, bool, str]:
+        other, its, typed = name.split("/")
+        own = (other, its) == (framework, kernel)
+        return not own, types.index(typed), other != framework, its in _UNLIKE, name
+
+    return min((name for name in known if name.rpartition("/")[2] in types), key=distance, default=None)

@@ -69,6 +69,22 @@ def test_without_a_mean_load_every_expert_has_the_tile_that_suits_it():
     assert load[1] < tuned[1]
 
 
+def test_faster_memory_does_not_speed_up_what_the_sms_do():
+    """An element of a row costs 12 bytes of the memory; 20 more are work of the SMs."""
+    wide = dataclasses.replace(PLAIN, row_hidden=32.0)
+    faster = dataclasses.replace(H100, memory_bandwidth_gb_per_s=2 * 3352)
+    narrow = dataclasses.replace(PLAIN, row_hidden=12.0)
+
+    def more(gpu):
+        return np.subtract(
+            *(ExpertKernel(name="plain", gpu=gpu, constants=c).time([1000], SHAPE, tokens=0) for c in (wide, narrow))
+        )
+
+    assert more(H100) == pytest.approx(1000 * 2048 * 20 / 3352e9)
+    assert more(faster) == pytest.approx(more(H100))
+    assert more(dataclasses.replace(H100, n_sms=264)) == pytest.approx(more(H100) / 2)
+
+
 def test_tokens_handed_over_are_those_with_a_choice_here():
     assert tokens_per_row(ExpertShape(hidden_size=1, inner_size=1, n_experts=8, top_k=4)) == 1 / 4
     # two ranks, two choices: 3 of 4 tokens have at least one of its 2 x 1/2 = 1 expected rows
@@ -157,8 +173,11 @@ def test_units(group, load, factor):
         memory_bandwidth_gb_per_s=gpu.memory_bandwidth_gb_per_s / factor,
         peak_tflops={name: peak / factor for name, peak in gpu.peak_tflops.items()},
     )
-    seconds = [f.name for f in dataclasses.fields(ExpertConstants) if f.name.endswith("_s")]
+    seconds = [
+        f.name for f in dataclasses.fields(ExpertConstants) if f.name.endswith("_s") and f.name != "sm_bytes_per_s"
+    ]
     scaled = {name: factor * getattr(kernel.constants, name) for name in seconds}
+    scaled["sm_bytes_per_s"] = kernel.constants.sm_bytes_per_s / factor
     other = dataclasses.replace(kernel, gpu=slower, constants=dataclasses.replace(kernel.constants, **scaled))
     assert other.time(load, SHAPE) == pytest.approx(factor * kernel.time(load, SHAPE), rel=1e-9)
 

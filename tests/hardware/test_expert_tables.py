@@ -84,6 +84,9 @@ def test_a_group_never_fitted_takes_the_nearest():
     assert nearest_group("trtllm/new-kernel/fp8", known) == "trtllm/cutlass/fp8"
     assert nearest_group("else/kernel/fp8", known) == "trtllm/cutlass/fp8"
     assert nearest_group("trtllm/cutlass/nvfp4", known) == "trtllm/cutlass/fp8"
+    assert nearest_group("vllm/triton/fp8", known) == "vllm/triton/fp8_block"
+    assert nearest_group("sglang/deepgemm/fp8_block", known) == "sglang/triton/fp8_block"
+    assert nearest_group("sglang/deepep-decode/nvfp4", known) == "sglang/deepep-decode/fp8_block"
     assert nearest_group("vllm/triton/float16", known) == "vllm/triton/bfloat16"
     assert nearest_group("trtllm/cutlass/strange", known) is None
 
