@@ -103,4 +103,5 @@ KIND = TableKind(
     usable=usable,
     predict=predict,
     fit=fit,
+    noun="experts",
 )

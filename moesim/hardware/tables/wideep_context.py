@@ -74,4 +74,5 @@ KIND = TableKind(
     usable=usable,
     predict=predict,
     fit=fit,
+    noun="experts",
 )

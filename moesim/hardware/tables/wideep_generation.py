@@ -64,4 +64,5 @@ KIND = TableKind(
     usable=usable,
     predict=predict,
     fit=fit,
+    noun="experts",
 )

@@ -65,4 +65,5 @@ KIND = TableKind(
     usable=usable,
     predict=predict,
     fit=fit,
+    noun="experts",
 )
