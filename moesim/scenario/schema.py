@@ -317,6 +317,7 @@ def json_schema() -> dict[str, Any]:
         "anyOf": [{"type": "string"}, {"type": "null"}],
         "default": None,
     }
+    definitions["ClusterSpec"]["properties"]["kernels"]["anyOf"] = [{"type": "string"}, {"type": "null"}]
     overlap = definitions["SimulationSpec"]["properties"]["overlap"]
     overlap["anyOf"] = [{"enum": ["none", "shared-expert", "two-batch"]}, {"type": "null"}]
     for name, part in (("capacity", "CapacitySpec"), ("balancer", "BalancerSpec"), ("balancing", "BalancingSpec")):

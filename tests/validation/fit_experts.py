@@ -142,6 +142,10 @@ def cross_validate() -> None:
         value = without("moe", frame, fold)
         shown(f"moe core, {what}: latency", value, frame.latency_ms)
         show_slowdowns(f"moe core, {what}", frame, value)
+    skewed = (frame.distribution != "balanced").to_numpy()
+    value = predicted(load_kind("moe"), frame, fitted("moe", frame[~skewed]))
+    shown("moe core, all skewed rows left out: latency", value[skewed], frame.latency_ms[skewed])
+    show_slowdowns("moe core, all skewed rows left out", frame, value)
     for name in ("wideep_generation", "wideep_context"):
         frame = read(name)
         value = without(name, frame, frame.distribution)
