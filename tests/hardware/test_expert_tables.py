@@ -188,22 +188,23 @@ def test_errors_of_the_shipped_constants_on_token_counts_never_fitted(fit_expert
     held = ~moe.fitted(core)
     assert held.equals(core.num_tokens.isin(fit_experts.HELD_OUT_TOKENS))
     predicted = 1e3 * moe.predict(core, GPUS, load("experts"))[:, 0]
-    # reached when fitted: 2.9 / 10.6, 3.5 / 11.7 %
+    # reached when fitted: 2.8 / 10.1, 3.3 / 10.6 %
     median, p90 = errors(predicted[held], core.latency_ms[held])
-    assert (median < 3.5, p90 < 12) == (True, True)
+    assert (median < 3.2, p90 < 11.5) == (True, True)
     ours, real = (fit_experts.slowdowns(core, value) for value in (predicted, core.latency_ms.to_numpy()))
     median, p90 = errors(ours[held], real[held])
-    assert (median < 4, p90 < 13) == (True, True)
+    assert (median < 3.6, p90 < 12) == (True, True)
 
 
 @needs_data
 @pytest.mark.slow
-def test_errors_on_models_never_fitted(fit_experts):
+def test_errors_on_models_never_fitted(fit_experts, monkeypatch):
+    monkeypatch.setitem(fit_experts.LAYOUTS, "moe", (moe.LAYOUT, expert_fit.TILES[:1]))  # a third of the time
     table = fit_experts.read("moe")
     core = table[moe.group(table).isin(fit_experts.CORE)].reset_index(drop=True)
-    # reached: 3.9 / 14.5 %
+    # reached: 3.9 / 14.5 %, with all tiles 3.9 / 14.2
     median, p90 = errors(fit_experts.without("moe", core, core.model), core.latency_ms)
-    assert (median < 4.5, p90 < 17) == (True, True)
+    assert (median < 4.3, p90 < 16) == (True, True)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from moesim.kernels.random import uniform as uniform_number
 Loads = NDArray[np.int64]
 
 DRAWS = 48
-"""Draws whose mean stands for the expectation: about 2 % of its most variable times, 0.3 % of most."""
+"""Draws whose mean stands for the expectation; its standard error is 0.7 % of the time of half the measured rows."""
 
 _POWER_LAW = "power_law_"
 
