@@ -92,7 +92,7 @@ def engine() -> None:
 
     stages = prepare(Scenario.from_yaml("deepseek-v3-decode"))
     with ThreadPoolExecutor(2) as pool:
-        program, _ = lay_out_step(stages, route_step(stages, 0, pool, Profile()))
+        program = lay_out_step(stages, route_step(stages, 0, pool, Profile()))
     n_events = run(program).n_events
 
     def bare() -> None:
