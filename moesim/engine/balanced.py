@@ -8,21 +8,36 @@ from numpy.typing import NDArray
 from moesim.types import Placement, Traffic
 
 
-def balanced_traffic(traffic: Traffic, placement: Placement, *, gpus_per_node: int, copies_rule: str) -> Traffic:
+def balanced_traffic(
+    traffic: Traffic,
+    placement: Placement,
+    *,
+    gpus_per_node: int,
+    copies_rule: str,
+    usable: NDArray[np.bool_] | None = None,
+) -> Traffic:
     """The same number of processed assignments and of copies per source and level, spread evenly.
 
     Assignments go evenly over the ranks that hold slots and, within each, over
     its slots; each source's copies of a level evenly over the destinations of
     that level; what a source keeps for itself stays. Remainders go to the
     lowest index. The placement, the capacity result and the network are the same.
+
+    Args:
+        traffic: of the step.
+        placement: the GPU of each slot.
+        gpus_per_node: of the cluster.
+        copies_rule: the collective's (NetworkSpec.copies).
+        usable: slots [S] that take anything; None = all.
     """
     n_ranks = placement.n_ranks
-    slots = np.bincount(placement.rank, minlength=n_ranks)
+    rank = placement.rank if usable is None else np.where(usable, placement.rank, np.int32(-1))
+    slots = np.bincount(rank[rank >= 0], minlength=n_ranks)
     holders = np.flatnonzero(slots)
     per_rank = _spread(traffic.slot_tokens.sum(axis=1), len(holders))  # [L, holders]
     slot_tokens = np.zeros_like(traffic.slot_tokens)
-    for i, rank in enumerate(holders):
-        slot_tokens[:, placement.rank == rank] = _spread(per_rank[:, i], int(slots[rank]))
+    for i, holder in enumerate(holders):
+        slot_tokens[:, rank == holder] = _spread(per_rank[:, i], int(slots[holder]))
     copies = np.zeros_like(traffic.copies)
     node = np.arange(n_ranks) // gpus_per_node
     for source in range(n_ranks):

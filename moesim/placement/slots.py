@@ -14,6 +14,7 @@ def assign_slots(
     source: NDArray[np.int32],
     placement: Placement,
     layer: int,
+    usable: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int32]:
     """The slot that serves each assignment, int32 [T, K], -1 where nobody does.
 
@@ -25,22 +26,27 @@ def assign_slots(
         source: [T] rank of each token.
         placement: where the copies are.
         layer: index among the MoE layers.
+        usable: which slots take anything, [S]; None = all.
     """
-    slots_of, n_copies = _copies(placement.expert[layer], placement.n_experts)
+    slots = np.arange(placement.expert.shape[1]) if usable is None else np.flatnonzero(usable)
+    slots_of, n_copies = _copies(placement.expert[layer], slots, placement.n_experts)
     slot = np.empty(served.shape, dtype=np.int32)
     turn = np.zeros((placement.n_ranks, placement.n_experts), dtype=np.int64)
     _choose(served, source, slots_of, n_copies, turn, slot)
     return slot
 
 
-def _copies(expert: NDArray[np.int32], n_experts: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Slots of each expert, int32 [E, most copies], -1 beyond its `n_copies` [E]."""
+def _copies(
+    expert_of: NDArray[np.int32], slots: NDArray[np.int64], n_experts: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Those of some slots that hold each expert, int32 [E, most copies], -1 beyond its `n_copies` [E]."""
+    expert = expert_of[slots]
     n_copies = np.bincount(expert, minlength=n_experts).astype(np.int64)
     by_expert = np.argsort(expert, kind="stable")
     first = np.cumsum(n_copies) - n_copies
     slots_of = np.full((n_experts, int(n_copies.max())), -1, dtype=np.int32)
     sorted_expert = expert[by_expert]
-    slots_of[sorted_expert, np.arange(len(expert)) - first[sorted_expert]] = by_expert
+    slots_of[sorted_expert, np.arange(len(expert)) - first[sorted_expert]] = slots[by_expert]
     return slots_of, n_copies
 
 
@@ -57,7 +63,7 @@ def _choose(
         rank = source[t]
         for j in range(served.shape[1]):
             e = served[t, j]
-            if e < 0:
+            if e < 0 or n_copies[e] == 0:
                 slot[t, j] = -1
             else:
                 slot[t, j] = slots_of[e, (rank + turn[rank, e]) % n_copies[e]]
