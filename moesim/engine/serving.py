@@ -16,8 +16,9 @@ def step_process(env: simpy.Environment, program: Program) -> Generator[Event, N
 
     Used as `timeline = yield from step_process(env, program)`. The compiled
     interpreter finds all of the step's times at once and the process then waits
-    until its end, so a step costs one event whatever its size. The environment's clock counts picoseconds; it stays a Python int if
-    it was one. Times of the Timeline count from the step's begin.
+    until its end, so a step costs one event whatever its size. The environment's
+    clock counts picoseconds; it stays a Python int if it was one. Times of the
+    Timeline count from the step's begin.
 
     Raises:
         ConservationError: a slot was sent more tokens than it admits.
