@@ -94,6 +94,11 @@ class NetworkPreset(_Part):
     combine_latency_us: _Pair
     dispatch_bandwidth_gb_per_s: _Pair
     combine_bandwidth_gb_per_s: _Pair
+    port_bandwidth_factor: _Pair = _described(
+        (1.0, 1.0),
+        "of both bandwidths with simulation.network: port, where they were fitted through the closed form; it holds "
+        "the queueing of ports in them that the port level models",
+    )
     provenance: Literal["measured", "estimated", "synthetic"] = "synthetic"
     source: str = ""
 
