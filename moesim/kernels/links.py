@@ -1,4 +1,9 @@
-"""From token copies between GPUs to counts on physical links of the two levels."""
+"""From token copies between GPUs to counts on physical links and ports of the two levels.
+
+Direct collectives send every pair's count over its own link. A per-node
+collective sends a token once to the GPU of the same index in each other node,
+which forwards it inside that node. Combine goes the same ways back.
+"""
 
 from __future__ import annotations
 
@@ -9,43 +14,55 @@ from moesim.kernels.jit import njit
 from moesim.types import ACROSS_NODES, WITHIN_NODE
 
 
-def link_counts(
+@njit
+def add_links(
     copies: NDArray[np.int64],
     node_copies: NDArray[np.int64],
-    *,
-    copies_rule: str,
-    gpus_per_node: int,
-) -> NDArray[np.int64]:
-    """Counts per link in the direction of dispatch, int64 [L, 2 levels, G, G]; combine is its transpose.
-
-    Direct collectives send every pair's count over its own link. A per-node
-    collective sends a token once to the GPU of the same index in each other
-    node, which forwards it inside that node.
+    per_node: bool,
+    m: int,
+    forward: bool,
+    copy_bytes: int,
+    messages: NDArray[np.int64],
+    carried: NDArray[np.int64],
+) -> None:
+    """Add one exchange to the messages and bytes of each link, both [2 levels, from G, to G].
 
     Args:
-        copies: [L, G, G] counts from source to destination; the diagonal is local and left out.
-        node_copies: [L, G, N] counts from source to node, read only for "per-node".
-        copies_rule: the collective's rule (NetworkSpec.copies).
-        gpus_per_node: m, so that node of rank r = r // m.
+        copies: [G, G] tokens from source to destination of the dispatch; the diagonal is local and left out.
+        node_copies: [G, N] from source to node, read only if `per_node`.
+        per_node: two-hop; else direct.
+        m: GPUs of a node.
+        forward: dispatch; else combine, which goes back.
+        copy_bytes: bytes of one copy.
+        messages: one more for each link that carries anything.
+        carried: bytes.
     """
-    n_layers, n_gpus, _ = copies.shape
-    gpu = np.arange(n_gpus)
-    node = gpu // gpus_per_node
-    same_node = node[:, None] == node[None, :]
-    links = np.zeros((n_layers, 2, n_gpus, n_gpus), dtype=np.int64)
-    if copies_rule == "per-node":
-        n_nodes = n_gpus // gpus_per_node
-        # axes: layer, source node, source index, destination; summed over source nodes it is what an index hands on
-        forwarded = copies.reshape(n_layers, n_nodes, gpus_per_node, n_gpus).sum(axis=1)
-        links[:, WITHIN_NODE] = np.where(same_node, forwarded[:, gpu % gpus_per_node, :], 0)
-        for n in range(n_nodes):
-            proxy = n * gpus_per_node + gpu % gpus_per_node
-            links[:, ACROSS_NODES, gpu, proxy] = np.where(node == n, 0, node_copies[:, :, n])
-    else:
-        links[:, WITHIN_NODE] = np.where(same_node, copies, 0)
-        links[:, ACROSS_NODES] = np.where(same_node, 0, copies)
-    links[:, :, gpu, gpu] = 0
-    return links
+    n_gpus = copies.shape[0]
+    for d in range(n_gpus):
+        for first in range(m if per_node else n_gpus):
+            # who sends to d: all sources of an index by way of the GPU of that index in d's node, or each source itself
+            sender = d // m * m + first if per_node else first
+            if sender == d:
+                continue
+            count = copies[sender, d]
+            if per_node:
+                count = 0
+                for s in range(first, n_gpus, m):
+                    count += copies[s, d]
+            if count > 0:
+                level = WITHIN_NODE if sender // m == d // m else ACROSS_NODES
+                a, b = (sender, d) if forward else (d, sender)
+                messages[level, a, b] += 1
+                carried[level, a, b] += count * copy_bytes
+    if not per_node:
+        return
+    for s in range(n_gpus):
+        for node in range(n_gpus // m):
+            if node != s // m and node_copies[s, node] > 0:
+                j = node * m + s % m
+                a, b = (s, j) if forward else (j, s)
+                messages[ACROSS_NODES, a, b] += 1
+                carried[ACROSS_NODES, a, b] += node_copies[s, node] * copy_bytes
 
 
 def port_counts(
@@ -57,7 +74,7 @@ def port_counts(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """What each GPU's egress and ingress ports carry in dispatch, int64 [L, 2 levels, G]; combine swaps them.
 
-    The sums of `link_counts` over destinations and sources, without the links.
+    The sums of the links of `add_links` over destinations and sources.
     """
     n_layers, n_gpus, _ = copies.shape
     sent = np.zeros((n_layers, 2, n_gpus), dtype=np.int64)

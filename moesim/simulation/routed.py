@@ -84,6 +84,7 @@ def route_step(
         capacity=stack("capacity"),
         padding=stack("padding"),
         causes=stack("causes"),
+        slot_rank=stages.placement.rank,
         traffic=traffic,
         micro_traffic=micro,
         router=router_step([layer.evolved for layer in layers if layer.evolved is not None]),

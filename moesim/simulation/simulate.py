@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from moesim.engine import ENGINES, balanced_traffic, lay_out
 from moesim.hardware import PROVENANCE, Durations, exchange_rates, payload_bytes, step_durations
+from moesim.metrics import clocked
 from moesim.results import Collector, Result, versions
 from moesim.scenario import Scenario
 from moesim.simulation.evolution import initial_states
@@ -54,13 +55,15 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
     collector = Collector(
         model=stages.model,
         cluster=stages.cluster,
-        dispatch_bytes=payload_bytes(stages.model.hidden_size, stages.precision.dispatch),
-        combine_bytes=payload_bytes(stages.model.hidden_size, stages.precision.combine),
         keep_links=spec.keep.links,
         keep_timeline_steps=spec.keep.timeline_steps,
     )
     total = warmup + stages.n_steps
     states = initial_states(stages)
+    payload = {
+        "dispatch_bytes": payload_bytes(stages.model.hidden_size, stages.precision.dispatch),
+        "combine_bytes": payload_bytes(stages.model.hidden_size, stages.precision.combine),
+    }
     interpret = ENGINES[engine_of(stages)]
     faults, clock_ps = Faults(scenario), 0
     with ThreadPoolExecutor(max_workers=threads or default_threads()) as pool:
@@ -74,8 +77,10 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
                 # the imbalance penalty's reference, under the same faults; not in the profile
                 _, even_timeline = faults.run(even_program, step, clock_ps, interpret)
                 with profile.timed("metrics"):
-                    collector.add(step - warmup, routed, program, timeline, even_timeline)
-                clock_ps += int(timeline.end_ps.max())
+                    keep_tasks = collector.keeps_tasks(step - warmup)
+                    times = clocked(program, timeline, **payload, keep_tasks=keep_tasks)
+                    collector.add(step - warmup, routed, times, even_ps=int(even_timeline.end_ps.max()))
+                clock_ps += times.makespan_ps
                 faults.over(clock_ps)
             if progress is not None:
                 progress(step + 1, total)

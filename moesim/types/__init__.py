@@ -2,7 +2,8 @@
 
 In: nothing. Out: ModelShape, GpuSpec, NetworkSpec, ClusterShape, Precision
 (what is simulated), Draw, Batch (whose tokens), Assignment (who goes where),
-Placement, Traffic (which slot, which port), Program, Exchange, Timeline (when).
+Placement, Traffic (which slot, which port), Program, Exchange, Timeline (when),
+Clocked, Tasks (what the clock says of a step).
 """
 
 from moesim.types.assignment import (
@@ -15,6 +16,7 @@ from moesim.types.assignment import (
     TO_SHARED_EXPERT,
     Assignment,
 )
+from moesim.types.clocked import Clocked, Tasks
 from moesim.types.cluster import (
     ACROSS_NODES,
     DTYPE_BYTES,
@@ -61,6 +63,7 @@ __all__ = [
     "WITHIN_NODE",
     "Assignment",
     "Batch",
+    "Clocked",
     "ClusterShape",
     "Draw",
     "Exchange",
@@ -74,6 +77,7 @@ __all__ = [
     "Router",
     "RouterState",
     "RouterStep",
+    "Tasks",
     "Timeline",
     "TokenSource",
     "Traffic",
