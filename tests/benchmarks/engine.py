@@ -14,6 +14,7 @@ a few layers and is extrapolated. No test reads a time.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import gc
 import resource
 import subprocess
@@ -42,6 +43,7 @@ CASE = {"placement.redundant_experts": 64, "placement.strategy": "round-robin"}
 DIRECT, TWO_HOP = {"cluster.network": "deepep-low-latency"}, {"cluster.network": "deepep-normal"}
 PORTS = {"simulation.network": "port"}
 TEXTBOOK_LAYERS = 2
+BY_OPERATION = ("kind", "layer", "stream", "duration_ps", "exchange_layer")
 
 Call = Callable[[], object]
 
@@ -134,8 +136,6 @@ def engine(repeats: int) -> None:
 
 def first_layers(program: Program, n_layers: int) -> Program:
     """The program up to its n-th MoE layer."""
-    import dataclasses
-
     last = int(np.flatnonzero(program.exchange_layer == n_layers - 1)[-1]) + 1
     return dataclasses.replace(
         program,
