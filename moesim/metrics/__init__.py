@@ -12,21 +12,22 @@ from moesim.metrics.balance import (
     max_violation,
     normalised_entropy,
 )
-from moesim.metrics.clocked import clocked
+from moesim.metrics.clocked import clocked, clocked_queues
 from moesim.metrics.conservation import check_step
 from moesim.metrics.latency import breakdown, critical_path
-from moesim.metrics.traffic import gpu_bytes, link_traffic
+from moesim.metrics.traffic import gpu_copies, link_traffic
 
 __all__ = [
     "balancedness",
     "breakdown",
     "check_step",
     "clocked",
+    "clocked_queues",
     "critical_path",
     "cv",
     "dead_experts",
     "gini",
-    "gpu_bytes",
+    "gpu_copies",
     "link_traffic",
     "max_violation",
     "normalised_entropy",

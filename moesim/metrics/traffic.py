@@ -37,13 +37,16 @@ def link_traffic(
     return messages, carried
 
 
-def gpu_bytes(program: Program, *, dispatch_bytes: int, combine_bytes: int) -> NDArray[np.int64]:
-    """Bytes that each GPU sends in each operation, over both levels, [O, G]; 0 for compute."""
+def gpu_copies(program: Program) -> NDArray[np.int64]:
+    """Copies that each GPU sends in each exchange, over both levels, and assignments of its experts, [O, G]; else 0."""
     out, back = port_counts(
         program.copies, program.node_copies, copies_rule=program.copies_rule, gpus_per_node=program.gpus_per_node
     )
-    sent = np.zeros((program.n_operations, program.n_gpus), dtype=np.int64)
+    copies = np.zeros((program.n_operations, program.n_gpus), dtype=np.int64)
     for o in np.flatnonzero(program.exchange_layer >= 0):
-        row, forward = program.exchange_layer[o], program.kind[o] == _DISPATCH
-        sent[o] = out[row].sum(axis=0) * dispatch_bytes if forward else back[row].sum(axis=0) * combine_bytes
-    return sent
+        row = int(program.exchange_layer[o])
+        copies[o] = (out if program.kind[o] == _DISPATCH else back)[row].sum(axis=0)
+    for i, experts in enumerate(program.expert_rows()):
+        if experts >= 0:
+            np.add.at(copies[i], program.slot_rank, program.slot_tokens[experts])
+    return copies

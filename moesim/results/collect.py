@@ -79,6 +79,7 @@ class Collector:
             causes=routed.causes,
             zero_choices=routed.zero_choices,
             events=clocked.n_events,
+            queues=clocked.queues,
         )
         self._totals.append(totals)
         self._add_layers(step, routed, rank_load)
@@ -232,6 +233,7 @@ class Collector:
             start_s=(tasks.start_ps + self._clock_ps) * PS,
             end_s=(tasks.end_ps + self._clock_ps) * PS,
             bytes=tasks.bytes,
+            tokens=tasks.tokens,
         )
 
     def _rank_load(self, routed: RoutedStep) -> NDArray[np.int64]:

@@ -64,7 +64,7 @@ FRAMES: Mapping[str, Mapping[str, str]] = {
     "timeline": {
         **_columns("step gpu stream layer", texts="kind"),
         **_columns("", "start_s end_s"),
-        "bytes": _INT,
+        **_columns("bytes tokens"),
     },
 }
 """Columns and types of every frame, the interface of everything downstream."""

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moesim.types import CAUSES, LEVELS, PARTS
+from moesim.types import CAUSES, LEVELS, PARTS, QueueTotals
 
 PS = 1e-12
 
@@ -32,6 +32,7 @@ class StepTotals:
     causes: NDArray[np.int64]
     zero_choices: NDArray[np.int64]
     events: int
+    queues: QueueTotals | None = None
 
 
 def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int) -> dict[str, Any]:
@@ -70,10 +71,24 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
         "reroute_rate": _mean_rate(rerouted, requested),
         "by_cause": {text: _mean_rate(causes[:, cause], requested) for cause, text in CAUSES.items() if cause},
         "zero_computation_rate": _mean_rate(zero, requested + zero) if zero.any() else None,
+        "queue": _queues(totals),
         "bytes": {level: float(carried[i]) for i, level in enumerate(LEVELS)},
         "tokens_per_s_per_gpu": tokens / simulated / n_gpus if simulated else None,
         "simulated_s": simulated,
         "n_steps": n_steps,
+    }
+
+
+def _queues(totals: Sequence[StepTotals]) -> dict[str, float | int | None]:
+    """Waits of tokens in the queues of experts, and the longest queue; None where there are none."""
+    queues = [total.queues for total in totals if total.queues is not None]
+    if not queues:
+        return dict.fromkeys(("wait_mean_s", "wait_max_s", "tokens_max"))
+    tokens = sum(own.tokens for own in queues)
+    return {
+        "wait_mean_s": sum(own.wait_ps for own in queues) / max(1, tokens) * PS,
+        "wait_max_s": max(own.longest_wait_ps for own in queues) * PS,
+        "tokens_max": max(own.longest_queue for own in queues),
     }
 
 

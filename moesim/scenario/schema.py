@@ -212,6 +212,10 @@ class PlacementSpec(_Part):
 
     strategy: str = "contiguous"
     redundant_experts: CountOrZero = _described(0, "copies beyond one of each expert, in every layer")
+    expert_gpus: Count | None = _described(
+        None,
+        "the last so many GPUs hold all experts and compute nothing else; default: every GPU does both",
+    )
 
 
 class SimulationSpec(_Part):
@@ -227,6 +231,15 @@ class SimulationSpec(_Part):
     )
     overlap: Annotated[Literal["shared-expert", "two-batch"] | None, _NoneWord] = _described(
         None, "none; shared experts during dispatch; two micro-batches that alternate computing and exchanging"
+    )
+    experts: Literal["grouped", "queued"] = _described(
+        "grouped",
+        "grouped: one kernel a layer and GPU, after everything has arrived; queued: every slot serves what has arrived "
+        "in its queue, no GPU waits for another but for its own tokens (engine simpy, one copy per selected expert)",
+    )
+    queue_tokens: Count | None = _described(None, "of queued: tokens that may wait at a slot; default: any number")
+    queue_overflow: Literal["drop", "block", "next"] = _described(
+        "drop", "of a full queue: drop; block the port until there is room; hand on to the token's next choice, once"
     )
     warmup_steps: Annotated[int, Field(ge=0, le=10**6)] = _described(0, "run before the steps that are measured")
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +14,20 @@ from numpy.typing import NDArray
 from moesim.engine import jitter, latencies
 from moesim.kernels.random import FAULT, key, uniform
 from moesim.scenario import Scenario
-from moesim.types import LEVELS, Program, Timeline
+from moesim.types import LEVELS, Program
 
 PICO = 1e12
+
+
+class Run(Protocol):
+    """What an interpreter makes of a program."""
+
+    @property
+    def makespan_ps(self) -> int: ...  # noqa: D102
+
+
+R = TypeVar("R", bound=Run)
+
 _EVENT = {"gpu", "from_s", "for_s", "every_s"}
 NEEDED = {
     "slow-gpu": {"factor"},
@@ -47,7 +59,8 @@ def check_faults(scenario: Scenario) -> None:
             raise scenario.error(where, "every_s without for_s", "for_s: what happens again must end")
         if fault.gpu is not None and fault.gpu >= n_gpus:
             raise scenario.error(f"{where}.gpu", fault.gpu, f"0 to {n_gpus - 1}")
-        if fault.kind in ("slow-link", "message-jitter") and network != "port":
+        queued = scenario.spec.simulation.experts == "queued"
+        if fault.kind in ("slow-link", "message-jitter") and network != "port" and not queued:
             raise scenario.error(f"{where}.kind", fault.kind, "simulation.network: port, which has messages")
         if fault.distribution == "exponential" and fault.cv is not None and fault.cv > 1:
             raise scenario.error(f"{where}.cv", fault.cv, "at most 1 for an exponential")
@@ -93,10 +106,8 @@ class Faults:
         self._n_gpus = n_gpus
         self._horizon_s = 1.0
 
-    def run(
-        self, program: Program, step: int, clock_ps: int, interpret: Callable[[Program], Timeline]
-    ) -> tuple[Program, Timeline]:
-        """Run a step that begins at a time: the program with all that goes wrong in it, and its timeline.
+    def run(self, program: Program, step: int, clock_ps: int, interpret: Callable[[Program], R]) -> tuple[Program, R]:
+        """Run a step that begins at a time: the program with all that goes wrong in it, and how it ran.
 
         Random events are drawn as far as the step may reach; if it reaches further it is run again with more.
         """
@@ -106,9 +117,9 @@ class Faults:
         while True:
             gpus, links = self._rows(clock_ps / PICO, clock_ps / PICO + self._horizon_s)
             program = dataclasses.replace(program, slow_gpus=gpus, slow_links=links)
-            timeline = interpret(program)
-            if not self._random or timeline.end_ps.max() <= self._horizon_s * PICO:
-                return program, timeline
+            run = interpret(program)
+            if not self._random or run.makespan_ps <= self._horizon_s * PICO:
+                return program, run
             self._horizon_s *= 4
 
     def over(self, clock_ps: int) -> None:
@@ -148,7 +159,9 @@ class Faults:
                 factor = np.empty(program.duration_ps.shape)
                 jitter(self._seed, step, i, fault.cv, lognormal, factor)
                 duration = np.rint(program.duration_ps * factor).astype(np.int64)
-                program = dataclasses.replace(program, duration_ps=duration)
+                if program.compute_factor is not None:
+                    factor = factor * program.compute_factor
+                program = dataclasses.replace(program, duration_ps=duration, compute_factor=factor)
             else:
                 latency = latencies(program)
                 factor = np.empty((len(latency), latency[0].size))

@@ -16,8 +16,9 @@ from moesim.kernels.random import CAPACITY, key
 from moesim.placement import assign_slots, traffic_of_layer
 from moesim.routing import apply_capacity, group_mask, rebalance, scores_of
 from moesim.simulation.evolution import Evolved, Watch, router_step
+from moesim.simulation.queued import alternates_of, groups_of
 from moesim.simulation.stages import Stages
-from moesim.types import Assignment, Batch, Draw, Placement, RoutedStep, RouterState, Traffic
+from moesim.types import Assignment, Batch, Draw, Placement, RoutedStep, RouterState, TokenGroups, Traffic
 from moesim.workload import RecordedTokens
 
 BLOCK_TOKENS = 1024
@@ -85,6 +86,7 @@ def route_step(
         padding=stack("padding"),
         causes=stack("causes"),
         slot_rank=stages.placement.rank,
+        groups=tuple(groups for layer in layers for groups in layer.groups),
         traffic=traffic,
         micro_traffic=micro,
         router=router_step([layer.evolved for layer in layers if layer.evolved is not None]),
@@ -109,6 +111,7 @@ class _RoutedLayer:
     """One layer; slot_tokens, copies and node_copies have a row for each micro-batch."""
 
     evolved: Evolved | None
+    groups: tuple[TokenGroups, ...]
     requested: NDArray[np.int64]
     processed: NDArray[np.int64]
     dropped: NDArray[np.int64]
@@ -142,18 +145,20 @@ def _route_layer(stages: Stages, batch: Batch, layer: int, state: RouterState | 
                 slot[tokens],
                 batch.source[tokens],
                 stages.placement,
-                copies_rule=stages.cluster.network.copies,
+                copies_rule=stages.copies_rule,
                 gpus_per_node=stages.cluster.gpus_per_node,
             )
             for tokens in micro_batches_of(batch, stages.micro_batches)
         ]
         slot_tokens, copies, node_copies = (np.stack(counts) for counts in zip(*micro, strict=True))
+        groups = _groups(stages, batch, assignment, slot, scores) if stages.queued else ()
         padding = _pad(stages, assignment, layer, slot_tokens[0], copies[0], node_copies[0])
     with profile.timed("metrics"):
         expert, served = assignment.expert, assignment.served
         requested = count(expert, n_experts)
         return _RoutedLayer(
             evolved=evolved,
+            groups=groups,
             requested=requested,
             processed=requested if served is expert else count(served, n_experts),
             dropped=count(expert, n_experts, assignment.dropped),
@@ -170,6 +175,26 @@ def _route_layer(stages: Stages, batch: Batch, layer: int, state: RouterState | 
             node_copies=node_copies,
             seconds=profile.seconds,
         )
+
+
+def _groups(
+    stages: Stages,
+    batch: Batch,
+    assignment: Assignment,
+    slot: NDArray[np.int32],
+    scores: NDArray[np.float32] | None,
+) -> tuple[TokenGroups, ...]:
+    """The tokens as they queue at the slots, of each micro-batch."""
+    alternates = np.empty((batch.n_tokens, 0), dtype=np.int32)
+    if stages.hands_on:
+        assert scores is not None
+        chosen = np.concatenate([assignment.expert, assignment.served], axis=1)
+        alternates = alternates_of(chosen, scores[:, : stages.model.n_experts])[:, : stages.top_k]
+    n_slots = stages.placement.expert.shape[1]
+    return tuple(
+        groups_of(slot[tokens], batch.source[tokens], n_slots, alternates[tokens])
+        for tokens in micro_batches_of(batch, stages.micro_batches)
+    )
 
 
 def micro_batches_of(batch: Batch, micro_batches: int) -> list[NDArray[np.int64] | slice]:

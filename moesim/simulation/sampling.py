@@ -54,6 +54,8 @@ def obstacle(scenario: Scenario) -> ScenarioError | None:
         why = f"routing.balancer {spec.routing.balancer.policy} reads scores"
     elif capacity is not None and capacity.overflow in OVERFLOWS and OVERFLOWS[capacity.overflow].reads_scores:
         why = f"routing.capacity.overflow {capacity.overflow} ranks by weight"
+    elif spec.simulation.queue_tokens is not None and spec.simulation.queue_overflow == "next":
+        why = "simulation.queue_overflow next asks for the scores of other experts"
     else:
         return None
     return scenario.error("workload.sampling", "direct", f"logits or auto: {why}")

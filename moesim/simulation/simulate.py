@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from moesim.engine import ENGINES, balanced_traffic, lay_out
 from moesim.hardware import PROVENANCE, Durations, exchange_rates, payload_bytes, step_durations
-from moesim.metrics import clocked
+from moesim.metrics import clocked, clocked_queues
 from moesim.results import Collector, Result, versions
 from moesim.scenario import Scenario
+from moesim.simulation import queued
 from moesim.simulation.evolution import initial_states
 from moesim.simulation.faults import Faults
 from moesim.simulation.routed import Profile, micro_batches_of, route_step
 from moesim.simulation.stages import Stages, default_threads, prepare
-from moesim.types import Program, RoutedStep, Traffic
+from moesim.types import Clocked, Program, RoutedStep, Traffic
 from moesim.workload import RecordedTokens
 
 Progress = Callable[[int, int], None]
@@ -64,24 +65,12 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
         "dispatch_bytes": payload_bytes(stages.model.hidden_size, stages.precision.dispatch),
         "combine_bytes": payload_bytes(stages.model.hidden_size, stages.precision.combine),
     }
-    interpret = ENGINES[engine_of(stages)]
-    faults, clock_ps = Faults(scenario), 0
+    run = _Runner(stages, payload, profile)
     with ThreadPoolExecutor(max_workers=threads or default_threads()) as pool:
         for step in range(total):
             routed = route_step(stages, step, pool, profile, states)
             if step >= warmup:
-                with profile.timed("layout"):
-                    program, even_program = lay_out_step(stages, routed)
-                with profile.timed("engine"):
-                    program, timeline = faults.run(program, step, clock_ps, interpret)
-                # the imbalance penalty's reference, under the same faults; not in the profile
-                _, even_timeline = faults.run(even_program, step, clock_ps, interpret)
-                with profile.timed("metrics"):
-                    keep_tasks = collector.keeps_tasks(step - warmup)
-                    times = clocked(program, timeline, **payload, keep_tasks=keep_tasks)
-                    collector.add(step - warmup, routed, times, even_ps=int(even_timeline.end_ps.max()))
-                clock_ps += times.makespan_ps
-                faults.over(clock_ps)
+                run.step(step, routed, collector, number=step - warmup)
             if progress is not None:
                 progress(step + 1, total)
     with profile.timed("metrics"):
@@ -93,46 +82,97 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
         )
 
 
-def lay_out_step(stages: Stages, routed: RoutedStep) -> tuple[Program, Program]:
-    """The program of the step, and of the same step with its load spread evenly."""
+class _Runner:
+    """Runs the measured steps one after the other and hands their results on; knows what time it is."""
+
+    def __init__(self, stages: Stages, payload: dict[str, int], profile: Profile) -> None:
+        self._stages, self._payload, self._profile = stages, payload, profile
+        self._faults = Faults(stages.scenario)
+        self._interpret = ENGINES[engine_of(stages)]
+        self._clock_ps = 0
+
+    def step(self, step: int, routed: RoutedStep, collector: Collector, *, number: int) -> None:
+        """Run a step; it is the number-th that is measured."""
+        run = self._queued if self._stages.queued else self._grouped
+        routed, times, even_ps = run(step, routed, keep_tasks=collector.keeps_tasks(number))
+        with self._profile.timed("metrics"):
+            collector.add(number, routed, times, even_ps)
+        self._clock_ps += times.makespan_ps
+        self._faults.over(self._clock_ps)
+
+    def _grouped(self, step: int, routed: RoutedStep, *, keep_tasks: bool) -> tuple[RoutedStep, Clocked, int]:
+        with self._profile.timed("layout"):
+            program = lay_out_step(self._stages, routed)
+            even = lay_out_evenly(self._stages, routed)
+        with self._profile.timed("engine"):
+            program, timeline = self._faults.run(program, step, self._clock_ps, self._interpret)
+        # the imbalance penalty's reference, under the same faults; not in the profile
+        _, even_timeline = self._faults.run(even, step, self._clock_ps, self._interpret)
+        with self._profile.timed("metrics"):
+            times = clocked(program, timeline, **self._payload, keep_tasks=keep_tasks)
+        return routed, times, even_timeline.makespan_ps
+
+    def _queued(self, step: int, routed: RoutedStep, *, keep_tasks: bool) -> tuple[RoutedStep, Clocked, int]:
+        stages = self._stages
+        with self._profile.timed("layout"):
+            program = lay_out_step(stages, routed)
+        with self._profile.timed("engine"):
+            interpret = queued.interpreter(stages, routed.groups, limited=True)
+            _, run = self._faults.run(program, step, self._clock_ps, interpret)
+        routed = queued.settled(stages, routed, run)
+        even = lay_out_evenly(stages, routed)
+        interpret = queued.interpreter(stages, queued.even_groups(even), limited=False)
+        _, even_run = self._faults.run(even, step, self._clock_ps, interpret)
+        with self._profile.timed("metrics"):
+            times = clocked_queues(run, n_gpus=stages.cluster.n_gpus, **self._payload, keep_tasks=keep_tasks)
+        return routed, times, even_run.makespan_ps
+
+
+def lay_out_step(stages: Stages, routed: RoutedStep) -> Program:
+    """The program of the step."""
+    return _lay_out(stages, routed, routed.micro_traffic, routed.capacity)
+
+
+def lay_out_evenly(stages: Stages, routed: RoutedStep) -> Program:
+    """The program of the same step with its load spread evenly."""
+    even = balanced_traffic(
+        routed.micro_traffic,
+        stages.placement,
+        gpus_per_node=stages.cluster.gpus_per_node,
+        copies_rule=stages.copies_rule,
+    )
+    return _lay_out(stages, routed, even, None)
+
+
+def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDArray[np.int64] | None) -> Program:
     cluster, model, placement = stages.cluster, stages.model, stages.placement
     dispatch, combine = exchange_rates(cluster, stages.precision, model.hidden_size)
     tokens = [
         np.bincount(routed.batch.source[own], minlength=cluster.n_gpus).astype(np.int64)
         for own in micro_batches_of(routed.batch, stages.micro_batches)
     ]
-    even = balanced_traffic(
-        routed.micro_traffic,
-        placement,
+    durations = [
+        _durations(stages, own, traffic.slot_tokens[b :: stages.micro_batches]) for b, own in enumerate(tokens)
+    ]
+    whole = durations[0]
+    if len(durations) > 1:  # the head is computed for all tokens at once
+        whole = _durations(stages, np.sum(tokens, axis=0), traffic.slot_tokens[:0])
+    return lay_out(
+        n_layers=model.n_layers,
+        dense_layers=model.dense_layers,
+        durations=durations,
+        head=whole.head,
+        traffic=traffic,
+        placement=placement,
+        capacity=capacity,
+        copies_rule=stages.copies_rule,
         gpus_per_node=cluster.gpus_per_node,
-        copies_rule=cluster.network.copies,
+        dispatch=dispatch,
+        combine=combine,
+        has_shared=model.n_shared_experts > 0,
+        overlap=stages.overlap,
+        network=stages.scenario.spec.simulation.network,
     )
-
-    def program(traffic: Traffic, capacity: NDArray[np.int64] | None) -> Program:
-        durations = [
-            _durations(stages, own, traffic.slot_tokens[b :: stages.micro_batches]) for b, own in enumerate(tokens)
-        ]
-        whole = durations[0]
-        if len(durations) > 1:  # the head is computed for all tokens at once
-            whole = _durations(stages, np.sum(tokens, axis=0), traffic.slot_tokens[:0])
-        return lay_out(
-            n_layers=model.n_layers,
-            dense_layers=model.dense_layers,
-            durations=durations,
-            head=whole.head,
-            traffic=traffic,
-            placement=placement,
-            capacity=capacity,
-            copies_rule=cluster.network.copies,
-            gpus_per_node=cluster.gpus_per_node,
-            dispatch=dispatch,
-            combine=combine,
-            has_shared=model.n_shared_experts > 0,
-            overlap=stages.overlap,
-            network=stages.scenario.spec.simulation.network,
-        )
-
-    return program(routed.micro_traffic, routed.capacity), program(even, None)
 
 
 def _durations(stages: Stages, tokens_per_gpu: NDArray[np.int64], slot_tokens: NDArray[np.int64]) -> Durations:
@@ -151,9 +191,11 @@ def _durations(stages: Stages, tokens_per_gpu: NDArray[np.int64], slot_tokens: N
 
 
 def engine_of(stages: Stages) -> str:
-    """The interpreter that runs the steps: the one that was asked for, compiled by default."""
+    """The interpreter that runs the steps: the one that was asked for; by default compiled, where it is valid."""
     wanted = stages.scenario.spec.simulation.engine
-    return "compiled" if wanted == "auto" else wanted
+    if wanted == "auto":
+        return "simpy" if stages.queued else "compiled"
+    return wanted
 
 
 def _manifest(stages: Stages) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 NOT_DROPPED, OVER_CAPACITY, TO_SHARED_EXPERT = 0, 1, 2
 TO_NEXT_CHOICE, TO_BEST_WITH_ROOM, TO_LOCAL_EXPERT = 3, 4, 5
+QUEUE_FULL, LOST_GPU = 6, 7
 CAUSES: Mapping[int, str] = {
     NOT_DROPPED: "",
     OVER_CAPACITY: "over_capacity",
@@ -18,8 +19,10 @@ CAUSES: Mapping[int, str] = {
     TO_NEXT_CHOICE: "to_next_choice",
     TO_BEST_WITH_ROOM: "to_best_with_room",
     TO_LOCAL_EXPERT: "to_local_expert",
+    QUEUE_FULL: "queue_full",
+    LOST_GPU: "lost_gpu",
 }
-"""Why an assignment was dropped (the first two) or rerouted."""
+"""Why an assignment was dropped, or to whom it was rerouted (to_next_choice, to_best_with_room, to_local_expert)."""
 
 
 @dataclass(frozen=True, kw_only=True)

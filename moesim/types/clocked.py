@@ -19,6 +19,18 @@ class Tasks:
     start_ps: NDArray[np.int64]
     end_ps: NDArray[np.int64]
     bytes: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    """Assignments of experts and of queued groups, copies that are sent; 0 of other tasks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueTotals:
+    """Of the expert queues of a step: tokens that waited, the sum of their waits, the longest wait and queue."""
+
+    tokens: int
+    wait_ps: int
+    longest_wait_ps: int
+    longest_queue: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,3 +51,5 @@ class Clocked:
     bytes: NDArray[np.int64]
     n_events: int
     tasks: Tasks | None = None
+    queues: QueueTotals | None = None
+    """Only where experts are queued."""

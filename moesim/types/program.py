@@ -80,6 +80,8 @@ class Program:
     """[K, 4]: GPU, from, until (ps after the step's begin), and by what factor a task takes longer; inf = stopped."""
     slow_links: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 5)))
     """[K, 5]: level, GPU, from, until, and the factor of the GPU's ports of that level; only of the port level."""
+    compute_factor: NDArray[np.float64] | None = None
+    """What jitter made of each duration, [O, G], for the batches of queued experts, which are not laid out."""
 
     @property
     def n_operations(self) -> int:
@@ -124,3 +126,8 @@ class Timeline:
     end_ps: NDArray[np.int64]
     admitted: NDArray[np.int64]
     n_events: int
+
+    @property
+    def makespan_ps(self) -> int:
+        """When the last operation ended."""
+        return int(self.end_ps.max(initial=0))

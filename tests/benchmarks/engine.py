@@ -76,7 +76,7 @@ def program_of(**changes: Any) -> Program:
     """The program of its first step."""
     stages = prepare(scenario(**{"workload.steps": 1, "workload.sampling": "direct", **SIMPLE, **changes}))
     with ThreadPoolExecutor(default_threads()) as pool:
-        return lay_out_step(stages, route_step(stages, 0, pool, Profile()))[0]
+        return lay_out_step(stages, route_step(stages, 0, pool, Profile()))
 
 
 SIMPLE = {"routing.strategy": "softmax-top-k"}

@@ -227,7 +227,7 @@ def test_slots_admit_no_more_than_the_experts_capacity() -> None:
         routed = route_step(stages, 0, pool, Profile())
     assert (routed.capacity >= routed.traffic.slot_tokens).all()
     broken = dataclasses.replace(routed, capacity=routed.capacity * 0)
-    program, _ = lay_out_step(stages, broken)
+    program = lay_out_step(stages, broken)
     with pytest.raises(ConservationError, match="admits 0"):
         run(program)
 
