@@ -191,7 +191,7 @@ def _delays(program: Program) -> Callable[[int, list[int]], list[int]]:
     return resolve
 
 
-def _without_detours(waits_for: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+def _without_detours(waits_for: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
     """Without the operations that another one waited for already (transitive reduction)."""
     behind: list[int] = []  # bit p: operation p has ended before this one begins
     result = []

@@ -163,11 +163,12 @@ def _route_layer(stages: Stages, batch: Batch, layer: int, state: RouterState | 
         padding = _pad(stages, assignment, layer, slot_tokens[0], copies[0], node_copies[0])
     with profile.timed("metrics"):
         expert, served = assignment.expert, assignment.served
+        requested = count(expert, n_experts)
         return _RoutedLayer(
             evolved=evolved,
             groups=groups,
-            requested=count(expert, n_experts),
-            processed=count(served, n_experts),
+            requested=requested,
+            processed=requested if served is expert else count(served, n_experts),
             dropped=count(expert, n_experts, assignment.dropped),
             rerouted_in=count(served, n_experts, assignment.rerouted),
             rerouted_away=count(expert, n_experts, assignment.rerouted),

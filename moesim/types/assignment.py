@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,12 +70,16 @@ class Assignment:
 
     def by_cause(self) -> dict[str, int]:
         """Assignments that were dropped or rerouted, for each cause of CAUSES."""
-        count = np.bincount(self.cause.ravel(), minlength=len(CAUSES))
+        count = np.bincount(self.cause.ravel() if self.cause.any() else [], minlength=len(CAUSES))
         return {text: int(count[cause]) for cause, text in CAUSES.items() if cause}
 
     def lost_tokens(self) -> int:
         """Tokens that made a choice and are served by nobody."""
-        return int(np.count_nonzero((self.expert >= 0).any(axis=1) & ~(self.served >= 0).any(axis=1)))
+        if self.served is self.expert:
+            return 0
+        # choice by choice: NumPy is slow where the last axis is short
+        chose, served = (reduce(np.logical_or, (choices >= 0).T) for choices in (self.expert, self.served))
+        return int(np.count_nonzero(chose & ~served))
 
 
 def _count(expert: NDArray[np.int32], n_experts: int) -> NDArray[np.int64]:
