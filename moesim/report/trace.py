@@ -15,13 +15,13 @@ from typing import Any, TextIO
 import pandas as pd
 
 from moesim.errors import InputError
-from moesim.report.intervals import intervals
+from moesim.report.intervals import QUEUE, intervals
 from moesim.report.run import RunLike
 from moesim.types import EXCHANGE_KINDS
 
 OPENING = '{"displayTimeUnit": "ns", "traceEvents": ['
 """How every file begins."""
-STREAMS = {0: "compute", 1: "exchange", 2: "queue"}
+STREAMS = {0: "compute", 1: "exchange"}
 Event = dict[str, Any]
 
 
@@ -43,6 +43,8 @@ def events(run: RunLike) -> Iterator[Event]:
     rows = intervals(run.timeline)
     for side in ("start", "end"):
         rows[side] = _nanoseconds(rows[f"{side}_s"])
+    # of the waits in queues, dozens at a time, the counter says enough
+    waiting, rows = rows[rows["kind"] == QUEUE], rows[rows["kind"] != QUEUE].copy()
     rows["lane"] = _lanes(rows)
     threads = sorted({(int(stream), int(lane)) for stream, lane in zip(rows["stream"], rows["lane"], strict=True)})
     tid = {thread: i for i, thread in enumerate(threads, start=1)}
@@ -54,8 +56,8 @@ def events(run: RunLike) -> Iterator[Event]:
         yield from _slices(pid, own, tid)
         moving = own[own["kind"].isin(EXCHANGE_KINDS)]
         yield from _counter(pid, "in flight", moving, "bytes")
-        if "tokens" in own:
-            yield from _counter(pid, "waiting for experts", own[own["kind"] == "queue"], "tokens")
+        if "tokens" in waiting:
+            yield from _counter(pid, "waiting for experts", waiting[waiting["gpu"] == gpu], "tokens")
 
 
 def _nanoseconds(seconds: pd.Series) -> pd.Series:
