@@ -188,7 +188,7 @@ def test_tokens_that_wait_for_experts_are_counted(run: Callable[..., Run]) -> No
     assert counters(events)[1, "waiting for experts"] == expected
     threads = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
     assert threads == {1: "compute"}
-    assert [(e["tid"], e["ts"]) for e in events if e["name"] == "queue"] == [(2, 0.001), (3, 0.002), (2, 0.005)]
+    assert not [e for e in events if e["name"] == "queue"]
     assert not [name for _, name in counters(trace_of(run())) if name == "waiting for experts"]
 
 
