@@ -45,7 +45,8 @@ def events(run: RunLike) -> Iterator[Event]:
         rows[side] = _nanoseconds(rows[f"{side}_s"])
     rows["lane"] = _lanes(rows)
     threads = sorted({(int(stream), int(lane)) for stream, lane in zip(rows["stream"], rows["lane"], strict=True)})
-    tid = {thread: i for i, thread in enumerate(threads, start=1)}  # to some viewers thread 0 is the idle one
+    # Viewers take a thread numbered as its process for its main one, and thread 0 for the idle one.
+    tid = {thread: i for i, thread in enumerate(threads, start=int(rows["gpu"].max()) + 1)}
     node = dict(zip(run.gpus["gpu"].tolist(), run.gpus["node"].tolist(), strict=True))
     for gpu, own in rows.groupby("gpu"):
         pid = int(str(gpu))

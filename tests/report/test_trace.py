@@ -59,6 +59,7 @@ def trace_of(run: Any) -> list[Event]:
             assert all(value >= 0 for value in event["args"].values())
     named = {(e["pid"], e["tid"]) for e in events if e["name"] == "thread_name"}
     assert {(e["pid"], e["tid"]) for e in events if e["ph"] == "X"} == named
+    assert not {e["pid"] for e in events} & {tid for _, tid in named}
     for slices in by_thread(events).values():
         ends = [ns(e["ts"]) + ns(e["dur"]) for e in slices]
         assert all(ns(e["ts"]) >= end for e, end in zip(slices[1:], ends, strict=False))
@@ -145,11 +146,11 @@ def test_times_and_bytes_by_hand() -> None:
     names = {(e["pid"], e.get("tid")): e["args"]["name"] for e in events if e["name"].endswith("_name")}
     assert names == {
         (0, None): "GPU",
-        (0, 1): "compute",
-        (0, 2): "exchange",
+        (0, 2): "compute",
+        (0, 3): "exchange",
         (1, None): "GPU",
-        (1, 1): "compute",
-        (1, 2): "exchange",
+        (1, 2): "compute",
+        (1, 3): "exchange",
     }
 
 
