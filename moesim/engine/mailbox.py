@@ -22,12 +22,13 @@ from moesim.engine.ports import _rate
 Steps = Generator[simpy.Event, object, None]
 
 
-@dataclass
+@dataclass(slots=True)
 class Message:
     """Tokens on their way over one link, and what they carry."""
 
     source: int
     destination: int
+    level: int
     tokens: int
     out_ps: int
     in_ps: int
@@ -74,7 +75,7 @@ class Network:
 
     def send(self, message: Message) -> None:
         """Hand a message to the egress port of its source."""
-        level, now = self.level(message.source, message.destination), int(self._env.now)
+        level, now = message.level, int(self._env.now)
         begin = max(now, self._free[level][message.source])
         message.sending = message.tokens * self._ps(message.out_ps, level, message.source, begin)
         self._free[level][message.source] = begin + message.sending
@@ -89,7 +90,7 @@ class Network:
     def _on_head(self, event: simpy.Event) -> None:
         message = event.value
         assert isinstance(message, Message)
-        port = self._ingress[self.level(message.source, message.destination)][message.destination]
+        port = self._ingress[message.level][message.destination]
         port.waiting.append(message)
         if not port.busy:
             port.busy = True
@@ -98,8 +99,7 @@ class Network:
     def _receive(self, port: _Ingress) -> Steps:
         while port.waiting:
             message = port.waiting.popleft()
-            level = self.level(message.source, message.destination)
-            ps = self._ps(message.in_ps, level, message.destination, int(self._env.now))
+            ps = self._ps(message.in_ps, message.level, message.destination, int(self._env.now))
             yield self._env.timeout(message.tokens * ps)
             tail = message.head + message.sending
             if tail > self._env.now:

@@ -19,7 +19,7 @@ Order among events of one instant is SimPy's: the one scheduled first.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import simpy
@@ -68,7 +68,7 @@ def run_queued(
     return step.result()
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Group:
     """Tokens of one source for one slot; `expert` is the one they chose, `cause` the node that brought them."""
 
@@ -80,11 +80,10 @@ class Group:
     cause: int = BEGIN
     handed_on: bool = False
     since: int = 0
+    tokens: int = field(init=False)
 
-    @property
-    def tokens(self) -> int:
-        """How many."""
-        return len(self.token)
+    def __post_init__(self) -> None:
+        self.tokens = len(self.token)
 
     def split(self, n: int) -> tuple[Group, Group]:
         """The first n and the rest."""
@@ -161,13 +160,13 @@ class _QueuedStep:
         self.copies = [_slots_of(own, queues.n_experts) for own in queues.expert]
         self.out_ps = {DISPATCH: program.dispatch.out_ps.tolist(), COMBINE: program.combine.out_ps.tolist()}
         self.in_ps = {DISPATCH: program.dispatch.in_ps.tolist(), COMBINE: program.combine.in_ps.tolist()}
-        self.latency = latencies(program).tolist()
-        self.operation = {  # of the exchanges of each row
-            (int(program.kind[o]), int(program.exchange_layer[o])): int(o)
-            for o in np.flatnonzero(program.exchange_layer >= 0)
+        latency, layer = latencies(program).tolist(), program.layer.tolist()
+        self.exchange: dict[tuple[int, int], tuple[int, list[list[int]]]] = {  # layer and latencies by kind and row
+            (int(program.kind[o]), int(program.exchange_layer[o])): (layer[o], latency[o])
+            for o in np.flatnonzero(program.exchange_layer >= 0).tolist()
         }
-        experts = np.flatnonzero(program.kind == EXPERTS)
-        self.experts_operation: list[int] = experts.tolist()
+        self.experts_operation: list[int] = np.flatnonzero(program.kind == EXPERTS).tolist()
+        self.layer: list[int] = layer
         self.finished = [False] * n_gpus
         self.n_events = 0
 
@@ -219,12 +218,15 @@ class _QueuedStep:
                     begin = int(self.env.now)
                     cause = last if begin == asked else self.last_on_stream[x]
                     yield from self._compute(x, self.duration[o][x])
-                last = self._computed(kind, x, int(program.layer[o]), begin, 0, cause)
+                last = self._computed(kind, x, self.layer[o], begin, 0, cause)
         self.finished[x] = True
 
     def _compute(self, x: int, work: int) -> Steps:
-        now = int(self.env.now)
-        yield self.env.timeout(int(task_end(now, work, x, self.program.slow_gpus)) - now)
+        slow = self.program.slow_gpus
+        if len(slow):
+            now = int(self.env.now)
+            work = int(task_end(now, work, x, slow)) - now
+        yield self.env.timeout(work)
 
     def _computed(self, kind: int, x: int, layer: int, begin: int, tokens: int, cause: int) -> int:
         node = self.log.add(kind, x, layer, begin, int(self.env.now), tokens, cause)
@@ -264,17 +266,18 @@ class _QueuedStep:
                 self.env.process(held)
             return
         level = self.network.level(source, destination)
-        tokens, now = sum(group.tokens for group in load), int(self.env.now)
-        layer = int(self.program.layer[self.operation[kind, row]])
+        tokens, now = sum([group.tokens for group in load]), int(self.env.now)
+        layer, latency = self.exchange[kind, row]
         node = self.log.add(kind, source, layer, now, now, tokens, cause, destination, level)
         self.network.send(
             Message(
                 source,
                 destination,
+                level,
                 tokens,
                 self.out_ps[kind][level][source],
                 self.in_ps[kind][level][destination],
-                self.latency[self.operation[kind, row]][level][source],
+                latency[level][source],
                 (kind, row, load, node),
             )
         )
@@ -339,7 +342,7 @@ class _QueuedStep:
             results.arrive(group.tokens, group.cause)
             return
         level = self.network.level(here, group.source)
-        flag = self.env.timeout(self.latency[self.operation[COMBINE, group.row]][level][here])
+        flag = self.env.timeout(self.exchange[COMBINE, group.row][1][level][here])
         assert flag.callbacks is not None
         flag.callbacks.append(lambda _: results.arrive(group.tokens, group.cause))
 
@@ -371,7 +374,7 @@ class _QueuedStep:
         """Run a batch of one slot on the compute stream of its GPU, and send the results."""
         slot, begin = batch[0].slot, int(self.env.now)
         gpu, row = self.rank[slot], batch[0].row
-        layer = int(self.program.layer[self.experts_operation[row]])
+        layer = self.layer[self.experts_operation[row]]
         tokens = sum(group.tokens for group in batch)
         cause = self.last_on_stream[gpu] if again or begin > asked else batch[0].cause
         for group in batch:

@@ -199,7 +199,7 @@ def test_a_port_is_an_md1_queue() -> None:
 
         def send(customer: Customer) -> None:
             source = 1 + customer.number % 63  # so many that none is still sending its last
-            network.send(Message(source, 0, 1, 1, MEAN_PS, 10, customer))
+            network.send(Message(source, 0, 0, 1, 1, MEAN_PS, 10, customer))
 
         env.process(poisson(env, rng, load, send))
         env.run()
