@@ -14,6 +14,7 @@ def assign_slots(
     source: NDArray[np.int32],
     placement: Placement,
     layer: int,
+    usable: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int32]:
     """The slot that serves each assignment, int32 [T, K], -1 where nobody does.
 
@@ -25,27 +26,34 @@ def assign_slots(
         source: [T] rank of each token.
         placement: where the copies are.
         layer: index among the MoE layers.
+        usable: which slots take anything, [S]; None = all.
     """
-    slots_of, n_copies = _copies(placement.expert[layer], placement.n_experts)
+    slots = np.arange(placement.expert.shape[1]) if usable is None else np.flatnonzero(usable)
+    slots_of, n_copies = _copies(placement.expert[layer], slots, placement.n_experts)
     slot = np.empty(served.shape, dtype=np.int32)
     turn = np.empty((placement.n_ranks, placement.n_experts), dtype=np.int32)
     _choose(served, source, slots_of, n_copies, turn, slot)
     return slot
 
 
-def _copies(expert: NDArray[np.int32], n_experts: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Slots of each expert, int32 [E, most copies], -1 beyond its `n_copies` [E]."""
+def _copies(
+    expert_of: NDArray[np.int32], slots: NDArray[np.int64], n_experts: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Those of some slots that hold each expert, int32 [E, most copies], -1 beyond its `n_copies` [E]."""
+    expert = expert_of[slots]
     n_copies = np.bincount(expert, minlength=n_experts).astype(np.int64)
-    slots_of = np.full((n_experts, int(n_copies.max())), -1, dtype=np.int32)
-    _list_copies(expert, np.zeros_like(n_copies), slots_of)
+    slots_of = np.full((n_experts, max(1, int(n_copies.max()))), -1, dtype=np.int32)
+    _list_copies(expert, slots, np.zeros_like(n_copies), slots_of)
     return slots_of, n_copies
 
 
 @njit
-def _list_copies(expert: NDArray[np.int32], listed: NDArray[np.int64], slots_of: NDArray[np.int32]) -> None:
-    for slot in range(expert.shape[0]):
-        e = expert[slot]
-        slots_of[e, listed[e]] = slot
+def _list_copies(
+    expert: NDArray[np.int32], slots: NDArray[np.int64], listed: NDArray[np.int64], slots_of: NDArray[np.int32]
+) -> None:
+    for i in range(expert.shape[0]):
+        e = expert[i]
+        slots_of[e, listed[e]] = slots[i]
         listed[e] += 1
 
 
@@ -70,5 +78,5 @@ def _choose(
                 continue
             e = np.uint64(served[t, j])  # unsigned indices need no test for negative ones
             copy = np.uint64(own[e])
-            slot[t, j] = slots_of[e, copy]
+            slot[t, j] = slots_of[e, copy]  # -1 where the expert has no copy
             own[e] = own[e] + 1 if own[e] + 1 < n_copies[e] else 0

@@ -7,8 +7,8 @@ rely on, `files` writes atomically.
 """
 
 from moesim.results.collect import Collector, frames_bytes
-from moesim.results.files import prepare_output, versions
-from moesim.results.result import Result
+from moesim.results.files import prepare_file, prepare_output, versions
+from moesim.results.result import TRACE, Result
 from moesim.results.study import Study
 
-__all__ = ["Collector", "Result", "Study", "frames_bytes", "prepare_output", "versions"]
+__all__ = ["TRACE", "Collector", "Result", "Study", "frames_bytes", "prepare_file", "prepare_output", "versions"]

@@ -14,6 +14,7 @@ from moesim.results.files import (
     MANIFEST,
     SCHEMA_VERSION,
     json_text,
+    new_file,
     new_folder,
     read_json,
     write_json,
@@ -23,6 +24,7 @@ from moesim.types import LEVELS, PARTS
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+TRACE = "timeline.json"
 _INT, _FLOAT, _TEXT = "int64", "float64", "str"
 
 
@@ -117,19 +119,41 @@ class Result:
         trace = self.scenario.get("workload", {}).get("trace")
         return self.scenario_yaml.replace(trace, Path(trace).name) if trace else self.scenario_yaml
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, trace: bool = False) -> Path:
         """Write frames (parquet), summary.json, scenario.yaml, manifest.json and report.html.
 
         The folder appears whole or not at all; an existing one is replaced if it holds a moesim result.
 
+        Args:
+            folder: where to.
+            trace: also write timeline.json, as `save_trace` does.
+
         Raises:
             OutputError: it cannot be written.
+            InputError: a trace is wanted and no timeline was kept.
         """
         report = self.report_html()
         with new_folder(folder) as new:
             self.write_into(new)
             (new / "report.html").write_text(report, encoding="utf-8")
+            if trace:
+                self.save_trace(new / TRACE)
         return Path(folder)
+
+    def save_trace(self, path: str | Path) -> Path:
+        """Write the kept steps as a trace (JSON) that ui.perfetto.dev and chrome://tracing open.
+
+        The file appears whole or not at all; an existing one is replaced if it is such a trace.
+
+        Raises:
+            OutputError: it cannot be written.
+            InputError: no timeline was kept (keep.timeline_steps: 0).
+        """
+        from moesim.report.trace import OPENING, write_trace
+
+        with new_file(path, opening=OPENING) as file:
+            write_trace(self, file)
+        return Path(path)
 
     def write_into(self, folder: Path) -> None:
         """Write all files but the report into an existing folder."""

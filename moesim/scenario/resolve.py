@@ -228,6 +228,7 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
     needs_mla = [model.kv_lora_rank, model.qk_nope_head_dim, model.qk_rope_head_dim, model.v_head_dim]
     latencies = [*network.dispatch_latency_us, *network.combine_latency_us]
     bandwidths = [*network.dispatch_bandwidth_gb_per_s, *network.combine_bandwidth_gb_per_s]
+    factors, network_path = network.port_bandwidth_factor, ("cluster", "network")
     layers = model.dense_layers
     rules: list[tuple[bool, FieldPath, Any, str]] = [
         (model.top_k <= model.n_experts, ("model", "top_k"), model.top_k, f"at most the {model.n_experts} experts"),
@@ -252,8 +253,14 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
             "the size of all shared experts together, 0 where there are none",
         ),
         ("bf16" in gpu.peak_tflops, ("cluster", "gpu", "peak_tflops"), [*gpu.peak_tflops], "bf16 among the types"),
-        (all(x >= 1e-6 for x in latencies), ("cluster", "network"), latencies, "latencies of 1e-6 us (1 ps) or more"),
-        (all(x > 0 for x in bandwidths), ("cluster", "network"), bandwidths, "bandwidths above 0"),
+        (all(x >= 1e-6 for x in latencies), network_path, latencies, "latencies of 1e-6 us (1 ps) or more"),
+        (all(x > 0 for x in bandwidths), network_path, bandwidths, "bandwidths above 0"),
+        (
+            all(0 < x <= 100 for x in factors),
+            (*network_path, "port_bandwidth_factor"),
+            factors,
+            "factors above 0, at most 100",
+        ),
         (
             spec.parallelism.expert == n_gpus,
             ("parallelism", "expert"),

@@ -208,7 +208,11 @@ def _model(spec: ScenarioSpec) -> ModelShape:
 
 
 def _cluster(spec: ScenarioSpec) -> ClusterShape:
-    network = spec.cluster.network.model_dump(exclude={"provenance"})
+    network = spec.cluster.network.model_dump(exclude={"provenance", "port_bandwidth_factor"})
+    if spec.simulation.network == "port":  # rates belong to the level of detail that uses them
+        within, across = spec.cluster.network.port_bandwidth_factor
+        for field in ("dispatch_bandwidth_gb_per_s", "combine_bandwidth_gb_per_s"):
+            network[field] = (network[field][0] * within, network[field][1] * across)
     return ClusterShape(
         gpu=GpuSpec(**spec.cluster.gpu.model_dump()),
         network=NetworkSpec(**network),

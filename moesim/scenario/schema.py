@@ -94,6 +94,11 @@ class NetworkPreset(_Part):
     combine_latency_us: _Pair
     dispatch_bandwidth_gb_per_s: _Pair
     combine_bandwidth_gb_per_s: _Pair
+    port_bandwidth_factor: _Pair = _described(
+        (1.0, 1.0),
+        "of both bandwidths with simulation.network: port, where they were fitted through the closed form; it holds "
+        "the queueing of ports in them that the port level models",
+    )
     provenance: Literal["measured", "estimated", "synthetic"] = "synthetic"
     source: str = ""
 
@@ -247,10 +252,10 @@ class SimulationSpec(_Part):
 class FaultSpec(_Part):
     """Something that goes wrong, at a time of the simulation or again and again."""
 
-    kind: Literal["slow-gpu", "stopped-gpu", "slow-link", "compute-jitter", "message-jitter"] = _described(
+    kind: Literal["slow-gpu", "stopped-gpu", "lost-gpu", "slow-link", "compute-jitter", "message-jitter"] = _described(
         ...,
-        "a GPU computes slower; stops and goes on later, while all wait; its ports are slower; every task, or the "
-        "latency of every sender in every exchange, takes a random time with an unchanged mean",
+        "a GPU computes slower; stops and goes on later, while all wait; is lost, until it is replaced if ever; its "
+        "ports are slower; every task, or the latency of every sender in every exchange, takes a random time",
     )
     gpu: CountOrZero | None = _described(None, "which; default: every GPU, each on its own with every_s")
     level: Literal["within_node", "across_nodes"] | None = _described(None, "of slow-link: which ports")
@@ -264,6 +269,14 @@ class FaultSpec(_Part):
         None, "of *-jitter; exponential: a part 1 - cv is certain, the rest is exponential"
     )
     cv: float | None = _described(None, "of *-jitter: standard deviation / mean", gt=0, le=3)
+    detection_s: float = _described(0.0, "of lost-gpu: how long the others wait for it", ge=0, le=1e6)
+    recovery_s: float | None = _described(
+        None, "of lost-gpu: after this long a replacement takes its place; default: never", gt=0, le=1e9
+    )
+    without_copy: Literal["drop", "stall"] = _described(
+        "drop",
+        "of lost-gpu, where an expert has no copy elsewhere: drop its assignments, or stall all until the replacement",
+    )
 
 
 class KeepSpec(_Part):

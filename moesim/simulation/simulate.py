@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,16 @@ from moesim.scenario import Scenario
 from moesim.simulation import queued
 from moesim.simulation.evolution import initial_states
 from moesim.simulation.faults import Faults
+from moesim.simulation.losses import FOR_EVER, Lost, break_off, progress_of, usable_slots
 from moesim.simulation.routed import Profile, micro_batches_of, route_step
 from moesim.simulation.stages import Stages, default_threads, prepare
-from moesim.types import Clocked, Program, RoutedStep, Traffic
+from moesim.types import Clocked, Program, RoutedStep, RouterState, Timeline, Traffic
 from moesim.workload import RecordedTokens
 
 Progress = Callable[[int, int], None]
+Ill = Callable[[Program], Program]
+RouteAgain = Callable[[Lost], RoutedStep]
+States = list[RouterState] | None
 
 
 def check(scenario: Scenario) -> None:
@@ -68,9 +74,14 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
     run = _Runner(stages, payload, profile)
     with ThreadPoolExecutor(max_workers=threads or default_threads()) as pool:
         for step in range(total):
-            routed = route_step(stages, step, pool, profile, states)
+            before, lost = None if states is None else list(states), run.lost(step >= warmup)
+            routed = route_step(stages, step, pool, profile, states, lost)
             if step >= warmup:
-                run.step(step, routed, collector, number=step - warmup)
+
+                def route_again(lost: Lost, step: int = step, before: States = before) -> RoutedStep:
+                    return route_step(stages, step, pool, profile, None if before is None else list(before), lost)
+
+                run.step(step, routed, lost, route_again, collector, number=step - warmup)
             if progress is not None:
                 progress(step + 1, total)
     with profile.timed("metrics"):
@@ -82,66 +93,133 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
         )
 
 
+@dataclass(frozen=True)
+class _Ran:
+    """A step that was run: its loads, which a loss on the way changes, its program and its timeline."""
+
+    routed: RoutedStep
+    program: Program
+    timeline: Timeline
+    lost: Lost
+
+    @property
+    def makespan_ps(self) -> int:
+        return self.timeline.makespan_ps
+
+
 class _Runner:
     """Runs the measured steps one after the other and hands their results on; knows what time it is."""
 
     def __init__(self, stages: Stages, payload: dict[str, int], profile: Profile) -> None:
         self._stages, self._payload, self._profile = stages, payload, profile
-        self._faults = Faults(stages.scenario)
+        self._faults = Faults(stages.scenario, stages.placement)
         self._interpret = ENGINES[engine_of(stages)]
         self._clock_ps = 0
 
-    def step(self, step: int, routed: RoutedStep, collector: Collector, *, number: int) -> None:
+    def lost(self, measured: bool) -> Lost:
+        """The GPUs without which the next step begins; warm-up steps have all."""
+        n_gpus = self._stages.cluster.n_gpus
+        return Lost(gone=self._faults.gone(self._clock_ps)) if measured else Lost.nobody(n_gpus)
+
+    def step(
+        self, step: int, routed: RoutedStep, lost: Lost, route_again: RouteAgain, collector: Collector, *, number: int
+    ) -> None:
         """Run a step; it is the number-th that is measured."""
-        run = self._queued if self._stages.queued else self._grouped
-        routed, times, even_ps = run(step, routed, keep_tasks=collector.keeps_tasks(number))
+        keep_tasks = collector.keeps_tasks(number)
+        if self._stages.queued:
+            routed, times, even_ps = self._queued(step, routed, keep_tasks=keep_tasks)
+        else:
+            routed, times, even_ps = self._grouped(step, routed, lost, route_again, keep_tasks=keep_tasks)
         with self._profile.timed("metrics"):
             collector.add(number, routed, times, even_ps)
         self._clock_ps += times.makespan_ps
         self._faults.over(self._clock_ps)
 
-    def _grouped(self, step: int, routed: RoutedStep, *, keep_tasks: bool) -> tuple[RoutedStep, Clocked, int]:
-        with self._profile.timed("layout"):
-            program = lay_out_step(self._stages, routed)
-            even = lay_out_evenly(self._stages, routed)
-        with self._profile.timed("engine"):
-            program, timeline = self._faults.run(program, step, self._clock_ps, self._interpret)
+    def _grouped(
+        self, step: int, routed: RoutedStep, lost: Lost, route_again: RouteAgain, *, keep_tasks: bool
+    ) -> tuple[RoutedStep, Clocked, int]:
+        stages = self._stages
+
+        def lay_out_again(lost: Lost) -> tuple[RoutedStep, Program]:
+            again = route_again(lost)
+            return again, lay_out_step(stages, again, lost)
+
+        def attempt(ill: Ill) -> _Ran:
+            with self._profile.timed("layout"):
+                laid_out = lay_out_step(stages, routed, lost)
+            with self._profile.timed("engine"):
+                program = ill(laid_out)
+                ran = _Ran(routed, program, self._interpret(program), lost)
+            return self._with_losses(ran, laid_out, ill, lay_out_again)
+
+        ran = self._faults.run(step, self._clock_ps, attempt)
+
+        def attempt_evenly(ill: Ill) -> _Ran:
+            even = lay_out_evenly(stages, ran.routed, lost)
+            program = ill(even)
+            even_ran = _Ran(ran.routed, program, self._interpret(program), lost)
+            return self._with_losses(even_ran, even, ill, lambda _: (ran.routed, even))
+
         # the imbalance penalty's reference, under the same faults; not in the profile
-        _, even_timeline = self._faults.run(even, step, self._clock_ps, self._interpret)
+        even_ps = self._faults.run(step, self._clock_ps, attempt_evenly).makespan_ps
         with self._profile.timed("metrics"):
-            times = clocked(program, timeline, **self._payload, keep_tasks=keep_tasks)
-        return routed, times, even_timeline.makespan_ps
+            times = clocked(ran.program, ran.timeline, **self._payload, keep_tasks=keep_tasks)
+        return ran.routed, times, even_ps
+
+    def _with_losses(
+        self, ran: _Ran, laid_out: Program, ill: Ill, lay_out_again: Callable[[Lost], tuple[RoutedStep, Program]]
+    ) -> _Ran:
+        """The step with the GPUs that it loses on its way, one after the other."""
+        while True:
+            known = [broken.gpu for broken in ran.lost.broken]
+            loss = self._faults.next_loss(self._clock_ps, self._clock_ps + ran.makespan_ps, known)
+            if loss is None:
+                return ran
+            at_ps = loss.begin_ps - self._clock_ps
+            broken = progress_of(laid_out, ran.timeline, loss.gpu, at_ps)
+            lost = Lost(gone=ran.lost.gone, broken=(*ran.lost.broken, broken))
+            routed, after = lay_out_again(lost)
+            noticed_ps = at_ps + loss.detection_ps
+            program = break_off(ran.program, ill(after), ran.timeline, broken, at_ps=at_ps, noticed_ps=noticed_ps)
+            ran = _Ran(routed, program, self._interpret(program), lost)
 
     def _queued(self, step: int, routed: RoutedStep, *, keep_tasks: bool) -> tuple[RoutedStep, Clocked, int]:
         stages = self._stages
         with self._profile.timed("layout"):
             program = lay_out_step(stages, routed)
+        interpret = queued.interpreter(stages, routed.groups, limited=True)
         with self._profile.timed("engine"):
-            interpret = queued.interpreter(stages, routed.groups, limited=True)
-            _, run = self._faults.run(program, step, self._clock_ps, interpret)
+            run = self._faults.run(step, self._clock_ps, lambda ill: interpret(ill(program)))
         routed = queued.settled(stages, routed, run)
         even = lay_out_evenly(stages, routed)
-        interpret = queued.interpreter(stages, queued.even_groups(even), limited=False)
-        _, even_run = self._faults.run(even, step, self._clock_ps, interpret)
+        interpret_evenly = queued.interpreter(stages, queued.even_groups(even), limited=False)
+        even_run = self._faults.run(step, self._clock_ps, lambda ill: interpret_evenly(ill(even)))
         with self._profile.timed("metrics"):
             times = clocked_queues(run, n_gpus=stages.cluster.n_gpus, **self._payload, keep_tasks=keep_tasks)
         return routed, times, even_run.makespan_ps
 
 
-def lay_out_step(stages: Stages, routed: RoutedStep) -> Program:
-    """The program of the step."""
-    return _lay_out(stages, routed, routed.micro_traffic, routed.capacity)
+def lay_out_step(stages: Stages, routed: RoutedStep, lost: Lost | None = None) -> Program:
+    """The program of the step, without the GPUs that are lost when it begins."""
+    return _without_gone(_lay_out(stages, routed, routed.micro_traffic, routed.capacity), lost)
 
 
-def lay_out_evenly(stages: Stages, routed: RoutedStep) -> Program:
+def lay_out_evenly(stages: Stages, routed: RoutedStep, lost: Lost | None = None) -> Program:
     """The program of the same step with its load spread evenly."""
     even = balanced_traffic(
         routed.micro_traffic,
         stages.placement,
         gpus_per_node=stages.cluster.gpus_per_node,
         copies_rule=stages.copies_rule,
+        usable=None if lost is None else usable_slots(stages.placement, lost.gone),
     )
-    return _lay_out(stages, routed, even, None)
+    return _without_gone(_lay_out(stages, routed, even, None), lost)
+
+
+def _without_gone(program: Program, lost: Lost | None) -> Program:
+    if lost is None or not lost.gone.any():
+        return program
+    return dataclasses.replace(program, lost_ps=np.where(lost.gone, 0, FOR_EVER))
 
 
 def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDArray[np.int64] | None) -> Program:

@@ -83,6 +83,9 @@ class Program:
     compute_factor: NDArray[np.float64] | None = None
     """What jitter made of each duration, [O, G], for the batches of queued experts, which are not laid out."""
 
+    lost_ps: NDArray[np.int64] | None = None
+    """When each GPU is lost for good, [G], the largest int64 for those that are not; None = none is."""
+
     @property
     def n_operations(self) -> int:
         """O, operations of a GPU."""
