@@ -36,8 +36,8 @@ def growth(n_steps: int, **keep: object) -> float:
 
 
 def test_a_step_leaves_rows_of_frames_behind_and_no_matrix() -> None:
-    """A row a GPU of 22 numbers is 11 kB; one matrix that were held would be 66 kB."""
-    assert growth(25) < MATRIX / 2
+    """Rows are 11 kB in 80 small arrays, 26 kB in all; one matrix that were held would be 66 kB more."""
+    assert growth(25) < 0.75 * MATRIX
 
 
 def test_loads_of_experts_are_kept_only_if_wanted() -> None:
