@@ -42,7 +42,7 @@ def _copies(
     """Those of some slots that hold each expert, int32 [E, most copies], -1 beyond its `n_copies` [E]."""
     expert = expert_of[slots]
     n_copies = np.bincount(expert, minlength=n_experts).astype(np.int64)
-    slots_of = np.full((n_experts, max(1, int(n_copies.max()))), -1, dtype=np.int32)
+    slots_of = np.full((n_experts, int(n_copies.max())), -1, dtype=np.int32)
     _list_copies(expert, slots, np.zeros_like(n_copies), slots_of)
     return slots_of, n_copies
 
@@ -73,10 +73,10 @@ def _choose(
     for t in range(served.shape[0]):
         own = turn[np.uint64(source[t])]
         for j in range(served.shape[1]):
-            if served[t, j] < 0:
+            if served[t, j] < 0 or n_copies[served[t, j]] == 0:
                 slot[t, j] = -1
                 continue
             e = np.uint64(served[t, j])  # unsigned indices need no test for negative ones
             copy = np.uint64(own[e])
-            slot[t, j] = slots_of[e, copy]  # -1 where the expert has no copy
+            slot[t, j] = slots_of[e, copy]
             own[e] = own[e] + 1 if own[e] + 1 < n_copies[e] else 0

@@ -73,6 +73,17 @@ def _table() -> Table:
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
 
 
+def _queue_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Of expert queues, where there are any."""
+    if lookup(summary, "queue.wait_mean_s") is None:
+        return []
+    return [
+        ("wait in expert queues, mean", time_text(lookup(summary, "queue.wait_mean_s")), "of a token"),
+        ("wait in expert queues, max", time_text(lookup(summary, "queue.wait_max_s")), ""),
+        ("longest expert queue", f"{count(lookup(summary, 'queue.tokens_max'))} tokens", ""),
+    ]
+
+
 def _summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(name, value, note) of each row."""
 
@@ -95,6 +106,7 @@ def _summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("drop rate", f"{percent(of('drop_rate'))} %", "of the requested assignments"),
         ("tokens dropped", f"{percent(of('token_drop_rate'))} %", "tokens that lost every choice"),
         ("reroute rate", f"{percent(of('reroute_rate'))} %", ""),
+        *_queue_rows(summary),
         ("bytes within nodes", bytes_text(of("bytes.within_node")), "per step"),
         ("bytes across nodes", bytes_text(of("bytes.across_nodes")), "per step"),
     ]

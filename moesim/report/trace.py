@@ -15,13 +15,13 @@ from typing import Any, TextIO
 import pandas as pd
 
 from moesim.errors import InputError
-from moesim.report.intervals import intervals
+from moesim.report.intervals import QUEUE, intervals
 from moesim.report.run import RunLike
 from moesim.types import EXCHANGE_KINDS
 
 OPENING = '{"displayTimeUnit": "ns", "traceEvents": ['
 """How every file begins."""
-STREAMS = {0: "compute", 1: "exchange", 2: "queue"}
+STREAMS = {0: "compute", 1: "exchange"}
 Event = dict[str, Any]
 
 
@@ -43,19 +43,22 @@ def events(run: RunLike) -> Iterator[Event]:
     rows = intervals(run.timeline)
     for side in ("start", "end"):
         rows[side] = _nanoseconds(rows[f"{side}_s"])
+    # of the waits in queues, dozens at a time, the counter says enough
+    waiting, rows = rows[rows["kind"] == QUEUE], rows[rows["kind"] != QUEUE].copy()
     rows["lane"] = _lanes(rows)
     threads = sorted({(int(stream), int(lane)) for stream, lane in zip(rows["stream"], rows["lane"], strict=True)})
-    tid = {thread: i for i, thread in enumerate(threads, start=1)}
+    # Viewers take a thread numbered as its process for its main one, and thread 0 for the idle one.
+    tid = {thread: i for i, thread in enumerate(threads, start=int(rows["gpu"].max()) + 1)}
     node = dict(zip(run.gpus["gpu"].tolist(), run.gpus["node"].tolist(), strict=True))
     for gpu, own in rows.groupby("gpu"):
-        pid = int(str(gpu)) + 1  # Linux calls 0 the idle process, and so do viewers
+        pid = int(str(gpu))
         used = set(zip(own["stream"].tolist(), own["lane"].tolist(), strict=True))
         yield from _names(pid, node.get(gpu), {thread: i for thread, i in tid.items() if thread in used})
         yield from _slices(pid, own, tid)
         moving = own[own["kind"].isin(EXCHANGE_KINDS)]
         yield from _counter(pid, "in flight", moving, "bytes")
-        if "tokens" in own:
-            yield from _counter(pid, "waiting for experts", own[own["kind"] == "queue"], "tokens")
+        if "tokens" in waiting:
+            yield from _counter(pid, "waiting for experts", waiting[waiting["gpu"] == gpu], "tokens")
 
 
 def _nanoseconds(seconds: pd.Series) -> pd.Series:
@@ -83,8 +86,8 @@ def _names(pid: int, node: int | None, threads: dict[tuple[int, int], int]) -> I
         thread = {} if tid is None else {"tid": tid}
         return {"ph": "M", "name": what, "pid": pid, **thread, "args": args}
 
-    yield say("process_name", {"name": f"GPU {pid - 1}"})
-    yield say("process_sort_index", {"sort_index": pid - 1})
+    yield say("process_name", {"name": "GPU"})  # viewers show the number behind it
+    yield say("process_sort_index", {"sort_index": pid})
     if node is not None:
         yield say("process_labels", {"labels": f"node {node}"})
     for (stream, lane), tid in threads.items():

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from moesim.errors import OutputError
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LIBRARIES = (
     "moesim",
     "numpy",

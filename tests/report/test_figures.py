@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
@@ -144,3 +145,16 @@ def test_importing_the_package_imports_no_plotly() -> None:
     code = f"import sys, moesim.report, moesim.report.terminal; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_timeline_of_queued_experts_shows_tasks_only(runs: dict[str, Run]) -> None:
+    """Messages that are under way while a GPU computes would hide what it computes."""
+    name, run = next(iter(runs.items()))
+    columns = ["step", "gpu", "stream", "layer", "kind", "start_s", "end_s", "bytes", "tokens"]
+    rows = [
+        (0, 0, 0, 0, "experts", 0.0, 2.0, 0, 9),
+        (0, 0, 1, 0, "combine", 0.5, 3.0, 8, 1),
+        (0, 0, 2, 0, "queue", 0.0, 0.5, 0, 9),
+    ]
+    shown = draw("timeline", {name: replace(run, timeline=pd.DataFrame(rows, columns=columns))})
+    assert [bar.name for bar in shown.data] == ["experts"]

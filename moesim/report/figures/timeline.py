@@ -9,12 +9,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from moesim.report.figures.frame import finish, nothing
-from moesim.report.intervals import intervals
+from moesim.report.intervals import QUEUE, intervals
 from moesim.report.palette import PART_COLOURS
 from moesim.report.run import RunLike
 from moesim.report.text import label
 from moesim.report.units import time_scale
-from moesim.types import PARTS
+from moesim.types import COMPUTE_STREAM, PARTS
 
 MAX_GPUS = 16
 MAX_BARS = 2000
@@ -97,9 +97,14 @@ def _n_gpus(run: RunLike, step: int) -> int:
 
 
 def _bars(step: pd.DataFrame) -> pd.DataFrame:
-    """Rows gpu, layer, kind, start, end (seconds since the step began); waiting is a kind of its own."""
+    """Rows gpu, layer, kind, start, end (seconds since the step began); waiting is a kind of its own.
+
+    Messages of queued experts are under way while their GPU computes, dozens at a time: only tasks are shown then.
+    """
     began = float(step["start_s"].min())
     bars = intervals(step)
+    if (step["kind"] == QUEUE).any():
+        bars = bars[bars["stream"] == COMPUTE_STREAM]
     return bars.assign(start=bars["start_s"] - began, end=bars["end_s"] - began)
 
 
