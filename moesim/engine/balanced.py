@@ -32,38 +32,41 @@ def balanced_traffic(
         usable: slots [S] that take anything; None = all.
     """
     n_ranks = placement.n_ranks
-    own = np.arange(len(placement.rank)) if usable is None else np.flatnonzero(usable)
-    rank_of = placement.rank[own]
-    slots = np.bincount(rank_of, minlength=n_ranks)
+    rank = placement.rank if usable is None else np.where(usable, placement.rank, np.int32(-1))
+    slots = np.bincount(rank[rank >= 0], minlength=n_ranks)
     holders = np.flatnonzero(slots)
     per_rank = np.zeros((len(traffic.slot_tokens), n_ranks), dtype=np.int64)
-    per_rank[:, holders] = _spread(traffic.slot_tokens.sum(axis=1)[:, None], np.arange(len(holders)), len(holders))
-    by_rank = np.argsort(rank_of, kind="stable")
-    place = np.empty_like(by_rank)  # of a slot among those of its rank
-    place[by_rank] = np.arange(len(by_rank)) - (np.cumsum(slots) - slots)[rank_of[by_rank]]
+    share = _spread(traffic.slot_tokens.sum(axis=1)[:, None], np.arange(len(holders)), max(1, len(holders)))
+    per_rank[:, holders] = share
+    by_rank = np.argsort(rank, kind="stable")[np.count_nonzero(rank < 0) :]  # slots that take anything
+    own = rank[by_rank]
+    place = np.arange(len(by_rank)) - (np.cumsum(slots) - slots)[own]  # of a slot among those of its rank
     slot_tokens = np.zeros_like(traffic.slot_tokens)
-    slot_tokens[:, own] = _spread(per_rank[:, rank_of], place, slots[rank_of])
-    rank = np.arange(n_ranks)
-    node = rank // gpus_per_node
+    slot_tokens[:, by_rank] = _spread(per_rank[:, own], place, slots[own])
+    gpu = np.arange(n_ranks)
+    node = gpu // gpus_per_node
     same_node = node[:, None] == node
-    holds = (slots > 0) & (rank[:, None] != rank)
-    copies = traffic.copies.copy()
-    _spread_copies(copies, np.stack([holds & same_node, holds & ~same_node], axis=1))
+    holds = (slots > 0) & (gpu[:, None] != gpu)
+    copies = np.zeros_like(traffic.copies)
+    copies[:, gpu, gpu] = traffic.copies[:, gpu, gpu]
+    _spread_copies(traffic.copies, np.stack([holds & same_node, holds & ~same_node], axis=1), copies)
     node_copies = traffic.node_copies
     if copies_rule == "per-node":
         node_copies = node_copies.copy()
         node_holds = np.bincount(node, weights=slots) > 0
-        _spread_copies(node_copies, (node_holds & (np.arange(len(node_holds)) != node[:, None]))[:, None])
+        wanted = node_holds & (np.arange(len(node_holds)) != node[:, None])
+        _spread_copies(traffic.node_copies, wanted[:, None], node_copies)
     return Traffic(slot_tokens=slot_tokens, copies=copies, node_copies=node_copies)
 
 
 @njit
-def _spread_copies(copies: NDArray[np.int64], wanted: NDArray[np.bool_]) -> None:
-    """Spread what each source sends to each set of destinations evenly over them, in place.
+def _spread_copies(copies: NDArray[np.int64], wanted: NDArray[np.bool_], out: NDArray[np.int64]) -> None:
+    """Spread what each source sends to each set of destinations evenly over them.
 
     Args:
         copies: [L, G, destinations].
         wanted: the sets [G, sets, destinations]; they do not overlap.
+        out: [L, G, destinations], written where a destination is in a set.
     """
     own = np.empty(copies.shape[2], dtype=np.uint64)  # unsigned indices need no test for negative ones
     for source in range(copies.shape[1]):
@@ -74,13 +77,12 @@ def _spread_copies(copies: NDArray[np.int64], wanted: NDArray[np.bool_]) -> None
                     own[n] = d
                     n += 1
             for layer in range(copies.shape[0] if n else 0):
-                row = copies[layer, source]
                 total = 0
                 for i in range(n):
-                    total += row[own[i]]
+                    total += copies[layer, source, own[i]]
                 share, rest = total // n, total % n
                 for i in range(n):
-                    row[own[i]] = share + (i < rest)
+                    out[layer, source, own[i]] = share + (i < rest)
 
 
 def _spread(total: NDArray[np.int64], place: NDArray[np.int64], n: int | NDArray[np.int64]) -> NDArray[np.int64]:

@@ -32,6 +32,7 @@ class Collector:
     Args:
         model: its layer numbers name the rows.
         cluster: ranks and nodes.
+        keep_experts: "steps" (every one) or "none".
         keep_links: "total" (summed over steps) or "none".
         keep_timeline_steps: how many steps, from the first, the timeline holds.
     """
@@ -41,11 +42,13 @@ class Collector:
         *,
         model: ModelShape,
         cluster: ClusterShape,
+        keep_experts: str,
         keep_links: str,
         keep_timeline_steps: int,
     ) -> None:
         self._layers = np.array(model.moe_layers, dtype=np.int64)
         self._cluster = cluster
+        self._keep_experts = keep_experts
         self._keep_links = keep_links
         self._keep_timeline_steps = keep_timeline_steps
         self._columns: dict[str, dict[str, list[Any]]] = {name: defaultdict(list) for name in FRAMES}
@@ -84,7 +87,8 @@ class Collector:
         self._totals.append(totals)
         self._add_layers(step, routed, rank_load)
         self._add_router(step, routed)
-        self._add_experts(step, routed)
+        if self._keep_experts == "steps":
+            self._add_experts(step, routed)
         self._add_gpus(step, clocked, rank_load)
         self._add_step(step, totals)
         if self._keep_links == "total":

@@ -39,8 +39,8 @@ PARTS: Mapping[FieldPath, type[BaseModel]] = {
     ("simulation",): schema.SimulationSpec,
     ("keep",): schema.KeepSpec,
 }
-_FREE_TEXT: set[FieldPath] = {("name",), ("keep", "links"), ("model", "name"), ("model", "source")}
-_KEPT_WORD = ("keep", "links")
+_KEPT_WORDS: set[FieldPath] = {("keep", "experts"), ("keep", "links")}
+_FREE_TEXT: set[FieldPath] = {("name",), ("model", "name"), ("model", "source"), *_KEPT_WORDS}
 
 
 def resolve(data: dict[str, Any], folder: Callable[[FieldPath], Path], fail: Fail) -> schema.ScenarioSpec:
@@ -86,7 +86,7 @@ def _without_none(value: Any, path: FieldPath) -> Any:
     result = {}
     for key, item in value.items():
         here = (*path, key)
-        kept = "none" if here == _KEPT_WORD and item is None else item
+        kept = "none" if here in _KEPT_WORDS and item is None else item
         if kept is not None and (kept != "none" or here in _FREE_TEXT):
             result[key] = _without_none(kept, here)
     return result

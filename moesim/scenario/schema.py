@@ -282,6 +282,9 @@ class FaultSpec(_Part):
 class KeepSpec(_Part):
     """Which large frames to keep."""
 
+    experts: Literal["steps", "none"] = _described(
+        "steps", "loads of every expert, layer and step, the largest frame of a long run; none: those of layers remain"
+    )
     links: Literal["total", "none"] = "total"
     timeline_steps: Annotated[int, Field(ge=0, le=10**6)] = 1
 

@@ -62,6 +62,7 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
     collector = Collector(
         model=stages.model,
         cluster=stages.cluster,
+        keep_experts=spec.keep.experts,
         keep_links=spec.keep.links,
         keep_timeline_steps=spec.keep.timeline_steps,
     )

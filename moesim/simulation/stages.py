@@ -376,7 +376,7 @@ def _check_run_size(stages: Stages) -> None:
     frames = frames_bytes(
         n_steps=stages.n_steps,
         n_layers=n_layers,
-        n_experts=model.n_experts,
+        n_experts=model.n_experts if spec.keep.experts == "steps" else 0,
         n_gpus=n_gpus,
         timeline_steps=min(spec.keep.timeline_steps, stages.n_steps),
         n_operations=7 * model.n_layers * stages.micro_batches,
