@@ -55,6 +55,14 @@ class Stages:
         return self.scenario.spec.simulation.experts == "queued"
 
     @property
+    def engine(self) -> str:
+        """The interpreter that runs the steps: the one that was asked for; by default compiled, where it is valid."""
+        wanted = self.scenario.spec.simulation.engine
+        if wanted == "auto":
+            return "simpy" if self.queued else "compiled"
+        return wanted
+
+    @property
     def copies_rule(self) -> str:
         """How many copies of a token are sent: the collective's rule; queues get one for each selected expert."""
         return "per-selection" if self.queued else self.cluster.network.copies

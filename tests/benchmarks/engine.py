@@ -36,8 +36,8 @@ from textbook import textbook
 from moesim import Scenario, simulate
 from moesim.engine import run, run_compiled
 from moesim.simulation import routed
+from moesim.simulation.program import lay_out_step
 from moesim.simulation.routed import Profile, route_step
-from moesim.simulation.simulate import lay_out_step
 from moesim.simulation.stages import default_threads, prepare
 from moesim.types import Program
 
