@@ -49,7 +49,12 @@ class TableKind:
     fit: Callable[[pd.DataFrame, Mapping[str, GpuSpec]], dict[str, dict[str, float]]]
 
 
-KINDS: Mapping[str, str] = {}
+KINDS: Mapping[str, str] = {
+    "deepep_ll": "moesim.hardware.tables.deepep_ll:KIND",
+    "deepep_normal": "moesim.hardware.tables.deepep_normal:KIND",
+    "moe_a2a": "moesim.hardware.tables.moe_a2a:KIND",
+    "nccl": "moesim.hardware.tables.nccl:KIND",
+}
 """Name -> 'module:attribute' of its TableKind; names and prefixes are read without importing a kernel."""
 
 
