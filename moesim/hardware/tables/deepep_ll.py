@@ -128,4 +128,5 @@ KIND = TableKind(
     usable=_usable,
     predict=_predict,
     fit=_fit,
+    noun="collectives",
 )

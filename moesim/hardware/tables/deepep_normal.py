@@ -159,4 +159,5 @@ KIND = TableKind(
     usable=_usable,
     predict=_predict,
     fit=_fit,
+    noun="collectives",
 )

@@ -33,7 +33,8 @@ class TableKind:
     for known artefacts). `predict(frame, gpus, constants)` gives seconds
     [R, len(measured)], NaN where nothing is known of a row's group; `gpus` has
     a GpuSpec for each name in the column `system`. `fit(frame, gpus)` gives
-    the constants of the groups in the frame.
+    the constants of the groups in the frame. `noun` is the file of
+    `moesim.hardware.constants` that holds them, by default the kind's name.
     """
 
     name: str
@@ -47,6 +48,7 @@ class TableKind:
     usable: Callable[[pd.DataFrame], pd.Series[bool]]
     predict: Callable[[pd.DataFrame, Mapping[str, GpuSpec], Constants], NDArray[np.float64]]
     fit: Callable[[pd.DataFrame, Mapping[str, GpuSpec]], dict[str, dict[str, float]]]
+    noun: str = ""
 
 
 KINDS: Mapping[str, str] = {
