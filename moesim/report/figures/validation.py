@@ -25,14 +25,12 @@ def predicted_against_measured(scores: pd.DataFrame, most: int = 24) -> go.Figur
         return nothing(title, "No row could be scored.")
     shown = tables[:most]
     some = "" if len(shown) == len(tables) else f" (first {len(shown)} of {len(tables)} tables)"
-    figure, height, places = panels([label(name, 34) for name in shown], columns=3, panel_px=260, gap_px=90)
+    figure, height, places = panels([label(name, 44) for name in shown], columns=3, panel_px=260, gap_px=90)
     told: set[str] = set()
     for name, (row, column) in zip(shown, places, strict=True):
         part = scores[scores["table"] == name]
-        ends = [
-            float(part[["measured_s", "predicted_s"]].min().min()),
-            float(part[["measured_s", "predicted_s"]].max().max()),
-        ]
+        times = 1e3 * part[["measured_s", "predicted_s"]]
+        ends = [float(times.min().min()), float(times.max().max())]
         line = {"color": TEXT, "width": 1}
         figure.add_scatter(
             x=ends, y=ends, mode="lines", line=line, showlegend=False, hoverinfo="skip", row=row, col=column
@@ -43,8 +41,8 @@ def predicted_against_measured(scores: pd.DataFrame, most: int = 24) -> go.Figur
             if not len(rows):
                 continue
             figure.add_scatter(
-                x=rows["measured_s"].to_numpy(dtype=np.float32),
-                y=rows["predicted_s"].to_numpy(dtype=np.float32),
+                x=(1e3 * rows["measured_s"]).to_numpy(dtype=np.float32),
+                y=(1e3 * rows["predicted_s"]).to_numpy(dtype=np.float32),
                 mode="markers",
                 name=split,
                 legendgroup=split,
@@ -56,17 +54,17 @@ def predicted_against_measured(scores: pd.DataFrame, most: int = 24) -> go.Figur
                     "opacity": 0.7,
                     "line": {"color": colour, "width": 1},
                 },
-                hovertemplate="measured %{x:.4g} s, predicted %{y:.4g} s",
+                hovertemplate="measured %{x:.4g} ms, predicted %{y:.4g} ms",
                 row=row,
                 col=column,
             )
             told.add(split)
     finish(figure, f"{title}{some}", height=height)
-    figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}, margin={"t": 120})
-    axis = {"type": "log", "dtick": 1, "exponentformat": "SI", "ticksuffix": "s"}
+    _legend_below_title(figure, height)
+    axis = {"type": "log", "dtick": 1, "exponentformat": "none"}
     figure.update_xaxes(**axis)
     figure.update_yaxes(**axis)
-    outer_titles(figure, places, "measured", "predicted")
+    outer_titles(figure, places, "measured [ms]", "predicted [ms]")
     return figure
 
 
@@ -100,9 +98,14 @@ def slowdown_against_ep(slow: pd.DataFrame) -> go.Figure:
                 col=column,
             )
     finish(figure, title, height=height)
-    figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}, margin={"t": 130})
+    _legend_below_title(figure, height)
     sizes = sorted(slow["ep"].unique())
     figure.update_xaxes(type="log", tickvals=sizes, ticktext=[str(size) for size in sizes])
     figure.update_yaxes(rangemode="tozero")
     outer_titles(figure, places, "GPUs of the EP group", "times the even load")
     return figure
+
+
+def _legend_below_title(figure: go.Figure, height: int) -> None:
+    legend = {"orientation": "h", "x": 0, "yref": "container", "y": 1 - 44 / height, "yanchor": "top"}
+    figure.update_layout(legend=legend, margin={"t": 130})
