@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 PACKAGE = "aiconfigurator_core"
 
+# these collectors write fixed labels: fp8 for the cache that is bfloat16, and none for weights in fp8_block
+_WIDEEP_MLA = {"kv_cache_dtype": "bfloat16", "mla_dtype": "bfloat16", "gemm_type": "fp8_block"}
+
 FILES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "moe_perf": ("moe", {}),
     "wideep_context_moe_perf": ("wideep_context", {}),
@@ -30,31 +33,28 @@ FILES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "moe_a2a_perf": ("moe_a2a", {}),
     "nccl_perf": ("nccl", {}),
     "gemm_perf": ("gemm", {}),
-    "context_attention_perf": ("attention_context", {"past_kv_tokens": 0}),
-    "generation_attention_perf": ("attention_generation", {}),
+    "context_attention_perf": ("attention_context", {"past_kv_tokens": 0, "window_size": 0}),
+    "generation_attention_perf": ("attention_generation", {"window_size": 0}),
     "context_mla_perf": ("mla_context", {"scope": "kernel", "gemm_type": "", "past_kv_tokens": 0}),
     "mla_context_module_perf": ("mla_context", {"scope": "module", "past_kv_tokens": 0}),
-    "wideep_context_mla_perf": ("mla_context", {"scope": "wideep_module", "past_kv_tokens": 0}),
+    "wideep_context_mla_perf": ("mla_context", {"scope": "wideep_module", "past_kv_tokens": 0, **_WIDEEP_MLA}),
     "generation_mla_perf": ("mla_generation", {"scope": "kernel", "gemm_type": ""}),
     "mla_generation_module_perf": ("mla_generation", {"scope": "module"}),
-    "wideep_generation_mla_perf": ("mla_generation", {"scope": "wideep_module"}),
+    "wideep_generation_mla_perf": ("mla_generation", {"scope": "wideep_module", **_WIDEEP_MLA}),
     "mla_bmm_perf": ("mla_bmm", {}),
     "custom_allreduce_perf": ("allreduce", {}),
     "scale_matrix_perf": ("elementwise", {}),
-    "computescale_perf": ("elementwise", {"op_name": "compute_scale"}),
+    "computescale_perf": ("elementwise", {}),
     "wideep_context_mlp_perf": ("mlp", {"phase": "context"}),
     "wideep_generation_mlp_perf": ("mlp", {"phase": "generation"}),
 }
 """Name of a file -> its kind, and the columns that its name tells."""
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
-    "latency_ms": ("latency",),
+    "latency_ms": ("latency", "avg_ms"),
     "num_tokens": ("num_token",),
     "message_size_elements": ("message_size",),
     "past_kv_tokens": ("step",),
-    "num_key_value_heads": ("num_kv_heads",),
-    "allreduce_dtype": ("dtype",),
-    "num_heads": ("local_heads",),
 }
 """Our name of a column -> what it may be called there."""
 
@@ -96,12 +96,14 @@ def with_our_names(frame: pd.DataFrame, stem: str, system: str) -> pd.DataFrame:
     name, told = FILES[stem]
     wanted = load_kind(name).columns
     frame = frame.assign(system=system)
+    if stem == "wideep_generation_mla_perf":  # there isl is the length of the cache
+        frame = frame.assign(past_kv_tokens=frame["isl"], isl=1)
     for column, others in _NAMES.items():
         there = next((other for other in others if other in frame), None)
         if column in wanted and column not in frame and there:
             frame = frame.rename(columns={there: column})
     for column, value in told.items():
-        if column not in frame or column == "op_name":
+        if column not in frame or column in _WIDEEP_MLA:
             frame = frame.assign(**{column: value})
     if "message_bytes" in wanted and "message_bytes" not in frame:
         frame = frame.assign(message_bytes=2 * frame["message_size_elements"])

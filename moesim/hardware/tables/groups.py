@@ -31,7 +31,8 @@ def nearest(group: str, constants: Constants) -> Mapping[str, float] | None:
     best, most = None, -1
     for name, values in constants.items():
         parts = name.split("/")
-        score = 4 * (parts[-1] == wanted[-1]) + 2 * (parts[0] == wanted[0]) + (parts[1:-1] == wanted[1:-1])
+        middle = sum(mine == theirs for mine, theirs in zip(parts[1:-1], wanted[1:-1], strict=False))
+        score = 200 * (parts[-1] == wanted[-1]) + 100 * (parts[0] == wanted[0]) + middle
         if score >= most:
             best, most = values, score
     return best

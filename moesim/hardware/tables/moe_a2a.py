@@ -58,7 +58,9 @@ def _sent(frame: pd.DataFrame) -> Array:
     copies = np.where(low_latency, top_k, distinct(experts, ranks, top_k))
     dtype = text(frame, "comm_dtype")
     dispatch = np.select(
-        [dtype.eq("fp8"), dtype.eq("nvfp4")], [fp8_payload(hidden), hidden / 2 + hidden / 16], default=2.0 * hidden
+        [dtype.eq("fp8"), dtype.str.contains("fp4")],
+        [fp8_payload(hidden), hidden / 2 + hidden / 16],
+        default=2.0 * hidden,
     )
     payload = np.where(text(frame, "phase").eq("dispatch"), dispatch, 2.0 * hidden)
     return np.asarray(tokens * copies * payload)
