@@ -65,7 +65,8 @@ def score(table: Table, predicted: NDArray[np.float64]) -> pd.DataFrame:
             predicted_s=predicted[rows, index],
         )
         if len(kind.measured) > 1:
-            one["regime"] = column.removesuffix("_us").removesuffix("_ms").replace("_", " ") + ", " + one["regime"]
+            word = column.removesuffix("_us").removesuffix("_ms").removesuffix("_avg_t").replace("_", " ")
+            one["regime"] = word + ", " + one["regime"]
         parts.append(one)
     scores = pd.concat(parts, ignore_index=True)
     known = (scores["measured_s"] > 0) & scores["predicted_s"].notna()

@@ -110,7 +110,8 @@ def _checked(path: str, stem: str, kind: TableKind, frame: pd.DataFrame, problem
         raise InputError(f"{path}: holds no row")
     frame = frame.reset_index(drop=True)
     for column in frame.columns:
-        if kind.columns.get(column) == "text" or pd.api.types.is_string_dtype(frame[column].dtype):
+        empty = column not in kind.columns and frame[column].isna().all()  # a CSV file tells no text from no number
+        if kind.columns.get(column) == "text" or empty or pd.api.types.is_string_dtype(frame[column].dtype):
             frame[column] = frame[column].astype(object).where(frame[column].notna(), "").astype(str)
     predictable = np.ones(len(frame), dtype=np.bool_)
     for column, sort in kind.columns.items():

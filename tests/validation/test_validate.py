@@ -44,9 +44,12 @@ def test_every_row_is_predicted_and_every_column_kept(tmp_path, low_latency, ncc
 
 
 def test_the_same_rows_in_csv_and_parquet_are_predicted_alike(tmp_path, nccl):
+    nccl = nccl.assign(flag="")
     nccl.to_csv(tmp_path / "nccl_a.csv", index=False)
     nccl.to_parquet(tmp_path / "nccl_b.parquet")
-    found = validate(tmp_path).predictions
+    report = validate(tmp_path)
+    assert report.left_out == {}
+    found = report.predictions
     parts = [found[found["table"] == name]["predicted"].tolist() for name in ("nccl_a", "nccl_b")]
     assert parts[0] == parts[1]
 

@@ -66,7 +66,9 @@ def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
-    return text(frame, "flag").eq("")
+    """Not flagged, and not the table of H200 that is a copy of H100's."""
+    copied = frame["system"].eq("h200_sxm") & text(frame, "version").eq("0.5.0")
+    return text(frame, "flag").eq("") & ~copied
 
 
 def _transmit(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, direction: str) -> Array:

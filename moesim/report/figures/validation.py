@@ -78,7 +78,8 @@ def slowdown_against_ep(slow: pd.DataFrame) -> go.Figure:
         return nothing(title, "No table has both skewed and even rows of one key.")
     words = slow["curve"].str.rpartition("|")[2]
     named = slow["table"] + "<br>" + slow["framework"].map(label) + ", " + words.map(label)
-    names = sorted(named.unique())[:MAX_PANELS]
+    # deployments of one model first: a panel of a table of many models is a mean over them
+    names = sorted(named.unique(), key=lambda name: (not name.startswith("wideep"), name))[:MAX_PANELS]
     figure, height, places = panels(names, columns=3, panel_px=260, gap_px=110)
     for i, (name, (row, column)) in enumerate(zip(names, places, strict=True)):
         means = slow[named == name].groupby("ep")[["measured", "predicted"]].mean()
