@@ -1,14 +1,13 @@
 """Fit the constants of collectives on H100: python tests/validation/fit_collectives.py [--write].
 
 Prints the errors of fitted and of held-out rows for every kind of table, regime
-and measured column. What is held out, each kind's `fitted` says. Needs the
-folder of MOESIM_DATA, whose measured/ holds the tables; --write puts the
-constants into moesim/hardware/constants/collectives.yaml.
+and measured column. What is held out, each kind's `fitted` says. The tables are
+those that ship with moesim; --write puts the constants into
+moesim/hardware/constants/collectives.yaml.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -17,9 +16,9 @@ import pandas as pd
 import yaml
 
 import moesim.hardware.constants
+from moesim.hardware.predict import published_gpus
 from moesim.hardware.tables import load_kind
-from moesim.scenario import presets
-from moesim.types import GpuSpec
+from moesim.validation import MEASURED
 
 NAMES = ("deepep_ll", "deepep_normal", "nccl", "moe_a2a")
 PATH = Path(moesim.hardware.constants.__file__).with_name("collectives.yaml")
@@ -37,35 +36,28 @@ HEADER = {
 }
 
 
-def gpus() -> dict[str, GpuSpec]:
-    """The presets by the names that tables give their systems."""
-    plain = {"provenance"}
-    return {
-        name.replace("-", "_"): GpuSpec(name=name, **{key: value for key, value in entry.items() if key not in plain})
-        for name, entry in presets("gpus").items()
-    }
-
-
 def main() -> None:
     """Print the errors; write the constants."""
-    folder = Path(os.environ["MOESIM_DATA"]) / "measured"
+    gpus = published_gpus()
     groups: dict[str, dict[str, float]] = {}
     for name in NAMES:
         kind = load_kind(name)
         frame = pd.concat(
-            [pd.read_parquet(path) for path in sorted(folder.glob(f"{name}*.parquet"))], ignore_index=True
+            [pd.read_parquet(path) for path in sorted(MEASURED.glob(f"{name}*.parquet"))], ignore_index=True
         )
         fitted = kind.fitted(frame)
-        constants = kind.fit(frame[fitted], gpus())
+        constants = kind.fit(frame[fitted], gpus)
         groups |= constants
-        predicted = kind.predict(frame, gpus(), constants) / kind.unit_s
+        predicted = kind.predict(frame, gpus, constants) / kind.unit_s
         regime = kind.regime(frame)
         for column, measured in enumerate(kind.measured):
             value = frame[measured].to_numpy(dtype=np.float64)
             error = np.abs(np.divide(predicted[:, column], value, out=np.full(len(value), np.nan), where=value > 0) - 1)
-            for word in sorted(regime.unique()):
+            # of NCCL also each operation over all sizes
+            words = regime.str.partition(",")[0] if name == "nccl" else regime
+            for word in sorted({*regime, *words}):
                 for split, rows in (("fitted", fitted), ("held out", ~fitted)):
-                    mine = error[(rows & (regime == word)).to_numpy() & np.isfinite(error)]
+                    mine = error[(rows & ((regime == word) | (words == word))).to_numpy() & np.isfinite(error)]
                     if len(mine):
                         median, p90 = 100 * np.median(mine), 100 * np.quantile(mine, 0.9)
                         print(f"{name:14} {measured:22} {word:28} {split:9}{len(mine):5} {median:6.1f} {p90:6.1f}")
