@@ -49,7 +49,7 @@ class Reading:
     def add(self, path: str, stem: str, frame: pd.DataFrame) -> None:
         """Recognise and check a table; what is wrong with it goes to the problems."""
         kind = kind_of(stem, frame.columns)
-        if kind is None:
+        if kind is None or {"table", "predicted"} <= set(frame.columns):  # or predictions that validation wrote
             self.skipped.append(path)
             return
         try:

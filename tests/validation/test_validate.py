@@ -41,6 +41,9 @@ def test_every_row_is_predicted_and_every_column_kept(tmp_path, low_latency, ncc
     assert mine["predicted"].tolist() == both.tolist()
     assert [path.rpartition("/")[2] for path in report.skipped] == ["notes.csv"]
     assert not report.problems
+    again = validate(tmp_path)  # the predictions beside the tables are no table
+    assert len(again.predictions) == len(found)
+    assert len(again.skipped) == 2
 
 
 def test_the_same_rows_in_csv_and_parquet_are_predicted_alike(tmp_path, nccl):

@@ -41,6 +41,7 @@ _SHAPES_NEEDED = 4
 
 
 def _group(frame: pd.DataFrame) -> pd.Series[str]:
+    """The constants are those of <group>/dispatch and of <group>/combine."""
     return text(frame, "framework") + f"/{NOUN}/" + text(frame, "version")
 
 
