@@ -30,7 +30,7 @@ HEADER = {
     "held_out": {
         "deepep_ll": "hidden 4096 with 8 of 128 or 256 experts and 7168 with 8 of 384; 4 nodes",
         "deepep_normal": "the same shapes within a node; 16 SMs",
-        "nccl": "every second message size",
+        "nccl": "every third message size",
         "moe_a2a": "hidden 6144",
     },
 }

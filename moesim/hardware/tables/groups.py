@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array = NDArray[np.float64]
+Loss = Literal["soft_l1", "cauchy"]
 
 
 def nearest(group: str, constants: Constants) -> Mapping[str, float] | None:
@@ -55,6 +56,7 @@ def fit_rows(
     gpus: Mapping[str, GpuSpec],
     seconds: Callable[[Mapping[str, float], GpuSpec, pd.DataFrame], Array],
     measured_s: Callable[[pd.DataFrame], Array],
+    loss: Loss = "soft_l1",
 ) -> dict[str, float]:
     """`fit_group` on rows that may be of several GPUs."""
     parts = [(gpus[str(system)], part) for system, part in rows.groupby("system", sort=True)]
@@ -62,7 +64,7 @@ def fit_rows(
     def predict(c: Mapping[str, float]) -> Array:
         return np.concatenate([seconds(c, gpu, part) for gpu, part in parts])
 
-    return fit_group(search, free, fixed, predict, np.concatenate([measured_s(part) for _, part in parts]))
+    return fit_group(search, free, fixed, predict, np.concatenate([measured_s(part) for _, part in parts]), loss)
 
 
 def by_group(
@@ -106,11 +108,12 @@ def fit_group(
     fixed: Mapping[str, float],
     predict: Callable[[Mapping[str, float]], Array],
     measured: Array,
+    loss: Loss = "soft_l1",
 ) -> dict[str, float]:
     """The constants that fit positive measurements: `free` ones are searched, others are as in `fixed`.
 
     Robust least squares on logarithms, so that every row counts by its
-    relative error and no artefact decides.
+    relative error and no artefact decides; "cauchy" is for tables with many.
     """
     from scipy.optimize import least_squares
 
@@ -124,5 +127,5 @@ def fit_group(
     def misfit(x: Array) -> Array:
         return np.asarray(np.log(predict(with_free(x)) / measured))
 
-    found = least_squares(misfit, begin, bounds=(low, high), loss="soft_l1", f_scale=0.05, x_scale="jac")
+    found = least_squares(misfit, begin, bounds=(low, high), loss=loss, f_scale=0.05, x_scale="jac")
     return {name: float(f"{value:.4g}") for name, value in with_free(found.x).items()}
