@@ -61,8 +61,8 @@ def _print(report: Report, folder: Path) -> None:
     rows = slowdown_rows(report.slowdown)
     if rows:
         print("\nslowdown of skewed against even load, error in % (median / p90), rank correlation:")
-    for case, which, n, median, p90, spearman in rows:
-        print(f"  {case}, {which} kernels: {median} / {p90}, {spearman} ({n} rows)")
+    for case, which, split, n, median, p90, spearman in rows:
+        print(f"  {case}, {which} kernels, {split} rows: {median} / {p90}, {spearman} (n {n})")
     left_out = sum(report.left_out.values())
     if left_out:
         print(f"\n{left_out:,} rows are known artefacts and not scored")

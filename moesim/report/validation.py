@@ -55,11 +55,12 @@ def validation_table(errors: pd.DataFrame) -> Table:
 
 
 def slowdown_rows(slowdown: pd.DataFrame) -> list[list[str]]:
-    """The errors of slowdowns as text: case, kernels, n, median, p90, rank correlation."""
+    """The errors of slowdowns as text: case, kernels, rows, n, median, p90, rank correlation."""
     return [
         [
             plain(row["case"]),
             plain(row["kernels"]),
+            plain(row["rows"]),
             count(row["n"]),
             _percent(row["median"]),
             _percent(row["p90"]),

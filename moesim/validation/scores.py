@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -94,9 +95,13 @@ def slowdowns(table: Table, predicted: NDArray[np.float64]) -> pd.DataFrame:
     even = joined["distribution"].isin(_EVEN)
     base = joined[even].drop_duplicates(key).drop(columns=["distribution", "row"])
     pairs = joined[~even].merge(base, on=key, suffixes=("", "_even"))
+    if not len(pairs):
+        return pd.DataFrame(columns=columns)
     found = scores.loc[pairs["row"]].reset_index()
     found = found.assign(
-        curve=pairs[[*curve, "distribution"]].astype(str).agg("|".join, axis=1).to_numpy(),
+        curve=reduce(
+            lambda a, b: a + "|" + b, (pairs[name].astype(str) for name in [*curve, "distribution"])
+        ).to_numpy(),
         ep=pairs["moe_ep_size"].to_numpy() if "moe_ep_size" in pairs else 1,
         core=_core(part.loc[pairs["row"]]).to_numpy(),
         measured=(pairs["m"] / pairs["m_even"]).to_numpy(),
@@ -125,12 +130,20 @@ def error_table(scores: pd.DataFrame, slow: pd.DataFrame) -> pd.DataFrame:
 def slowdown_table(slow: pd.DataFrame) -> pd.DataFrame:
     """Errors of slowdowns of well-behaved kernels and of all, each row and averaged over the tokens of a curve.
 
-    Columns `case`, `kernels`, `n`, `median`, `p90`, `spearman` (rank correlation of measured and predicted).
+    Columns `case`, `kernels`, `rows` ("all" or "held out"), `n`, `median`, `p90`, `spearman` (rank correlation of
+    measured and predicted).
     """
     import pandas as pd
 
     rows = []
-    for kernels, part in (("core", slow[slow["core"].astype(bool)]), ("all", slow)):
+    core, unseen = slow["core"].astype(bool), slow["rows"] == "held out"
+    parts = {
+        ("core", "all"): slow[core],
+        ("core", "held out"): slow[core & unseen],
+        ("all", "all"): slow,
+        ("all", "held out"): slow[unseen],
+    }
+    for (kernels, split), part in parts.items():
         matters = part[(part["ep"] >= 2) & (part["measured"] >= MATTERS)]
         means = part.groupby(["table", "curve", "regime"])[["measured", "predicted"]].mean()
         means = means.assign(error=means["predicted"] / means["measured"] - 1)
@@ -146,13 +159,14 @@ def slowdown_table(slow: pd.DataFrame) -> pd.DataFrame:
                     {
                         "case": case,
                         "kernels": kernels,
+                        "rows": split,
                         "n": len(of_case),
                         "median": _median(of_case["error"]),
                         "p90": _p90(of_case["error"]),
                         "spearman": float(ranks["measured"].corr(ranks["predicted"])) if len(of_case) > 2 else np.nan,
                     }
                 )
-    return pd.DataFrame(rows, columns=["case", "kernels", "n", "median", "p90", "spearman"])
+    return pd.DataFrame(rows, columns=["case", "kernels", "rows", "n", "median", "p90", "spearman"])
 
 
 def _core(part: pd.DataFrame) -> pd.Series[bool]:

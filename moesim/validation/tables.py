@@ -112,7 +112,10 @@ def _checked(path: str, stem: str, kind: TableKind, frame: pd.DataFrame, problem
     for column in frame.columns:
         empty = column not in kind.columns and frame[column].isna().all()  # a CSV file tells no text from no number
         if kind.columns.get(column) == "text" or empty or pd.api.types.is_string_dtype(frame[column].dtype):
-            frame[column] = frame[column].astype(object).where(frame[column].notna(), "").astype(str)
+            values = frame[column]
+            if values.isna().any():
+                values = values.astype(object).where(values.notna(), "")
+            frame[column] = values.astype(str)
     predictable = np.ones(len(frame), dtype=np.bool_)
     for column, sort in kind.columns.items():
         if sort == "number":

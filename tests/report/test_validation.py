@@ -69,6 +69,6 @@ def test_rows_of_the_table_are_per_cent_and_dashes():
     )
     assert validation_rows(errors)[0][6:] == ["1,200", "5.12", "20.0", "-1.00", "-", "-"]
     slow = pd.DataFrame(
-        {"case": ["a"], "kernels": "core", "n": 3, "median": 0.03, "p90": 0.1, "spearman": float("nan")}
+        {"case": ["a"], "kernels": "core", "rows": "all", "n": 3, "median": 0.03, "p90": 0.1, "spearman": float("nan")}
     )
-    assert slowdown_rows(slow) == [["a", "core", "3", "3.00", "10.0", "-"]]
+    assert slowdown_rows(slow) == [["a", "core", "all", "3", "3.00", "10.0", "-"]]

@@ -216,10 +216,20 @@ def test_slowdowns_are_of_rows_with_the_same_key_and_even_load():
     assert slow["measured"].tolist() == [1.0, 2.0]
     assert slow["predicted"].tolist() == pytest.approx([0.9, 2.0])
     assert slow["error"].tolist() == pytest.approx([-0.1, 0.0])
-    cases = slowdown_table(slow).set_index(["case", "kernels"])
-    assert cases.loc[("all skewed rows", "core"), "n"] == 2
-    assert cases.loc[("EP 2 and more, measured 1.3 and more", "core"), "n"] == 1
-    assert cases.loc[("EP 2 and more, measured 1.3 and more", "core"), "median"] == pytest.approx(0.0)
+    cases = slowdown_table(slow).set_index(["case", "kernels", "rows"])
+    assert cases.loc[("all skewed rows", "core", "all"), "n"] == 2
+    assert cases.loc[("EP 2 and more, measured 1.3 and more", "core", "all"), "n"] == 1
+    assert cases.loc[("EP 2 and more, measured 1.3 and more", "core", "all"), "median"] == pytest.approx(0.0)
+
+
+def test_skewed_rows_without_even_ones_have_no_slowdown():
+    table = skewed_table()
+    frame = table.frame.assign(distribution="power_law_1.01")
+    alone = Table(**{**vars(table), "frame": frame})
+    assert len(slowdowns(alone, np.full((5, 1), 0.01))) == 0
+    found = error_table(score(alone, np.full((5, 1), 0.01)), slowdowns(alone, np.full((5, 1), 0.01)))
+    assert found["n"].tolist() == [5]
+    assert len(slowdown_table(slowdowns(alone, np.full((5, 1), 0.01)))) == 0
 
 
 def test_the_error_table_by_hand():
