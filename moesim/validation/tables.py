@@ -98,8 +98,6 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 def _checked(path: str, stem: str, kind: TableKind, frame: pd.DataFrame, problems: list[str]) -> Table:
     """The table with its columns in their types; rows that are wrong are named and left out."""
-    import pandas as pd
-
     missing = [column for column in kind.columns if column not in frame]
     if missing:
         raise InputError(
@@ -108,37 +106,57 @@ def _checked(path: str, stem: str, kind: TableKind, frame: pd.DataFrame, problem
         )
     if not len(frame):
         raise InputError(f"{path}: holds no row")
-    frame = frame.reset_index(drop=True)
+    frame = _typed(frame.reset_index(drop=True), kind)
+    predictable = _predictable(path, frame, kind, problems)
+    usable = np.zeros(len(frame), dtype=np.bool_)
+    usable[predictable] = kind.usable(frame[predictable]).to_numpy(dtype=np.bool_)
+    scored = usable & _measured(path, frame, kind, usable, problems)
+    return Table(path=path, stem=stem, kind=kind, frame=frame, predictable=predictable, scored=scored)
+
+
+def _typed(frame: pd.DataFrame, kind: TableKind) -> pd.DataFrame:
+    """The columns as text or numbers; what is no number where one is wanted becomes NaN."""
+    import pandas as pd
+
     for column in frame.columns:
-        empty = column not in kind.columns and frame[column].isna().all()  # a CSV file tells no text from no number
-        if kind.columns.get(column) == "text" or empty or pd.api.types.is_string_dtype(frame[column].dtype):
-            values = frame[column]
+        values = frame[column]
+        if kind.columns.get(column) == "number":
+            frame[column] = pd.to_numeric(values, errors="coerce")
+            continue
+        empty = column not in kind.columns and values.isna().all()  # a CSV file tells no text from no number
+        if column in kind.columns or empty or pd.api.types.is_string_dtype(values.dtype):
             if values.isna().any():
                 values = values.astype(object).where(values.notna(), "")
             frame[column] = values.astype(str)
-    predictable = np.ones(len(frame), dtype=np.bool_)
+    return frame
+
+
+def _predictable(path: str, frame: pd.DataFrame, kind: TableKind, problems: list[str]) -> NDArray[np.bool_]:
+    """Rows whose inputs are right: sizes, a known system, data types that it has."""
+    good = np.ones(len(frame), dtype=np.bool_)
     for column, sort in kind.columns.items():
-        if sort == "number":
-            values = pd.to_numeric(frame[column], errors="coerce").astype(np.float64)
-            if column not in kind.measured:
-                predictable &= _accept(path, frame, column, values >= 0, "a number from 0 on", problems)
-            frame[column] = values if values.isna().any() else pd.to_numeric(frame[column])
+        if sort == "number" and column not in kind.measured:
+            right = (frame[column] >= 0) & (frame[column] < np.inf)
+            good &= _accept(path, frame, column, right, "a number from 0 on", problems)
     systems = {system: gpu_of(str(system)) for system in frame["system"].unique()}
     known = frame["system"].map({system: gpu is not None for system, gpu in systems.items()}).astype(bool)
-    predictable &= _accept(path, frame, "system", known, f"one of {', '.join(published_gpus())}", problems)
+    good &= _accept(path, frame, "system", known, f"one of {', '.join(published_gpus())}", problems)
     for column in (*_COMPUTING, *_MOVING):
         if column in frame:
-            predictable &= _right_dtype(path, frame, column, systems, problems)
-    usable = np.zeros(len(frame), dtype=np.bool_)
-    usable[predictable] = kind.usable(frame[predictable]).to_numpy(dtype=np.bool_)
-    scored = usable.copy()
-    total = frame[list(kind.measured)].sum(axis=1, skipna=False)
+            good &= _right_dtype(path, frame, column, systems, problems)
+    return good
+
+
+def _measured(
+    path: str, frame: pd.DataFrame, kind: TableKind, usable: NDArray[np.bool_], problems: list[str]
+) -> NDArray[np.bool_]:
+    """Rows whose latencies are right; of several one may be 0, as the counts that a node need not exchange."""
+    good = np.ones(len(frame), dtype=np.bool_)
     for column in kind.measured:
-        scored &= _accept(path, frame, column, (frame[column] >= 0) | ~usable, "a latency", problems)
-    if (usable & scored).any():
-        right = (total > 0) | ~scored
-        scored &= _accept(path, frame, kind.measured[0], right, "a latency above 0", problems)
-    return Table(path=path, stem=stem, kind=kind, frame=frame, predictable=predictable, scored=scored)
+        right = (frame[column] >= 0) & (frame[column] < np.inf)
+        good &= _accept(path, frame, column, right | ~usable, "a latency", problems)
+    some = frame[list(kind.measured)].sum(axis=1) > 0
+    return good & _accept(path, frame, kind.measured[0], some | ~(usable & good), "a latency above 0", problems)
 
 
 def _right_dtype(

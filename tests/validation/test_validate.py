@@ -82,6 +82,8 @@ def broken(frame, **changed):
         (lambda t: broken(t, dispatch_avg_t_us=np.nan), "row 4, column dispatch_avg_t_us: found nan"),
         (lambda t: broken(t, dispatch_avg_t_us=0.0, combine_avg_t_us=0.0), "wanted a latency above 0"),
         (lambda t: broken(t, num_token=np.nan), "row 4, column num_token: found nan, wanted a number"),
+        (lambda t: broken(t, combine_avg_t_us=np.inf), "row 4, column combine_avg_t_us: found inf, wanted a latency"),
+        (lambda t: broken(t, num_token="many"), "row 4, column num_token: found nan, wanted a number"),
         (lambda t: broken(t, system="abacus"), "row 4, column system: found abacus, wanted one of a100_sxm"),
         (lambda t: t.assign(moe_dtype="nvfp4"), "column moe_dtype: found nvfp4 on h100_sxm, wanted a data type that"),
         (lambda t: t.assign(comm_dtype="int3"), "column comm_dtype: found int3 on h100_sxm, wanted a data type"),
@@ -92,11 +94,11 @@ def broken(frame, **changed):
     ],
 )
 def test_what_is_wrong_is_named_with_file_and_column(tmp_path, low_latency, nccl, change, words):
-    change(low_latency).to_parquet(tmp_path / "deepep_ll_bad.parquet")
+    change(low_latency).to_csv(tmp_path / "deepep_ll_bad.csv", index=False)
     nccl.to_parquet(tmp_path / "nccl_good.parquet")
     report = validate(tmp_path)
     (problem,) = report.problems
-    assert "deepep_ll_bad.parquet" in problem
+    assert "deepep_ll_bad.csv" in problem
     assert words in problem
     assert "nccl_good" in set(report.errors["table"])
 
