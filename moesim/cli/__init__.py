@@ -15,6 +15,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from moesim.cli.calibrate import calibrate
 from moesim.cli.compare import compare
 from moesim.cli.import_ import import_
 from moesim.cli.init import init
@@ -22,6 +23,7 @@ from moesim.cli.list import list_
 from moesim.cli.run import run
 from moesim.cli.schema import schema
 from moesim.cli.show import show
+from moesim.cli.validate import validate
 from moesim.errors import InputError, MoesimError
 
 app = typer.Typer(
@@ -39,6 +41,8 @@ for _command, _name in (
     (list_, "list"),
     (schema, "schema"),
     (import_, "import"),
+    (validate, "validate"),
+    (calibrate, "calibrate"),
 ):
     app.command(_name)(_command)
 

@@ -11,6 +11,7 @@ from moesim.hardware.durations import Durations, step_durations
 from moesim.hardware.expert import expert_seconds
 from moesim.hardware.memory import check_memory, memory_bytes, parameters
 from moesim.hardware.network import exchange_rates, payload_bytes
+from moesim.hardware.predict import predict_table
 
 __all__ = [
     "PROVENANCE",
@@ -21,5 +22,6 @@ __all__ = [
     "memory_bytes",
     "parameters",
     "payload_bytes",
+    "predict_table",
     "step_durations",
 ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any
 
 from moesim.report.columns import COLUMNS, cells
 from moesim.report.facts import facts
 from moesim.report.figures import FIGURES, draw
+from moesim.report.page import figure_html, page_html
 from moesim.report.provenance import provenance
 from moesim.report.run import RunLike
 from moesim.report.text import plain
@@ -71,15 +71,6 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
     "GPUs and links": ("gpu_time", "link_traffic", "timeline"),
 }
 
-_CONFIG = {
-    "displaylogo": False,
-    "responsive": True,
-    # Plotly's own button would send the data of a figure to a server; boxes and lassos select nothing here.
-    "showSendToCloud": False,
-    "plotlyServerURL": "",
-    "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
-}
-
 
 def report_html(runs: Mapping[str, RunLike], *, title: str, scenario_yaml: str | None) -> str:
     """The report of one run or several on shared axes, as the text of an HTML5 file.
@@ -90,22 +81,21 @@ def report_html(runs: Mapping[str, RunLike], *, title: str, scenario_yaml: str |
     Raises:
         InputError: no run.
     """
-    import jinja2
-    from plotly.offline import get_plotlyjs
-
     sections = {
         heading: [
-            {"name": name, "title": FIGURES[name][1], "caption": CAPTIONS[name], "html": _figure(name, runs)}
+            {
+                "name": name,
+                "title": FIGURES[name][1],
+                "caption": CAPTIONS[name],
+                "html": figure_html(draw(name, runs), name),
+            }
             for name in names
         ]
         for heading, names in _SECTIONS.items()
     }
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = files("moesim.report").joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
     table = cells({name: run.summary for name, run in runs.items()})
-    return environment.from_string(template).render(
+    return page_html(
+        "report.html.j2",
         title=plain(title),
         facts=facts(runs, scenario_yaml),
         columns=COLUMNS,
@@ -115,21 +105,6 @@ def report_html(runs: Mapping[str, RunLike], *, title: str, scenario_yaml: str |
         several=len(runs) > 1,
         sections=sections,
         scenario_yaml=scenario_yaml,
-        plotly_js=get_plotlyjs(),
-    )
-
-
-def _figure(name: str, runs: Mapping[str, RunLike]) -> str:
-    import plotly.io as pio
-
-    return str(
-        pio.to_html(
-            draw(name, runs),
-            include_plotlyjs=False,
-            full_html=False,
-            div_id=f"figure-{name.replace('_', '-')}",
-            config={**_CONFIG, "toImageButtonOptions": {"format": "svg", "filename": name}},
-        )
     )
 
 

@@ -26,7 +26,7 @@ from moesim.engine.ports import exchange, free_ports
 from moesim.hardware import exchange_rates
 from moesim.types import Exchange
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[2] / "moesim" / "validation" / "measured"
 M, DRAWS = 8, 3
 PRESET = "deepep-low-latency"
 

@@ -18,7 +18,7 @@ from moesim.hardware import expert_seconds
 from moesim.types import GpuSpec, ModelShape, Precision
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLE = ROOT / "tests" / "data" / "wideep_generation_h100_calib.parquet"
+TABLE = ROOT / "moesim" / "validation" / "measured" / "wideep_generation_h100_calib.parquet"
 FIGURE = ROOT / "results" / "expert_time.html"
 DRAWS = 40
 FITTED, HELD_OUT = "fitted", "held out"

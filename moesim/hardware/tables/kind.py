@@ -33,7 +33,8 @@ class TableKind:
     for known artefacts). `predict(frame, gpus, constants)` gives seconds
     [R, len(measured)], NaN where nothing is known of a row's group; `gpus` has
     a GpuSpec for each name in the column `system`. `fit(frame, gpus)` gives
-    the constants of the groups in the frame.
+    the constants of the groups in the frame. `noun` is the file of
+    `moesim.hardware.constants` that holds them, by default the kind's name.
     """
 
     name: str
@@ -47,9 +48,15 @@ class TableKind:
     usable: Callable[[pd.DataFrame], pd.Series[bool]]
     predict: Callable[[pd.DataFrame, Mapping[str, GpuSpec], Constants], NDArray[np.float64]]
     fit: Callable[[pd.DataFrame, Mapping[str, GpuSpec]], dict[str, dict[str, float]]]
+    noun: str = ""
 
 
-KINDS: Mapping[str, str] = {}
+KINDS: Mapping[str, str] = {
+    "deepep_ll": "moesim.hardware.tables.deepep_ll:KIND",
+    "deepep_normal": "moesim.hardware.tables.deepep_normal:KIND",
+    "moe_a2a": "moesim.hardware.tables.moe_a2a:KIND",
+    "nccl": "moesim.hardware.tables.nccl:KIND",
+}
 """Name -> 'module:attribute' of its TableKind; names and prefixes are read without importing a kernel."""
 
 

@@ -10,8 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 PROVENANCE = "estimated: formulas with constants fitted on H100 SXM kernels, other GPUs by their published peaks"
+
+
+@cache
+def load(noun: str) -> dict[str, dict[str, float]]:
+    """The constants of every group of a noun, from <noun>.yaml beside this file: {group: {constant: value}}."""
+    import yaml
+
+    document: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(f"{noun}.yaml").read_text(encoding="utf-8"))
+    groups: dict[str, dict[str, float]] = document["groups"]
+    return groups
 
 
 @dataclass(frozen=True, kw_only=True)
