@@ -86,7 +86,7 @@ def product_seconds(
     *,
     weights: str,
     activations: str,
-    count: float = 1.0,
+    count: Numbers = 1.0,
     weight_bytes: float | None = None,
     resident: NDArray[np.bool_] | bool = False,
 ) -> Array:
@@ -104,7 +104,7 @@ def product_seconds(
         weight_bytes: of one weight, where scales come on top of the data type.
         resident: the weights stay in the L2 cache between calls.
     """
-    rows, n, k = (np.asarray(x, dtype=np.float64) for x in (rows, n, k))
+    rows, n, k, count = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (rows, n, k, count)))
     tiles = _tile_seconds(constants, gpu, rows, n, k, count, activations)
     each = DTYPE_BYTES[weights] if weight_bytes is None else weight_bytes
     inputs = DTYPE_BYTES[activations]
@@ -124,10 +124,10 @@ def join(compute: NDArray[np.floating[Any]], stream: NDArray[np.floating[Any]], 
     return np.asarray(longer * (1.0 + ratio**norm) ** (1.0 / norm), dtype=np.float64)
 
 
-def _tile_seconds(c: GemmConstants, gpu: GpuSpec, rows: Array, n: Array, k: Array, count: float, dtype: str) -> Array:
+def _tile_seconds(c: GemmConstants, gpu: GpuSpec, rows: Array, n: Array, k: Array, count: Array, dtype: str) -> Array:
     """The best of the menu: tiles over SMs, at least one, times the time of a tile."""
     rate = c.compute_share * peak_flops(gpu, dtype) / gpu.n_sms
-    best = np.full(np.broadcast_shapes(rows.shape, n.shape, k.shape), np.inf)
+    best = np.full(rows.shape, np.inf)
     for tile in _TILES:
         if tile[1] > c.widest_tile:
             continue

@@ -28,9 +28,13 @@ HELD_OUT = {
     "attention_context": "16 query heads",
     "attention_generation": "16 query heads",
     "elementwise": "rows of 2,048 and 7,168 elements",
+    "mla_context": "64 local heads",
+    "mla_generation": "64 local heads",
     "gemm": "layers with 7,168 inputs or outputs",
 }
 FOLD_COLUMNS = {
+    "mla_context": ("num_heads",),
+    "mla_generation": ("num_heads",),
     "attention_context": ("num_heads",),
     "attention_generation": ("num_heads",),
     "elementwise": ("k",),
