@@ -25,6 +25,7 @@ from moesim.hardware.tables import TableKind, load_kind
 FOLDER = Path(moesim.hardware.constants.__file__).parent
 SOURCE = "NVIDIA aiconfigurator-core 0.12.0, tables of H100 SXM: TensorRT-LLM 1.3.0rc20, SGLang 0.5.14, vLLM 0.24.0"
 HELD_OUT = {
+    "allreduce": "every second message size",
     "attention_context": "16 query heads",
     "attention_generation": "16 query heads",
     "elementwise": "rows of 2,048 and 7,168 elements",
@@ -33,6 +34,7 @@ HELD_OUT = {
     "gemm": "layers with 7,168 inputs or outputs",
 }
 FOLD_COLUMNS = {
+    "allreduce": ("message_size_elements",),
     "mla_context": ("num_heads",),
     "mla_generation": ("num_heads",),
     "attention_context": ("num_heads",),

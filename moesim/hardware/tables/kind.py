@@ -52,6 +52,7 @@ class TableKind:
 
 
 KINDS: Mapping[str, str] = {
+    "allreduce": "moesim.hardware.tables.allreduce:KIND",
     "attention_context": "moesim.hardware.tables.attention_context:KIND",
     "attention_generation": "moesim.hardware.tables.attention_generation:KIND",
     "deepep_ll": "moesim.hardware.tables.deepep_ll:KIND",

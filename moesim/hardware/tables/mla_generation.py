@@ -64,12 +64,8 @@ def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Consta
     return predict_by_scope(frame, gpus, constants, _seconds)
 
 
-def _nothing_fixed(name: str) -> dict[str, float]:
-    return {}
-
-
 def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    return fit_modules(frame[usable(frame)], gpus, _SEARCH, _nothing_fixed, _around, _module_seconds)
+    return fit_modules(frame[usable(frame)], gpus, _SEARCH, lambda _: {}, _around, _module_seconds)
 
 
 KIND = TableKind(
