@@ -15,15 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.hardware.collectives import fill, links
-from moesim.hardware.constants import load
 from moesim.hardware.gpu import memory_bandwidth
 from moesim.types import GpuSpec
 
 Array = NDArray[np.float64]
 Numbers = NDArray[Any] | float
-
-DEFAULT = "trtllm/custom/graph"
-"""Group of constants where a scenario names no kernels."""
 
 _FEW, _MANY = 2.0, 8.0
 # How NCCL's bandwidth grows from 2 to 8 GPUs, so that 4 have what the tables of nccl-tests say.
@@ -59,11 +55,6 @@ class AllReduceConstants:
     nccl_wide_share: float
     copies: float
     floor_s: float
-
-
-def default_allreduce() -> AllReduceConstants:
-    """The constants where no kernels are named."""
-    return AllReduceConstants(**load("allreduce")[DEFAULT])
 
 
 def allreduce_seconds(c: AllReduceConstants, gpu: GpuSpec, *, gpus: Numbers, message: Numbers) -> Array:

@@ -117,18 +117,17 @@ def split_seconds(
 ) -> Array:
     """Seconds of units over the SMs with the best split of their tokens.
 
-    Whole, or split into a power of two of parts that are long enough and find
-    an SM each. `together` and `alone`: seconds of a unit and of each of its
-    tokens where many units share the SMs, and of one that has an SM to itself.
+    Whole, or into a power of two of parts that find an SM each; a part takes
+    no less than its shortest useful length. `together` and `alone`: seconds of
+    a unit and of each of its tokens where many units share the SMs, and of one
+    that has an SM to itself.
     """
-
-    def split_into(parts: int) -> Array:
-        spread = units / gpu.n_sms * (parts * together[0] + tokens * together[1])
-        return np.asarray(np.maximum(spread, alone[0] + tokens / parts * alone[1]))
-
-    best, parts = split_into(1), 2
+    best = np.maximum(units / gpu.n_sms * (together[0] + tokens * together[1]), alone[0] + tokens * alone[1])
+    parts = 2
     while parts <= MOST_SPLITS:
-        fits = (tokens / parts >= FEWEST_SPLIT_TOKENS) & (units * parts <= gpu.n_sms)
-        best = np.where(fits, np.minimum(best, split_into(parts) + split_s), best)
+        spread = units / gpu.n_sms * (parts * together[0] + tokens * together[1])
+        longest = alone[0] + np.maximum(tokens / parts, FEWEST_SPLIT_TOKENS) * alone[1]
+        split = np.maximum(spread, longest) + split_s
+        best = np.where(units * parts <= gpu.n_sms, np.minimum(best, split), best)
         parts *= 2
     return np.asarray(best)

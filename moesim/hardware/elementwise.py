@@ -7,12 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.constants import load
 from moesim.hardware.gpu import stream_seconds
 from moesim.types import GpuSpec
-
-DEFAULT = "vllm/scale_matrix/fp8"
-"""Group of constants where a scenario names no kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +19,6 @@ class ElementwiseConstants:
     row_s: float
     bandwidth_share: float
     cache_speedup: float
-
-
-def default_elementwise() -> ElementwiseConstants:
-    """The constants where no kernels are named."""
-    return ElementwiseConstants(**load("elementwise")[DEFAULT])
 
 
 def pass_seconds(

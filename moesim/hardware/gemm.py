@@ -11,14 +11,12 @@ constants are fitted by `moesim.hardware.tables.gemm`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.constants import load
 from moesim.hardware.gpu import memory_bandwidth, peak_flops, stream_seconds
 from moesim.types import DTYPE_BYTES, GpuSpec
 
@@ -31,16 +29,6 @@ _BY_ROWS = ((64.0, (64, 64)), (128.0, (64, 128)), (np.inf, (128, 128)))
 _OUTPUT_BYTES = 2.0
 # A pass of the quantisation reads two bytes and writes one.
 _QUANTISE_BYTES = 3.0
-
-DEFAULTS: Mapping[str, str] = {
-    "bf16": "trtllm/cublas/bfloat16",
-    "fp16": "trtllm/cublas/bfloat16",
-    "fp32": "trtllm/cublas/bfloat16",
-    "fp8": "trtllm/deepgemm/fp8_block",
-    "int8": "trtllm/cublas/fp8",
-    "fp4": "trtllm/cublas/fp8",
-}
-"""Group of constants for each data type of activations where a scenario names no kernels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +58,6 @@ class GemmConstants:
     quantise_row_s: float
     cache_speedup: float
     norm: float
-
-
-def default_gemm(activations: str) -> GemmConstants:
-    """The constants of a data type of activations where no kernels are named."""
-    return GemmConstants(**load("gemm")[DEFAULTS[activations]])
 
 
 def product_seconds(

@@ -18,13 +18,14 @@ from moesim.hardware.decode import split_seconds
 from moesim.hardware.gemm import GemmConstants, join, product_seconds
 from moesim.hardware.gpu import memory_bandwidth, peak_flops, stream_seconds
 from moesim.hardware.prefill import PrefillConstants, prefill_seconds
-from moesim.types import GpuSpec, ModelShape
+from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape
 
 Array = NDArray[np.float64]
 Numbers = NDArray[Any] | float
 
 # A tile of the products has rows for so many query heads, however few there are.
 _TILE_HEADS = 64
+_TILE_ROWS = 64
 _WIDE_BYTES = 2.0
 _COMPUTE = "bf16"
 
@@ -44,6 +45,11 @@ class MlaWidths:
     def cached(self) -> int:
         """Elements of a cached token: the latent and the one rotated key."""
         return self.latent + self.rotated
+
+    @property
+    def absorbed(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(Outputs, inputs) of a head's products before the kernel, into the latent, and after it, out of it."""
+        return (self.latent, self.plain), (self.value, self.latent)
 
 
 DEEPSEEK_V3 = MlaWidths(hidden=7168, query_latent=1536, latent=512, plain=128, rotated=64, value=128)
@@ -72,6 +78,22 @@ class MlaDecodeConstants:
     bandwidth_share: float
     cache_speedup: float
     query_passes: float
+    norm: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbsorbedConstants:
+    """The products of all heads with weights of their own: `launch_s`, `head_s` of each head, shares of the peaks.
+
+    `activation_passes`: how often inputs and outputs are moved; `cache_speedup`; `norm`.
+    """
+
+    launch_s: float
+    head_s: float
+    compute_share: float
+    bandwidth_share: float
+    activation_passes: float
+    cache_speedup: float
     norm: float
 
 
@@ -150,6 +172,7 @@ def mla_prefill_seconds(
     heads: Numbers,
     compute: str = _COMPUTE,
     cached_tokens: Numbers = 0.0,
+    short_tokens: Numbers = 0.0,
     widths: MlaWidths = DEEPSEEK_V3,
     around_s: Numbers = 0.0,
 ) -> Array:
@@ -163,11 +186,12 @@ def mla_prefill_seconds(
         heads: query heads of this GPU, each with keys and values of its own.
         compute: data type of the kernel's matrix products.
         cached_tokens: tokens of each prompt in the cache already.
+        short_tokens: new tokens of one more, shorter prompt.
         widths: of the heads.
         around_s: seconds of the linear layers.
     """
     c = constants
-    n, length = (np.asarray(x, dtype=np.float64) for x in (prompts, prompt_tokens))
+    n, length, short = (np.asarray(x, dtype=np.float64) for x in (prompts, prompt_tokens, short_tokens))
     kernel = prefill_seconds(
         c,
         gpu,
@@ -179,10 +203,11 @@ def mla_prefill_seconds(
         value_width=float(widths.value),
         compute=compute,
         cached_tokens=cached_tokens,
+        short_tokens=short,
     )
-    passes = c.token_passes * n * length * widths.hidden * _WIDE_BYTES / memory_bandwidth(gpu)
-    device = kernel + c.prompt_s * n + passes + around_s
-    return np.asarray(np.where((n > 0) & (length > 0), np.maximum(device, c.host_s), 0.0))
+    passes = c.token_passes * (n * length + short) * widths.hidden * _WIDE_BYTES / memory_bandwidth(gpu)
+    device = kernel + c.prompt_s * (n + (short > 0)) + passes + around_s
+    return np.asarray(np.where(kernel > 0, np.maximum(device, c.host_s), 0.0))
 
 
 def mla_projection_seconds(
@@ -223,13 +248,31 @@ def mla_projection_seconds(
 
 
 def absorbed_seconds(
-    constants: GemmConstants, gpu: GpuSpec, rows: Numbers, heads: Numbers, *, widths: MlaWidths = DEEPSEEK_V3
-) -> tuple[Array, Array]:
-    """Seconds of the products of all heads before the kernel (into the latent) and after it (out of it), in bf16."""
+    constants: AbsorbedConstants,
+    gpu: GpuSpec,
+    rows: Numbers,
+    heads: Numbers,
+    n: Numbers,
+    k: Numbers,
+    *,
+    dtype: str = _COMPUTE,
+) -> Array:
+    """Seconds of the product [rows, k] x [k, n] of every head in one launch; no rows take no time.
 
-    def of(n: int, k: int) -> Array:
-        return product_seconds(
-            constants, gpu, rows, float(n), float(k), weights=_COMPUTE, activations=_COMPUTE, count=heads
-        )
-
-    return of(widths.latent, widths.plain), of(widths.value, widths.latent)
+    Args:
+        constants: of the library.
+        gpu: its peaks.
+        rows: new tokens.
+        heads: query heads of this GPU, each with weights of its own.
+        n: outputs of a head.
+        k: inputs of a head.
+        dtype: data type of weights and products; inputs and outputs have two bytes.
+    """
+    c = constants
+    rows, heads, n, k = (np.asarray(x, dtype=np.float64) for x in (rows, heads, n, k))
+    tiled = np.ceil(rows / _TILE_ROWS) * _TILE_ROWS
+    compute = 2.0 * heads * tiled * n * k / (c.compute_share * peak_flops(gpu, dtype))
+    moved = heads * (n * k * DTYPE_BYTES[dtype] + c.activation_passes * rows * (n + k) * _WIDE_BYTES)
+    stream = stream_seconds(gpu, moved, c.bandwidth_share, c.cache_speedup)
+    seconds = c.launch_s + c.head_s * heads + join(compute, stream, c.norm)
+    return np.asarray(np.where(rows > 0, seconds, 0.0))

@@ -63,8 +63,9 @@ def prefill_seconds(
     compute: str,
     window: Numbers = 0.0,
     cached_tokens: Numbers = 0.0,
+    short_tokens: Numbers = 0.0,
 ) -> Array:
-    """Seconds of causal attention of `prompts` prompts; no prompts take no time.
+    """Seconds of causal attention of `prompts` prompts in one launch; no prompts take no time.
 
     Args:
         constants: of the kernel.
@@ -78,27 +79,42 @@ def prefill_seconds(
         compute: data type of the matrix products.
         window: keys that a token sees, 0 for all.
         cached_tokens: tokens of each prompt whose keys and values exist already.
+        short_tokens: new tokens of one more, shorter prompt.
     """
     c = constants
-    n, length, heads, kv_heads, key, value, window, cached = np.broadcast_arrays(
+    n, length, heads, kv_heads, key, value, window, cached, short = np.broadcast_arrays(
         *(
             np.asarray(x, dtype=np.float64)
-            for x in (prompts, prompt_tokens, heads, kv_heads, key_width, value_width, window, cached_tokens)
+            for x in (
+                prompts,
+                prompt_tokens,
+                heads,
+                kv_heads,
+                key_width,
+                value_width,
+                window,
+                cached_tokens,
+                short_tokens,
+            )
         )
     )
     packed = (heads != kv_heads) & (c.packs > 0)
     share = np.where(packed, heads / kv_heads, 1.0)
-    tiles, blocks, longest = _causal(length, share, window, c.window_blocks)
     before = np.where((window > 0) & (window < cached), window, cached) / _BLOCK
-    groups = n * np.where(packed, kv_heads, heads)
+    groups = np.where(packed, kv_heads, heads)
     block_s = 2.0 * (key + value) * _BLOCK * _BLOCK / (c.compute_share * peak_flops(gpu, compute) / gpu.n_sms)
     block_s = block_s + c.score_s * _BLOCK * _BLOCK
-    spread = groups * (tiles * c.unit_s + (blocks + tiles * before) * block_s) / gpu.n_sms
-    alone = c.longest_units * c.unit_s + (longest + before) * block_s
-    moved = _WIDE_BYTES * n * (key + value) * (length * heads + c.kv_passes * (length + cached) * kv_heads)
+    spread, alone, moved = np.zeros(n.shape), np.zeros(n.shape), np.zeros(n.shape)
+    for count, tokens in ((n, length), (np.where(short > 0, 1.0, 0.0), short)):
+        there = (count > 0) & (tokens > 0)
+        tiles, blocks, longest = _causal(tokens, share, window, c.window_blocks)
+        spread += count * groups * (tiles * c.unit_s + (blocks + tiles * before) * block_s) / gpu.n_sms
+        alone = np.maximum(alone, np.where(there, c.longest_units * c.unit_s + (longest + before) * block_s, 0.0))
+        rows = tokens * heads + c.kv_passes * np.where(there, tokens + cached, 0.0) * kv_heads
+        moved += _WIDE_BYTES * count * (key + value) * rows
     seconds = c.launch_s + np.maximum(spread, alone)
     seconds = seconds + stream_seconds(gpu, moved, c.bandwidth_share, c.cache_speedup)
-    return np.asarray(np.where((n > 0) & (length > 0), seconds, 0.0))
+    return np.asarray(np.where(alone > 0, seconds, 0.0))
 
 
 def _causal(length: Array, share: Array, window: Array, extra: float) -> tuple[Array, Array, Array]:

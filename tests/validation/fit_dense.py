@@ -29,12 +29,16 @@ HELD_OUT = {
     "attention_context": "16 query heads",
     "attention_generation": "16 query heads",
     "elementwise": "rows of 2,048 and 7,168 elements",
+    "mla_bmm": "64 local heads",
     "mla_context": "64 local heads",
     "mla_generation": "64 local heads",
+    "mlp": "every second number of tokens",
     "gemm": "layers with 7,168 inputs or outputs",
 }
 FOLD_COLUMNS = {
+    "mlp": ("num_tokens",),
     "allreduce": ("message_size_elements",),
+    "mla_bmm": ("num_heads",),
     "mla_context": ("num_heads",),
     "mla_generation": ("num_heads",),
     "attention_context": ("num_heads",),

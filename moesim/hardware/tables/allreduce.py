@@ -64,8 +64,10 @@ def _regime(frame: pd.DataFrame) -> pd.Series[str]:
 
 def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
     """Fitted on 2 and 8 H100 at 256, 1,024, 4,096 ... bytes; the sizes in between and 4 GPUs are held out."""
+    import pandas as pd
+
     exponent = np.log2(_bytes(frame)).round().astype(np.int64)
-    return frame["system"].eq("h100_sxm") & frame["num_gpus"].isin([2, 8]) & (exponent % 2 == 0)
+    return frame["system"].eq("h100_sxm") & frame["num_gpus"].isin([2, 8]) & pd.Series(exponent % 2 == 0, frame.index)
 
 
 def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
@@ -85,7 +87,7 @@ def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str
     for name, rows in rows_usable.groupby(_group(rows_usable).to_numpy()):
         made, _, mode = str(name).split("/")
         fixed = {**_LIMITS.get(made, _LIMITS["vllm"]), **(_IN_A_GRAPH if mode == "graph" else {})}
-        if rows["num_gpus"].nunique() == 1:
+        if len(set(rows["num_gpus"])) == 1:
             fixed |= {constant: _SEARCH[constant].start for constant in ("hop_s", "nccl_hop_s")}
         free = [constant for constant in _SEARCH if constant not in fixed]
         if len(rows) > len(free):

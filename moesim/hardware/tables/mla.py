@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from moesim.hardware.constants import load
 from moesim.hardware.gemm import GemmConstants
-from moesim.hardware.mla import absorbed_seconds, mla_projection_seconds
+from moesim.hardware.mla import DEEPSEEK_V3, AbsorbedConstants, absorbed_seconds, mla_projection_seconds
 from moesim.hardware.tables.attention import cache_dtype, framework, measured_s
 from moesim.hardware.tables.dtypes import dtype_of, stand_in
 from moesim.hardware.tables.groups import Array, Constant, by_group, fit_group, nearest, numbers, text
@@ -26,7 +26,6 @@ HELD_OUT_HEADS = 64
 
 _KERNEL = "kernel"
 _NO_DOWN = "wideep_module"
-_ABSORBED_GROUP = "trtllm/cublas/bfloat16"
 # The library of a module's linear layers: vLLM's blocks of FP8 are DeepGEMM as SGLang calls it, timed without a graph.
 _LIBRARY = {"fp8_block": "deepgemm"}
 _LIBRARY_OTHERWISE = "cublas"
@@ -75,8 +74,7 @@ def around_seconds(gpu: GpuSpec, frame: pd.DataFrame, rows: Array, *, absorbed: 
             weight_bytes=dtype.weight_bytes,
         )
         if absorbed:
-            into, out = absorbed_seconds(GemmConstants(**gemm[_ABSORBED_GROUP]), gpu, rows[here], heads[here])
-            seconds[here] += into + out
+            seconds[here] += _absorbed_seconds(framework_name, gpu, rows[here], heads[here])
     return seconds
 
 
@@ -121,6 +119,14 @@ def fit_modules(
         measured = np.concatenate([measured_s(part) for _, part in parts])
         found[str(name)] = fit_group(search, free, known, predict, measured)
     return found
+
+
+def _absorbed_seconds(made: str, gpu: GpuSpec, rows: Array, heads: Array) -> Array:
+    """Seconds of both products of a framework, in bf16."""
+    constants = nearest(f"{made}/bmm/bfloat16", load("mla_bmm"))
+    assert constants is not None
+    products = AbsorbedConstants(**constants)
+    return np.asarray(sum(absorbed_seconds(products, gpu, rows, heads, n, k) for n, k in DEEPSEEK_V3.absorbed))
 
 
 def _all_parts(
