@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.hardware.constants import EXPERT, EXPERT_OTHERWISE, ExpertConstants
-from moesim.hardware.dense import join
+from moesim.hardware.gemm import join
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
 from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape, Precision
 
