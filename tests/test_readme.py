@@ -26,12 +26,13 @@ def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         main(["init", "mine"])
     path = tmp_path / "mine.yaml"
     path.write_text(re.sub(r"steps: \d+", "steps: 1", path.read_text()))
-    example, own_router = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    example, own_router, kernel = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, object] = {}
     exec(example.replace('"workload.steps": 3', '"workload.steps": 1'), names)
     assert names["assignment"].served.shape == (512, 8)
     exec(own_router, names)
     assert names["route"](np.zeros((3, 5)), strategy="first-k", top_k=2).expert.tolist() == [[0, 1]] * 3
+    exec(kernel, names)
 
 
 def test_the_example_of_routing_is_a_scenario() -> None:
@@ -129,7 +130,7 @@ def test_the_figure_against_reality_is_what_its_command_prints() -> None:
     assert len(cells) == 16
     for measured, predicted in cells:
         assert f"{measured}/{predicted}" in printed
-    for kind, quoted in (("uniform   fitted", ("3.3", "8.2")), ("all skewed held out", ("5.2", "12.3"))):
+    for kind, quoted in (("uniform   fitted", ("0.8", "4.2")), ("power_law_0.6 held out", ("1.8", "5.2"))):
         (line,) = [line for line in printed.splitlines() if kind in line]
         assert tuple(line.split()[-2:]) == quoted
         assert all(f"{number} %" in section for number in quoted)

@@ -29,7 +29,13 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("memory_bandwidth_gb_per_s", "memory GB/s"),
         ("n_sms", "SMs"),
         ("network", "network"),
+        ("kernels", "calibrated kernels"),
         ("source", "source"),
+    ),
+    "kernels": (
+        ("summary", "what it is"),
+        ("experts", "constants of the experts"),
+        ("gpu", "calibrated on"),
     ),
     "networks": (
         ("copies", "copies"),
@@ -95,9 +101,14 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
         from moesim.placement import PLANNERS
 
         return {name: {"summary": entry.summary} for name, entry in PLANNERS.items()}
+    from moesim.hardware import calibrated_families, calibrated_gpu, families
     from moesim.scenario import presets
 
+    if kind == "kernels":
+        return {name: {**family, "gpu": calibrated_gpu().name} for name, family in families().items()}
     found = presets(kind)
+    if kind == "gpus":
+        return {name: {**entry, "kernels": calibrated_families(name)} for name, entry in found.items()}
     return {name: {**_model_defaults(), **entry} for name, entry in found.items()} if kind == "models" else found
 
 

@@ -2,26 +2,41 @@
 
 In: a model's shape, a cluster, data types, tokens by GPU and by expert slot.
 Out: Durations in seconds, the rates of the ports in picoseconds, bytes of
-memory. Rooflines with constants fitted on H100 kernels (`constants`); pure
-functions over arrays, no state.
+memory. Rooflines with constants fitted on H100 kernels (`constants`), which
+families of kernels name (`families`); pure functions over arrays, no state.
 """
 
-from moesim.hardware.constants import PROVENANCE
 from moesim.hardware.durations import Durations, step_durations
-from moesim.hardware.expert import expert_seconds
+from moesim.hardware.expert import ExpertKernel, ExpertShape, calibrated_gpu, expert_seconds
+from moesim.hardware.families import (
+    calibrated_families,
+    check_family,
+    default_family,
+    expert_kernel,
+    families,
+    provenance,
+)
 from moesim.hardware.memory import check_memory, memory_bytes, parameters
 from moesim.hardware.network import exchange_rates, payload_bytes
 from moesim.hardware.predict import predict_table
 
 __all__ = [
-    "PROVENANCE",
     "Durations",
+    "ExpertKernel",
+    "ExpertShape",
+    "calibrated_families",
+    "calibrated_gpu",
+    "check_family",
     "check_memory",
+    "default_family",
     "exchange_rates",
+    "expert_kernel",
     "expert_seconds",
+    "families",
     "memory_bytes",
     "parameters",
     "payload_bytes",
     "predict_table",
+    "provenance",
     "step_durations",
 ]

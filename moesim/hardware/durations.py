@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.hardware.attention import attention_seconds
-from moesim.hardware.dense import head_rows, head_seconds, network_seconds, router_seconds
-from moesim.hardware.expert import expert_seconds
+from moesim.hardware.dense import gemm_seconds, head_rows, head_seconds, network_seconds, router_seconds
+from moesim.hardware.expert import ExpertShape, expert_seconds
+from moesim.hardware.families import default_family, expert_kernel, family_of
 from moesim.types import ClusterShape, ModelShape, Precision
 
 
@@ -40,6 +41,7 @@ def step_durations(
     sequence_tokens: int,
     slot_tokens: NDArray[np.int64],
     slot_rank: NDArray[np.int32],
+    kernels: str | None = None,
 ) -> Durations:
     """Durations of the compute parts of one step; what has no tokens takes no time.
 
@@ -53,8 +55,12 @@ def step_durations(
         sequence_tokens: tokens of a prompt, in the other phases.
         slot_tokens: assignments processed by each slot, [L, S].
         slot_rank: GPU of each slot, [S].
+        kernels: family of calibrated kernels; by default the one that suits GPU and data types.
     """
     gpu, tokens = cluster.gpu, tokens_per_gpu
+    family = kernels or default_family(precision)
+    kernel = expert_kernel(family, gpu, precision, phase)
+    shape = ExpertShape.of(model, n_ranks=cluster.n_gpus)
     none = np.zeros(len(tokens))
     # all parts but the experts depend on the token count alone, and most GPUs have the same
     counts, where = np.unique(tokens, return_inverse=True)
@@ -68,15 +74,19 @@ def step_durations(
         sequence_tokens=sequence_tokens,
     )
     logit_rows = np.array([head_rows(int(n), sequence_tokens, phase) for n in counts], dtype=np.int64)
+    if family_of(family).get("router") == "fused":  # softmax and top-k are in the experts' kernel
+        router = gemm_seconds(gpu, counts, model.n_experts, model.hidden_size, weights="bf16", activations="bf16")
+    else:
+        router = router_seconds(model, gpu, counts)
     return Durations(
         attention=attention[where],
-        router=router_seconds(model, gpu, counts)[where],
+        router=router[where],
         dense=network_seconds(model, gpu, precision, counts, model.intermediate_size)[where]
         if model.dense_layers
         else none,
         shared_experts=network_seconds(model, gpu, precision, counts, model.shared_intermediate_size)[where]
         if model.n_shared_experts
         else none,
-        experts=expert_seconds(model, gpu, precision, slot_tokens, slot_rank, cluster.n_gpus),
+        experts=expert_seconds(kernel, shape, slot_tokens, slot_rank, cluster.n_gpus),
         head=head_seconds(model, gpu, logit_rows)[where],
     )

@@ -1,54 +1,293 @@
-"""The grouped GEMMs of the experts that live on one rank."""
+"""The grouped GEMMs of the experts that live on one rank, with what their kernels do beside them.
+
+Source of the form: chosen on part of the measured layers of H100 (tests/validation/fit_experts.py).
+"""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass, field
+from typing import Any
 
-from moesim.hardware.constants import EXPERT, EXPERT_OTHERWISE, ExpertConstants
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moesim.errors import InputError
+from moesim.hardware.constants import document, load
 from moesim.hardware.gemm import join
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
+from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype
 from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape, Precision
+
+Seconds = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertConstants:
+    """The constants of one kernel; effective, not physical: a share may absorb what the formula leaves out.
+
+    Of time: `launch_s`, `ranks_launch_s` more where experts are spread over
+    ranks, `serial_s` for each element of the hidden size (loops that nothing
+    runs beside), `per_expert_s` an active expert, `scan_s` an expert of the
+    rank (finding the active ones, hidden behind the work by `scan_norm`),
+    `per_choice_s` a choice of a token handed to the rank.
+
+    Of traffic, bytes at the memory bandwidth: `token_hidden` of a token handed
+    to the rank and element of the hidden size, `choice_hidden`, `choice_inner`
+    of each of its choices, wherever they go, and hidden or inner element,
+    `row_hidden`, `row_inner` of a row that the rank computes. What is beyond
+    the bytes that the memory must see, MOVED_BYTES an element, is work of the
+    SMs at `sm_bytes_per_s` each: faster memory does not speed it up.
+
+    Of the products: `bandwidth_share` and `compute_share` of the peaks,
+    `hottest_share` the part of the most loaded expert's work that nothing runs
+    beside, `restream` the part of an expert's weights read again by each
+    further tile of rows, `norm` the exponent that joins computing and
+    streaming, `tile_low` and `tile_high` the tiles to choose from, powers of two.
+    """
+
+    launch_s: float
+    ranks_launch_s: float
+    serial_s: float
+    per_expert_s: float
+    scan_s: float
+    scan_norm: float
+    per_choice_s: float
+    token_hidden: float
+    choice_hidden: float
+    choice_inner: float
+    row_hidden: float
+    row_inner: float
+    bandwidth_share: float
+    compute_share: float
+    hottest_share: float
+    restream: float
+    norm: float
+    tile_low: float = 16.0
+    tile_high: float = 128.0
+    sm_bytes_per_s: float = 3352e9 / 132
+
+
+MOVED_BYTES = 12.0
+"""Bytes of an element of a row that the memory sees: permute 2 + 2, quantise 2 + 1, read 1, write 2, sum up 2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertShape:
+    """What one rank holds of an MoE layer: numbers, or arrays of them that broadcast to the rows of a table.
+
+    `inner_size` is that of one expert after tensor-parallel slicing,
+    `n_experts` and `top_k` are of the whole layer, `n_ranks` share its experts
+    evenly, `matrices` is 3 for gated networks, else 2.
+    """
+
+    hidden_size: Any
+    inner_size: Any
+    n_experts: Any
+    top_k: Any
+    n_ranks: Any = 1
+    matrices: int = 3
+
+    @classmethod
+    def of(cls, model: ModelShape, *, n_ranks: int = 1, tensor_parallel: int = 1) -> ExpertShape:
+        """The experts of a model spread over `n_ranks`, each sliced over `tensor_parallel` GPUs."""
+        return cls(
+            hidden_size=model.hidden_size,
+            inner_size=-(-model.moe_intermediate_size // tensor_parallel),
+            n_experts=model.n_experts,
+            top_k=model.top_k,
+            n_ranks=n_ranks,
+            matrices=matrices(model),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Load:
+    """What the loads of one rank come to: arrays of one shape.
+
+    `active` experts with a token, `rows` assignments, `padded` the same in
+    whole tiles, `further` tiles beyond the first of each expert, `hottest`
+    the largest load.
+    """
+
+    active: Any
+    rows: Any
+    padded: Any
+    further: Any
+    hottest: Any
+
+
+def summarize(tokens_per_expert: NDArray[np.int64], mean_load: ArrayLike | None, constants: ExpertConstants) -> Load:
+    """The loads [N, E] of N ranks.
+
+    Frameworks choose one tile for all experts by the mean load of the batch,
+    [N] or one number: the smallest that holds it. Without it every expert is
+    taken to have the tile that suits it.
+    """
+    from moesim.kernels import tiles
+
+    low, high = int(constants.tile_low), int(constants.tile_high)
+    n = len(tokens_per_expert)
+    if mean_load is None:
+        row_tile, weight_tile = np.full(n, low), np.full(n, high)
+    else:
+        tile = 2.0 ** np.ceil(np.log2(np.maximum(np.asarray(mean_load, dtype=np.float64), 1.0)))
+        row_tile = weight_tile = np.broadcast_to(np.clip(tile, low, high).astype(np.int64), (n,))
+    out = np.empty((5, n), dtype=np.int64)
+    tiles.summarize(tokens_per_expert, _bits(row_tile), _bits(weight_tile), out)
+    return Load(active=out[0], rows=out[1], padded=out[2] * row_tile, further=out[3] - out[0], hottest=out[4])
+
+
+def _bits(tile: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.ascontiguousarray(np.log2(tile).astype(np.int64))
+
+
+def expert_time(
+    load: Load, shape: ExpertShape, tokens: ArrayLike, gpu: GpuSpec, dtype: KernelDtype, constants: ExpertConstants
+) -> Seconds:
+    """Time of the experts of one rank and layer, seconds, of the shape of the load; none where there is no row.
+
+    launch + serial + time per active expert and choice + traffic / bandwidth
+    + norm(norm(FLOPs of the tiles / peak, weights of the active experts / bandwidth), search for them).
+    Every term grows at most in proportion to the load, so that a batch is
+    never slower than the parts that it is split into.
+
+    Args:
+        load: of each rank.
+        shape: of the experts; numbers or arrays that broadcast to the load.
+        tokens: handed to the rank, of which each makes `top_k` choices.
+        gpu: its published peaks.
+        dtype: of the operands.
+        constants: of the kernel.
+    """
+    c, bandwidth = constants, memory_bandwidth(gpu)
+    hidden, inner = shape.hidden_size, shape.inner_size
+    choices = np.asarray(tokens) * shape.top_k
+    fixed = c.launch_s + c.ranks_launch_s * (np.asarray(shape.n_ranks) > 1) + c.serial_s * hidden
+    traffic = (
+        _moved(c.token_hidden, hidden * np.asarray(tokens), gpu, c)
+        + _moved(c.choice_hidden, hidden * choices, gpu, c)
+        + _moved(c.row_hidden, hidden * load.rows, gpu, c)
+        + _moved(c.choice_inner, inner * choices, gpu, c)
+        + _moved(c.row_inner, inner * load.rows, gpu, c)
+    )
+    weights = shape.matrices * hidden * inner
+    rate = c.compute_share * peak_flops(gpu, dtype.compute)
+    compute = (load.padded + c.hottest_share * load.hottest) * (2.0 * weights) / rate
+    read = (load.active + c.restream * load.further) * (weights * dtype.weight_bytes)
+    products = join(compute, read / (c.bandwidth_share * bandwidth), c.norm)
+    search = c.scan_s * np.asarray(shape.n_experts / shape.n_ranks) + np.zeros_like(products)
+    seconds = fixed + c.per_expert_s * load.active + c.per_choice_s * choices + traffic
+    return np.where(load.rows > 0, seconds + join(products, search, c.scan_norm), 0.0)
+
+
+def _moved(bytes_each: float, elements: Any, gpu: GpuSpec, constants: ExpertConstants) -> Any:
+    """Seconds of moving elements: the memory's part and that of the SMs."""
+    memory = min(bytes_each, MOVED_BYTES) / memory_bandwidth(gpu)
+    return elements * (memory + max(0.0, bytes_each - MOVED_BYTES) / (constants.sm_bytes_per_s * gpu.n_sms))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertKernel:
+    """A calibrated kernel on a GPU: `name` of its group of constants, framework/kernel/dtype."""
+
+    name: str
+    gpu: GpuSpec
+    constants: ExpertConstants
+    dtype: KernelDtype = field(default_factory=lambda: kernel_dtype("bfloat16"))
+
+    @classmethod
+    def from_preset(cls, name: str, gpu: GpuSpec | None = None) -> ExpertKernel:
+        """The kernel of a group ("trtllm/cutlass/fp8_block") or of a family ("trtllm-fp8-block").
+
+        Another GPU than the calibrated one, which is the default, changes the published specifications alone.
+
+        Raises:
+            InputError: there is no such group or family, or the GPU has no peak for its data type.
+        """
+        families = load("families")
+        group = str(families[name]["experts"]) if name in families else name
+        groups = load("experts")
+        if group not in groups:
+            from difflib import get_close_matches
+
+            near = get_close_matches(name, [*families, *groups], n=1)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            raise InputError(f"kernel: found {name}, wanted one of {', '.join([*families, *groups])}{hint}")
+        dtype = kernel_dtype(group.rpartition("/")[2])
+        kernel = cls(name=group, gpu=gpu or calibrated_gpu(), constants=ExpertConstants(**groups[group]), dtype=dtype)
+        peak_flops(kernel.gpu, dtype.compute)
+        return kernel
+
+    def time(
+        self,
+        tokens_per_expert: ArrayLike,
+        shape: ExpertShape | ModelShape,
+        *,
+        tokens: ArrayLike | None = None,
+        mean_load: ArrayLike | None = None,
+    ) -> Seconds:
+        """Time of the experts of one rank and layer, seconds [...]; a rank without tokens takes none.
+
+        Args:
+            tokens_per_expert: assignments of each of its experts, [..., E].
+            shape: of the experts; a model stands for all its experts on one rank.
+            tokens: handed to the rank, [...]; by default as many as evenly
+                spread choices bring: those with at least one choice here.
+            mean_load: assignments an expert of the whole batch, [...], by which
+                the kernel chooses its tile; by default every expert has the tile that suits it.
+
+        Raises:
+            InputError: loads are negative or not whole numbers.
+        """
+        counts = np.asarray(tokens_per_expert)
+        if counts.dtype.kind not in "iu" and not np.array_equal(counts, np.rint(counts)):
+            raise InputError("tokens_per_expert: found fractions, wanted whole numbers of tokens")
+        if counts.ndim == 0 or (counts.size and counts.min() < 0):
+            raise InputError("tokens_per_expert: wanted an array [..., E] of numbers from 0")
+        own = ExpertShape.of(shape) if isinstance(shape, ModelShape) else shape
+        flat = np.ascontiguousarray(counts, dtype=np.int64).reshape(-1, counts.shape[-1])
+        outer = counts.shape[:-1]
+        mean = None if mean_load is None else np.broadcast_to(np.asarray(mean_load), outer).ravel()
+        summary = summarize(flat, mean, self.constants)
+        handed = summary.rows * tokens_per_row(own) if tokens is None else np.broadcast_to(tokens, outer).ravel()
+        return expert_time(summary, own, handed, self.gpu, self.dtype, self.constants).reshape(outer)
 
 
 def expert_seconds(
-    model: ModelShape,
-    gpu: GpuSpec,
-    precision: Precision,
+    kernel: ExpertKernel,
+    shape: ExpertShape,
     slot_tokens: NDArray[np.int64],
     slot_rank: NDArray[np.int32],
     n_ranks: int,
-    *,
-    constants: ExpertConstants | None = None,
-) -> NDArray[np.float64]:
+) -> Seconds:
     """Time of the experts of each layer and rank, seconds [L, G]; a rank without tokens takes none.
 
-    launch + time per active expert + activations / bandwidth + norm(tiled
-    FLOPs / peak, weights of the active experts / bandwidth). An expert is
-    active with its first token: weights nobody asks for are not read, which
-    is why imbalance can be cheap where weights dominate.
-
     Args:
-        model: widths of the experts.
-        gpu: its published peaks.
-        precision: data types of weights and activations.
+        kernel: that runs them.
+        shape: of the experts.
         slot_tokens: assignments processed by each slot, [L, S].
         slot_rank: GPU of each slot, [S].
         n_ranks: G.
-        constants: instead of the shipped ones, to fit them.
     """
-    c = constants or EXPERT.get(precision.activations, EXPERT_OTHERWISE)
-    tiles = -(-slot_tokens // c.tile_tokens)
-    active = _by_rank(slot_tokens > 0, slot_rank, n_ranks)
-    tokens = _by_rank(slot_tokens, slot_rank, n_ranks)
-    rows = _by_rank(tiles, slot_rank, n_ranks) * c.tile_tokens
+    order, first = np.argsort(slot_rank, kind="stable"), np.searchsorted(np.sort(slot_rank), np.arange(n_ranks))
+    counts = np.bincount(slot_rank, minlength=n_ranks)
+    # slots of each rank, the last column beyond all of them standing for a slot without tokens
+    slots = np.full((n_ranks, max(1, int(counts.max(initial=0)))), slot_tokens.shape[1])
+    slots[np.repeat(np.arange(n_ranks), counts), np.arange(len(order)) - np.repeat(first, counts)] = order
+    padded = np.concatenate([slot_tokens, np.zeros((len(slot_tokens), 1), dtype=np.int64)], axis=1)
+    mean = np.broadcast_to(slot_tokens.sum(axis=1, keepdims=True) / shape.n_experts, (len(slot_tokens), n_ranks))
+    return kernel.time(padded[:, slots], shape, mean_load=mean)
 
-    bandwidth = memory_bandwidth(gpu)
-    compute = rows * flops_per_assignment(model) / (c.compute_share * peak_flops(gpu, precision.activations))
-    stream = active * weight_bytes(model, precision) / (c.bandwidth_share * bandwidth)
-    traffic = tokens * traffic_bytes(model, precision) / (c.traffic_share * bandwidth)
-    seconds = c.launch_s + c.per_expert_s * active + traffic + join(compute, stream, c.norm)
-    return np.where(tokens > 0, seconds, 0.0)
+
+def tokens_per_row(shape: ExpertShape) -> Any:
+    """Distinct tokens for each row of a rank where choices are spread evenly: T (1 - (1 - 1/R)^K) of T K / R rows."""
+    ranks, top_k = shape.n_ranks, shape.top_k
+    return ranks / top_k * (1.0 - (1.0 - 1.0 / ranks) ** top_k)
+
+
+def calibrated_gpu() -> GpuSpec:
+    """The GPU that the constants of the experts were fitted on."""
+    return GpuSpec(**document("experts")["gpu"])
 
 
 def matrices(model: ModelShape) -> int:
@@ -56,34 +295,6 @@ def matrices(model: ModelShape) -> int:
     return 3 if model.gated else 2
 
 
-def flops_per_assignment(model: ModelShape) -> float:
-    """FLOPs of one token in one expert."""
-    return 2.0 * matrices(model) * model.hidden_size * model.moe_intermediate_size
-
-
 def weight_bytes(model: ModelShape, precision: Precision) -> float:
     """Bytes of one expert's weights."""
     return matrices(model) * model.hidden_size * model.moe_intermediate_size * DTYPE_BYTES[precision.weights]
-
-
-def traffic_bytes(model: ModelShape, precision: Precision) -> float:
-    """Bytes that one assignment moves beside the weights.
-
-    Read the token, write the inner products in two bytes, read them and write
-    the activation, read that, write the output in two bytes.
-    """
-    narrow = DTYPE_BYTES[precision.activations]
-    inner = model.moe_intermediate_size
-    return model.hidden_size * (narrow + 2.0) + (matrices(model) - 1) * inner * 4.0 + 2.0 * narrow * inner
-
-
-def _by_rank(
-    slots: NDArray[np.int64] | NDArray[np.bool_],
-    slot_rank: NDArray[np.int32],
-    n_ranks: int,
-) -> NDArray[np.float64]:
-    """Sum over the slots of each rank, [L, S] -> [L, G]; whole numbers stay exact in float64 below 2^53."""
-    n_layers = slots.shape[0]
-    key = np.arange(n_layers)[:, None] * n_ranks + slot_rank
-    sums = np.bincount(key.ravel(), weights=slots.ravel(), minlength=n_layers * n_ranks)
-    return sums.astype(np.float64, copy=False).reshape(n_layers, n_ranks)

@@ -120,6 +120,9 @@ class ClusterSpec(_Part):
     nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
     gpus_per_node: Annotated[int, Field(ge=1, le=1024)] = 8
     network: NetworkPreset = _described(..., "preset or inline fields; default: the GPU's own")
+    kernels: Annotated[str | None, _NoneWord] = _described(
+        None, "family of calibrated kernels (moesim list kernels); default: the one that suits the data types"
+    )
 
 
 class ParallelismSpec(_Part):
@@ -343,6 +346,7 @@ def json_schema() -> dict[str, Any]:
         "anyOf": [{"type": "string"}, {"type": "null"}],
         "default": None,
     }
+    definitions["ClusterSpec"]["properties"]["kernels"]["anyOf"] = [{"type": "string"}, {"type": "null"}]
     overlap = definitions["SimulationSpec"]["properties"]["overlap"]
     overlap["anyOf"] = [{"enum": ["none", "shared-expert", "two-batch"]}, {"type": "null"}]
     for name, part in (("capacity", "CapacitySpec"), ("balancer", "BalancerSpec"), ("balancing", "BalancingSpec")):

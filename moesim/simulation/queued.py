@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.engine import run_queued
-from moesim.hardware import expert_seconds
+from moesim.hardware import ExpertShape, expert_kernel
 from moesim.simulation.stages import Stages
 from moesim.types import (
     QUEUE_FULL,
@@ -102,14 +102,15 @@ def interpreter(stages: Stages, groups: Sequence[TokenGroups], *, limited: bool)
 
 def _service(stages: Stages) -> Callable[[int], int]:
     """Picoseconds that one expert takes for so many tokens alone, rounded up."""
-    rank = np.zeros(1, dtype=np.int32)
+    phase = stages.scenario.spec.workload.phase
+    kernel = expert_kernel(stages.kernels, stages.cluster.gpu, stages.precision, phase)
+    # a kernel of its own: one expert, which every row that it is handed has chosen
+    shape = dataclasses.replace(ExpertShape.of(stages.model), n_experts=1, top_k=1)
 
     @cache
     def service_ps(tokens: int) -> int:
-        seconds = expert_seconds(
-            stages.model, stages.cluster.gpu, stages.precision, np.array([[tokens]], dtype=np.int64), rank, 1
-        )
-        return math.ceil(round(float(seconds[0, 0]) * 1e12, 3))
+        seconds = kernel.time(np.array([[tokens]], dtype=np.int64), shape)
+        return math.ceil(round(float(seconds[0]) * 1e12, 3))
 
     return service_ps
 

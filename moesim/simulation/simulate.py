@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from moesim.hardware import PROVENANCE, payload_bytes
+from moesim.hardware import payload_bytes, provenance
 from moesim.results import Collector, Result, versions
 from moesim.scenario import Scenario
 from moesim.simulation.evolution import initial_states
@@ -90,7 +90,7 @@ def _manifest(stages: Stages) -> dict[str, Any]:
         "versions": versions(),
         "seed": stages.scenario.spec.seed,
         "engine": stages.engine,
-        "provenance": {**stages.scenario.provenance, "kernel times": PROVENANCE},
+        "provenance": {**stages.scenario.provenance, "kernel times": provenance(stages.kernels, stages.cluster.gpu)},
         "inputs": [],
     }
     if isinstance(stages.source, RecordedTokens):

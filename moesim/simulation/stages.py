@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from moesim.engine import OVERLAPS
 from moesim.errors import InputError, ParameterError, TooLargeError
-from moesim.hardware import check_memory
+from moesim.hardware import check_family, check_memory, default_family
 from moesim.placement import place
 from moesim.results import frames_bytes
 from moesim.routing import OVERFLOWS, ROUNDINGS, SCOPES, SIGNED, Strategy
@@ -38,6 +38,7 @@ class Stages:
     source: SyntheticTokens | RecordedTokens
     placement: Placement
     n_steps: int
+    kernels: str
 
     @property
     def overlap(self) -> str:
@@ -141,6 +142,7 @@ def prepare(scenario: Scenario) -> Stages:
         source=source,
         placement=placement,
         n_steps=n_steps,
+        kernels=_kernels(scenario),
     )
     _check_capacity(stages)
     _check_balancer(stages)
@@ -257,6 +259,18 @@ def _recorded(scenario: Scenario, top_k: int) -> tuple[RecordedTokens, int]:
         tokens_per_rank=spec.workload.tokens_per_gpu,
     )
     return source, spec.workload.steps
+
+
+def _kernels(scenario: Scenario) -> str:
+    """The family of calibrated kernels that the scenario names, else the one that suits its data types."""
+    named = scenario.spec.cluster.kernels
+    if named is None:
+        return default_family(scenario.precision)
+    try:
+        check_family(named, scenario.precision)
+    except InputError as error:
+        raise scenario.error("cluster.kernels", named, str(error)) from None
+    return named
 
 
 def _placement(scenario: Scenario) -> Placement:

@@ -19,6 +19,7 @@ KNOWN = {
     "scopes": "source-rank",
     "balancers": "least-loaded",
     "placements": "round-robin",
+    "kernels": "sglang-deepep-fp8",
 }
 
 

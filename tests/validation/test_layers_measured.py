@@ -14,7 +14,7 @@ from moesim.hardware.tables import load_kind
 
 SHIPPED = Path(__file__).parents[2] / "moesim" / "validation" / "measured"
 
-# kind, regimes ("" for all rows), median and 90th percentile of the absolute error in percent, as reached and rounded up
+# kind, regimes ("" for all rows), median and 90th percentile of the absolute error in percent, rounded up
 REACHED = [
     ("gemm", "weights beyond L2", 4.0, 13.0),
     ("gemm", "", 4.5, 15.5),

@@ -63,8 +63,12 @@ KINDS: Mapping[str, str] = {
     "mla_context": "moesim.hardware.tables.mla_context:KIND",
     "mla_generation": "moesim.hardware.tables.mla_generation:KIND",
     "mlp": "moesim.hardware.tables.mlp:KIND",
+    "moe": "moesim.hardware.tables.moe:KIND",
     "moe_a2a": "moesim.hardware.tables.moe_a2a:KIND",
     "nccl": "moesim.hardware.tables.nccl:KIND",
+    "wideep_context": "moesim.hardware.tables.wideep_context:KIND",
+    "wideep_generation": "moesim.hardware.tables.wideep_generation:KIND",
+    "wideep_trtllm_eplb": "moesim.hardware.tables.wideep_trtllm_eplb:KIND",
 }
 """Name -> 'module:attribute' of its TableKind; names and prefixes are read without importing a kernel."""
 

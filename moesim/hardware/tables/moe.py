@@ -1,0 +1,107 @@
+"""Fused MoE layers of one rank: `moe_*`.
+
+Timed: router softmax and top-k, permutation, quantisation of activations, both
+grouped GEMMs and the weighted sum, on the most loaded rank, which is handed the
+tokens of all ranks. No exchange, no shared expert, no product of the gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.hardware.tables import expert_fit, expert_rows
+from moesim.hardware.tables.kind import Constants, TableKind
+from moesim.types import GpuSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_KERNELS = ("modelopt", "cutlass", "triton", "deepgemm", "marlin", "trtllm_gen", "min_latency")
+_SPIKE = 1.3
+_CURVE = [
+    "system",
+    "framework",
+    "kernel_source",
+    "moe_dtype",
+    "hidden_size",
+    "inter_size",
+    "topk",
+    "num_experts",
+    "moe_tp_size",
+    "moe_ep_size",
+    "distribution",
+]
+
+
+def group(frame: pd.DataFrame) -> pd.Series[str]:
+    """framework/kernel/data type, the kernel by what its source is known for."""
+    names = {source: _kernel(source) for source in frame.kernel_source.unique()}
+    return frame.framework.str.lower() + "/" + frame.kernel_source.map(names) + "/" + frame.moe_dtype
+
+
+def _kernel(source: str) -> str:
+    plain = source.lower()
+    return next((name for name in _KERNELS if name in plain), plain.replace("_", "-"))
+
+
+def handed(frame: pd.DataFrame) -> NDArray[np.float64]:
+    """Every rank is handed the tokens of all."""
+    return frame.num_tokens.to_numpy(dtype=np.float64)
+
+
+def usable(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Rows that are no artefact: by the column `flag` where there is one, else by the known patterns.
+
+    SGLang's Triton path computes remote experts too where a model of few
+    experts is spread over ranks; SGLang and vLLM route DeepSeek-V3 by groups,
+    which drops half of the intended experts; a latency above 1.3 times that
+    of a larger batch of the same curve is a bad tactic of the tuner.
+    """
+    known = expert_rows.known_distribution(frame)
+    if "flag" in frame:
+        return known & (frame["flag"].fillna("") == "")
+    clamped = (frame.framework == "SGLang") & (frame.moe_ep_size > 1) & (frame.num_experts <= 16)
+    grouped = (frame.framework != "TRTLLM") & (frame.hidden_size == 7168) & (frame.num_experts == 256)
+    ordered = frame.sort_values("num_tokens", ascending=False)
+    curve = [name for name in [*_CURVE, "version"] if name in frame]
+    larger = ordered.groupby(curve).latency_ms.cummin().groupby([ordered[name] for name in curve]).shift(1)
+    spike = (ordered.latency_ms > _SPIKE * larger).reindex(frame.index)
+    return known & ~clamped & ~grouped & ~spike
+
+
+def fitted(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Rows that the shipped constants were fitted on."""
+    return expert_rows.fitted_as(frame, "moe", usable(frame))
+
+
+LAYOUT = expert_rows.Layout(group=group, handed=handed)
+
+
+def predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> NDArray[np.float64]:
+    """Seconds [R, 1]."""
+    return expert_rows.predict(frame, gpus, constants, LAYOUT)
+
+
+def fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
+    """Constants of every group."""
+    return expert_fit.fit(frame[usable(frame)], gpus, LAYOUT)
+
+
+KIND = TableKind(
+    name="moe",
+    prefixes=("moe_",),
+    columns=expert_rows.COLUMNS,
+    measured=("latency_ms",),
+    unit_s=1e-3,
+    group=group,
+    regime=expert_rows.regime,
+    fitted=fitted,
+    usable=usable,
+    predict=predict,
+    fit=fit,
+    noun="experts",
+)

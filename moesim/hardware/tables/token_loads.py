@@ -1,0 +1,161 @@
+"""Token loads drawn as the collector of the measured tables draws them.
+
+A measured row times one rank. `balanced` and `uniform` rows have one load;
+`power_law_<exponent>` rows are the mean of a few random draws, of each of which
+the most loaded rank was timed, so that their expectation is predicted. Loads
+are a pure function of the row: draws are counter-based (kernels/random.py).
+The collector is helper.py of NVIDIA aiconfigurator.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.errors import InputError
+from moesim.kernels.jit import njit
+from moesim.kernels.random import key
+from moesim.kernels.random import uniform as uniform_number
+
+Loads = NDArray[np.int64]
+
+DRAWS = 48
+"""Draws whose mean stands for the expectation: about 2 % of its most variable times, 0.3 % of most."""
+
+_POWER_LAW = "power_law_"
+
+
+@lru_cache(maxsize=4096)
+def token_loads(distribution: str, tokens: int, n_experts: int, top_k: int, ep: int, draws: int = DRAWS) -> Loads:
+    """Tokens of each expert of the timed rank, [D, n_experts / ep]; one draw where nothing is random. Read only.
+
+    Args:
+        distribution: "balanced", "uniform" or "power_law_<exponent>".
+        tokens: of all ranks together.
+        n_experts: of all ranks together, in equal contiguous blocks.
+        top_k: experts of a token.
+        ep: ranks.
+        draws: of a random distribution.
+
+    Raises:
+        InputError: another distribution, or experts that the ranks do not divide.
+    """
+    if ep < 1 or n_experts % ep:
+        raise InputError(f"{n_experts} experts cannot be divided among {ep} ranks")
+    if distribution == "balanced":
+        loads = balanced(tokens, n_experts, top_k, ep)[None]
+    elif distribution == "uniform":
+        loads = uniform(tokens, n_experts, top_k, ep)[None]
+    else:
+        loads = power_law(exponent_of(distribution), tokens, n_experts, top_k, ep, draws)
+    loads.setflags(write=False)
+    return loads
+
+
+def exponent_of(distribution: str) -> float:
+    """Exponent of the power law that a distribution names.
+
+    Raises:
+        InputError: it is none that is known.
+    """
+    text = distribution.removeprefix(_POWER_LAW)
+    try:
+        if distribution.startswith(_POWER_LAW):
+            return float(text)
+    except ValueError:
+        pass
+    raise InputError(f"distribution: found {distribution!r}, wanted balanced, uniform or power_law_<exponent>")
+
+
+def balanced(tokens: int, n_experts: int, top_k: int, ep: int) -> Loads:
+    """Tokens of the experts of rank 0, round robin: expert = (t + k ceil(E / K)) % E, few tokens spread apart."""
+    stride = -(-n_experts // top_k)
+    token = np.arange(tokens)
+    first = token if tokens >= stride else token * stride // tokens
+    expert = (first[:, None] + stride * np.arange(top_k)) % n_experts
+    return np.bincount(expert.ravel(), minlength=n_experts)[: n_experts // ep].astype(np.int64)
+
+
+def uniform(tokens: int, n_experts: int, top_k: int, ep: int) -> Loads:
+    """Tokens of the experts of the most loaded rank when counts are equal, the remainder going to the first ones."""
+    local = n_experts // ep
+    per_rank = -(-tokens * top_k // ep)
+    return np.array([per_rank // local + (e < per_rank % local) for e in range(local)], dtype=np.int64)
+
+
+def power_law(exponent: float, tokens: int, n_experts: int, top_k: int, ep: int, draws: int, seed: int = 0) -> Loads:
+    """Tokens of the experts of the most loaded rank, [draws, n_experts / ep].
+
+    E independent loads by inverse CDF of x^-exponent on [1, 0.8 T] (on [0.01,
+    2] where there are not more assignments than experts), scaled to T K,
+    rounded, limited to T an expert; what is over or missing is spread one token
+    at a time over the ranks, from the most or to the least loaded expert of each.
+    """
+    if exponent == 1.0:
+        exponent = 1.0 + 1e-9  # the limit, a logarithm, to within rounding
+    loads = np.empty((draws, n_experts // ep), dtype=np.int64)
+    _power_law(seed, exponent, tokens, top_k, ep, n_experts, loads)
+    return loads
+
+
+@njit
+def _fill(row: NDArray[np.int64], more: int, limit: int) -> int:
+    """Give `more` tokens to a rank, one at a time to its least loaded expert below the limit; how many it took."""
+    order = np.argsort(row)
+    level, given = 0, 0
+    n = row.shape[0]
+    # how far the least loaded ones rise together: the first `level` of them reach the same height
+    while level < n and given < more:
+        height = row[order[level]]
+        level += 1
+        ceiling = min(limit, row[order[level]] if level < n else limit)
+        rise = min((ceiling - height) * level, more - given)
+        each, rest = rise // level, rise % level
+        for i in range(level):
+            row[order[i]] = height + each + (1 if i < rest else 0)
+        given += rise
+        if ceiling == limit:
+            break
+    return given
+
+
+@njit
+def _draw(
+    word: np.uint64, exponent: float, tokens: int, top_k: int, ep: int, n_experts: int, out: NDArray[np.int64]
+) -> None:
+    """One draw: fill out [E / ep]."""
+    low, high = (1.0, 0.8 * tokens) if tokens * top_k > n_experts else (0.01, 2.0)
+    power, total, local = 1.0 - exponent, tokens * top_k, n_experts // ep
+    bottom, top = low**power, high**power
+    drawn = np.empty(n_experts)
+    for e in range(n_experts):
+        drawn[e] = ((top - bottom) * uniform_number(word, e) + bottom) ** (1.0 / power)
+    scale = total / drawn.sum()
+    load = np.empty((ep, local), dtype=np.int64)
+    missing = total
+    for e in range(n_experts):
+        n = min(int(np.rint(drawn[e] * scale)), tokens)
+        load[e // local, e % local] = n
+        missing -= n
+    rank = 0
+    while missing > 0:
+        missing -= _fill(load[rank], -(-missing // (ep - rank)), tokens)
+        rank = (rank + 1) % ep
+    while missing < 0:
+        fullest = load[rank].argmax()
+        if load[rank, fullest] > 0:
+            load[rank, fullest] -= 1
+            missing += 1
+        rank = (rank + 1) % ep
+    out[:] = load[load.sum(axis=1).argmax()]
+
+
+@njit
+def _power_law(
+    seed: int, exponent: float, tokens: int, top_k: int, ep: int, n_experts: int, out: NDArray[np.int64]
+) -> None:
+    """Fill out [D, E / ep]."""
+    for draw in range(out.shape[0]):
+        _draw(key(seed, 0, 0, 0, draw), exponent, tokens, top_k, ep, n_experts, out[draw])

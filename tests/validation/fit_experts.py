@@ -1,0 +1,213 @@
+"""Constants of the experts and their error: python tests/validation/fit_experts.py [--cross-validate] [--write].
+
+Fitted on the measured tables of H100 (NVIDIA aiconfigurator) in the measured/
+folder of MOESIM_DATA. The shipped constants never saw: batches of 8, 128 and
+2,048 tokens of the fused layers, the exponent 0.6 of wide expert parallelism in
+decode. `--cross-validate` fits again without each model, without every other
+token count, and without each exponent, and prints the error on what was left
+out; it takes some ten minutes. `--write` writes moesim/hardware/constants/experts.yaml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from moesim.hardware.expert import calibrated_gpu
+from moesim.hardware.tables import (
+    TableKind,
+    expert_fit,
+    load_kind,
+    moe,
+    wideep_context,
+    wideep_generation,
+    wideep_trtllm_eplb,
+)
+
+CONSTANTS = Path(__file__).resolve().parents[2] / "moesim" / "hardware" / "constants" / "experts.yaml"
+SYSTEM = "h100_sxm"
+HELD_OUT_TOKENS = (8, 128, 2048)
+HELD_OUT_EXPONENT = "power_law_0.6"
+CORE = (
+    "trtllm/cutlass/bfloat16",
+    "trtllm/cutlass/fp8",
+    "trtllm/cutlass/fp8_block",
+    "vllm/triton/bfloat16",
+    "vllm/triton/fp8_block",
+    "vllm/cutlass/fp8_block",
+    "sglang/triton/fp8_block",
+)
+"""Kernels that behave well; the others are tuned per shape, or not at all."""
+
+LAYOUTS = {
+    "moe": (moe.LAYOUT, expert_fit.TILES),
+    "wideep_context": (wideep_context.LAYOUT, wideep_context.TILES),
+    "wideep_generation": (wideep_generation.LAYOUT, wideep_generation.TILES),
+    "wideep_trtllm_eplb": (wideep_trtllm_eplb.LAYOUT, expert_fit.TILES),
+}
+EVEN = ("balanced", "uniform")
+POINT = ["framework", "kernel_source", "moe_dtype", "hidden_size", "inter_size", "moe_tp_size", "moe_ep_size"]
+HEADER = """\
+# Constants of the experts' kernels; what each means: moesim/hardware/expert.py. Written by
+# python tests/validation/fit_experts.py --write
+# Contains performance measurements from NVIDIA aiconfigurator (Copyright (c) 2025-2026 NVIDIA CORPORATION &
+# AFFILIATES), licensed under the Apache License 2.0; modified: only constants fitted to them are here.
+"""
+
+
+def read(name: str) -> pd.DataFrame:
+    """The usable rows of a measured table."""
+    folder = Path(os.environ["MOESIM_DATA"]) / "measured"
+    frame = pd.read_parquet(folder / f"{name}_h100_calib.parquet")
+    return frame[load_kind(name).usable(frame)].reset_index(drop=True)
+
+
+def held_out(name: str, frame: pd.DataFrame) -> pd.Series:
+    """Rows that the shipped constants do not see."""
+    if name == "moe":
+        return frame.num_tokens.isin(HELD_OUT_TOKENS)
+    return (frame.distribution == HELD_OUT_EXPONENT) & (name == "wideep_generation")
+
+
+def fitted(name: str, train: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Constants of every group of a table."""
+    layout, tiles = LAYOUTS[name]
+    return expert_fit.fit(train, {SYSTEM: calibrated_gpu()}, layout, tiles=tiles)
+
+
+def predicted(kind: TableKind, frame: pd.DataFrame, constants: Mapping[str, Any]) -> np.ndarray:
+    """Milliseconds of every row."""
+    return 1e3 * kind.predict(frame, {SYSTEM: calibrated_gpu()}, constants)[:, 0]
+
+
+def without(name: str, frame: pd.DataFrame, fold: pd.Series) -> np.ndarray:
+    """Milliseconds of every row by constants fitted without the rows of its fold."""
+    out = np.full(len(frame), np.nan)
+    for value in sorted(fold.unique()):
+        left_out = (fold == value).to_numpy()
+        groups = load_kind(name).group(frame)
+        known = groups[left_out].isin(set(groups[~left_out])).to_numpy()
+        part = frame[left_out][known]
+        train = frame[~left_out & groups.isin(set(groups[left_out])).to_numpy()]
+        if len(part):
+            rows = np.flatnonzero(left_out)[known]
+            out[rows] = predicted(load_kind(name), part, fitted(name, train))
+    return out
+
+
+def slowdowns(frame: pd.DataFrame, value: np.ndarray) -> pd.Series:
+    """Time of each skewed row over that of the evenly spread one, by row of the frame; NaN where there is none."""
+    keys = [*POINT, "num_tokens"]
+    data = frame[keys].assign(value=np.asarray(value))
+    even = data[frame.distribution.isin(EVEN).to_numpy()].set_index(keys).value
+    even = even[~even.index.duplicated()]
+    ratio = data.value.to_numpy() / even.reindex(pd.MultiIndex.from_frame(data[keys])).to_numpy()
+    return pd.Series(np.where(frame.distribution.isin(EVEN), np.nan, ratio), index=frame.index)
+
+
+def shown(name: str, predicted_: Any, measured: Any) -> None:
+    """One line: number, median, 90th percentile and bias of the relative error."""
+    error = (pd.Series(np.asarray(predicted_)) / pd.Series(np.asarray(measured)) - 1).dropna() * 100
+    print(
+        f"{name:58} {len(error):6} {error.abs().median():6.2f} {error.abs().quantile(0.9):6.2f} {error.median():+6.2f}"
+    )
+
+
+def show_slowdowns(name: str, frame: pd.DataFrame, value: np.ndarray) -> None:
+    """Slowdown of all skewed rows, of those that matter, and averaged over token counts."""
+    ours, real = slowdowns(frame, value), slowdowns(frame, frame.latency_ms.to_numpy())
+    shown(f"{name}: slowdown", ours, real)
+    matters = (frame.moe_ep_size > 1) & (real >= 1.3)
+    shown(f"{name}: slowdown, EP >= 2, measured >= 1.3", ours[matters], real[matters])
+    decode = frame.num_tokens / frame.moe_ep_size <= 256
+    pairs = pd.DataFrame({"ours": ours, "real": real}).dropna()
+    mean = pairs.groupby([frame.hidden_size, frame.inter_size, frame.moe_ep_size, decode]).mean()
+    rank = mean.corr("spearman").iloc[0, 1]
+    shown(f"{name}: slowdown by model, EP, regime; Spearman {rank:.3f}", mean.ours, mean.real)
+
+
+def cross_validate() -> None:
+    """Errors on what was left out."""
+    frame = read("moe")
+    frame = frame[moe.group(frame).isin(CORE)].reset_index(drop=True)
+    every_other = np.log2(frame.num_tokens).round().astype(int) % 2
+    for what, fold in (("models left out", frame.model), ("every other token count left out", every_other)):
+        value = without("moe", frame, fold)
+        shown(f"moe core, {what}: latency", value, frame.latency_ms)
+        show_slowdowns(f"moe core, {what}", frame, value)
+    skewed = (frame.distribution != "balanced").to_numpy()
+    value = predicted(load_kind("moe"), frame, fitted("moe", frame[~skewed]))
+    shown("moe core, all skewed rows left out: latency", value[skewed], frame.latency_ms[skewed])
+    show_slowdowns("moe core, all skewed rows left out", frame, value)
+    for name in ("wideep_generation", "wideep_context"):
+        frame = read(name)
+        value = without(name, frame, frame.distribution)
+        for exponent in ("power_law_0.6", "power_law_1.01"):
+            own = (frame.distribution == exponent).to_numpy()
+            shown(f"{name}, {exponent} left out: latency", value[own], frame.latency_ms[own])
+            part = fitted(name, frame[~own])
+            ours = slowdowns(frame, predicted(load_kind(name), frame, part))
+            shown(f"{name}, {exponent} left out: slowdown", ours[own], slowdowns(frame, frame.latency_ms)[own])
+    frame = read("wideep_trtllm_eplb")
+    value = without("wideep_trtllm_eplb", frame, frame.hidden_size)
+    shown("wideep_trtllm_eplb, hidden sizes left out: latency", value, frame.latency_ms)
+
+
+def main() -> None:
+    """Fit, report, and write where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cross-validate", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    asked = parser.parse_args()
+    constants, split = {}, {}
+    print(f"{'':58} {'rows':>6} {'median':>6} {'p90':>6} {'bias':>6}  %")
+    for name in LAYOUTS:
+        frame = read(name)
+        left_out = held_out(name, frame)
+        train = frame[~left_out]
+        groups = fitted(name, train)
+        constants |= groups
+        split[name] = {
+            "system": SYSTEM,
+            "versions": sorted(train.version.unique().tolist()),
+            "distributions": sorted(train.distribution.unique().tolist()),
+            "tokens": sorted(train.num_tokens.unique().tolist()),
+            "shapes": sorted(
+                train[["hidden_size", "inter_size", "num_experts", "topk"]].drop_duplicates().to_numpy().tolist()
+            ),
+        }
+        value, group = predicted(load_kind(name), frame, groups), load_kind(name).group(frame)
+        for part in sorted(group.unique()):
+            for label, rows in (("fitted", ~left_out), ("held out", left_out)):
+                own = rows & (group == part)
+                if own.any():
+                    shown(f"{name}: {part}, {label}", value[own], frame.latency_ms[own])
+        if name == "moe":
+            core = group.isin(CORE) & left_out
+            shown("moe: core, held out", value[core], frame.latency_ms[core])
+            show_slowdowns("moe: core, held out", frame[core], value[core])
+    if asked.cross_validate:
+        cross_validate()
+    if asked.write:
+        document = {
+            "source": "NVIDIA aiconfigurator-core 0.12.0, systems/data/h100_sxm/moe",
+            "gpu": yaml.safe_load(CONSTANTS.read_text(encoding="utf-8"))["gpu"],
+            "held_out": "moe: 8, 128 and 2,048 tokens; wideep_generation: exponent 0.6",
+            "fitted": split,
+            "groups": constants,
+        }
+        CONSTANTS.write_text(
+            HEADER + yaml.safe_dump(document, sort_keys=False, width=120, default_flow_style=None), encoding="utf-8"
+        )
+        print(f"wrote {CONSTANTS.name}")
+
+
+if __name__ == "__main__":
+    main()
