@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from moesim.errors import ScenarioError
 from moesim.scenario import schema
 from moesim.scenario.hugging_face import read_config
 from moesim.scenario.presets import presets
-from moesim.scenario.source import FieldPath
+from moesim.scenario.source import FieldPath, shown
 
 Fail = Callable[[FieldPath, str, str], ScenarioError]
 """(field, found, wanted) -> the error with the place of the field."""
@@ -70,13 +69,6 @@ def resolve(data: dict[str, Any], folder: Callable[[FieldPath], Path], fail: Fai
     spec = _filled(spec, folder)
     _check(spec, fail)
     return spec
-
-
-def shown(value: Any) -> str:
-    """A value in a message, short whatever it holds."""
-    short = reprlib.Repr()
-    short.maxother = short.maxstring = 60
-    return short.repr(value)
 
 
 def _without_none(value: Any, path: FieldPath) -> Any:
