@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +35,7 @@ def execute(runs: Mapping[str, Scenario], *, workers: int = 1, dask: str | None 
         InputError: the scheduler cannot be reached, or its extra is not installed.
     """
     if dask is not None:
-        yield from _parallel(runs, _on_dask(dask), n_jobs=-1)
+        yield from _parallel(runs, _on_dask(dask), n_jobs=-1, parent=None)
     elif workers == 1 or len(runs) < 2:
         yield from (_outcome(key, scenario, None) for key, scenario in runs.items())
     else:
@@ -50,21 +55,37 @@ def _outcome(key: str, scenario: Scenario, threads: int | None) -> Outcome:
         return key, None, f"{type(error).__name__}: {error}"
 
 
-def _in_worker(key: str, scenario: Scenario) -> Outcome:
-    """One run in another process, which Ctrl-C on the terminal does not concern: the parent ends it."""
-    import signal
-
-    with suppress(ValueError):  # a worker that runs its tasks in a thread
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _in_worker(key: str, scenario: Scenario, parent: int | None) -> Outcome:
+    """One run in another process: of this machine if `parent` is given, else of a cluster."""
+    if parent is not None:
+        _follow(parent)
     return _outcome(key, scenario, 1)
 
 
-def _parallel(runs: Mapping[str, Scenario], backend: AbstractContextManager[Any], n_jobs: int) -> Iterator[Outcome]:
+@lru_cache(maxsize=1)
+def _follow(parent: int) -> None:
+    """Make this process end when its parent does: on Ctrl-C by the parent's hand, on SIGKILL by itself.
+
+    loky's processes would wait for five more minutes for work that nobody gives them.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _parallel(
+    runs: Mapping[str, Scenario], backend: AbstractContextManager[Any], *, n_jobs: int, parent: int | None
+) -> Iterator[Outcome]:
     from joblib import Parallel, delayed
 
     with backend:
         parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-        yield from parallel(delayed(_in_worker)(key, scenario) for key, scenario in list(runs.items()))
+        yield from parallel(delayed(_in_worker)(key, scenario, parent) for key, scenario in list(runs.items()))
 
 
 def _survive(pending: dict[str, Scenario], workers: int) -> Iterator[Outcome]:
@@ -80,7 +101,7 @@ def _survive(pending: dict[str, Scenario], workers: int) -> Iterator[Outcome]:
         batch = pending if together else dict([next(iter(pending.items()))])
         finished = 0
         try:
-            for outcome in _parallel(batch, _on_loky(), n_jobs=min(workers, max(2, len(batch)))):
+            for outcome in _parallel(batch, _on_loky(), n_jobs=min(workers, max(2, len(batch))), parent=os.getpid()):
                 del pending[outcome[0]]
                 finished += 1
                 yield outcome
