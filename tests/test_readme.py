@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from moesim import Scenario, compare, simulate
+from moesim.study import plan_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,6 +45,15 @@ def test_the_example_of_routing_is_a_scenario() -> None:
     }
     result = simulate(Scenario.from_dict(base | yaml.safe_load(block)))
     assert result.summary["reroute_rate"] > 0
+
+
+def test_the_example_of_a_sweep_is_one() -> None:
+    """Of all parts: 2 listed x 20 random x 3 of the grid, every one of which can run."""
+    (block,) = re.findall(r"```yaml\n(sweep:.*?)```", README, re.DOTALL)
+    base = {"model": "olmoe-1b-7b", "cluster": {"gpu": "h100-sxm"}, "workload": {"topics": {"count": 4}}}
+    cells = plan_sweep(Scenario.from_dict(base | yaml.safe_load(block)))
+    assert len(cells) == 120
+    assert not [cell.error for cell in cells if cell.error]
 
 
 @pytest.mark.slow

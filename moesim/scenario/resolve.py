@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from moesim.errors import ScenarioError
 from moesim.scenario import schema
 from moesim.scenario.hugging_face import read_config
-from moesim.scenario.presets import presets
+from moesim.scenario.presets import names, preset
 from moesim.scenario.source import FieldPath, shown
 
 Fail = Callable[[FieldPath, str, str], ScenarioError]
@@ -96,17 +96,17 @@ def _preset(kind: str, value: Any, path: FieldPath, fail: Fail) -> Any:
 
 
 def _named(kind: str, name: Any, path: FieldPath, fail: Fail) -> dict[str, Any]:
-    known = presets(kind)
+    known = names(kind)
     if not isinstance(name, str) or name not in known:
         near = difflib.get_close_matches(str(name)[:100], known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise fail(path, shown(name), f"one of {', '.join(known)}{hint}")
-    return {"name": name, **known[name]}
+    return {"name": name, **preset(kind, name)}
 
 
 def _model(value: Any, folder: Path, fail: Fail) -> Any:
     base = value.get("preset") if isinstance(value, dict) else value
-    if isinstance(base, str) and base not in presets("models") and _is_path(base):
+    if isinstance(base, str) and base not in names("models") and _is_path(base):
         try:
             fields = read_config((folder / base).expanduser())
         except ScenarioError as error:
@@ -123,7 +123,7 @@ def _is_path(text: str) -> bool:
 def _cluster(value: dict[str, Any], fail: Fail) -> dict[str, Any]:
     cluster = dict(value)
     if "gpu" not in cluster:
-        raise fail(("cluster", "gpu"), "nothing", f"one of {', '.join(presets('gpus'))}")
+        raise fail(("cluster", "gpu"), "nothing", f"one of {', '.join(names('gpus'))}")
     cluster["gpu"] = _preset("gpus", cluster["gpu"], ("cluster", "gpu"), fail)
     fields = schema.NetworkPreset.model_fields
     network = cluster.get("network", {})

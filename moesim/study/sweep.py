@@ -55,11 +55,7 @@ def plan_sweep(scenario: Scenario) -> list[Cell]:
         place = {name: value for name, value in point.items() if name != "seed"}
         seeds = places.setdefault(text(place), (place, []))[1]
         seeds.extend([point["seed"]] if "seed" in point else [])
-    cells = [
-        cell
-        for place, seeds in places.values()
-        for cell in (_cell(scenario, place, name, tuple(seeds)) for name in names)
-    ]
+    cells = [cell for place, seeds in places.values() for cell in _cells(scenario, place, names, tuple(seeds))]
     if all(cell.scenario is None for cell in cells):
         raise ScenarioError(cells[0].error)
     settled = settle({i: cell.scenario for i, cell in enumerate(cells) if cell.scenario is not None})
@@ -103,7 +99,8 @@ def sweep(
         raise InputError(f"workers: found {workers}, wanted 1 or more")
     cells = plan_sweep(scenario)
     _check_seeds(scenario, cells, several=wanted > 1)
-    run = _Run(scenario.spec.name, cells, Store(folder), pilot=None if until_ci is None else PILOT)
+    store = Store(folder)
+    run = _Run(scenario.spec.name, cells, store, pilot=None if until_ci is None else PILOT)
     run.add_seeds(dict.fromkeys(range(len(cells)), wanted))
     try:
         run.all(workers, dask, progress)
@@ -111,8 +108,9 @@ def sweep(
             run.add_seeds(run.seeds_by_pilot(until_ci, seeds))
             run.all(workers, dask, progress)
     finally:
-        run.publish()
-    return run.study()
+        study = run.study()
+        store.publish(study)
+    return study
 
 
 class _Run:
@@ -172,10 +170,6 @@ class _Run:
         frame = paired(points, self._axes, baseline=self._baseline, pilot=self._pilot)
         return Study(name=self._name, points=points, paired=frame, axes=self._axes, errors=self._failures())
 
-    def publish(self) -> None:
-        """Write all that is finished."""
-        self._store.publish(self.study())
-
     def _stream(self) -> None:
         """Write what is finished now and then; statistics come with the end."""
         start = time.monotonic()
@@ -204,11 +198,20 @@ class _Run:
         return failed
 
 
-def _cell(scenario: Scenario, place: dict[str, Any], name: str | None, seeds: tuple[int, ...]) -> Cell:
-    variant = scenario.spec.name if name is None else name
+def _cells(scenario: Scenario, place: dict[str, Any], names: list[str | None], seeds: tuple[int, ...]) -> list[Cell]:
+    """A point with every variant; its own error is that of them all."""
     try:
-        changed = scenario.changed(place)
-        run = changed if name is None else changed.variant(name)
+        point = scenario.changed(place)
+    except InputError as error:
+        variants = [scenario.spec.name if name is None else name for name in names]
+        return [Cell(place=place, variant=v, scenario=None, seeds=seeds, error=str(error)) for v in variants]
+    return [_cell(point, place, name, seeds) for name in names]
+
+
+def _cell(point: Scenario, place: dict[str, Any], name: str | None, seeds: tuple[int, ...]) -> Cell:
+    variant = point.spec.name if name is None else name
+    try:
+        run = point if name is None else point.variant(name)
     except InputError as error:
         return Cell(place=place, variant=variant, scenario=None, seeds=seeds, error=str(error))
     for field in run.changes():
