@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from moesim import Scenario, compare, simulate
+from moesim.study import plan_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -75,6 +76,15 @@ def test_the_errors_of_collectives_are_what_their_command_prints() -> None:
             pattern = rf"{kind} +{direction}_{column} +{place} +held out +\d+ +(\S+) +(\S+)"
             (found,) = re.findall(pattern, printed)
             assert " / ".join(found) == cell
+
+
+def test_the_example_of_a_sweep_is_one() -> None:
+    """Of all parts: 2 listed x 20 random x 3 of the grid, every one of which can run."""
+    (block,) = re.findall(r"```yaml\n(sweep:.*?)```", README, re.DOTALL)
+    base = {"model": "olmoe-1b-7b", "cluster": {"gpu": "h100-sxm"}, "workload": {"topics": {"count": 4}}}
+    cells = plan_sweep(Scenario.from_dict(base | yaml.safe_load(block)))
+    assert len(cells) == 120
+    assert not [cell.error for cell in cells if cell.error]
 
 
 @pytest.mark.slow

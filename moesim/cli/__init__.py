@@ -23,6 +23,7 @@ from moesim.cli.list import list_
 from moesim.cli.run import run
 from moesim.cli.schema import schema
 from moesim.cli.show import show
+from moesim.cli.sweep import sweep
 from moesim.cli.validate import validate
 from moesim.errors import InputError, MoesimError
 
@@ -36,6 +37,7 @@ app = typer.Typer(
 for _command, _name in (
     (run, "run"),
     (compare, "compare"),
+    (sweep, "sweep"),
     (show, "show"),
     (init, "init"),
     (list_, "list"),

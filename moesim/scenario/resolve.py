@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from moesim.errors import ScenarioError
 from moesim.scenario import schema
 from moesim.scenario.hugging_face import read_config
-from moesim.scenario.presets import presets
-from moesim.scenario.source import FieldPath
+from moesim.scenario.presets import names, preset
+from moesim.scenario.source import FieldPath, shown
 
 Fail = Callable[[FieldPath, str, str], ScenarioError]
 """(field, found, wanted) -> the error with the place of the field."""
@@ -72,13 +71,6 @@ def resolve(data: dict[str, Any], folder: Callable[[FieldPath], Path], fail: Fai
     return spec
 
 
-def shown(value: Any) -> str:
-    """A value in a message, short whatever it holds."""
-    short = reprlib.Repr()
-    short.maxother = short.maxstring = 60
-    return short.repr(value)
-
-
 def _without_none(value: Any, path: FieldPath) -> Any:
     """Mappings without their null fields, which so take their defaults; `none` is null."""
     if not isinstance(value, dict):
@@ -104,17 +96,17 @@ def _preset(kind: str, value: Any, path: FieldPath, fail: Fail) -> Any:
 
 
 def _named(kind: str, name: Any, path: FieldPath, fail: Fail) -> dict[str, Any]:
-    known = presets(kind)
+    known = names(kind)
     if not isinstance(name, str) or name not in known:
         near = difflib.get_close_matches(str(name)[:100], known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise fail(path, shown(name), f"one of {', '.join(known)}{hint}")
-    return {"name": name, **known[name]}
+    return {"name": name, **preset(kind, name)}
 
 
 def _model(value: Any, folder: Path, fail: Fail) -> Any:
     base = value.get("preset") if isinstance(value, dict) else value
-    if isinstance(base, str) and base not in presets("models") and _is_path(base):
+    if isinstance(base, str) and base not in names("models") and _is_path(base):
         try:
             fields = read_config((folder / base).expanduser())
         except ScenarioError as error:
@@ -131,7 +123,7 @@ def _is_path(text: str) -> bool:
 def _cluster(value: dict[str, Any], fail: Fail) -> dict[str, Any]:
     cluster = dict(value)
     if "gpu" not in cluster:
-        raise fail(("cluster", "gpu"), "nothing", f"one of {', '.join(presets('gpus'))}")
+        raise fail(("cluster", "gpu"), "nothing", f"one of {', '.join(names('gpus'))}")
     cluster["gpu"] = _preset("gpus", cluster["gpu"], ("cluster", "gpu"), fail)
     fields = schema.NetworkPreset.model_fields
     network = cluster.get("network", {})

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from moesim.scenario.sweep import SWEEP_SCHEMA
 from moesim.types import DTYPE_BYTES
 
 _CONFIG = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
@@ -358,7 +359,7 @@ def json_schema() -> dict[str, Any]:
     schema["properties"] |= {
         "extends": {"type": "string", "description": "another scenario file that this one changes"},
         "compare": {"type": "object", "additionalProperties": {"anyOf": [overrides, {"type": "null"}]}},
-        "sweep": {"type": "object", "additionalProperties": {"type": "array"}},
+        "sweep": SWEEP_SCHEMA,
     }
     schema["required"] = []
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
