@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any
 
-from moesim.report.columns import COLUMNS, cells, lookup
+from moesim.report.columns import COLUMNS, cells
 from moesim.report.provenance import counts
+from moesim.report.summary import summary_rows
 from moesim.report.text import plain
-from moesim.report.units import bytes_text, count, number, percent, time_text
-from moesim.types import PARTS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +25,7 @@ def summary_table(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> Ta
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("note")
-    for name, value, note in _summary_rows(summary):
+    for name, value, note in summary_rows(summary):
         table.add_row(Text(name), Text(value), Text(note))
     words = [f"{name} {plain(manifest[name])}" for name in ("seed", "engine") if manifest.get(name) is not None]
     labelled = counts(manifest)
@@ -71,36 +70,3 @@ def _table() -> Table:
     from rich.table import Table
 
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-
-
-def _summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(name, value, note) of each row."""
-
-    def of(key: str) -> float | None:
-        return lookup(summary, key)
-
-    step = of("step_time_s.mean")
-    rows = [
-        ("step time, mean", time_text(step), f"over {count(of('n_steps'))} measured steps"),
-        ("step time, p50", time_text(of("step_time_s.p50")), ""),
-        ("step time, p95", time_text(of("step_time_s.p95")), ""),
-        ("step time, p99", time_text(of("step_time_s.p99")), ""),
-        ("step time, max", time_text(of("step_time_s.max")), ""),
-        ("tokens/s/GPU", number(of("tokens_per_s_per_gpu")), ""),
-        ("imbalance penalty", number(of("imbalance_penalty")), "mean step time / the same load spread evenly"),
-        ("MaxVio, mean", number(of("max_violation.mean")), "max / mean - 1 of the requested expert load"),
-        ("MaxVio, max", number(of("max_violation.max")), ""),
-        ("balancedness, mean", number(of("balancedness.mean")), "mean / max of the processed load over GPUs"),
-        ("balancedness, min", number(of("balancedness.min")), ""),
-        ("drop rate", f"{percent(of('drop_rate'))} %", "of the requested assignments"),
-        ("tokens dropped", f"{percent(of('token_drop_rate'))} %", "tokens that lost every choice"),
-        ("reroute rate", f"{percent(of('reroute_rate'))} %", ""),
-        ("bytes within nodes", bytes_text(of("bytes.within_node")), "per step"),
-        ("bytes across nodes", bytes_text(of("bytes.across_nodes")), "per step"),
-    ]
-    for part in PARTS:
-        time = of(f"breakdown_s.{part}")
-        if time:  # a part that never runs says nothing
-            share = f"{percent(time / step)} % of the step" if step else ""
-            rows.append((part.replace("_", " "), time_text(time), share))
-    return rows

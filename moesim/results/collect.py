@@ -90,6 +90,7 @@ class Collector:
             lost_tokens=routed.lost_tokens,
             causes=routed.causes,
             zero_choices=routed.zero_choices,
+            processed_violation=metrics.max_violation(routed.processed),
             events=timeline.n_events,
         )
         self._totals.append(totals)

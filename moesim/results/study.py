@@ -23,7 +23,7 @@ from moesim.results.result import Result
 from moesim.results.summary import flatten
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
+    from moesim.report import Plots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +39,12 @@ class Study:
         rows = {variant: flatten(result.summary) for variant, result in self.results.items()}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")
 
-    def plot(self, figure: str) -> go.Figure:
-        """A figure of all variants by name (`moesim.report.FIGURES`), as a Plotly figure.
+    @property
+    def plot(self) -> Plots:
+        """Figures of all variants: `plot.pareto()` or `plot("pareto")`; `dir(plot)` names them."""
+        from moesim.report import Plots
 
-        Raises:
-            InputError: no such figure; the text names those there are.
-        """
-        from moesim.report import draw
-
-        return draw(figure, self.results)
+        return Plots(self.results)
 
     def report_html(self) -> str:
         """The report of all variants: one self-contained page."""
