@@ -13,11 +13,11 @@ from moesim.report.captions import CAPTIONS
 from moesim.report.columns import COLUMNS, cells
 from moesim.report.facts import facts
 from moesim.report.figures import FIGURES, POINT_FIGURES, draw
-from moesim.report.points import differing, leaves, points_of
+from moesim.report.points import differing, leaves, points_of, with_axes
 from moesim.report.provenance import provenance
 from moesim.report.run import RunLike
 from moesim.report.summary import summary_rows
-from moesim.report.table import Table, frame_table, points_table
+from moesim.report.table import Table, paired_table, points_table
 from moesim.report.text import plain
 from moesim.report.units import count, number, percent, time_text
 from moesim.report.worst import worst_steps
@@ -81,7 +81,7 @@ def report_html(
     """
     if not runs:
         raise InputError("found no run to draw; at least one is needed")
-    known = points_of(runs) if points is None else points
+    known = points_of(runs) if points is None else with_axes(points, runs)
     names = [name for names in _SECTIONS.values() for name in names]
     if len(runs) == 1 and points is None:
         names = [name for name in names if name not in POINT_FIGURES]
@@ -94,7 +94,7 @@ def report_html(
         several=several,
         sections=_in_sections(drawn),
         absent=absent,
-        paired=frame_table(paired) if paired is not None else None,
+        paired=paired_table(paired) if paired is not None and len(paired) else None,
         worst=_worst_table(runs),
         variants=_variants(runs) if several else [],
         scenarios=_scenarios(runs) if several else None,
@@ -121,6 +121,7 @@ def sweep_html(
     Raises:
         InputError: no point, or no column `variant`.
     """
+    points = with_axes(points, {})
     drawn, absent = _draw(list(POINT_FIGURES), {}, points)
     return _page(
         title=title,
@@ -129,7 +130,7 @@ def sweep_html(
         several=True,
         sections=_in_sections(drawn),
         absent=absent,
-        paired=frame_table(paired) if paired is not None else None,
+        paired=paired_table(paired) if paired is not None and len(paired) else None,
         worst=None,
         variants=[],
         scenarios=None,

@@ -6,7 +6,9 @@ of a comparison are the same.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 import pandas as pd
@@ -52,6 +54,37 @@ def points_of(runs: Mapping[str, RunLike]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(dict.fromkeys(key for row in rows for key in row)))
 
 
+def with_axes(points: pd.DataFrame, runs: Mapping[str, RunLike]) -> pd.DataFrame:
+    """Points ready for the figures: mappings on an axis become their fields, and compared variants get axes.
+
+    Points that have no axis, as those of several seeds of compared variants,
+    take the fields on which the scenarios of `runs` differ.
+    """
+    axes = axes_of(points)
+    if not axes and runs:
+        known = points_of(runs).set_index("variant")
+        fields = known[list(known.columns[: list(known.columns).index("seed")])]
+        found = pd.DataFrame({field: points["variant"].map(fields[field].to_dict()) for field in fields})
+        return pd.concat([found, points], axis=1)
+    columns = [part for axis in axes for part in _unfolded(points[axis])]
+    return pd.concat([*columns, points[[name for name in points.columns if name not in axes]]], axis=1)
+
+
+def _unfolded(axis: pd.Series[Any]) -> list[pd.Series[Any]]:
+    """An axis of mappings written as JSON, such as capacities, as one axis a field; any other axis as it is."""
+    trees = []
+    for value in axis:
+        try:
+            tree = json.loads(value) if isinstance(value, str) and value.startswith("{") else None
+        except ValueError:
+            tree = None
+        trees.append(leaves({str(axis.name): tree}) if isinstance(tree, dict) else {})
+    fields = list(dict.fromkeys(field for tree in trees for field in tree))
+    if not fields:
+        return [axis]
+    return [pd.Series([tree.get(field) for tree in trees], name=field, index=axis.index) for field in fields]
+
+
 def differing(scenarios: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The dotted fields that differ between resolved scenarios, without names and without what a preset's name says."""
     trees = [leaves(scenario) for scenario in scenarios.values()]
@@ -70,7 +103,8 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat.update(leaves(value, f"{prefix}{key}."))
         else:
-            flat[f"{prefix}{key}"] = value
+            # of a recording its name: its folder is of one machine
+            flat[f"{prefix}{key}"] = PurePath(value).name if key == "trace" and isinstance(value, str) else value
     return flat
 
 

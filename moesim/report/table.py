@@ -111,6 +111,14 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
+def paired_table(paired: pd.DataFrame) -> Table:
+    """Differences between variants, a row each, of the metrics that the summary table shows."""
+    shown = {key for column in COLUMNS for key in column.keys}
+    if "metric" in paired:
+        paired = paired[paired["metric"].isin(shown)]
+    return frame_table(paired)
+
+
 def frame_table(frame: pd.DataFrame) -> Table:
     """Any frame as it is: numbers with few digits, texts as texts, truth values as yes and no."""
     numeric = [pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind) for kind in frame.dtypes]

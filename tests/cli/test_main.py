@@ -14,7 +14,7 @@ from moesim.cli import main, output
 from moesim.errors import ConservationError
 
 HEAVY = ("jinja2", "numba", "numpy", "pandas", "plotly", "pyarrow", "pydantic", "scipy", "simpy")
-COMMANDS = ("run", "compare", "show", "init", "list", "schema", "import")
+COMMANDS = ("run", "compare", "plot", "show", "init", "list", "schema", "import")
 
 
 def test_help_names_every_command(moesim):

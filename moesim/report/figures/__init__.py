@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from moesim.errors import InputError
-from moesim.report.points import points_of
+from moesim.report.points import points_of, with_axes
 from moesim.report.run import RunLike
 from moesim.report.sample import sample_of_points, sample_of_runs
 
@@ -73,6 +73,7 @@ def draw(figure: str, runs: Mapping[str, RunLike], points: pd.DataFrame | None =
             points = points_of(runs)
         if points is None or points.empty:
             raise InputError("found no point to draw; at least one run or row is needed")
+        points = with_axes(points, runs)
         return _with_sample(_drawing(figure)(points), sample_of_points(points))
     if not runs:
         only = f"; of a sweep's points alone: {', '.join(POINT_FIGURES)}" if points is not None else ""
