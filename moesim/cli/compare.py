@@ -34,6 +34,7 @@ def compare(
     folder with one report and prints one table.
     """
     from moesim import study
+    from moesim.report.sparkline import balancedness
     from moesim.report.terminal import compare_table
     from moesim.results import Study, prepare_output
 
@@ -58,4 +59,6 @@ def compare(
     if json:
         print_summary_json(folder)
     elif not quiet:
-        print_saved(folder, compare_table({variant: result.summary for variant, result in done.results.items()}))
+        lines = {variant: balancedness(result) for variant, result in done.results.items()}
+        rows = {variant: result.summary for variant, result in done.results.items()}
+        print_saved(folder, compare_table(rows, sparklines=lines))

@@ -24,6 +24,7 @@ def run(
 
     Writes a result folder with a report and prints a summary.
     """
+    from moesim.report.sparkline import balancedness
     from moesim.report.terminal import summary_table
     from moesim.results import prepare_output
     from moesim.simulation import check, simulate
@@ -41,4 +42,4 @@ def run(
     if json:
         print_summary_json(folder)
     elif not quiet:
-        print_saved(folder, summary_table(result.summary, result.manifest))
+        print_saved(folder, summary_table(result.summary, result.manifest, sparkline=balancedness(result)))

@@ -11,14 +11,18 @@ from moesim.report.summary import summary_rows
 from moesim.report.text import plain
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table
 
 _UNCUT = 1_000_000
 """Columns of an imagined terminal that no table fills."""
 
 
-def summary_table(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> Table:
-    """The summary of one run: a row a figure, times with their unit, parts with their share of the step."""
+def summary_table(summary: Mapping[str, Any], manifest: Mapping[str, Any], *, sparkline: str = "") -> Table:
+    """The summary of one run: a row a figure, times with their unit, parts with their share of the step.
+
+    `sparkline` shows balancedness over the steps (`moesim.report.sparkline.balancedness`).
+    """
     from rich.text import Text
 
     table = _table()
@@ -27,6 +31,8 @@ def summary_table(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> Ta
     table.add_column("note")
     for name, value, note in summary_rows(summary):
         table.add_row(Text(name), Text(value), Text(note))
+        if name == "balancedness, mean" and sparkline:
+            table.add_row(Text("balancedness, by step"), Text(sparkline), Text("first to last step; full height = 1"))
     words = [f"{name} {plain(manifest[name])}" for name in ("seed", "engine") if manifest.get(name) is not None]
     labelled = counts(manifest)
     table.caption = Text("; ".join([*words, *([f"inputs: {labelled}"] if labelled else [])]))
@@ -34,8 +40,19 @@ def summary_table(summary: Mapping[str, Any], manifest: Mapping[str, Any]) -> Ta
     return table
 
 
-def compare_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    """Summaries by variant: a row a variant, the best value of each column bold and marked with *."""
+def compare_table(
+    rows: Mapping[str, Mapping[str, Any]],
+    *,
+    sparklines: Mapping[str, str] | None = None,
+    paired: pd.DataFrame | None = None,
+) -> Table:
+    """Summaries by variant: a row a variant, the best value of each column bold and marked with *.
+
+    Args:
+        rows: nested summaries by variant; the first is the baseline.
+        sparklines: balancedness over the steps of each variant, a last column.
+        paired: differences to the baseline; what its `significant` denies, by `variant` and `metric`, is marked with ~.
+    """
     from rich.text import Text
 
     table = _table()
@@ -43,13 +60,30 @@ def compare_table(rows: Mapping[str, Mapping[str, Any]]) -> Table:
     for column in COLUMNS:
         header = f"{column.header}\n[{column.unit}]" if column.unit else column.header
         table.add_column(Text(header), justify="right")  # Text: rich would read [ms] as a style
+    if sparklines:
+        table.add_column("balancedness\nby step")
+    unsure = _not_significant(paired)
     for variant, row in cells(rows).items():
-        shown = [Text(f"{cell.text}*", style="bold") if cell.best else Text(f"{cell.text} ") for cell in row]
-        table.add_row(Text(plain(variant)), *shown)
+        shown = []
+        for column, cell in zip(COLUMNS, row, strict=True):
+            mark = "~" if len(column.keys) == 1 and (variant, column.keys[0]) in unsure else ""
+            star = "*" if cell.best else ""
+            shown.append(Text(f"{cell.text}{star + mark or ' '}", style="bold" if cell.best else ""))
+        line = [Text(sparklines.get(variant, ""))] if sparklines else []
+        table.add_row(Text(plain(variant)), *shown, *line)
     if len(rows) > 1:
-        table.caption = Text("* best of its column; the first variant is the baseline")
+        words = "* best of its column; the first variant is the baseline"
+        table.caption = Text(words + ("; ~ its difference to the baseline may be chance" if unsure else ""))
         table.caption_justify = "left"
     return table
+
+
+def _not_significant(paired: pd.DataFrame | None) -> set[tuple[str, str]]:
+    """(variant, metric) of the differences that several seeds do not show."""
+    if paired is None or paired.empty:
+        return set()
+    unsure = paired[(paired["n"] > 1) & ~paired["significant"].astype(bool)]
+    return set(zip(unsure["variant"].astype(str), unsure["metric"].astype(str), strict=True))
 
 
 def print_table(table: Table, file: IO[str]) -> None:
