@@ -59,10 +59,16 @@ class Page:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.call("Performance.enable", timeDomain="threadTicks")
         began = time.perf_counter()
         self.call("Page.navigate", url=file.as_uri())
         self.wait("document.readyState === 'complete'")
         self.opened_s = time.perf_counter() - began
+
+    def busy_s(self) -> float:
+        """Seconds that the page has kept its thread busy so far, whatever else the machine does."""
+        metrics = {metric["name"]: metric["value"] for metric in self.call("Performance.getMetrics")["metrics"]}
+        return float(metrics["TaskDuration"])
 
     def run(self, script: str) -> Any:
         """The value of an expression, of a promise what it resolves to."""

@@ -21,8 +21,8 @@ INTERCONNECT = ("cluster.network.name", "cluster.network", "cluster.network.copi
 _TITLES: Mapping[str, str] = {
     "routing.capacity.factor": "capacity factor",
     "routing.strategy": "router",
-    "routing.top_k": "choices a token (top k)",
-    "workload.popularity.exponent": "skew of the popularity [Zipf exponent]",
+    "routing.top_k": "top k [choices a token]",
+    "workload.popularity.exponent": "skew [Zipf exponent of the popularity]",
     "workload.tokens_per_gpu": "batch [tokens per GPU and step]",
     "workload.context_tokens": "context [tokens]",
     "workload.sequence_tokens": "sequence [tokens]",
@@ -120,6 +120,27 @@ def lines(points: pd.DataFrame, axis: str, key: str) -> list[Line]:
         if len(line.x) > 1:
             found.append(line)
     return found
+
+
+def few_lines(points: pd.DataFrame, axis: str, key: str, most: int) -> tuple[list[Line], str]:
+    """At most about `most` lines along an axis: where there are more, other axes are held at their first value.
+
+    Held are axes other than variant, router and capacity, the last first.
+
+    Returns:
+        The lines, and in words what was held where: "at batch 16, EP size 8", or "".
+    """
+    found, held = lines(points, axis, key), []
+    for other in reversed(varying(points)):
+        if len(found) <= most:
+            break
+        if other in (axis, "variant", "routing.strategy") or other.startswith("routing.capacity."):
+            continue
+        first = axis_text(points[other].iloc[0])
+        points = points[points[other].map(axis_text) == first]
+        held.append(say(other, first))
+        found = lines(points, axis, key)
+    return found, f"at {', '.join(reversed(held))}" if held else ""
 
 
 def telling(values: Sequence[Mapping[str, str]]) -> list[str]:

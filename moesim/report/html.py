@@ -198,7 +198,7 @@ def _summary_table(runs: Mapping[str, RunLike]) -> Table:
     table = cells(rows)
     values = [[column.value(summary) for column in COLUMNS] for summary in rows.values()]
     return Table.of_columns(
-        [[plain(name)] for name in rows], ["variant"], list(table.values()), values, links=len(runs) > 1
+        [[plain(name)] for name in rows], [("variant", False)], list(table.values()), values, links=len(runs) > 1
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moesim.report.axes import axis_title, groups, varying
+from moesim.report.axes import axis_title, groups, is_numeric, varying
 from moesim.report.columns import COLUMNS, Cell, cells
 from moesim.report.text import plain
 from moesim.report.units import number
@@ -39,9 +39,12 @@ class Head:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Heads, then for each row its names and its cells; `links` where row i leads to the page of variant i."""
+    """Headers of the names, each with whether they are numbers, heads, and for each row its names and its cells.
 
-    names: list[str]
+    `links` says that row i leads to the page of variant i.
+    """
+
+    names: list[tuple[str, bool]]
     heads: list[Head]
     rows: list[tuple[list[str], list[Shown]]]
     links: bool
@@ -51,7 +54,7 @@ class Table:
     def of_columns(
         cls,
         names: Sequence[list[str]],
-        name_heads: list[str],
+        name_heads: list[tuple[str, bool]],
         shown: Sequence[Sequence[Cell]],
         values: Sequence[Sequence[float | None]],
         *,
@@ -84,12 +87,16 @@ def points_table(points: pd.DataFrame) -> Table:
     values = [[column.value(summary) for column in COLUMNS] for summary in summaries.values()]
     return Table.of_columns(
         [[*values, str(len(part))] for values, part in parts[:MAX_ROWS]],
-        [*("variant" if name == "variant" else axis_title(name) for name in names), "seeds"],
+        [*((_name(name), name != "variant" and is_numeric(points[name])) for name in names), ("seeds", True)],
         list(shown.values()),
         values,
         links=False,
         left_out=max(0, len(parts) - MAX_ROWS),
     )
+
+
+def _name(axis: str) -> str:
+    return axis if axis == "variant" else axis_title(axis).partition(" [")[0]
 
 
 def means(points: pd.DataFrame) -> dict[str, float]:

@@ -175,21 +175,19 @@ def test_a_sweep_is_a_page_of_its_points(runs: dict[str, Run], tmp_path: Path) -
 
 @pytest.mark.slow
 def test_fifty_variants_open_in_under_three_seconds(tmp_path: Path) -> None:
-    """On a machine that is busy with other things the best of three counts."""
+    """Of work in the browser, as wall time depends on what else the machine does."""
     from report_runs import make_run
 
     made = make_run("x", n_steps=20, n_layers=32, n_experts=64, n_gpus=16)
     runs: dict[str, Any] = {f"variant {i}": made for i in range(50)}
     file = tmp_path / "report.html"
     file.write_text(report_html(runs, title="fifty", scenario_yaml=None), encoding="utf-8")
-    times = []
-    for attempt in range(3):
-        with browser(tmp_path / str(attempt)) as page:
-            began = time.perf_counter()
-            page.open(file)
-            assert page.run(f"{ROWS}.length") == 50
-            times.append(time.perf_counter() - began)
-            page.run("document.getElementById('capacity_drops') ?? document.getElementById('pareto').scrollIntoView()")
-            page.wait("document.querySelector('#figure-pareto.drawn')")
-            assert page.console == []
-    assert min(times) < OPEN_GOAL_S
+    with browser(tmp_path) as page:
+        page.open(file)
+        assert page.run(f"{ROWS}.length") == 50
+        busy = page.busy_s()
+        print(f"{file.stat().st_size / 1e6:.1f} MB: {page.opened_s:.2f} s, of which busy {busy:.2f} s")
+        page.run("document.getElementById('pareto').scrollIntoView()")
+        page.wait("document.querySelector('#figure-pareto.drawn')")
+        assert page.console == []
+    assert 0.05 < busy < OPEN_GOAL_S

@@ -12,8 +12,9 @@ from scipy import stats
 
 from moesim.errors import InputError
 from moesim.report import POINT_FIGURES, Plots, Run, draw, points_of
-from moesim.report.axes import interval, lines, varying
+from moesim.report.axes import few_lines, interval, lines, varying
 from moesim.report.palette import run_styles, styles
+from moesim.report.points import axes_of, with_axes
 
 
 def sweep(axes: Mapping[str, list[Any]], *, variants: tuple[str, ...] = ("only",), seeds: int = 1) -> pd.DataFrame:
@@ -188,3 +189,28 @@ def test_figures_are_attributes(run: Callable[..., Run]) -> None:
     with pytest.raises(AttributeError, match="no figure is named 'nonsense'"):
         plot.nonsense  # noqa: B018
     plot.timeline().update_layout(template="plotly_white", width=700)  # a figure to restyle
+
+
+def test_of_many_lines_other_axes_are_held_at_their_first_value() -> None:
+    points = sweep({"workload.tokens_per_gpu": [1, 2, 4], "a": [1, 2, 3], "b": ["x", "y", "z"]}, variants=("v", "w"))
+    found, held = few_lines(points, "workload.tokens_per_gpu", "step_time_s.mean", 8)
+    assert held == "at b x"
+    assert [line.name for line in found] == [f"{v}, a {a}" for a in (1, 2, 3) for v in ("v", "w")]
+    assert few_lines(points, "workload.tokens_per_gpu", "step_time_s.mean", 18)[1] == ""
+    figure = draw("latency_axes", {}, points)
+    assert figure.layout.annotations[0].text == "at b x"
+
+
+def test_mappings_on_an_axis_become_their_fields() -> None:
+    points = sweep({"routing.capacity": ['{"factor": 1.0, "scope": "global"}', "none"], "other": ["{broken", "{}"]})
+    assert axes_of(with_axes(points, {})) == ["routing.capacity.factor", "routing.capacity.scope", "other"]
+
+
+def test_seeds_of_compared_variants_get_their_axes(run: Callable[..., Run]) -> None:
+    runs = compared(run)
+    alone = points_of(runs)
+    points = pd.concat([alone[alone.columns[3:]].assign(seed=seed) for seed in (1, 2)], ignore_index=True)
+    assert axes_of(points) == []
+    figure = draw("capacity_drops", runs, points)
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["switch", "mixtral"]
+    assert figure.data[0].customdata == (2, 2)

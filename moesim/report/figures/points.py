@@ -16,6 +16,7 @@ from moesim.report.axes import (
     SKEW,
     Line,
     axis_title,
+    few_lines,
     first_axis,
     groups,
     interval,
@@ -36,6 +37,8 @@ MAX_LATENCY_PANELS = 6
 _LOG_FROM = 8.0
 """Ratio of the largest to the smallest value of an axis from which it is drawn on a logarithmic scale."""
 _LABELLED = 12
+_CLEAR_LINES = 8
+"""More lines than this in a panel say little: other axes are then held at their first value."""
 
 
 def capacity_drops(points: pd.DataFrame) -> go.Figure:
@@ -67,7 +70,9 @@ def skew_balance(points: pd.DataFrame) -> go.Figure:
         ("max_violation_processed.mean", "MaxVio of the experts, processed"),
         ("balancedness.mean", "balancedness of the GPUs, processed"),
     ]
-    return _panels(title, points, [(axis, key, text, 1.0) for key, text in wanted if key in points], "mean")
+    return _panels(
+        title, points, [(axis, key, text, 1.0) for key, text in wanted if key in points], "mean over layers and steps"
+    )
 
 
 def latency_axes(points: pd.DataFrame) -> go.Figure:
@@ -131,7 +136,7 @@ def pareto(points: pd.DataFrame) -> go.Figure:
             )
     for found in best if len(best) <= _LABELLED else []:
         figure.add_annotation(
-            x=found["time"] / scale, y=found["throughput"], text=label(found["name"], 34), font_size=12,
+            x=found["time"] / scale, y=found["throughput"], text=label(found["name"], 70), font_size=12, align="left",
             xanchor="left", ax=14, ay=16, arrowhead=0, arrowwidth=0.7, arrowcolor=GREY,
         )  # fmt: skip
     finish(figure, title, height=480 + 10 * len(hues))
@@ -190,13 +195,18 @@ def _panels(
     title: str, points: pd.DataFrame, wanted: Sequence[tuple[str, str, str, float]], y_title: str, **y_axis: Any
 ) -> go.Figure:
     """A panel for each (axis, summary key, its title, unit): a line for every combination of what else varies."""
-    drawn = [(axis, text, scale, lines(points, axis, key)) for axis, key, text, scale in wanted]
-    drawn = [panel for panel in drawn if panel[-1]]
+    drawn = []
+    for axis, key, text, scale in wanted:
+        found, held = few_lines(points, axis, key, _CLEAR_LINES)
+        if found:
+            drawn.append((axis, "<br>".join(label(part, 44) for part in (text, held) if part), scale, found))
     if not drawn:
         return nothing(title, "No line along the axis has two points.")
     names = list(dict.fromkeys((line.name, line.group) for *_, found in drawn for line in found))[:MAX_LINES]
     style = _styles(names)
-    figure, height, places = panels([text for _, text, _, _ in drawn], columns=min(3, len(drawn)), panel_px=330)
+    figure, height, places = panels(
+        [text for _, text, _, _ in drawn], columns=min(3, len(drawn)), panel_px=330, gap_px=110
+    )
     for (axis, text, scale, found), (row, col) in zip(drawn, places, strict=True):
         numeric = is_numeric(points[axis])
         ticks = _ticks(found) if numeric else {}
@@ -221,7 +231,7 @@ def _panels(
     every = len({(line.name, line.group) for *_, found in drawn for line in found})
     some = "" if every <= MAX_LINES else f" (first {MAX_LINES} of {every} lines)"
     finish(figure, f"{title}{some}", height=height + 14 * len(names))
-    figure.update_layout(legend={"orientation": "h", "x": 0, "y": -0.22, "yanchor": "top"}, margin={"b": 90})
+    figure.update_layout(legend={"orientation": "h", "x": 0, "y": -0.22, "yanchor": "top"}, margin={"b": 90, "t": 96})
     for row, col in places:
         figure.update_yaxes(**y_axis, row=row, col=col)
         if col == 1:

@@ -123,7 +123,7 @@
           const p = key(a, i), q = key(b, i);
           if (p === "" || q === "") return (p === "") - (q === "");  // what is absent stays below
           const numeric = heads[i].dataset.numeric !== undefined;
-          return sign * (numeric ? Number(p) - Number(q) : p.localeCompare(q, "en"));
+          return sign * (numeric ? (Number(p) - Number(q) || 0) : p.localeCompare(q, "en"));
         });
       }
       body.append(...sorted);
