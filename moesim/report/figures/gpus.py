@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -134,7 +135,7 @@ def link_traffic(runs: Mapping[str, RunLike]) -> go.Figure:
     scale, unit = bytes_scale(max(float(matrix.max()) for matrix in matrices))
     titles = [f"{label(name, 40)}<br>{_sums(run)}" for name, run in shown.items()]
     figure, height, places = panels(titles, columns=3, panel_px=290, gap_px=110)
-    for (name, run), matrix, (row, column) in zip(shown.items(), matrices, places, strict=True):
+    for name, matrix, (row, column) in zip(shown, matrices, places, strict=True):
         figure.add_heatmap(
             meta=label(name, 40),
             z=(matrix / scale).astype(np.float32),
@@ -143,10 +144,8 @@ def link_traffic(runs: Mapping[str, RunLike]) -> go.Figure:
             row=row,
             col=column,
         )
-        for border in _node_borders(run):
-            figure.add_vline(x=border, line={"color": "white", "width": 1.5}, row=row, col=column)
-            figure.add_hline(y=border, line={"color": "white", "width": 1.5}, row=row, col=column)
-    finish(figure, f"{title}{some}", height=height)
+    borders = [shape for i, run in enumerate(shown.values()) for shape in _node_borders(run, i)]
+    finish(figure, f"{title}{some}", height=height, shapes=borders)  # at once: one by one each would look at all
     figure.update_layout(margin={"t": 96})
     largest = max(float(matrix.max()) for matrix in matrices) / scale
     figure.update_layout(coloraxis=colour_axis(f"{unit} per<br>step", largest))
@@ -175,7 +174,12 @@ def _sums(run: RunLike) -> str:
     return ", ".join(f"{bytes_text(float(levels[level]), 3)} {word}" for level, word in words if level in levels)
 
 
-def _node_borders(run: RunLike) -> list[float]:
-    """Where the node changes between one GPU and the next, on the axis of GPUs."""
+def _node_borders(run: RunLike, panel: int) -> list[dict[str, Any]]:
+    """White lines across a panel where the node changes between one GPU and the next."""
     nodes = run.gpus.drop_duplicates("gpu").sort_values("gpu")["node"].to_numpy()
-    return [float(i) + 0.5 for i in np.flatnonzero(nodes[1:] != nodes[:-1])]
+    places = [float(i) + 0.5 for i in np.flatnonzero(nodes[1:] != nodes[:-1])]
+    x, y = (f"{side}{panel + 1 if panel else ''}" for side in "xy")
+    white = {"type": "line", "line": {"color": "white", "width": 1.5}}
+    upright = [{**white, "xref": x, "yref": f"{y} domain", "x0": at, "x1": at, "y0": 0, "y1": 1} for at in places]
+    level = [{**white, "xref": f"{x} domain", "yref": y, "x0": 0, "x1": 1, "y0": at, "y1": at} for at in places]
+    return [*upright, *level]
