@@ -13,7 +13,7 @@ from moesim.report.captions import CAPTIONS
 from moesim.report.columns import COLUMNS, cells
 from moesim.report.facts import facts
 from moesim.report.figures import FIGURES, POINT_FIGURES, draw
-from moesim.report.points import differing, leaves, points_of, with_axes
+from moesim.report.points import averaged, differing, leaves, points_of, with_axes
 from moesim.report.provenance import provenance
 from moesim.report.run import RunLike
 from moesim.report.summary import summary_rows
@@ -90,7 +90,7 @@ def report_html(
     return _page(
         title=title,
         facts=facts(runs, scenario_yaml),
-        summary=_summary_table(runs),
+        summary=_summary_table(averaged(runs, known)),
         several=several,
         sections=_in_sections(drawn),
         absent=absent,

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from moesim.errors import InputError
-from moesim.report.run import RunLike
+from moesim.report.run import Run, RunLike
 
 NONE = "none"
 """How an absent capacity, balancer and the like read on an axis."""
@@ -83,6 +84,40 @@ def _unfolded(axis: pd.Series[Any]) -> list[pd.Series[Any]]:
     if not fields:
         return [axis]
     return [pd.Series([tree.get(field) for tree in trees], name=field, index=axis.index) for field in fields]
+
+
+def averaged(runs: Mapping[str, RunLike], points: pd.DataFrame) -> Mapping[str, RunLike]:
+    """The runs with the mean over seeds as their summary, where points hold several seeds of every run's variant.
+
+    The frames stay those of the run itself, which is one seed.
+    """
+    parts = {name: points[points["variant"] == name] for name in runs}
+    if any(len(part) < 2 or part["seed"].nunique() < len(part) for part in parts.values()):
+        return runs
+    frames = ("steps", "layers", "experts", "gpus", "links", "timeline", "scenario", "manifest")
+    return {
+        name: Run(name=run.name, summary=nested(means(parts[name])), **{frame: getattr(run, frame) for frame in frames})
+        for name, run in runs.items()
+    }
+
+
+def means(points: pd.DataFrame) -> dict[str, float]:
+    """The mean of every numeric summary key over the rows."""
+    after = points.iloc[:, list(points.columns).index("variant") + 1 :]
+    numbers = after.select_dtypes("number").drop(columns="seed", errors="ignore")
+    return {str(key): float(value) for key, value in numbers.mean().items() if np.isfinite(value)}
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys joined by dots, nested like summary.json."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *path, last = key.split(".")
+        place = tree
+        for part in path:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return tree
 
 
 def differing(scenarios: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -12,11 +12,13 @@ from moesim.report.text import plain
 from moesim.report.units import count
 
 
-def sample_of_runs(runs: Mapping[str, RunLike]) -> str:
-    """One line: "n = 10 steps of each of 9 variants, seed 1"."""
+def sample_of_runs(runs: Mapping[str, RunLike], points: pd.DataFrame | None = None) -> str:
+    """One line: "n = 10 steps of each of 9 variants, seed 1"; "mean of 5 seeds" with points of several."""
     steps = _range(len(run.steps) for run in runs.values())
     of = f" of each of {len(runs)} variants" if len(runs) > 1 else ""
     seeds = seeds_text(run.manifest.get("seed") for run in runs.values())
+    if points is not None:
+        seeds = f"mean of {seeds_text(points['seed'])}"
     return f"n = {steps} step{'' if steps == '1' else 's'}{of}, {seeds}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from moesim.report.axes import axis_title, groups, is_numeric, varying
 from moesim.report.columns import COLUMNS, Cell, cells
+from moesim.report.points import means, nested
 from moesim.report.text import plain
 from moesim.report.units import number
 
@@ -97,25 +98,6 @@ def points_table(points: pd.DataFrame) -> Table:
 
 def _name(axis: str) -> str:
     return axis if axis == "variant" else axis_title(axis).partition(" [")[0]
-
-
-def means(points: pd.DataFrame) -> dict[str, float]:
-    """The mean of every numeric summary key over the rows."""
-    after = points.iloc[:, list(points.columns).index("variant") + 1 :]
-    numbers = after.select_dtypes("number").drop(columns="seed", errors="ignore")
-    return {str(key): float(value) for key, value in numbers.mean().items() if np.isfinite(value)}
-
-
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys joined by dots, nested like summary.json."""
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        *path, last = key.split(".")
-        place = tree
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return tree
 
 
 def paired_table(paired: pd.DataFrame) -> Table:

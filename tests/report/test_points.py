@@ -11,10 +11,11 @@ import pytest
 from scipy import stats
 
 from moesim.errors import InputError
-from moesim.report import POINT_FIGURES, Plots, Run, draw, points_of
+from moesim.report import POINT_FIGURES, Plots, Run, draw, points_of, report_html
 from moesim.report.axes import few_lines, interval, lines, varying
 from moesim.report.palette import run_styles, styles
 from moesim.report.points import axes_of, with_axes
+from moesim.report.units import number
 
 
 def sweep(axes: Mapping[str, list[Any]], *, variants: tuple[str, ...] = ("only",), seeds: int = 1) -> pd.DataFrame:
@@ -214,3 +215,16 @@ def test_seeds_of_compared_variants_get_their_axes(run: Callable[..., Run]) -> N
     figure = draw("capacity_drops", runs, points)
     assert [trace.name for trace in figure.data if trace.showlegend] == ["switch", "mixtral"]
     assert figure.data[0].customdata == (2, 2)
+
+
+def test_of_several_seeds_the_summary_figures_show_means(run: Callable[..., Run]) -> None:
+    runs = {"a": run("a", skew=1.0), "b": run("b", skew=0.5)}
+    one = points_of(runs)
+    two = one.assign(seed=2, imbalance_penalty=one["imbalance_penalty"] + 0.2)
+    figure = draw("imbalance_penalty", runs, pd.concat([one, two], ignore_index=True))
+    ends = [float(bar.base[0] + bar.x[0]) for bar in figure.data]
+    assert ends == pytest.approx((one["imbalance_penalty"] + 0.1).tolist())
+    assert figure.layout.title.subtitle.text == "n = 6 steps of each of 2 variants, mean of 2 seeds"
+    assert draw("step_time", runs, two).layout.title.subtitle.text == "n = 6 steps of each of 2 variants, seed 1"
+    page = report_html(runs, title="t", scenario_yaml=None, points=pd.concat([one, two], ignore_index=True))
+    assert number(one["imbalance_penalty"][0] + 0.1) in page

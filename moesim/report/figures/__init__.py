@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from moesim.errors import InputError
-from moesim.report.points import points_of, with_axes
+from moesim.report.points import averaged, points_of, with_axes
 from moesim.report.run import RunLike
 from moesim.report.sample import sample_of_points, sample_of_runs
 
@@ -40,6 +40,9 @@ _OF_RUNS: Mapping[str, tuple[str, str]] = {
     "link_traffic": (f"{_HERE}.gpus:link_traffic", "Traffic between GPUs"),
     "timeline": (f"{_HERE}.timeline:timeline", "Timeline of the first kept step"),
 }
+
+_OF_SUMMARIES = ("latency_breakdown", "imbalance_penalty", "drop_tradeoff")
+"""Figures that show summaries alone: of several seeds, their means."""
 
 POINT_FIGURES: Mapping[str, tuple[str, str]] = {
     "capacity_drops": (f"{_HERE}.points:capacity_drops", "Drops against capacity factor"),
@@ -78,6 +81,9 @@ def draw(figure: str, runs: Mapping[str, RunLike], points: pd.DataFrame | None =
     if not runs:
         only = f"; of a sweep's points alone: {', '.join(POINT_FIGURES)}" if points is not None else ""
         raise InputError(f"found no run to draw; at least one is needed{only}")
+    if figure in _OF_SUMMARIES and points is not None:
+        means = averaged(runs, points)
+        return _with_sample(_drawing(figure)(means), sample_of_runs(runs, None if means is runs else points))
     return _with_sample(_drawing(figure)(runs), sample_of_runs(runs))
 
 
