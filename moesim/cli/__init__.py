@@ -20,6 +20,7 @@ from moesim.cli.compare import compare
 from moesim.cli.import_ import import_
 from moesim.cli.init import init
 from moesim.cli.list import list_
+from moesim.cli.plot import plot
 from moesim.cli.run import run
 from moesim.cli.schema import schema
 from moesim.cli.show import show
@@ -38,6 +39,7 @@ for _command, _name in (
     (run, "run"),
     (compare, "compare"),
     (sweep, "sweep"),
+    (plot, "plot"),
     (show, "show"),
     (init, "init"),
     (list_, "list"),

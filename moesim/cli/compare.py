@@ -46,6 +46,7 @@ def compare(
     from moesim import study
     from moesim.report.paired import paired_table
     from moesim.report.sentence import few_steps, sentence
+    from moesim.report.sparkline import balancedness
     from moesim.report.terminal import compare_table, print_table
     from moesim.results import Study, prepare_output
 
@@ -71,7 +72,8 @@ def compare(
     if json:
         print_summary_json(folder)
     elif not quiet:
-        tables = [compare_table(done.summaries())]
+        lines = {variant: balancedness(result) for variant, result in done.results.items()}
+        tables = [compare_table(done.summaries(), sparklines=lines)]
         if done.paired["n"].max() > 1:
             tables.append(paired_table(done.paired))
         for table in tables[:-1]:

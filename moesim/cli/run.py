@@ -43,6 +43,7 @@ def run(
 
     Writes a result folder with a report and prints a summary. Timelines: run FILE --trace [PATH].
     """
+    from moesim.report.sparkline import balancedness
     from moesim.report.terminal import summary_table
     from moesim.results import TRACE, prepare_output
     from moesim.simulation import check, simulate
@@ -63,7 +64,7 @@ def run(
     if json:
         print_summary_json(folder)
     elif not quiet:
-        print_saved(folder, summary_table(result.summary, result.manifest))
+        print_saved(folder, summary_table(result.summary, result.manifest, sparkline=balancedness(result)))
         if trace:
             print(f"timeline: {path or folder / TRACE}")
 

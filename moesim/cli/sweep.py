@@ -75,6 +75,8 @@ def sweep(
             kept = len(Study.load(folder).points)
             print(f"interrupted; {kept} runs are in {folder}, the same command goes on from there", file=sys.stderr)
         raise
+    if len(done.points):
+        _write_report(done, folder)
     if json:
         sys.stdout.write(done.points.to_json(orient="records", indent=2) + "\n")
     elif not quiet:
@@ -82,6 +84,12 @@ def sweep(
     if done.errors:
         _complain(done)
         raise typer.Exit(1)
+
+
+def _write_report(done: Study, folder: Path) -> None:
+    partial = folder / ".report.html.partial"
+    partial.write_text(done.report_html(), encoding="utf-8")
+    partial.replace(folder / "report.html")
 
 
 def _print(done: Study, folder: Path) -> None:
@@ -93,6 +101,7 @@ def _print(done: Study, folder: Path) -> None:
         print()
         print_table(paired_table(done.paired, ["step_time_s.mean"]), sys.stdout)
     print(f"\n{len(done.points)} runs: {folder / 'summary.parquet'}")
+    print(f"report: {folder / 'report.html'}")
 
 
 def _complain(done: Study) -> None:

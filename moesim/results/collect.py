@@ -81,6 +81,7 @@ class Collector:
             lost_tokens=routed.lost_tokens,
             causes=routed.causes,
             zero_choices=routed.zero_choices,
+            processed_violation=metrics.max_violation(routed.processed),
             events=clocked.n_events,
             queues=clocked.queues,
         )

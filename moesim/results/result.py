@@ -22,7 +22,7 @@ from moesim.results.files import (
 from moesim.types import LEVELS, PARTS
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
+    from moesim.report import Plots
 
 TRACE = "timeline.json"
 _INT, _FLOAT, _TEXT = "int64", "float64", "str"
@@ -98,15 +98,12 @@ class Result:
         """The scenario's name."""
         return str(self.scenario["name"])
 
-    def plot(self, figure: str) -> go.Figure:
-        """A figure of this run by name (`moesim.report.FIGURES`), as a Plotly figure.
+    @property
+    def plot(self) -> Plots:
+        """Figures of this run: `plot.latency_breakdown()` or `plot("latency_breakdown")`; `dir(plot)` names them."""
+        from moesim.report import Plots
 
-        Raises:
-            InputError: no such figure; the text names those there are.
-        """
-        from moesim.report import draw
-
-        return draw(figure, {self.name: self})
+        return Plots({self.name: self})
 
     def report_html(self) -> str:
         """The report of this run: one self-contained page."""

@@ -25,7 +25,7 @@ from moesim.results.result import Result
 from moesim.results.summary import flatten
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
+    from moesim.report import Plots
 
 
 def points_of(results: Mapping[str, Result]) -> pd.DataFrame:
@@ -75,22 +75,22 @@ class Study:
         ]
         return means.set_index(pd.Index(labels, name="point", dtype="str"))
 
-    def plot(self, figure: str) -> go.Figure:
-        """A figure of all variants by name (`moesim.report.FIGURES`), as a Plotly figure.
+    @property
+    def plot(self) -> Plots:
+        """Figures of all variants: `plot.pareto()` or `plot("pareto")`; `dir(plot)` names them."""
+        from moesim.report import Plots
 
-        Raises:
-            InputError: no such figure; the text names those there are.
-        """
-        from moesim.report import draw
-
-        return draw(figure, self.results)
+        return Plots(self.results, self.points)
 
     def report_html(self) -> str:
-        """The report of all variants: one self-contained page."""
-        from moesim.report import report_html
+        """The report of all variants, or of the points of a sweep: one self-contained page."""
+        from moesim.report import report_html, sweep_html
 
-        baseline = next(iter(self.results.values()))
-        return report_html(self.results, title=self.name, scenario_yaml=baseline.shown_yaml())
+        paired = self.paired if len(self.paired) and self.paired["n"].max() > 1 else None
+        if not self.results:
+            return sweep_html(self.points, title=self.name, paired=paired)
+        scenario = next(iter(self.results.values())).shown_yaml()
+        return report_html(self.results, title=self.name, scenario_yaml=scenario, points=self.points, paired=paired)
 
     def summaries(self) -> dict[str, dict[str, Any]]:
         """The summary of every variant, nested like summary.json; of several seeds the means."""
@@ -110,7 +110,7 @@ class Study:
         Raises:
             OutputError: it cannot be written.
         """
-        report = self.report_html() if self.results else None
+        report = self.report_html() if len(self.points) else None
         with new_folder(folder) as new:
             places = {variant: f"{i:02d}-{_slug(variant)}" for i, variant in enumerate(self.results, start=1)}
             for variant, result in self.results.items():

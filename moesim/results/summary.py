@@ -31,6 +31,7 @@ class StepTotals:
     lost_tokens: NDArray[np.int64]
     causes: NDArray[np.int64]
     zero_choices: NDArray[np.int64]
+    processed_violation: NDArray[np.float64]
     events: int
     queues: QueueTotals | None = None
 
@@ -48,6 +49,7 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
     rerouted = np.concatenate([total.rerouted for total in totals])
     lost = np.concatenate([total.lost_tokens / max(1, total.tokens) for total in totals])
     causes = np.concatenate([total.causes for total in totals])
+    processed = np.concatenate([total.processed_violation for total in totals])
     zero = np.concatenate([total.zero_choices for total in totals])
     simulated = int(step_ps.sum()) * PS
     return {
@@ -62,6 +64,10 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
         "max_violation": {
             "mean": _mean(layers["max_violation"]),
             "max": _most(layers["max_violation"]),
+        },
+        "max_violation_processed": {
+            "mean": _mean(processed),
+            "max": float(processed.max()) if len(processed) else None,
         },
         "load_cv": _mean(layers["cv"]),
         "load_entropy": _mean(layers["entropy"]),

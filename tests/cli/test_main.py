@@ -14,7 +14,7 @@ from moesim.cli import main, output
 from moesim.errors import ConservationError
 
 HEAVY = ("jinja2", "numba", "numpy", "pandas", "plotly", "pyarrow", "pydantic", "scipy", "simpy", "joblib")
-COMMANDS = ("run", "compare", "sweep", "show", "init", "list", "schema", "import", "validate", "calibrate")
+COMMANDS = ("run", "compare", "sweep", "plot", "show", "init", "list", "schema", "import", "validate", "calibrate")
 
 
 def test_help_names_every_command(moesim):

@@ -69,7 +69,10 @@ def timeline(runs: Mapping[str, RunLike]) -> go.Figure:
         bargap=0.2,
     )
     figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"})
-    figure.update_layout(margin={"t": 96})
+    seed = run.manifest.get("seed")
+    figure.update_layout(
+        margin={"t": 96}, title_subtitle_text=f"n = 1 step, seed {'unknown' if seed is None else seed}"
+    )
     # All of a long step at once is a barcode: the view opens on the first layers, a double click shows the rest.
     figure.update_xaxes(title_text=f"time since the step began [{unit}]", range=[0, _opening(shown) / scale])
     figure.update_yaxes(
