@@ -3,7 +3,7 @@
 Scenario        what to simulate: `Scenario.from_yaml("x.yaml", overrides={"workload.steps": 3})`
 simulate        one scenario -> Result: `.summary`, frames, `.plot`, `.save`
 compare         variants of a scenario on the same tokens -> Study: `.summary`, `.results`, `.plot`, `.save`
-sweep           the grid of a scenario's `sweep:` axes -> Study
+sweep           the points of a scenario's `sweep:` block, times variants, times seeds -> Study
 evolve          a router that balances itself, or collapses, over many steps -> a frame of its loads
 Result, Study   what comes out, and `.load` to read it back
 route           logits [T, E] -> Assignment: who goes where, by a named strategy

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from moesim import Scenario, compare, simulate
+from moesim.study import plan_sweep
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,6 +46,45 @@ def test_the_example_of_routing_is_a_scenario() -> None:
     }
     result = simulate(Scenario.from_dict(base | yaml.safe_load(block)))
     assert result.summary["reroute_rate"] > 0
+
+
+def test_the_table_of_deepep_is_what_its_command_prints() -> None:
+    """Every number of it."""
+    section = README[README.index("DeepEP low latency against EP size") : README.index("## Speed")]
+    command = [sys.executable, str(ROOT / "tests" / "validation" / "deepep_ep_size.py")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    quoted = [line.strip("| ").split(" | ") for line in section.splitlines() if re.match(r"\| \d", line)]
+    assert [[cell.removesuffix(".0") for cell in line.split()] for line in printed.splitlines()[1:]] == quoted
+
+
+@pytest.mark.slow
+def test_the_errors_of_collectives_are_what_their_command_prints() -> None:
+    """The held-out rows of DeepEP."""
+    command = [sys.executable, str(ROOT / "tests" / "validation" / "fit_collectives.py")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    nccl = README[README.index("NCCL, every third size") : README.index("NCCL changes its protocol")]
+    for operation in ("alltoall", "all_gather", "reduce_scatter", "all_reduce"):
+        ((median, p90),) = re.findall(rf"nccl +latency +{operation} +held out +14 +(\S+) +(\S+)", printed)
+        assert re.search(rf"{operation.replace('_', '-').replace('alltoall', 'all-to-all')} {median} / {p90}", nccl)
+    section = README[README.index("Collectives, absolute error") : README.index("NCCL, every third size")]
+    names = {"low latency": ("deepep_ll", "avg_t_us"), "normal": ("deepep_normal", "transmit_us")}
+    rows = re.findall(r"\| DeepEP (low latency|normal), (within a node|across nodes) .*?\| (.*?) \| (.*?) \|", section)
+    assert len(rows) == 4
+    for mode, place, *cells in rows:
+        kind, column = names[mode]
+        for direction, cell in zip(("dispatch", "combine"), cells, strict=True):
+            pattern = rf"{kind} +{direction}_{column} +{place} +held out +\d+ +(\S+) +(\S+)"
+            (found,) = re.findall(pattern, printed)
+            assert " / ".join(found) == cell
+
+
+def test_the_example_of_a_sweep_is_one() -> None:
+    """Of all parts: 2 listed x 20 random x 3 of the grid, every one of which can run."""
+    (block,) = re.findall(r"```yaml\n(sweep:.*?)```", README, re.DOTALL)
+    base = {"model": "olmoe-1b-7b", "cluster": {"gpu": "h100-sxm"}, "workload": {"topics": {"count": 4}}}
+    cells = plan_sweep(Scenario.from_dict(base | yaml.safe_load(block)))
+    assert len(cells) == 120
+    assert not [cell.error for cell in cells if cell.error]
 
 
 @pytest.mark.slow

@@ -15,13 +15,17 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from moesim.cli.calibrate import calibrate
 from moesim.cli.compare import compare
 from moesim.cli.import_ import import_
 from moesim.cli.init import init
 from moesim.cli.list import list_
+from moesim.cli.plot import plot
 from moesim.cli.run import run
 from moesim.cli.schema import schema
 from moesim.cli.show import show
+from moesim.cli.sweep import sweep
+from moesim.cli.validate import validate
 from moesim.errors import InputError, MoesimError
 
 app = typer.Typer(
@@ -34,11 +38,15 @@ app = typer.Typer(
 for _command, _name in (
     (run, "run"),
     (compare, "compare"),
+    (sweep, "sweep"),
+    (plot, "plot"),
     (show, "show"),
     (init, "init"),
     (list_, "list"),
     (schema, "schema"),
     (import_, "import"),
+    (validate, "validate"),
+    (calibrate, "calibrate"),
 ):
     app.command(_name)(_command)
 

@@ -7,10 +7,18 @@ from typing import Annotated
 
 import typer
 
-from moesim.cli.options import JsonOption, OutputOption, QuietOption, SetOption, load_scenario
+from moesim.cli.options import (
+    JsonOption,
+    OutputOption,
+    QuietOption,
+    SeedsOption,
+    SetOption,
+    UntilCiOption,
+    load_scenario,
+    parse_percent,
+)
 from moesim.cli.output import (
     default_folder,
-    print_saved,
     print_summary_json,
     progress_bar,
     tell_compiling,
@@ -25,21 +33,27 @@ def compare(
     ],
     output: OutputOption = None,
     settings: SetOption = None,
+    seeds: SeedsOption = None,
+    until_ci: UntilCiOption = None,
     json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Simulate variants on the same tokens.
 
     Of one file its variants, of several files their base scenarios; the first is the baseline. Writes a result
-    folder with one report and prints one table.
+    folder with one report and prints one table; with several seeds also what differs, paired by seed.
     """
     from moesim import study
-    from moesim.report.terminal import compare_table
+    from moesim.report.paired import paired_table
+    from moesim.report.sentence import few_steps, sentence
+    from moesim.report.sparkline import balancedness
+    from moesim.report.terminal import compare_table, print_table
     from moesim.results import Study, prepare_output
 
     cold = will_compile()
     scenarios = [load_scenario(file, settings) for file in files]
     name = scenarios[0].spec.name
+    width = parse_percent(until_ci)
     runs = study.plan(*scenarios)
     folder = prepare_output(output or default_folder(name, "-compare"))
     if cold and not quiet:
@@ -47,8 +61,8 @@ def compare(
     done = Study(name=name, results={})
     try:
         with progress_bar(name, quiet=quiet) as bar:
-            for variant, result in study.run_all(runs, bar.update):
-                done = Study(name=name, results={**done.results, variant: result})
+            for done in study.replicate(name, runs, seeds=seeds, until_ci=width, progress=bar.update):  # noqa: B007
+                pass
     except KeyboardInterrupt:
         if done.results:
             done.save(folder)
@@ -58,4 +72,15 @@ def compare(
     if json:
         print_summary_json(folder)
     elif not quiet:
-        print_saved(folder, compare_table({variant: result.summary for variant, result in done.results.items()}))
+        lines = {variant: balancedness(result) for variant, result in done.results.items()}
+        tables = [compare_table(done.summaries(), sparklines=lines)]
+        if done.paired["n"].max() > 1:
+            tables.append(paired_table(done.paired))
+        for table in tables[:-1]:
+            print_table(table, sys.stdout)
+            print()
+        print_table(tables[-1], sys.stdout)
+        for line in (sentence(done.summary, done.paired), few_steps(done.summary)):
+            if line:
+                print(f"\n{line}")
+        print(f"\nreport: {folder / 'report.html'}")

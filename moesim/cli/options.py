@@ -23,6 +23,18 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a field, as workload.steps=3; may be given repeatedly."),
 ]
+SeedsOption = Annotated[
+    int | None,
+    typer.Option("--seeds", metavar="N", help="Run every variant with N seeds; with --until-ci at most N (100)."),
+]
+UntilCiOption = Annotated[
+    str | None,
+    typer.Option(
+        "--until-ci",
+        metavar="PERCENT",
+        help="Run 5 seeds or more, until the 95 % interval of the step time's differences is +-PERCENT, as 2%.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
@@ -36,6 +48,24 @@ def load_scenario(file: str, settings: Sequence[str] | None) -> Scenario:
     from moesim.scenario import Scenario
 
     return Scenario.from_yaml(file, overrides=parse_settings(settings or ()))
+
+
+def parse_percent(text: str | None) -> float | None:
+    """Turn "2%" into 0.02.
+
+    Raises:
+        InputError: no percentage between 0 and 100.
+    """
+    if text is None:
+        return None
+    number, sign, rest = text.strip().partition("%")
+    try:
+        share = float(number) / 100
+    except ValueError:
+        share = 0.0
+    if not sign or rest or not 0 < share < 1:
+        raise InputError(f"--until-ci {text:.40}: found no percentage between 0 and 100, wanted one, as 2%")
+    return share
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ In: durations, traffic, placement and the network's rates. Out: a Program
 (arrays) and its Timeline (start and end of every operation on every GPU, in
 integer picoseconds). `layout` builds programs, `balanced` the evenly loaded
 twin of a step; `simpy_engine`, the reference, and `compiled_engine` run them
-and agree exactly.
+and agree exactly; `serving` runs a step inside another SimPy process. `queued`
+runs steps whose experts are servers with queues.
 """
 
 from moesim.engine.balanced import balanced_traffic
@@ -12,9 +13,24 @@ from moesim.engine.compiled_engine import run_compiled
 from moesim.engine.faults import jitter
 from moesim.engine.layout import OVERLAPS, lay_out
 from moesim.engine.ports import latencies
+from moesim.engine.queued import OVERFLOWS as QUEUE_OVERFLOWS
+from moesim.engine.queued import run_queued
+from moesim.engine.serving import step_process
 from moesim.engine.simpy_engine import run
 
 ENGINES = {"simpy": run, "compiled": run_compiled}
-"""Interpreters by name; `auto` is compiled, as nothing but the program happens in a step yet."""
+"""Interpreters of programs by name; `auto` is compiled. Queued experts have one of their own, on SimPy."""
 
-__all__ = ["ENGINES", "OVERLAPS", "balanced_traffic", "jitter", "latencies", "lay_out", "run", "run_compiled"]
+__all__ = [
+    "ENGINES",
+    "OVERLAPS",
+    "QUEUE_OVERFLOWS",
+    "balanced_traffic",
+    "jitter",
+    "latencies",
+    "lay_out",
+    "run",
+    "run_compiled",
+    "run_queued",
+    "step_process",
+]

@@ -5,51 +5,87 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.kernels.jit import njit
 from moesim.types import Placement, Traffic
 
 
-def balanced_traffic(traffic: Traffic, placement: Placement, *, gpus_per_node: int, copies_rule: str) -> Traffic:
+def balanced_traffic(
+    traffic: Traffic,
+    placement: Placement,
+    *,
+    gpus_per_node: int,
+    copies_rule: str,
+    usable: NDArray[np.bool_] | None = None,
+) -> Traffic:
     """The same number of processed assignments and of copies per source and level, spread evenly.
 
     Assignments go evenly over the ranks that hold slots and, within each, over
     its slots; each source's copies of a level evenly over the destinations of
     that level; what a source keeps for itself stays. Remainders go to the
     lowest index. The placement, the capacity result and the network are the same.
+
+    Args:
+        traffic: of the step.
+        placement: the GPU of each slot.
+        gpus_per_node: of the cluster.
+        copies_rule: the collective's (NetworkSpec.copies).
+        usable: slots [S] that take anything; None = all.
     """
     n_ranks = placement.n_ranks
-    slots = np.bincount(placement.rank, minlength=n_ranks)
+    rank = placement.rank if usable is None else np.where(usable, placement.rank, np.int32(-1))
+    slots = np.bincount(rank[rank >= 0], minlength=n_ranks)
     holders = np.flatnonzero(slots)
-    per_rank = _spread(traffic.slot_tokens.sum(axis=1), len(holders))  # [L, holders]
+    per_rank = np.zeros((len(traffic.slot_tokens), n_ranks), dtype=np.int64)
+    share = _spread(traffic.slot_tokens.sum(axis=1)[:, None], np.arange(len(holders)), max(1, len(holders)))
+    per_rank[:, holders] = share
+    by_rank = np.argsort(rank, kind="stable")[np.count_nonzero(rank < 0) :]  # slots that take anything
+    own = rank[by_rank]
+    place = np.arange(len(by_rank)) - (np.cumsum(slots) - slots)[own]  # of a slot among those of its rank
     slot_tokens = np.zeros_like(traffic.slot_tokens)
-    for i, rank in enumerate(holders):
-        slot_tokens[:, placement.rank == rank] = _spread(per_rank[:, i], int(slots[rank]))
+    slot_tokens[:, by_rank] = _spread(per_rank[:, own], place, slots[own])
+    gpu = np.arange(n_ranks)
+    node = gpu // gpus_per_node
+    same_node = node[:, None] == node
+    holds = (slots > 0) & (gpu[:, None] != gpu)
     copies = np.zeros_like(traffic.copies)
-    node = np.arange(n_ranks) // gpus_per_node
-    for source in range(n_ranks):
-        copies[:, source, source] = traffic.copies[:, source, source]
-        for level in (node == node[source], node != node[source]):
-            wanted = np.flatnonzero(level & (slots > 0) & (np.arange(n_ranks) != source))
-            if len(wanted):
-                copies[:, source, wanted] = _spread(traffic.copies[:, source, wanted].sum(axis=1), len(wanted))
+    copies[:, gpu, gpu] = traffic.copies[:, gpu, gpu]
+    _spread_copies(traffic.copies, np.stack([holds & same_node, holds & ~same_node], axis=1), copies)
     node_copies = traffic.node_copies
     if copies_rule == "per-node":
-        node_copies = _even_nodes(node_copies, node, slots)
+        node_copies = node_copies.copy()
+        node_holds = np.bincount(node, weights=slots) > 0
+        wanted = node_holds & (np.arange(len(node_holds)) != node[:, None])
+        _spread_copies(traffic.node_copies, wanted[:, None], node_copies)
     return Traffic(slot_tokens=slot_tokens, copies=copies, node_copies=node_copies)
 
 
-def _even_nodes(node_copies: NDArray[np.int64], node: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Distinct tokens of each source spread evenly over the other nodes that hold slots."""
-    even = node_copies.copy()
-    n_nodes = node_copies.shape[2]
-    holds = np.bincount(node, weights=slots, minlength=n_nodes) > 0
-    for source, own in enumerate(node):
-        wanted = np.flatnonzero(holds & (np.arange(n_nodes) != own))
-        if len(wanted):
-            even[:, source, wanted] = _spread(node_copies[:, source, wanted].sum(axis=1), len(wanted))
-    return even
+@njit
+def _spread_copies(copies: NDArray[np.int64], wanted: NDArray[np.bool_], out: NDArray[np.int64]) -> None:
+    """Spread what each source sends to each set of destinations evenly over them.
+
+    Args:
+        copies: [L, G, destinations].
+        wanted: the sets [G, sets, destinations]; they do not overlap.
+        out: [L, G, destinations], written where a destination is in a set.
+    """
+    own = np.empty(copies.shape[2], dtype=np.uint64)  # unsigned indices need no test for negative ones
+    for source in range(copies.shape[1]):
+        for k in range(wanted.shape[1]):
+            n = 0
+            for d in range(copies.shape[2]):
+                if wanted[source, k, d]:
+                    own[n] = d
+                    n += 1
+            for layer in range(copies.shape[0] if n else 0):
+                total = 0
+                for i in range(n):
+                    total += copies[layer, source, own[i]]
+                share, rest = total // n, total % n
+                for i in range(n):
+                    out[layer, source, own[i]] = share + (i < rest)
 
 
-def _spread(total: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Each total [L] in n nearly equal parts [L, n], the first ones larger by one."""
+def _spread(total: NDArray[np.int64], place: NDArray[np.int64], n: int | NDArray[np.int64]) -> NDArray[np.int64]:
+    """What is at each place [S] when totals [L, S] are each cut in n nearly equal parts, the first larger by one."""
     share, rest = np.divmod(total, n)
-    return np.asarray(share[:, None] + (np.arange(n) < rest[:, None]), dtype=np.int64)
+    return np.asarray(share + (place < rest), dtype=np.int64)

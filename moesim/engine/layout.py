@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -100,48 +101,32 @@ def lay_out(
         overlap: a name of OVERLAPS.
         network: "closed-form" or "port".
     """
-    order = OVERLAPS[overlap]
-    assert len(durations) == order.micro_batches
-    rounded = [_Rounded(one) for one in durations]
-    todo = _Operations()
-    moe_index = 0
-    for layer in range(n_layers):
-        dense = layer in dense_layers
-        front = ("attention", "dense") if dense else order.front
-        for kinds in (front, () if dense else ("experts", "combine")):
-            for batch in range(order.micro_batches):
-                for kind in kinds:
-                    if kind == "shared_experts" and not has_shared:
-                        continue
-                    row = moe_index * order.micro_batches + batch
-                    if kind in EXCHANGE_KINDS:
-                        todo.add(kind, layer, batch, None, row)
-                    else:
-                        todo.add(kind, layer, batch, rounded[batch].of(kind, moe_index))
-        moe_index += not dense
-    todo.add("head", -1, 0, _picoseconds(head))
-    unlimited = np.full_like(traffic.slot_tokens, -1)
+    order = _order(n_layers, dense_layers, overlap, has_shared)
+    assert len(durations) == OVERLAPS[overlap].micro_batches
     n_gpus = placement.n_ranks
-    nothing = np.zeros(n_gpus, dtype=np.int64)
-    matrix = np.array(todo.matrix, dtype=np.int64)
+    duration = np.zeros((len(order.kind), n_gpus), dtype=np.int64)
+    for (kind, batch), (rows, moe_index) in order.tasks.items():
+        known = _picoseconds(head if kind == "head" else getattr(durations[batch], kind))
+        duration[rows] = known[moe_index] if kind == "experts" else known
+    unlimited = np.full_like(traffic.slot_tokens, -1)
     return Program(
         n_gpus=n_gpus,
         gpus_per_node=gpus_per_node,
-        kind=np.array([PARTS.index(kind) for kind in todo.kind], dtype=np.int64),
-        layer=np.array(todo.layer, dtype=np.int64),
-        stream=np.where(matrix >= 0, EXCHANGE_STREAM, COMPUTE_STREAM).astype(np.int64),
-        predecessors=tuple(todo.predecessors),
-        duration_ps=np.stack([nothing if row is None else row for row in todo.duration]),
-        exchange_layer=matrix,
+        kind=order.kind,
+        layer=order.layer,
+        stream=order.stream,
+        predecessors=order.predecessors,
+        duration_ps=duration,
+        exchange_layer=order.matrix,
         copies=traffic.copies,
         node_copies=traffic.node_copies,
         copies_rule=copies_rule,
         dispatch=dispatch,
         combine=combine,
         slot_tokens=traffic.slot_tokens,
-        slot_capacity=unlimited if capacity is None else np.repeat(capacity, order.micro_batches, axis=0),
+        slot_capacity=unlimited if capacity is None else np.repeat(capacity, len(durations), axis=0),
         slot_rank=placement.rank,
-        micro_batches=order.micro_batches,
+        micro_batches=len(durations),
         network=network,
     )
 
@@ -157,6 +142,47 @@ _WAITS_FOR = {
 """Parts of the same layer and micro-batch that end before one begins, where they come earlier in the order."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Order:
+    """The operations of a step without their sizes, which every step of a run has in common; nobody writes to it.
+
+    `tasks`: by kind and micro-batch the rows of `duration_ps` and the MoE layer of each, which experts differ by.
+    """
+
+    kind: NDArray[np.int64]
+    layer: NDArray[np.int64]
+    stream: NDArray[np.int64]
+    predecessors: tuple[tuple[int, ...], ...]
+    matrix: NDArray[np.int64]
+    tasks: dict[tuple[str, int], tuple[list[int], list[int]]]
+
+
+@lru_cache(maxsize=16)
+def _order(n_layers: int, dense_layers: tuple[int, ...], overlap: str, has_shared: bool) -> _Order:
+    order = OVERLAPS[overlap]
+    todo = _Operations()
+    moe_index = 0
+    for layer in range(n_layers):
+        dense = layer in dense_layers
+        front = ("attention", "dense") if dense else order.front
+        for kinds in (front, () if dense else ("experts", "combine")):
+            for batch in range(order.micro_batches):
+                for kind in kinds:
+                    if kind != "shared_experts" or has_shared:
+                        todo.add(kind, layer, batch, moe_index, order.micro_batches)
+        moe_index += not dense
+    todo.add("head", -1, 0, 0, order.micro_batches)
+    matrix = np.array(todo.matrix, dtype=np.int64)
+    return _Order(
+        kind=np.array([PARTS.index(kind) for kind in todo.kind], dtype=np.int64),
+        layer=np.array(todo.layer, dtype=np.int64),
+        stream=np.where(matrix >= 0, EXCHANGE_STREAM, COMPUTE_STREAM).astype(np.int64),
+        predecessors=tuple(todo.predecessors),
+        matrix=matrix,
+        tasks=dict(todo.tasks),
+    )
+
+
 @dataclass
 class _Operations:
     """The list as it grows; `done` has the operations of each micro-batch in the layer at hand."""
@@ -164,11 +190,13 @@ class _Operations:
     kind: list[str] = field(default_factory=list)
     layer: list[int] = field(default_factory=list)
     predecessors: list[tuple[int, ...]] = field(default_factory=list)
-    duration: list[NDArray[np.int64] | None] = field(default_factory=list)
     matrix: list[int] = field(default_factory=list)
+    tasks: dict[tuple[str, int], tuple[list[int], list[int]]] = field(
+        default_factory=lambda: defaultdict(lambda: ([], []))
+    )
     done: dict[int, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
 
-    def add(self, kind: str, layer: int, batch: int, duration: NDArray[np.int64] | None, matrix: int = -1) -> None:
+    def add(self, kind: str, layer: int, batch: int, moe_index: int, micro_batches: int) -> None:
         """One more. A layer begins when the one before it has ended, the head when all micro-batches have."""
         done = self.done[batch]
         if kind == "head":
@@ -179,26 +207,14 @@ class _Operations:
         else:
             before = [done[name] for name in _WAITS_FOR[kind] if name in done]
         done[kind] = len(self.kind)
+        self.matrix.append(moe_index * micro_batches + batch if kind in EXCHANGE_KINDS else -1)
+        if kind not in EXCHANGE_KINDS:
+            rows, moe = self.tasks[kind, batch]
+            rows.append(len(self.kind))
+            moe.append(moe_index)
         self.kind.append(kind)
         self.layer.append(layer)
         self.predecessors.append(tuple(before))
-        self.duration.append(duration)
-        self.matrix.append(matrix)
-
-
-class _Rounded:
-    """Durations of a micro-batch in picoseconds, [G] or, of experts, [L, G]."""
-
-    def __init__(self, durations: Durations) -> None:
-        self._seconds = durations
-        self._known: dict[str, NDArray[np.int64]] = {}
-
-    def of(self, kind: str, moe_index: int) -> NDArray[np.int64]:
-        """Of one part in one layer."""
-        if kind not in self._known:
-            self._known[kind] = _picoseconds(getattr(self._seconds, kind))
-        known = self._known[kind]
-        return np.asarray(known[moe_index] if kind == "experts" else known)
 
 
 def _picoseconds(seconds: NDArray[np.float64]) -> NDArray[np.int64]:

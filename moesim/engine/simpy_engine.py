@@ -37,7 +37,7 @@ def run(program: Program) -> Timeline:
     """
     check_admission(program)
     step = _Step(program)
-    with _without_gc():
+    with without_gc():
         step.start()
         step.env.run()
     step.check_done()
@@ -191,7 +191,7 @@ def _delays(program: Program) -> Callable[[int, list[int]], list[int]]:
     return resolve
 
 
-def _without_detours(waits_for: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+def _without_detours(waits_for: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
     """Without the operations that another one waited for already (transitive reduction)."""
     behind: list[int] = []  # bit p: operation p has ended before this one begins
     result = []
@@ -207,7 +207,7 @@ def _without_detours(waits_for: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
 
 
 @contextmanager
-def _without_gc() -> Iterator[None]:
+def without_gc() -> Iterator[None]:
     """The collector would walk all live events again and again: 3 times the run time."""
     enabled = gc.isenabled()
     gc.disable()

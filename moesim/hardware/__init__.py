@@ -8,9 +8,17 @@ families of kernels name (`families`); pure functions over arrays, no state.
 
 from moesim.hardware.durations import Durations, step_durations
 from moesim.hardware.expert import ExpertKernel, ExpertShape, calibrated_gpu, expert_seconds
-from moesim.hardware.families import calibrated_families, check_family, default_family, families, provenance
+from moesim.hardware.families import (
+    calibrated_families,
+    check_family,
+    default_family,
+    expert_kernel,
+    families,
+    provenance,
+)
 from moesim.hardware.memory import check_memory, memory_bytes, parameters
 from moesim.hardware.network import exchange_rates, payload_bytes
+from moesim.hardware.predict import predict_table
 
 __all__ = [
     "Durations",
@@ -22,11 +30,13 @@ __all__ = [
     "check_memory",
     "default_family",
     "exchange_rates",
+    "expert_kernel",
     "expert_seconds",
     "families",
     "memory_bytes",
     "parameters",
     "payload_bytes",
+    "predict_table",
     "provenance",
     "step_durations",
 ]

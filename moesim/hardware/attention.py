@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.constants import DECODE_GQA, DECODE_MLA, PREFILL
-from moesim.hardware.dense import elementwise_seconds, gemm_seconds, join
-from moesim.hardware.gpu import memory_bandwidth, peak_flops
+from moesim.hardware.decode import decode_seconds
+from moesim.hardware.dense import elementwise_seconds, gemm_seconds
+from moesim.hardware.layer_kernels import DEFAULT, LayerKernels
+from moesim.hardware.mla import (
+    absorbed_seconds,
+    mla_decode_seconds,
+    mla_prefill_seconds,
+    mla_projection_seconds,
+    widths_of,
+)
+from moesim.hardware.prefill import prefill_seconds
 from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape, Precision
 
 Seconds = NDArray[np.float64]
@@ -26,6 +34,8 @@ def attention_seconds(
     phase: str,
     context_tokens: int,
     sequence_tokens: int,
+    tensor_parallel: int = 1,
+    kernels: LayerKernels = DEFAULT,
 ) -> Seconds:
     """Time of the attention of one layer with its projections and the two norms of the layer, seconds [G].
 
@@ -38,14 +48,17 @@ def attention_seconds(
             prompts of `sequence_tokens`, causal, the last one may be short.
         context_tokens: cached tokens of a sequence.
         sequence_tokens: tokens of a prompt.
+        tensor_parallel: GPUs that share the heads of each token; the sum of
+            their outputs is `dense.sum_seconds`.
+        kernels: constants of all parts.
     """
-    if phase == "decode":
-        kernel = _decode(model, gpu, precision, tokens, context_tokens)
-    else:
-        kernel = _prefill(model, gpu, tokens, sequence_tokens)
+    attend = _latent if model.attention == "mla" else _heads
+    decodes = phase == "decode"
+    seconds = attend(
+        model, gpu, precision, tokens, context_tokens if decodes else 0, sequence_tokens, tensor_parallel, kernels
+    )
     # each norm reads the residual stream and the sum to add, and writes both back
-    norms = 2 * elementwise_seconds(gpu, tokens, 8.0 * model.hidden_size)
-    return kernel + _projections(model, gpu, precision, tokens, absorbed=phase == "decode") + norms
+    return seconds + 2 * elementwise_seconds(gpu, tokens, 8.0 * model.hidden_size, kernels)
 
 
 def cache_elements(model: ModelShape) -> int:
@@ -76,71 +89,94 @@ def projections(model: ModelShape) -> tuple[tuple[int, int], ...]:
     return (query + latent, hidden), up, out
 
 
-def _projections(
+def _heads(
     model: ModelShape,
     gpu: GpuSpec,
     precision: Precision,
     tokens: Counts,
-    *,
-    absorbed: bool,
+    context: int,
+    sequence_tokens: int,
+    tensor_parallel: int,
+    kernels: LayerKernels,
 ) -> Seconds:
-    shapes = list(projections(model))
-    seconds = np.zeros(len(tokens))
-    if model.attention == "mla" and absorbed:
-        # decode works in the latent: keys' and values' up-projection become two products per head, in bf16
-        shapes.pop(-2)
-        for n, k in (
-            (model.kv_lora_rank, model.qk_nope_head_dim),
-            (model.v_head_dim, model.kv_lora_rank),
-        ):
-            seconds = seconds + gemm_seconds(
-                gpu,
-                tokens,
-                n,
-                k,
-                weights=KERNEL_DTYPE,
-                activations=KERNEL_DTYPE,
-                count=model.n_heads,
-            )
-    for n, k in shapes:
-        product = gemm_seconds(gpu, tokens, n, k, weights=precision.weights, activations=precision.activations)
-        seconds = seconds + product
-    return seconds
-
-
-def _decode(model: ModelShape, gpu: GpuSpec, precision: Precision, tokens: Counts, context: int) -> Seconds:
-    mla = model.attention == "mla"
-    constants = DECODE_MLA if mla else DECODE_GQA
-    # per head and cached token: the score over the key's width and the sum over the value's
-    widths = 2 * model.kv_lora_rank + model.qk_rope_head_dim if mla else 2 * model.head_dim
-    flops = 2.0 * widths * model.n_heads * context
-    cache = cache_elements(model) * DTYPE_BYTES[precision.kv_cache] * context
-    compute = tokens * flops / (constants.compute_share * peak_flops(gpu, KERNEL_DTYPE))
-    stream = tokens * cache / (constants.bandwidth_share * memory_bandwidth(gpu))
-    heads = tokens * (1 if mla else model.n_kv_heads)
-    seconds = constants.launch_s + constants.per_head_s * heads + join(compute, stream, constants.norm)
-    return np.where(tokens > 0, seconds, 0.0)
-
-
-def _prefill(model: ModelShape, gpu: GpuSpec, tokens: Counts, sequence_tokens: int) -> Seconds:
-    """Causal blocks spread over the SMs, of which the longest row cannot be split, plus inputs and outputs once."""
-    if model.attention == "mla":
-        widths, kv_heads = model.qk_nope_head_dim + model.qk_rope_head_dim + model.v_head_dim, model.n_heads
+    """Attention with keys and values a head: projections and kernel; a context means decode."""
+    heads, kv_heads = (float(-(-n // tensor_parallel)) for n in (model.n_heads, model.n_kv_heads))
+    width = float(model.head_dim)
+    if context:
+        kernel = decode_seconds(
+            kernels.decode(model, precision),
+            gpu,
+            requests=tokens,
+            context_tokens=float(context),
+            heads=heads,
+            kv_heads=kv_heads,
+            head_width=width,
+            cache_bytes=DTYPE_BYTES[precision.kv_cache],
+        )
     else:
-        widths, kv_heads = 2 * model.head_dim, model.n_kv_heads
-    block = PREFILL.block_tokens
-    full = -(-np.minimum(sequence_tokens, tokens) // block)
-    last = -(-(tokens % sequence_tokens) // block)
-    blocks = (tokens // sequence_tokens) * _triangle(full) + _triangle(last)
-    longest = np.maximum(np.where(tokens >= sequence_tokens, full, 0), last)
-    rate = PREFILL.compute_share * peak_flops(gpu, KERNEL_DTYPE) / gpu.n_sms
-    seconds_per_block = 2.0 * widths * block * block / rate
-    seconds = np.maximum(blocks * model.n_heads / gpu.n_sms, longest) * seconds_per_block
-    # queries and outputs of every head, keys and values of every KV head
-    moved = tokens * widths * (model.n_heads + kv_heads) * DTYPE_BYTES[KERNEL_DTYPE]
-    stream = moved / (PREFILL.bandwidth_share * memory_bandwidth(gpu))
-    return np.where(tokens > 0, PREFILL.launch_s + seconds + stream, 0.0)
+        kernel = prefill_seconds(
+            kernels.prefill(model, precision),
+            gpu,
+            prompts=tokens // sequence_tokens,
+            prompt_tokens=float(sequence_tokens),
+            short_tokens=tokens % sequence_tokens,
+            heads=heads,
+            kv_heads=kv_heads,
+            key_width=width,
+            value_width=width,
+            compute=KERNEL_DTYPE,
+        )
+    inputs, inner = model.hidden_size, int(heads * width)
+    for n, k in ((inner + 2 * int(kv_heads * width), inputs), (inputs, inner)):
+        kernel = kernel + gemm_seconds(
+            gpu, tokens, n, k, weights=precision.weights, activations=precision.activations, kernels=kernels
+        )
+    return kernel
 
 
-def _triangle(n: Counts) -> Counts:
-    return n * (n + 1) // 2
+def _latent(
+    model: ModelShape,
+    gpu: GpuSpec,
+    precision: Precision,
+    tokens: Counts,
+    context: int,
+    sequence_tokens: int,
+    tensor_parallel: int,
+    kernels: LayerKernels,
+) -> Seconds:
+    """Latent attention: linear layers, in decode the absorbed products, and the kernel; a context means decode."""
+    widths, heads = widths_of(model), float(-(-model.n_heads // tensor_parallel))
+    around = mla_projection_seconds(
+        kernels.linear(precision.activations),
+        gpu,
+        tokens,
+        heads,
+        absorbed=context > 0,
+        weights=precision.weights,
+        activations=precision.activations,
+        widths=widths,
+    )
+    if not context:
+        return mla_prefill_seconds(
+            kernels.mla_prefill(precision),
+            gpu,
+            prompts=tokens // sequence_tokens,
+            prompt_tokens=float(sequence_tokens),
+            short_tokens=tokens % sequence_tokens,
+            heads=heads,
+            compute=KERNEL_DTYPE,
+            widths=widths,
+            around_s=around,
+        )
+    for n, k in widths.absorbed:
+        around = around + absorbed_seconds(kernels.absorbed(), gpu, tokens, heads, float(n), float(k))
+    kernel = mla_decode_seconds(
+        kernels.mla_decode(precision),
+        gpu,
+        requests=tokens,
+        context_tokens=float(context),
+        heads=heads,
+        cache_bytes=DTYPE_BYTES[precision.kv_cache],
+        widths=widths,
+    )
+    return around + kernel

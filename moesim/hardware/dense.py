@@ -1,22 +1,31 @@
-"""Dense linear layers: one formula, and what is made of it: feed-forward networks, router, head."""
+"""What is made of dense linear layers: feed-forward networks, router, head, and their sums over a node."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.constants import (
-    ELEMENTWISE_BANDWIDTH_SHARE,
-    ELEMENTWISE_LAUNCH_S,
-    GEMM,
-)
-from moesim.hardware.gpu import memory_bandwidth, peak_flops
+from moesim.hardware.allreduce import allreduce_seconds
+from moesim.hardware.elementwise import pass_seconds
+from moesim.hardware.gemm import GemmConstants, product_seconds
+from moesim.hardware.gpu import memory_bandwidth
+from moesim.hardware.layer_kernels import DEFAULT, LayerKernels
 from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape, Precision
 
 Seconds = NDArray[np.float64]
 Counts = NDArray[np.int64]
+
+_WIDE_BYTES = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedForwardConstants:
+    """A gated network as one graph: `launch_s` beside its products, `passes` over inputs, gates and products."""
+
+    launch_s: float
+    passes: float
 
 
 def gemm_seconds(
@@ -28,57 +37,83 @@ def gemm_seconds(
     weights: str,
     activations: str,
     count: int = 1,
+    kernels: LayerKernels = DEFAULT,
 ) -> Seconds:
-    """Time of `count` products [rows, k] x [k, n] in one launch, one for each entry of `rows`; 0 rows take no time.
-
-    launch + k x time of the main loop + norm(tiled FLOPs / peak, bytes / bandwidth).
-    Outputs are written in two bytes, whatever the inputs are.
-    """
-    tiled = -(-rows // GEMM.tile_tokens) * GEMM.tile_tokens
-    compute = 2.0 * count * n * k * tiled / (GEMM.compute_share * peak_flops(gpu, activations))
-    moved = count * (n * k * DTYPE_BYTES[weights] + rows * (k * DTYPE_BYTES[activations] + 2.0 * n))
-    stream = moved / (GEMM.bandwidth_share * memory_bandwidth(gpu))
-    return np.where(
-        rows > 0,
-        GEMM.launch_s + GEMM.per_k_s * k + join(compute, stream, GEMM.norm),
-        0.0,
+    """Time of `count` products [rows, k] x [k, n] in one launch, one for each entry of `rows`; 0 rows take no time."""
+    return product_seconds(
+        kernels.linear(activations),
+        gpu,
+        rows,
+        float(n),
+        float(k),
+        weights=weights,
+        activations=activations,
+        count=float(count),
     )
 
 
-def join(compute: NDArray[np.floating[Any]], stream: NDArray[np.floating[Any]], norm: float) -> Seconds:
-    """Computing and streaming together, both in seconds: between their maximum and their sum."""
-    longer, shorter = np.maximum(compute, stream), np.minimum(compute, stream)
-    ratio = np.divide(shorter, longer, out=np.zeros_like(longer), where=longer > 0)
-    return np.asarray(longer * (1.0 + ratio**norm) ** (1.0 / norm), dtype=np.float64)
-
-
-def elementwise_seconds(gpu: GpuSpec, rows: Counts, bytes_per_row: float) -> Seconds:
+def elementwise_seconds(gpu: GpuSpec, rows: Counts, bytes_per_row: float, kernels: LayerKernels = DEFAULT) -> Seconds:
     """One pass over `rows` rows of memory, for example a norm or a residual sum."""
-    bandwidth = ELEMENTWISE_BANDWIDTH_SHARE * memory_bandwidth(gpu)
-    return np.where(rows > 0, ELEMENTWISE_LAUNCH_S + rows * bytes_per_row / bandwidth, 0.0)
+    return pass_seconds(kernels.elementwise(), gpu, rows, bytes_per_row)
 
 
-def network_seconds(model: ModelShape, gpu: GpuSpec, precision: Precision, rows: Counts, width: int) -> Seconds:
-    """A feed-forward network of inner width `width`: up (and gate) as one product, the activation, down."""
+def network_seconds(
+    model: ModelShape,
+    gpu: GpuSpec,
+    precision: Precision,
+    rows: Counts,
+    width: int,
+    *,
+    tensor_parallel: int = 1,
+    kernels: LayerKernels = DEFAULT,
+) -> Seconds:
+    """A feed-forward network of inner width `width`: up (and gate) as one product, the activation, down.
+
+    Over `tensor_parallel` GPUs each has an equal part of the width; their sum is `sum_seconds`.
+    """
     weights, activations = precision.weights, precision.activations
-    inputs = (2 if model.gated else 1) * width
-    up = gemm_seconds(gpu, rows, inputs, model.hidden_size, weights=weights, activations=activations)
-    activation = elementwise_seconds(gpu, rows, 2.0 * inputs + DTYPE_BYTES[precision.activations] * width)
-    down = gemm_seconds(gpu, rows, model.hidden_size, width, weights=weights, activations=activations)
+    mine = -(-width // tensor_parallel)
+    inputs = (2 if model.gated else 1) * mine
+    dtypes = {"weights": weights, "activations": activations, "kernels": kernels}
+    up = gemm_seconds(gpu, rows, inputs, model.hidden_size, **dtypes)  # type: ignore[arg-type]
+    activation = elementwise_seconds(gpu, rows, 2.0 * inputs + DTYPE_BYTES[activations] * mine, kernels)
+    down = gemm_seconds(gpu, rows, model.hidden_size, mine, **dtypes)  # type: ignore[arg-type]
     return up + activation + down
 
 
-def router_seconds(model: ModelShape, gpu: GpuSpec, rows: Counts) -> Seconds:
+def sum_seconds(
+    model: ModelShape, gpu: GpuSpec, rows: Counts, tensor_parallel: int, kernels: LayerKernels = DEFAULT
+) -> Seconds:
+    """The all-reduce that adds up the parts of a tensor-parallel layer inside a node, bf16; none for one GPU."""
+    message = rows * model.hidden_size * _WIDE_BYTES
+    return allreduce_seconds(kernels.allreduce(), gpu, gpus=float(tensor_parallel), message=message)
+
+
+def feed_forward_seconds(
+    constants: FeedForwardConstants,
+    linear: GemmConstants,
+    gpu: GpuSpec,
+    rows: NDArray[np.float64],
+    hidden: NDArray[np.float64],
+    width: NDArray[np.float64],
+    *,
+    weights: str,
+    activations: str,
+) -> Seconds:
+    """A gated network as frameworks run it: two products, and passes over what stands between; arrays broadcast."""
+    up = product_seconds(linear, gpu, rows, 2 * width, hidden, weights=weights, activations=activations)
+    down = product_seconds(linear, gpu, rows, hidden, width, weights=weights, activations=activations)
+    moved = constants.passes * rows * (hidden + 3 * width) * _WIDE_BYTES
+    seconds = constants.launch_s + up + down + moved / memory_bandwidth(gpu)
+    return np.asarray(np.where(rows > 0, seconds, 0.0))
+
+
+def router_seconds(model: ModelShape, gpu: GpuSpec, rows: Counts, kernels: LayerKernels = DEFAULT) -> Seconds:
     """The gate's product, in bf16 as published, and one pass that picks the top k of its float32 scores."""
     gate = gemm_seconds(
-        gpu,
-        rows,
-        model.n_experts,
-        model.hidden_size,
-        weights="bf16",
-        activations="bf16",
+        gpu, rows, model.n_experts, model.hidden_size, weights="bf16", activations="bf16", kernels=kernels
     )
-    return gate + elementwise_seconds(gpu, rows, 4.0 * model.n_experts + 8.0 * model.top_k)
+    return gate + elementwise_seconds(gpu, rows, 4.0 * model.n_experts + 8.0 * model.top_k, kernels)
 
 
 def head_rows(tokens: int, sequence_tokens: int, phase: str) -> int:
@@ -86,14 +121,9 @@ def head_rows(tokens: int, sequence_tokens: int, phase: str) -> int:
     return -(-tokens // sequence_tokens) if phase == "prefill" else tokens
 
 
-def head_seconds(model: ModelShape, gpu: GpuSpec, rows: Counts) -> Seconds:
+def head_seconds(model: ModelShape, gpu: GpuSpec, rows: Counts, kernels: LayerKernels = DEFAULT) -> Seconds:
     """The last norm and the product with the vocabulary, in bf16, for the rows whose next token is wanted."""
-    norm = elementwise_seconds(gpu, rows, 4.0 * model.hidden_size)
+    norm = elementwise_seconds(gpu, rows, 4.0 * model.hidden_size, kernels)
     return norm + gemm_seconds(
-        gpu,
-        rows,
-        model.vocab_size,
-        model.hidden_size,
-        weights="bf16",
-        activations="bf16",
+        gpu, rows, model.vocab_size, model.hidden_size, weights="bf16", activations="bf16", kernels=kernels
     )

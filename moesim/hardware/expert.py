@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moesim.errors import InputError
 from moesim.hardware.constants import document, load
-from moesim.hardware.dense import join
+from moesim.hardware.gemm import join
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
 from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype
 from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape, Precision

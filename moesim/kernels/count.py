@@ -41,6 +41,8 @@ def count(expert: NDArray[np.int32], n_experts: int, where: NDArray[np.bool_] | 
         n_experts: E.
         where: [T, K], which assignments to count (default: all).
     """
+    if where is not None and not where.any():
+        return np.zeros(n_experts, dtype=np.int64)
     counts = np.zeros((_RUNS, n_experts + 1), dtype=np.int64)
     _count((expert if where is None else np.where(where, expert, np.int32(-1))).ravel(), counts)
     return np.asarray(counts.sum(axis=0)[1:], dtype=np.int64)

@@ -1,4 +1,9 @@
-"""From token copies between GPUs to counts on physical links of the two levels."""
+"""From token copies between GPUs to counts on physical links and ports of the two levels.
+
+Direct collectives send every pair's count over its own link. A per-node
+collective sends a token once to the GPU of the same index in each other node,
+which forwards it inside that node. Combine goes the same ways back.
+"""
 
 from __future__ import annotations
 
@@ -9,43 +14,97 @@ from moesim.kernels.jit import njit
 from moesim.types import ACROSS_NODES, WITHIN_NODE
 
 
-def link_counts(
+@njit
+def add_links(
     copies: NDArray[np.int64],
     node_copies: NDArray[np.int64],
-    *,
-    copies_rule: str,
-    gpus_per_node: int,
-) -> NDArray[np.int64]:
-    """Counts per link in the direction of dispatch, int64 [L, 2 levels, G, G]; combine is its transpose.
-
-    Direct collectives send every pair's count over its own link. A per-node
-    collective sends a token once to the GPU of the same index in each other
-    node, which forwards it inside that node.
+    per_node: bool,
+    m: int,
+    forward: bool,
+    copy_bytes: int,
+    messages: NDArray[np.int64],
+    carried: NDArray[np.int64],
+) -> None:
+    """Add one exchange to the messages and bytes of each link, both [2 levels, from G, to G].
 
     Args:
-        copies: [L, G, G] counts from source to destination; the diagonal is local and left out.
-        node_copies: [L, G, N] counts from source to node, read only for "per-node".
-        copies_rule: the collective's rule (NetworkSpec.copies).
-        gpus_per_node: m, so that node of rank r = r // m.
+        copies: [G, G] tokens from source to destination of the dispatch; the diagonal is local and left out.
+        node_copies: [G, N] from source to node, read only if `per_node`.
+        per_node: two-hop; else direct.
+        m: GPUs of a node.
+        forward: dispatch; else combine, which goes back.
+        copy_bytes: bytes of one copy.
+        messages: one more for each link that carries anything.
+        carried: bytes.
     """
-    n_layers, n_gpus, _ = copies.shape
-    gpu = np.arange(n_gpus)
-    node = gpu // gpus_per_node
-    same_node = node[:, None] == node[None, :]
-    links = np.zeros((n_layers, 2, n_gpus, n_gpus), dtype=np.int64)
-    if copies_rule == "per-node":
-        n_nodes = n_gpus // gpus_per_node
-        # axes: layer, source node, source index, destination; summed over source nodes it is what an index hands on
-        forwarded = copies.reshape(n_layers, n_nodes, gpus_per_node, n_gpus).sum(axis=1)
-        links[:, WITHIN_NODE] = np.where(same_node, forwarded[:, gpu % gpus_per_node, :], 0)
-        for n in range(n_nodes):
-            proxy = n * gpus_per_node + gpu % gpus_per_node
-            links[:, ACROSS_NODES, gpu, proxy] = np.where(node == n, 0, node_copies[:, :, n])
+    if per_node:
+        _add_handed_on(copies, m, forward, copy_bytes, messages, carried)
+        _add_node_copies(node_copies, m, forward, copy_bytes, messages, carried)
     else:
-        links[:, WITHIN_NODE] = np.where(same_node, copies, 0)
-        links[:, ACROSS_NODES] = np.where(same_node, 0, copies)
-    links[:, :, gpu, gpu] = 0
-    return links
+        _add_direct(copies, m, forward, copy_bytes, messages, carried)
+
+
+@njit
+def _add_direct(
+    copies: NDArray[np.int64],
+    m: int,
+    forward: bool,
+    copy_bytes: int,
+    messages: NDArray[np.int64],
+    carried: NDArray[np.int64],
+) -> None:
+    """Node by node, so that the rows and columns of one pair of nodes share their cache lines."""
+    for source in range(0, copies.shape[0], m):
+        for target in range(0, copies.shape[0], m):
+            level = WITHIN_NODE if source == target else ACROSS_NODES
+            for s in range(source, source + m):
+                for d in range(target, target + m):
+                    if s != d and copies[s, d] > 0:
+                        a, b = (s, d) if forward else (d, s)
+                        messages[level, a, b] += 1
+                        carried[level, a, b] += copies[s, d] * copy_bytes
+
+
+@njit
+def _add_handed_on(
+    copies: NDArray[np.int64],
+    m: int,
+    forward: bool,
+    copy_bytes: int,
+    messages: NDArray[np.int64],
+    carried: NDArray[np.int64],
+) -> None:
+    """Inside a node: from the GPU of an index, what all sources of that index have for the others."""
+    handed = np.zeros((m, copies.shape[0]), dtype=np.int64)  # by index and destination
+    for s in range(copies.shape[0]):
+        for d in range(copies.shape[0]):
+            handed[s % m, d] += copies[s, d]
+    for d in range(copies.shape[0]):
+        for index in range(m):
+            j = d // m * m + index
+            if j != d and handed[index, d] > 0:
+                a, b = (j, d) if forward else (d, j)
+                messages[WITHIN_NODE, a, b] += 1
+                carried[WITHIN_NODE, a, b] += handed[index, d] * copy_bytes
+
+
+@njit
+def _add_node_copies(
+    node_copies: NDArray[np.int64],
+    m: int,
+    forward: bool,
+    copy_bytes: int,
+    messages: NDArray[np.int64],
+    carried: NDArray[np.int64],
+) -> None:
+    """Across nodes: to the GPU of the same index."""
+    for s in range(node_copies.shape[0]):
+        for node in range(node_copies.shape[1]):
+            if node != s // m and node_copies[s, node] > 0:
+                j = node * m + s % m
+                a, b = (s, j) if forward else (j, s)
+                messages[ACROSS_NODES, a, b] += 1
+                carried[ACROSS_NODES, a, b] += node_copies[s, node] * copy_bytes
 
 
 def port_counts(
@@ -57,7 +116,7 @@ def port_counts(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """What each GPU's egress and ingress ports carry in dispatch, int64 [L, 2 levels, G]; combine swaps them.
 
-    The sums of `link_counts` over destinations and sources, without the links.
+    The sums of the links of `add_links` over destinations and sources.
     """
     n_layers, n_gpus, _ = copies.shape
     sent = np.zeros((n_layers, 2, n_gpus), dtype=np.int64)
@@ -78,14 +137,44 @@ def _port_counts(
     n_layers, n_gpus, _ = copies.shape
     for layer in range(n_layers):
         for s in range(n_gpus):
-            for d in range(n_gpus):
-                # who sends it to d: a GPU of d's node where it was passed on, else its source
-                sender = d // m * m + s % m if per_node else s
-                if sender != d:
-                    level = WITHIN_NODE if sender // m == d // m else ACROSS_NODES
-                    sent[layer, level, sender] += copies[layer, s, d]
-                    received[layer, level, d] += copies[layer, s, d]
-            for n in range(node_copies.shape[2] if per_node else 0):
-                if n != s // m:
-                    sent[layer, ACROSS_NODES, s] += node_copies[layer, s, n]
-                    received[layer, ACROSS_NODES, n * m + s % m] += node_copies[layer, s, n]
+            row = copies[layer, s]
+            if per_node:
+                _count_handed_on(row, s, m, sent[layer], received[layer])
+                for node in range(n_gpus // m):
+                    if node != s // m:
+                        sent[layer, ACROSS_NODES, s] += node_copies[layer, s, node]
+                        received[layer, ACROSS_NODES, node * m + s % m] += node_copies[layer, s, node]
+            else:
+                _count_direct(row, s, m, sent[layer], received[layer])
+
+
+@njit
+def _count_direct(row: NDArray[np.int64], s: int, m: int, sent: NDArray[np.int64], received: NDArray[np.int64]) -> None:
+    """Everything as if it crossed nodes, in one run that vectorises, then what stays in the node put right."""
+    total, near = 0, 0
+    for d in range(row.shape[0]):
+        total += row[d]
+        received[ACROSS_NODES, d] += row[d]
+    for d in range(s // m * m, s // m * m + m):
+        near += row[d]
+        received[ACROSS_NODES, d] -= row[d]
+        received[WITHIN_NODE, d] += row[d]
+    sent[ACROSS_NODES, s] += total - near
+    sent[WITHIN_NODE, s] += near - row[s]
+    received[WITHIN_NODE, s] -= row[s]  # what stays on the GPU uses no port
+
+
+@njit
+def _count_handed_on(
+    row: NDArray[np.int64], s: int, m: int, sent: NDArray[np.int64], received: NDArray[np.int64]
+) -> None:
+    """Inside each node the GPU of the source's index sends to the others."""
+    for d in range(row.shape[0]):
+        received[WITHIN_NODE, d] += row[d]
+    for j in range(s % m, row.shape[0], m):
+        received[WITHIN_NODE, j] -= row[j]
+        first = j - s % m
+        total = -row[j]
+        for d in range(first, first + m):
+            total += row[d]
+        sent[WITHIN_NODE, j] += total

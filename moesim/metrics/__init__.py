@@ -12,21 +12,23 @@ from moesim.metrics.balance import (
     max_violation,
     normalised_entropy,
 )
-from moesim.metrics.conservation import check_conservation
+from moesim.metrics.clocked import clocked, clocked_queues
+from moesim.metrics.conservation import check_step
 from moesim.metrics.latency import breakdown, critical_path
-from moesim.metrics.traffic import gpu_bytes, link_bytes, link_messages
+from moesim.metrics.traffic import gpu_copies, link_traffic
 
 __all__ = [
     "balancedness",
     "breakdown",
-    "check_conservation",
+    "check_step",
+    "clocked",
+    "clocked_queues",
     "critical_path",
     "cv",
     "dead_experts",
     "gini",
-    "gpu_bytes",
-    "link_bytes",
-    "link_messages",
+    "gpu_copies",
+    "link_traffic",
     "max_violation",
     "normalised_entropy",
 ]

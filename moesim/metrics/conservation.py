@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from moesim.errors import ConservationError
-from moesim.types import Program, RoutedStep, Timeline
+from moesim.types import Clocked, Program, RoutedStep, Timeline
 
 
-def check_conservation(
-    routed: RoutedStep,
-    program: Program,
-    timeline: Timeline,
-    *,
-    parts: NDArray[np.int64],
-    critical: NDArray[np.int64],
-) -> None:
+def check_step(routed: RoutedStep, clocked: Clocked) -> None:
     """Assert the conservation laws of one step as equalities of integers.
 
     Args:
         routed: loads and traffic of the step.
-        program: what was to be done.
-        timeline: when it was done.
-        parts: the breakdown [G, parts].
-        critical: the critical path by part.
+        clocked: its times.
 
     Raises:
         ConservationError: the law that was broken, in one line.
     """
-    makespan = int(timeline.end_ps.max())
-    laws = {
+    micro = routed.micro_traffic.slot_tokens
+    laws: dict[str, tuple[ArrayLike, ArrayLike]] = {
         "requested + rerouted in = processed + dropped + rerouted away, per expert": (
             routed.requested + routed.rerouted_in,
             routed.processed + routed.dropped + routed.rerouted_away,
@@ -53,26 +45,41 @@ def check_conservation(
         ),
         "tokens of slots = those of their micro-batches": (
             routed.traffic.slot_tokens,
-            program.slot_tokens.reshape(-1, program.micro_batches, program.slot_tokens.shape[1]).sum(axis=1),
-        ),
-        "tokens of slots = tokens that the experts admitted": (
-            program.slot_tokens,
-            timeline.admitted,
+            micro.reshape(len(routed.requested), -1, micro.shape[1]).sum(axis=1),
         ),
         "the parts of a GPU sum to the step time": (
-            parts.sum(axis=1),
-            np.full(program.n_gpus, makespan),
+            clocked.parts_ps.sum(axis=1),
+            np.full(len(clocked.parts_ps), clocked.makespan_ps),
         ),
-        "the critical path sums to the step time": (critical.sum(), np.int64(makespan)),
+        "the critical path sums to the step time, by part and by GPU": (
+            [clocked.critical_ps.sum(), clocked.critical_gpu_ps.sum()],
+            [clocked.makespan_ps] * 2,
+        ),
     }
+    check_laws(laws, f"step {routed.batch.step}")
+
+
+def check_laws(laws: Mapping[str, tuple[ArrayLike, ArrayLike]], where: str) -> None:
+    """Assert that both sides of each law are equal.
+
+    Raises:
+        ConservationError: the first law that is broken.
+    """
     for law, (left, right) in laws.items():
         if not np.array_equal(left, right):
-            raise ConservationError(f"conservation broken in step {routed.batch.step}: {law}")
-    _check_streams(program, timeline)
+            raise ConservationError(f"conservation broken in {where}: {law}")
 
 
-def _check_streams(program: Program, timeline: Timeline) -> None:
-    """On every GPU the operations of a stream follow one another, and none ends before it starts."""
+def check_program(program: Program, timeline: Timeline) -> None:
+    """Assert that a program was run as it was laid out.
+
+    On every GPU the operations of a stream follow one another, none ends before
+    it starts, and the experts admitted what was sent to them.
+
+    Raises:
+        ConservationError: the law that was broken, in one line.
+    """
+    check_laws({"tokens of slots = tokens that were admitted": (program.slot_tokens, timeline.admitted)}, "a program")
     if np.any(timeline.start_ps < 0) or np.any(timeline.end_ps < timeline.start_ps):
         raise ConservationError("an operation ended before it started")
     compute = program.exchange_layer < 0

@@ -17,13 +17,16 @@ def breakdown(program: Program, timeline: Timeline) -> NDArray[np.int64]:
     Each instant belongs to one part: while a task runs to its kind; else, while
     an exchange runs, to wait until its last participant has entered and then to
     dispatch or combine, which is the communication that no computing hides. A
-    GPU that has finished before the others waits.
+    GPU that has finished before the others waits, and so does one that is lost.
     """
     exchange = program.exchange_layer >= 0
     parts = np.zeros((program.n_gpus, len(PARTS)), dtype=np.int64)
-    _fill(program.kind, exchange, timeline.start_ps, timeline.end_ps, parts)
-    finished = timeline.end_ps.max(axis=0)
-    parts[:, _WAIT] += finished.max() - finished
+    start, end = timeline.start_ps, timeline.end_ps
+    last_entry = start.max(axis=1)
+    if program.lost_ps is not None:
+        start, end = np.minimum(start, program.lost_ps), np.minimum(end, program.lost_ps)
+    _fill(program.kind, exchange, last_entry, start, end, parts)
+    parts[:, _WAIT] += timeline.makespan_ps - end.max(axis=0)
     return parts
 
 
@@ -31,17 +34,16 @@ def breakdown(program: Program, timeline: Timeline) -> NDArray[np.int64]:
 def _fill(
     kind: NDArray[np.int64],
     exchange: NDArray[np.bool_],
+    last_entry: NDArray[np.int64],
     start: NDArray[np.int64],
     end: NDArray[np.int64],
     parts: NDArray[np.int64],
 ) -> None:
     """Tasks follow one another, and so do exchanges: each exchange is cut by the tasks that overlap it."""
     n_ops, n_gpus = start.shape
-    last_entry = np.empty(n_ops, dtype=np.int64)
     tasks = np.empty(n_ops, dtype=np.int64)
     n_tasks = 0
     for o in range(n_ops):
-        last_entry[o] = start[o].max()
         if not exchange[o]:
             tasks[n_tasks] = o
             n_tasks += 1
@@ -54,13 +56,14 @@ def _fill(
                 continue
             while first < n_tasks and end[tasks[first], x] <= start[o, x]:
                 first += 1
-            waited = last_entry[o] - start[o, x]
-            moved = end[o, x] - last_entry[o]
+            entered = min(last_entry[o], end[o, x])  # the last, unless this GPU was lost before
+            waited = entered - start[o, x]
+            moved = end[o, x] - entered
             k = first
             while k < n_tasks and start[tasks[k], x] < end[o, x]:
                 a, b = start[tasks[k], x], end[tasks[k], x]
-                waited -= max(0, min(b, last_entry[o]) - max(a, start[o, x]))
-                moved -= max(0, min(b, end[o, x]) - max(a, last_entry[o]))
+                waited -= max(0, min(b, entered) - max(a, start[o, x]))
+                moved -= max(0, min(b, end[o, x]) - max(a, entered))
                 k += 1
             parts[x, _WAIT] += waited
             parts[x, kind[o]] += moved

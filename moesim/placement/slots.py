@@ -14,6 +14,7 @@ def assign_slots(
     source: NDArray[np.int32],
     placement: Placement,
     layer: int,
+    usable: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int32]:
     """The slot that serves each assignment, int32 [T, K], -1 where nobody does.
 
@@ -25,23 +26,35 @@ def assign_slots(
         source: [T] rank of each token.
         placement: where the copies are.
         layer: index among the MoE layers.
+        usable: which slots take anything, [S]; None = all.
     """
-    slots_of, n_copies = _copies(placement.expert[layer], placement.n_experts)
+    slots = np.arange(placement.expert.shape[1]) if usable is None else np.flatnonzero(usable)
+    slots_of, n_copies = _copies(placement.expert[layer], slots, placement.n_experts)
     slot = np.empty(served.shape, dtype=np.int32)
-    turn = np.zeros((placement.n_ranks, placement.n_experts), dtype=np.int64)
+    turn = np.empty((placement.n_ranks, placement.n_experts), dtype=np.int32)
     _choose(served, source, slots_of, n_copies, turn, slot)
     return slot
 
 
-def _copies(expert: NDArray[np.int32], n_experts: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Slots of each expert, int32 [E, most copies], -1 beyond its `n_copies` [E]."""
+def _copies(
+    expert_of: NDArray[np.int32], slots: NDArray[np.int64], n_experts: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Those of some slots that hold each expert, int32 [E, most copies], -1 beyond its `n_copies` [E]."""
+    expert = expert_of[slots]
     n_copies = np.bincount(expert, minlength=n_experts).astype(np.int64)
-    by_expert = np.argsort(expert, kind="stable")
-    first = np.cumsum(n_copies) - n_copies
     slots_of = np.full((n_experts, int(n_copies.max())), -1, dtype=np.int32)
-    sorted_expert = expert[by_expert]
-    slots_of[sorted_expert, np.arange(len(expert)) - first[sorted_expert]] = by_expert
+    _list_copies(expert, slots, np.zeros_like(n_copies), slots_of)
     return slots_of, n_copies
+
+
+@njit
+def _list_copies(
+    expert: NDArray[np.int32], slots: NDArray[np.int64], listed: NDArray[np.int64], slots_of: NDArray[np.int32]
+) -> None:
+    for i in range(expert.shape[0]):
+        e = expert[i]
+        slots_of[e, listed[e]] = slots[i]
+        listed[e] += 1
 
 
 @njit
@@ -50,15 +63,20 @@ def _choose(
     source: NDArray[np.int32],
     slots_of: NDArray[np.int32],
     n_copies: NDArray[np.int64],
-    turn: NDArray[np.int64],
+    turn: NDArray[np.int32],
     slot: NDArray[np.int32],
 ) -> None:
+    """Fill slot; `turn` [G, E] is scratch: the copy that a rank's next assignment goes to."""
+    for rank in range(turn.shape[0]):
+        for expert in range(n_copies.shape[0]):
+            turn[rank, expert] = rank % n_copies[expert] if n_copies[expert] > 1 else 0
     for t in range(served.shape[0]):
-        rank = source[t]
+        own = turn[np.uint64(source[t])]
         for j in range(served.shape[1]):
-            e = served[t, j]
-            if e < 0:
+            if served[t, j] < 0 or n_copies[served[t, j]] == 0:
                 slot[t, j] = -1
-            else:
-                slot[t, j] = slots_of[e, (rank + turn[rank, e]) % n_copies[e]]
-                turn[rank, e] += 1
+                continue
+            e = np.uint64(served[t, j])  # unsigned indices need no test for negative ones
+            copy = np.uint64(own[e])
+            slot[t, j] = slots_of[e, copy]
+            own[e] = own[e] + 1 if own[e] + 1 < n_copies[e] else 0

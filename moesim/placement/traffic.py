@@ -66,16 +66,20 @@ def _count(
 ) -> None:
     last_token = np.full(copies.shape[0], -1, dtype=np.int64)  # which token went last to a rank, to a node
     last_of_node = np.full(max(1, nodes.shape[1]), -1, dtype=np.int64)
+    node_of = np.arange(copies.shape[0]) // gpus_per_node
     for t in range(slot.shape[0]):
+        row = copies[np.uint64(source[t])]
         for j in range(slot.shape[1]):
-            s = slot[t, j]
-            if s < 0:
+            if slot[t, j] < 0:
                 continue
+            s = np.uint64(slot[t, j])  # unsigned indices need no test for negative ones
             slot_tokens[s] += 1
-            rank = rank_of[s]
+            rank = np.uint64(rank_of[s])
             if not distinct or last_token[rank] != t:
-                copies[source[t], rank] += 1
+                row[rank] += 1
                 last_token[rank] = t
-            if per_node and last_of_node[rank // gpus_per_node] != t:
-                nodes[source[t], rank // gpus_per_node] += 1
-                last_of_node[rank // gpus_per_node] = t
+            if per_node:
+                node = np.uint64(node_of[rank])
+                if last_of_node[node] != t:
+                    nodes[np.uint64(source[t]), node] += 1
+                    last_of_node[node] = t

@@ -2,74 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
-from importlib.resources import files
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from moesim.errors import InputError
+from moesim.report.captions import CAPTIONS
 from moesim.report.columns import COLUMNS, cells
 from moesim.report.facts import facts
-from moesim.report.figures import FIGURES, draw
+from moesim.report.figures import FIGURES, POINT_FIGURES, draw
+from moesim.report.points import averaged, differing, leaves, points_of, with_axes
 from moesim.report.provenance import provenance
 from moesim.report.run import RunLike
+from moesim.report.summary import summary_rows
+from moesim.report.table import Table, paired_table, points_table
 from moesim.report.text import plain
 from moesim.report.units import count, number, percent, time_text
 from moesim.report.worst import worst_steps
 
-CAPTIONS: Mapping[str, str] = {
-    "latency_breakdown": (
-        "Each bar is as long as the mean step and shows the mean over GPUs and steps of every part; wait is time "
-        "lost to GPUs that were slower, dispatch and combine are communication that nothing hides."
-    ),
-    "imbalance_penalty": (
-        "How many times longer the mean step takes than the same load spread evenly over GPUs; read it beside the "
-        "drop rate, and a value below 1 means that the uneven load streams fewer active experts."
-    ),
-    "drop_tradeoff": (
-        "Left and low is good: a variant that is fast because it drops assignments lies to the right, and the "
-        "whisker reaches up to its 99th percentile."
-    ),
-    "step_time": (
-        "Left, the time of every step; right, the share of steps that take no longer than a given time, so that a "
-        "steep line is a steady run and its symbols are the 50th, 95th and 99th percentile."
-    ),
-    "layer_imbalance": (
-        "How far the busiest expert of a layer lies above the mean before any capacity acts (0 = even): the line is "
-        "the mean over steps, the triangle the worst step."
-    ),
-    "load_over_steps": (
-        "Every step, the mean over MoE layers: a router that collapses loses entropy and leaves experts dead while its "
-        "MaxVio climbs; what a capacity then refuses is the drop rate."
-    ),
-    "load_distribution": (
-        "Experts from the busiest to the idlest, ranked anew in every layer and step and then averaged: an even load "
-        "is the dotted line at 1, a collapsed router a spike at the left."
-    ),
-    "expert_load": (
-        "Load of each expert over the mean requested load of its layer, summed over the measured steps (1 = its fair "
-        "share); where assignments were dropped or rerouted, the processed load stands beside the requested one."
-    ),
-    "gpu_time": (
-        "A GPU that is bright in the upper strip computes most of the time; one that is bright in the lower strip "
-        "waits for the dark ones."
-    ),
-    "link_traffic": (
-        "Bytes that each GPU (row) sends to each other GPU (column) in a step, dispatch and combine together; the "
-        "lines part the nodes, and a bright column is a hot receiver."
-    ),
-    "timeline": (
-        "Operations of each GPU from the start of the step: where wait begins, a GPU has entered an exchange, and it "
-        "ends when the slowest participant has entered too; the view opens on the first layers, and a double click "
-        "shows the rest."
-    ),
-}
-"""One sentence a figure: how to read it."""
+if TYPE_CHECKING:
+    import pandas as pd
 
 _SECTIONS: Mapping[str, tuple[str, ...]] = {
-    "Time": ("latency_breakdown", "imbalance_penalty", "drop_tradeoff", "step_time"),
-    "Load": ("layer_imbalance", "load_over_steps", "load_distribution", "expert_load"),
-    "GPUs and links": ("gpu_time", "link_traffic", "timeline"),
+    "Trade-offs": ("capacity_drops", "skew_balance", "latency_axes", "pareto", "drop_tradeoff"),
+    "Time": ("latency_breakdown", "imbalance_penalty", "step_time"),
+    "Load": ("layer_imbalance", "load_over_steps", "load_distribution", "expert_load", "load_animation"),
+    "GPUs and links": ("gpu_load", "gpu_time", "link_traffic", "timeline"),
 }
+_OF_A_VARIANT = ("expert_load", "link_traffic", "timeline")
+"""Figures of a variant's own page: those that show one variant, or only the first few, on the shared one."""
 
 _CONFIG = {
     "displaylogo": False,
@@ -81,81 +44,214 @@ _CONFIG = {
 }
 
 
-def report_html(runs: Mapping[str, RunLike], *, title: str, scenario_yaml: str | None) -> str:
+@dataclass(frozen=True, kw_only=True)
+class _Plot:
+    """A figure on the page: its name, the id of its place, title, caption, height in pixels and its data as JSON."""
+
+    name: str
+    id: str
+    title: str
+    caption: str
+    height: int
+    json: str
+
+
+def report_html(
+    runs: Mapping[str, RunLike],
+    *,
+    title: str,
+    scenario_yaml: str | None,
+    points: pd.DataFrame | None = None,
+    paired: pd.DataFrame | None = None,
+) -> str:
     """The report of one run or several on shared axes, as the text of an HTML5 file.
 
     It needs no network and holds no date, wall time or path of its own: the
     same runs give the same bytes. `scenario_yaml` is shown as it is.
 
+    Args:
+        runs: by variant, in order; the first is the baseline.
+        title: of the page.
+        scenario_yaml: the resolved scenario of the baseline.
+        points: a row a run over all seeds (axes, `variant`, `seed`, summary keys); default: one row each of `runs`.
+        paired: differences between variants; shown as they are, a row each.
+
     Raises:
         InputError: no run.
     """
+    if not runs:
+        raise InputError("found no run to draw; at least one is needed")
+    known = points_of(runs) if points is None else with_axes(points, runs)
+    names = [name for names in _SECTIONS.values() for name in names]
+    if len(runs) == 1 and points is None:
+        names = [name for name in names if name not in POINT_FIGURES]
+    drawn, absent = _draw(names, runs, known)
+    several = len(runs) > 1
+    return _page(
+        title=title,
+        facts=facts(runs, scenario_yaml),
+        summary=_summary_table(averaged(runs, known)),
+        several=several,
+        sections=_in_sections(drawn),
+        absent=absent,
+        paired=paired_table(paired) if paired is not None and len(paired) else None,
+        worst=_worst_table(runs),
+        variants=_variants(runs) if several else [],
+        scenarios=_scenarios(runs) if several else None,
+        sources=provenance(runs),
+        scenario_yaml=scenario_yaml,
+    )
+
+
+def sweep_html(
+    points: pd.DataFrame,
+    *,
+    title: str,
+    scenario_yaml: str | None = None,
+    paired: pd.DataFrame | None = None,
+) -> str:
+    """The report of a sweep, of which only its points are kept, as the text of an HTML5 file.
+
+    Args:
+        points: axes, `variant`, `seed`, summary keys joined by dots; a row a point (summary.parquet of a sweep).
+        title: of the page.
+        scenario_yaml: the swept scenario; shown as it is.
+        paired: differences between variants; shown as they are, a row each.
+
+    Raises:
+        InputError: no point, or no column `variant`.
+    """
+    points = with_axes(points, {})
+    drawn, absent = _draw(list(POINT_FIGURES), {}, points)
+    return _page(
+        title=title,
+        facts=[("points", count(len(points)))],
+        summary=points_table(points),
+        several=True,
+        sections=_in_sections(drawn),
+        absent=absent,
+        paired=paired_table(paired) if paired is not None and len(paired) else None,
+        worst=None,
+        variants=[],
+        scenarios=None,
+        sources=[],
+        scenario_yaml=scenario_yaml,
+    )
+
+
+def _page(**parts: Any) -> str:
     import jinja2
     from plotly.offline import get_plotlyjs
 
-    sections = {
-        heading: [
-            {"name": name, "title": FIGURES[name][1], "caption": CAPTIONS[name], "html": _figure(name, runs)}
-            for name in names
-        ]
-        for heading, names in _SECTIONS.items()
-    }
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("moesim.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    template = files("moesim.report").joinpath("templates", "report.html.j2").read_text(encoding="utf-8")
-    table = cells({name: run.summary for name, run in runs.items()})
-    return environment.from_string(template).render(
-        title=plain(title),
-        facts=facts(runs, scenario_yaml),
-        columns=COLUMNS,
-        rows=[(plain(name), row) for name, row in table.items()],
-        worst=_worst_rows(runs),
-        sources=provenance(runs),
-        several=len(runs) > 1,
-        sections=sections,
-        scenario_yaml=scenario_yaml,
+    parts["title"] = plain(parts["title"])
+    return environment.get_template("report.html.j2").render(
+        **parts,
+        config=_in_script(json.dumps(_CONFIG)),
         plotly_js=get_plotlyjs(),
+        report_js=environment.loader.get_source(environment, "report.js")[0] if environment.loader else "",
     )
 
 
-def _figure(name: str, runs: Mapping[str, RunLike]) -> str:
-    import plotly.io as pio
-
-    return str(
-        pio.to_html(
-            draw(name, runs),
-            include_plotlyjs=False,
-            full_html=False,
-            div_id=f"figure-{name.replace('_', '-')}",
-            config={**_CONFIG, "toImageButtonOptions": {"format": "svg", "filename": name}},
+def _draw(
+    names: Sequence[str], runs: Mapping[str, RunLike], points: pd.DataFrame, suffix: str = ""
+) -> tuple[list[_Plot], list[tuple[str, str]]]:
+    """The figures, and (title, reason) of those over axes that have nothing to show."""
+    drawn, absent = [], []
+    for name in names:
+        figure = draw(name, runs, points)
+        if name in POINT_FIGURES and figure.layout.meta == "nothing":
+            absent.append((FIGURES[name][1], str(figure.layout.annotations[0].text)))
+            continue
+        drawn.append(
+            _Plot(
+                name=name,
+                id=f"figure-{name.replace('_', '-')}{suffix}",
+                title=FIGURES[name][1],
+                caption=CAPTIONS[name],
+                height=int(figure.layout.height),
+                json=_in_script(figure.to_json()),
+            )
         )
+    return drawn, absent
+
+
+def _in_sections(drawn: Iterable[_Plot]) -> dict[str, list[_Plot]]:
+    plots = {plot.name: plot for plot in drawn}
+    found = {heading: [plots[name] for name in names if name in plots] for heading, names in _SECTIONS.items()}
+    return {heading: figures for heading, figures in found.items() if figures}
+
+
+def _in_script(text: str) -> str:
+    """JSON that can stand in a script element: nothing in it ends the element or begins a comment."""
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _summary_table(runs: Mapping[str, RunLike]) -> Table:
+    rows = {name: run.summary for name, run in runs.items()}
+    table = cells(rows)
+    values = [[column.value(summary) for column in COLUMNS] for summary in rows.values()]
+    return Table.of_columns(
+        [[plain(name)] for name in rows], [("variant", False)], list(table.values()), values, links=len(runs) > 1
     )
 
 
-def _worst_rows(runs: Mapping[str, RunLike], n: int = 3) -> list[tuple[str, list[str]]]:
-    """The worst steps of every variant, each value as it is shown."""
+def _variants(runs: Mapping[str, RunLike]) -> list[dict[str, Any]]:
+    """The page of each variant: its summary, what differs from the baseline, its own figures."""
+    baseline = next(iter(runs))
+    pages = []
+    for i, (name, run) in enumerate(runs.items()):
+        pair = {baseline: runs[baseline].scenario, name: run.scenario}
+        old, new = (leaves(tree) for tree in (runs[baseline].scenario, run.scenario))
+        drawn, _ = _draw(_OF_A_VARIANT, {name: run}, points_of({name: run}), f"-{i}")
+        pages.append(
+            {
+                "name": plain(name),
+                "rows": summary_rows(run.summary),
+                "differs": [(field, _value(old.get(field)), _value(new.get(field))) for field in differing(pair)],
+                "plots": drawn,
+            }
+        )
+    return pages
+
+
+def _scenarios(runs: Mapping[str, RunLike]) -> str:
+    """The fields that differ between any two scenarios and the text of their values, as JSON."""
+    fields = differing({name: run.scenario for name, run in runs.items()})
+    trees = [leaves(run.scenario) for run in runs.values()]
+    values = [[_value(tree.get(field)) for field in fields] for tree in trees]
+    return _in_script(json.dumps({"fields": [plain(field) for field in fields], "values": values}))
+
+
+def _value(value: Any) -> str:
+    return "none" if value is None else plain(value)
+
+
+def _worst_table(runs: Mapping[str, RunLike], n: int = 3) -> list[tuple[str, list[tuple[str, float | None]]]]:
+    """The worst steps of every variant, each value as it is shown and as a number."""
+    shown: dict[str, Callable[[float | None], str]] = {
+        "step": count,
+        "step_time_s": time_text,
+        "times_mean": lambda value: number(value, 3),
+        "layer": count,
+        "balancedness": lambda value: number(value, 3),
+        "rank": count,
+        "critical_share": percent,
+        "expert": count,
+        "expert_load": lambda value: number(value, 3),
+        "drop_rate": percent,
+    }
     rows = []
     for name, run in runs.items():
         for step in worst_steps(run, n).astype(object).to_dict("records"):
-            shown: dict[str, Any] = {str(key): _present(value) for key, value in step.items()}
-            rows.append(
-                (
-                    plain(name),
-                    [
-                        count(shown["step"]),
-                        time_text(shown["step_time_s"]),
-                        number(shown["times_mean"], 3),
-                        count(shown["layer"]),
-                        number(shown["balancedness"], 3),
-                        count(shown["rank"]),
-                        percent(shown["critical_share"]),
-                        count(shown["expert"]),
-                        number(shown["expert_load"], 3),
-                        percent(shown["drop_rate"]),
-                    ],
-                )
-            )
+            values = {str(key): _present(value) for key, value in step.items()}
+            rows.append((plain(name), [(text(values[key]), values[key]) for key, text in shown.items()]))
     return rows
 
 

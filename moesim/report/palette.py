@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from moesim.report.run import RunLike
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILLION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
@@ -57,9 +59,42 @@ def variant_style(index: int) -> Style:
     all show and grey prints can be read; no two of 48 variants look the same.
     """
     turn, place = divmod(index, len(_COLOURS))
+    line = (index - turn) % len(_DASHES)
+    return _style(place, line, line, turn)
+
+
+def styles(groups: Sequence[Hashable]) -> list[Style]:
+    """The style of each line of a figure; lines of one group, such as a strategy, share a colour.
+
+    In a group the dash, the symbol and the pattern tell the lines apart. Where
+    there is only one group, every line has a colour of its own.
+    """
+    order = list(dict.fromkeys(groups))
+    if len(order) in (1, len(groups)):
+        return [variant_style(i) for i in range(len(groups))]
+    seen: dict[Hashable, int] = {}
+    found = []
+    for group in groups:
+        place = seen[group] = seen.get(group, -1) + 1
+        turn, hue = divmod(order.index(group), len(_COLOURS))
+        found.append(_style(hue, place + 3 * turn, place + turn, place + turn))
+    return found
+
+
+def run_styles(runs: Mapping[str, RunLike]) -> list[Style]:
+    """The styles of variants, in order: a colour a routing strategy where several are compared, else one a variant."""
+    return styles([_strategy(run) for run in runs.values()])
+
+
+def _strategy(run: RunLike) -> str:
+    routing = run.scenario.get("routing") or {}
+    return str(routing.get("strategy"))
+
+
+def _style(colour: int, dash: int, symbol: int, pattern: int) -> Style:
     return Style(
-        colour=_COLOURS[place],
-        dash=_DASHES[(index - turn) % len(_DASHES)],
-        symbol=_SYMBOLS[(index - turn) % len(_SYMBOLS)],
-        pattern=_PATTERNS[turn % len(_PATTERNS)],
+        colour=_COLOURS[colour],
+        dash=_DASHES[dash % len(_DASHES)],
+        symbol=_SYMBOLS[symbol % len(_SYMBOLS)],
+        pattern=_PATTERNS[pattern % len(_PATTERNS)],
     )

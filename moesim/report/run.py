@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pandas as pd
@@ -22,6 +22,10 @@ class RunLike(Protocol):
     @property
     def manifest(self) -> dict[str, Any]:
         """Seed, versions, inputs, provenance."""
+
+    @property
+    def scenario(self) -> dict[str, Any]:
+        """The resolved scenario, nested like scenario.json; empty where none is known."""
 
     @property
     def steps(self) -> pd.DataFrame:
@@ -65,3 +69,4 @@ class Run:
     gpus: pd.DataFrame
     links: pd.DataFrame
     timeline: pd.DataFrame
+    scenario: dict[str, Any] = field(default_factory=dict)

@@ -15,11 +15,11 @@ from moesim.results.summary import StepTotals, summarise
 from moesim.types import (
     LEVELS,
     PARTS,
+    Clocked,
     ClusterShape,
     ModelShape,
-    Program,
     RoutedStep,
-    Timeline,
+    Tasks,
 )
 
 PS = 1e-12
@@ -32,7 +32,7 @@ class Collector:
     Args:
         model: its layer numbers name the rows.
         cluster: ranks and nodes.
-        dispatch_bytes, combine_bytes: of one token copy in each direction.
+        keep_experts: "steps" (every one) or "none".
         keep_links: "total" (summed over steps) or "none".
         keep_timeline_steps: how many steps, from the first, the timeline holds.
     """
@@ -42,14 +42,13 @@ class Collector:
         *,
         model: ModelShape,
         cluster: ClusterShape,
-        dispatch_bytes: int,
-        combine_bytes: int,
+        keep_experts: str,
         keep_links: str,
         keep_timeline_steps: int,
     ) -> None:
         self._layers = np.array(model.moe_layers, dtype=np.int64)
         self._cluster = cluster
-        self._bytes = {"dispatch_bytes": dispatch_bytes, "combine_bytes": combine_bytes}
+        self._keep_experts = keep_experts
         self._keep_links = keep_links
         self._keep_timeline_steps = keep_timeline_steps
         self._columns: dict[str, dict[str, list[Any]]] = {name: defaultdict(list) for name in FRAMES}
@@ -57,53 +56,48 @@ class Collector:
         self._totals: list[StepTotals] = []
         self._clock_ps = 0
 
-    def add(
-        self,
-        step: int,
-        routed: RoutedStep,
-        program: Program,
-        timeline: Timeline,
-        even_timeline: Timeline,
-    ) -> None:
-        """Take one step.
+    def keeps_tasks(self, step: int) -> bool:
+        """Whether the timeline holds a step."""
+        return step < self._keep_timeline_steps
+
+    def add(self, step: int, routed: RoutedStep, clocked: Clocked, even_ps: int) -> None:
+        """Take one step: its loads, its times, and the time of the same step with its load spread evenly.
 
         Raises:
             ConservationError: tokens, bytes or time were lost.
         """
-        parts = metrics.breakdown(program, timeline)
-        critical, critical_gpu = metrics.critical_path(program, timeline)
-        metrics.check_conservation(routed, program, timeline, parts=parts, critical=critical)
-        links = metrics.link_bytes(program, **self._bytes)
-        sent = metrics.gpu_bytes(program, **self._bytes)
-        makespan = int(timeline.end_ps.max())
-        rank_load = _rank_load(program, routed)
+        metrics.check_step(routed, clocked)
+        rank_load = self._rank_load(routed)
         totals = StepTotals(
-            step_ps=makespan,
-            even_ps=int(even_timeline.end_ps.max()),
-            parts_ps=parts.sum(axis=0),
-            critical_ps=critical,
+            step_ps=clocked.makespan_ps,
+            even_ps=even_ps,
+            parts_ps=clocked.parts_ps.sum(axis=0),
+            critical_ps=clocked.critical_ps,
             tokens=routed.batch.n_tokens,
-            bytes=links.sum(axis=(1, 2)),
+            bytes=clocked.bytes.sum(axis=(1, 2)),
             requested=routed.requested.sum(axis=1),
             dropped=routed.dropped.sum(axis=1),
             rerouted=routed.rerouted_away.sum(axis=1),
             lost_tokens=routed.lost_tokens,
             causes=routed.causes,
             zero_choices=routed.zero_choices,
-            events=timeline.n_events,
+            processed_violation=metrics.max_violation(routed.processed),
+            events=clocked.n_events,
+            queues=clocked.queues,
         )
         self._totals.append(totals)
         self._add_layers(step, routed, rank_load)
         self._add_router(step, routed)
-        self._add_experts(step, routed)
-        self._add_gpus(step, parts, critical_gpu, rank_load, links)
+        if self._keep_experts == "steps":
+            self._add_experts(step, routed)
+        self._add_gpus(step, clocked, rank_load)
         self._add_step(step, totals)
         if self._keep_links == "total":
-            self._links[0] += metrics.link_messages(program)
-            self._links[1] += links
-        if step < self._keep_timeline_steps:
-            self._add_timeline(step, program, timeline, sent)
-        self._clock_ps += makespan
+            self._links[0] += clocked.messages
+            self._links[1] += clocked.bytes
+        if clocked.tasks is not None:
+            self._add_timeline(step, clocked.tasks)
+        self._clock_ps += clocked.makespan_ps
 
     def result(
         self,
@@ -204,14 +198,7 @@ class Collector:
             rerouted_away=routed.rerouted_away.ravel(),
         )
 
-    def _add_gpus(
-        self,
-        step: int,
-        parts: NDArray[np.int64],
-        critical_gpu: NDArray[np.int64],
-        rank_load: NDArray[np.int64],
-        links: NDArray[np.int64],
-    ) -> None:
+    def _add_gpus(self, step: int, clocked: Clocked, rank_load: NDArray[np.int64]) -> None:
         gpu = np.arange(self._cluster.n_gpus)
         self._put(
             "gpus",
@@ -219,11 +206,11 @@ class Collector:
             step=step,
             gpu=gpu,
             node=gpu // self._cluster.gpus_per_node,
-            **{f"{part}_s": parts[:, i] * PS for i, part in enumerate(PARTS)},
-            critical_s=critical_gpu * PS,
+            **{f"{part}_s": clocked.parts_ps[:, i] * PS for i, part in enumerate(PARTS)},
+            critical_s=clocked.critical_gpu_ps * PS,
             processed=rank_load.sum(axis=0),
-            sent_bytes=links.sum(axis=(0, 2)),
-            received_bytes=links.sum(axis=(0, 1)),
+            sent_bytes=clocked.bytes.sum(axis=(0, 2)),
+            received_bytes=clocked.bytes.sum(axis=(0, 1)),
         )
 
     def _add_links(self) -> None:
@@ -239,23 +226,27 @@ class Collector:
             bytes=carried[level, source, destination],
         )
 
-    def _add_timeline(self, step: int, program: Program, timeline: Timeline, sent: NDArray[np.int64]) -> None:
-        n_ops, n_gpus = timeline.start_ps.shape
-        by_gpu = {  # rows in the order of GPUs, then of operations
-            "start_s": (timeline.start_ps + self._clock_ps).T.ravel() * PS,
-            "end_s": (timeline.end_ps + self._clock_ps).T.ravel() * PS,
-            "bytes": sent.T.ravel(),
-        }
+    def _add_timeline(self, step: int, tasks: Tasks) -> None:
         self._put(
             "timeline",
-            n_ops * n_gpus,
+            len(tasks.gpu),
             step=step,
-            gpu=np.repeat(np.arange(n_gpus), n_ops),
-            stream=np.tile(program.stream, n_gpus),
-            layer=np.tile(program.layer, n_gpus),
-            kind=np.tile(np.array(PARTS)[program.kind], n_gpus),
-            **by_gpu,
+            gpu=tasks.gpu,
+            stream=tasks.stream,
+            layer=tasks.layer,
+            kind=tasks.kind,
+            start_s=(tasks.start_ps + self._clock_ps) * PS,
+            end_s=(tasks.end_ps + self._clock_ps) * PS,
+            bytes=tasks.bytes,
+            tokens=tasks.tokens,
         )
+
+    def _rank_load(self, routed: RoutedStep) -> NDArray[np.int64]:
+        """Processed assignments of each rank, without padding, [L, G]."""
+        tokens = routed.traffic.slot_tokens - routed.padding
+        load = np.zeros((len(tokens), self._cluster.n_gpus), dtype=np.int64)
+        np.add.at(load.T, routed.slot_rank, tokens.T)
+        return load
 
 
 def frames_bytes(
@@ -271,14 +262,6 @@ def frames_bytes(
     cells = n_steps * (n_layers * (8 * n_experts + 12) + 18 * n_gpus + 24)
     cells += 5 * n_gpus * n_gpus + timeline_steps * 12 * n_operations * n_gpus
     return 2 * BYTES_PER_CELL * cells
-
-
-def _rank_load(program: Program, routed: RoutedStep) -> NDArray[np.int64]:
-    """Processed assignments of each rank, without padding, [L, G]."""
-    tokens = routed.traffic.slot_tokens - routed.padding
-    load = np.zeros((len(tokens), program.n_gpus), dtype=np.int64)
-    np.add.at(load.T, program.slot_rank, tokens.T)
-    return load
 
 
 def _frame(name: str, columns: dict[str, list[Any]]) -> pd.DataFrame:

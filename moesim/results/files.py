@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from moesim.errors import OutputError
 
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LIBRARIES = (
     "moesim",
     "numpy",
@@ -81,6 +81,51 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def prepare_file(path: str | Path, *, opening: str) -> Path:
+    """Check, before hours of work, that a file can be written here.
+
+    Args:
+        path: of the file.
+        opening: how all files of its kind begin; one that begins otherwise is not replaced.
+
+    Raises:
+        OutputError: it cannot be made, or a file of another kind stands there.
+    """
+    target = Path(path)
+    try:
+        if target.exists():
+            with target.open("rb") as file:
+                if file.read(len(opening)) != opening.encode():
+                    raise OutputError(f"{target}: exists and was not written by moesim, so it is not replaced")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from None
+    return target
+
+
+@contextmanager
+def new_file(path: str | Path, *, opening: str) -> Iterator[TextIO]:
+    """A text file to write that takes the place of `path` when all went well, and vanishes when not.
+
+    Raises:
+        OutputError: as `prepare_file`.
+    """
+    target = prepare_file(path, opening=opening)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            yield file
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,6 +14,7 @@ from moesim.results.files import (
     MANIFEST,
     SCHEMA_VERSION,
     json_text,
+    new_file,
     new_folder,
     read_json,
     write_json,
@@ -21,8 +22,9 @@ from moesim.results.files import (
 from moesim.types import LEVELS, PARTS
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
+    from moesim.report import Plots
 
+TRACE = "timeline.json"
 _INT, _FLOAT, _TEXT = "int64", "float64", "str"
 
 
@@ -64,7 +66,7 @@ FRAMES: Mapping[str, Mapping[str, str]] = {
     "timeline": {
         **_columns("step gpu stream layer", texts="kind"),
         **_columns("", "start_s end_s"),
-        "bytes": _INT,
+        **_columns("bytes tokens"),
     },
 }
 """Columns and types of every frame, the interface of everything downstream."""
@@ -96,15 +98,12 @@ class Result:
         """The scenario's name."""
         return str(self.scenario["name"])
 
-    def plot(self, figure: str) -> go.Figure:
-        """A figure of this run by name (`moesim.report.FIGURES`), as a Plotly figure.
+    @property
+    def plot(self) -> Plots:
+        """Figures of this run: `plot.latency_breakdown()` or `plot("latency_breakdown")`; `dir(plot)` names them."""
+        from moesim.report import Plots
 
-        Raises:
-            InputError: no such figure; the text names those there are.
-        """
-        from moesim.report import draw
-
-        return draw(figure, {self.name: self})
+        return Plots({self.name: self})
 
     def report_html(self) -> str:
         """The report of this run: one self-contained page."""
@@ -117,19 +116,41 @@ class Result:
         trace = self.scenario.get("workload", {}).get("trace")
         return self.scenario_yaml.replace(trace, Path(trace).name) if trace else self.scenario_yaml
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, trace: bool = False) -> Path:
         """Write frames (parquet), summary.json, scenario.yaml, manifest.json and report.html.
 
         The folder appears whole or not at all; an existing one is replaced if it holds a moesim result.
 
+        Args:
+            folder: where to.
+            trace: also write timeline.json, as `save_trace` does.
+
         Raises:
             OutputError: it cannot be written.
+            InputError: a trace is wanted and no timeline was kept.
         """
         report = self.report_html()
         with new_folder(folder) as new:
             self.write_into(new)
             (new / "report.html").write_text(report, encoding="utf-8")
+            if trace:
+                self.save_trace(new / TRACE)
         return Path(folder)
+
+    def save_trace(self, path: str | Path) -> Path:
+        """Write the kept steps as a trace (JSON) that ui.perfetto.dev and chrome://tracing open.
+
+        The file appears whole or not at all; an existing one is replaced if it is such a trace.
+
+        Raises:
+            OutputError: it cannot be written.
+            InputError: no timeline was kept (keep.timeline_steps: 0).
+        """
+        from moesim.report.trace import OPENING, write_trace
+
+        with new_file(path, opening=OPENING) as file:
+            write_trace(self, file)
+        return Path(path)
 
     def write_into(self, folder: Path) -> None:
         """Write all files but the report into an existing folder."""

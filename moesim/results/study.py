@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -14,90 +14,180 @@ from moesim.errors import OutputError
 from moesim.results.files import (
     MANIFEST,
     SCHEMA_VERSION,
+    json_text,
     new_folder,
     read_json,
     versions,
     write_json,
 )
+from moesim.results.points import label, mean_over_seeds, points_frame
 from moesim.results.result import Result
 from moesim.results.summary import flatten
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
+    from moesim.report import Plots
+
+
+def points_of(results: Mapping[str, Result]) -> pd.DataFrame:
+    """One row a variant: `variant`, `seed`, summary keys."""
+    return points_frame(({}, name, int(run.manifest["seed"]), flatten(run.summary)) for name, run in results.items())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Results by variant, in order; the first is the baseline."""
+    """Many runs: variants on the same tokens, seeds, points of a sweep; the first variant is the baseline.
+
+    Args:
+        name: of the scenario.
+        results: by variant, in order, of the first seed of each; a sweep keeps no frames of its runs.
+        points: one row a run: the axes, `variant`, `seed`, then one column a summary key joined by dots. Default: the
+            results alone.
+        paired: differences to the baseline, paired by seed (`moesim.study.statistics.paired`); empty unless the
+            study was made by `compare` or `sweep`.
+        axes: of a sweep the swept fields, which are the first columns of points and paired; else None.
+        errors: of runs that failed: mappings of axes, variant, seed and error.
+    """
 
     name: str
-    results: Mapping[str, Result]
+    results: Mapping[str, Result] = field(default_factory=dict)
+    points: pd.DataFrame = None  # type: ignore[assignment]  # filled in below
+    paired: pd.DataFrame = field(default_factory=pd.DataFrame)
+    axes: tuple[str, ...] | None = None
+    errors: Sequence[Mapping[str, Any]] = ()
+
+    def __post_init__(self) -> None:
+        if self.points is None:
+            object.__setattr__(self, "points", points_of(self.results))
 
     @property
     def summary(self) -> pd.DataFrame:
-        """One row a variant (index), one column a summary key joined by dots."""
-        rows = {variant: flatten(result.summary) for variant, result in self.results.items()}
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("variant")
+        """One row a variant (index) or, of a sweep, a point and variant: one column a summary key, mean over seeds.
 
-    def plot(self, figure: str) -> go.Figure:
-        """A figure of all variants by name (`moesim.report.FIGURES`), as a Plotly figure.
-
-        Raises:
-            InputError: no such figure; the text names those there are.
+        A sweep's axes and `variant` are columns too, its index is a label such as "exponent=0.2, tight".
         """
-        from moesim.report import draw
+        means = mean_over_seeds(self.points, self.axes or ())
+        if not self.axes:
+            return means.set_index("variant")
+        several = len(set(means["variant"])) > 1
+        labels = [
+            label(dict(zip(self.axes, row[:-1], strict=True))) + (f", {row[-1]}" if several else "")
+            for row in means[[*self.axes, "variant"]].astype(object).itertuples(index=False)
+        ]
+        return means.set_index(pd.Index(labels, name="point", dtype="str"))
 
-        return draw(figure, self.results)
+    @property
+    def plot(self) -> Plots:
+        """Figures of all variants: `plot.pareto()` or `plot("pareto")`; `dir(plot)` names them."""
+        from moesim.report import Plots
+
+        return Plots(self.results, self.points)
 
     def report_html(self) -> str:
-        """The report of all variants: one self-contained page."""
-        from moesim.report import report_html
+        """The report of all variants, or of the points of a sweep: one self-contained page."""
+        from moesim.report import report_html, sweep_html
 
-        baseline = next(iter(self.results.values()))
-        return report_html(self.results, title=self.name, scenario_yaml=baseline.shown_yaml())
+        paired = self.paired if len(self.paired) and self.paired["n"].max() > 1 else None
+        if not self.results:
+            return sweep_html(self.points, title=self.name, paired=paired)
+        scenario = next(iter(self.results.values())).shown_yaml()
+        return report_html(self.results, title=self.name, scenario_yaml=scenario, points=self.points, paired=paired)
+
+    def summaries(self) -> dict[str, dict[str, Any]]:
+        """The summary of every variant, nested like summary.json; of several seeds the means."""
+        nested = {variant: result.summary for variant, result in self.results.items()}
+        if len(self.points) == len(nested):
+            return nested
+        means = {str(name): row for name, row in self.summary.to_dict(orient="index").items()}
+        return {variant: _filled(summary, means[variant]) for variant, summary in nested.items()}
 
     def save(self, folder: str | Path) -> Path:
-        """Write summary.json and .parquet, the report and one folder a variant; whole or not at all.
+        """Write the study; whole or not at all.
+
+        Of variants: summary.json and .parquet (means over seeds), points.parquet (one row a run), paired.parquet, the
+        report, and one folder a variant with the frames of its first seed. Of a sweep: summary.parquet (one row a
+        run), paired.parquet and errors.json.
 
         Raises:
             OutputError: it cannot be written.
         """
-        report = self.report_html()
+        report = self.report_html() if len(self.points) else None
         with new_folder(folder) as new:
             places = {variant: f"{i:02d}-{_slug(variant)}" for i, variant in enumerate(self.results, start=1)}
             for variant, result in self.results.items():
                 (new / places[variant]).mkdir()
                 result.write_into(new / places[variant])
-            self.summary.to_parquet(new / "summary.parquet", engine="pyarrow")
-            write_json(
-                new / "summary.json",
-                {variant: result.summary for variant, result in self.results.items()},
-            )
-            manifest = {
-                "schema_version": SCHEMA_VERSION,
-                "versions": versions(),
-                "name": self.name,
-            }
-            write_json(new / MANIFEST, {**manifest, "variants": places})
-            (new / "report.html").write_text(report, encoding="utf-8")
+            if self.axes is not None:
+                write_sweep(new, self)
+            else:
+                self.points.to_parquet(new / "points.parquet", engine="pyarrow", index=False)
+                self.summary.to_parquet(new / "summary.parquet", engine="pyarrow")
+                write_json(new / "summary.json", self.summaries())
+                self.paired.to_parquet(new / "paired.parquet", engine="pyarrow", index=False)
+                write_json(new / MANIFEST, {**manifest(self.name), "variants": places})
+            if report is not None:
+                (new / "report.html").write_text(report, encoding="utf-8")
         return Path(folder)
 
     @classmethod
     def load(cls, folder: str | Path) -> Study:
-        """Read a folder that `save` wrote.
+        """Read a folder that `save` or a sweep wrote.
 
         Raises:
             OutputError: it is no such folder, or a file is damaged.
         """
         home = Path(folder)
-        manifest = read_json(home / MANIFEST)
-        if manifest.get("schema_version") != SCHEMA_VERSION or not isinstance(manifest.get("variants"), dict):
+        found = read_json(home / MANIFEST)
+        if found.get("schema_version") != SCHEMA_VERSION or not isinstance(found.get("variants"), dict):
             raise OutputError(f"{home}: found no study with schema_version {SCHEMA_VERSION}")
-        places: dict[str, str] = manifest["variants"]
-        return cls(
-            name=manifest["name"],
-            results={variant: Result.load(home / Path(place).name) for variant, place in places.items()},
-        )
+        places: dict[str, str] = found["variants"]
+        axes = tuple(found["axes"]) if "axes" in found else None
+        results = {variant: Result.load(home / Path(place).name) for variant, place in places.items()}
+        try:
+            points = pd.read_parquet(home / ("points.parquet" if axes is None else "summary.parquet"), engine="pyarrow")
+            paired = pd.read_parquet(home / "paired.parquet", engine="pyarrow")
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{home}: cannot be read as a moesim study: {error}") from None
+        errors = () if axes is None else read_json(home / "errors.json")
+        return cls(name=found["name"], results=results, points=points, paired=paired, axes=axes, errors=tuple(errors))
+
+
+def manifest(name: str, axes: Sequence[str] | None = None) -> dict[str, Any]:
+    """What a study's folder says of itself; that of a sweep names its axes."""
+    named = {} if axes is None else {"axes": list(axes)}
+    return {"schema_version": SCHEMA_VERSION, "versions": versions(), "name": name, **named, "variants": {}}
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether the manifest of this folder is that of a sweep."""
+    try:
+        found = read_json(folder / MANIFEST)
+    except OutputError:
+        return False
+    return isinstance(found, dict) and "axes" in found and "moesim" in found.get("versions", {})
+
+
+def write_sweep(folder: Path, study: Study) -> None:
+    """The files of a sweep, each of them whole or as it was before."""
+    for name, frame in (("summary.parquet", study.points), ("paired.parquet", study.paired)):
+        partial = folder / f".{name}.partial"
+        frame.to_parquet(partial, engine="pyarrow", index=False)
+        partial.replace(folder / name)
+    for name, value in (("errors.json", list(study.errors)), (MANIFEST, manifest(study.name, study.axes))):
+        partial = folder / f".{name}.partial"
+        partial.write_text(json_text(value), encoding="utf-8")
+        partial.replace(folder / name)
+
+
+def _filled(tree: Mapping[str, Any], flat: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """The tree with its leaves taken from dotted keys; NaN is absent."""
+    filled: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            filled[key] = _filled(value, flat, f"{prefix}{key}.")
+        else:
+            mean = flat[prefix + key]
+            filled[key] = None if pd.isna(mean) else mean
+    return filled
 
 
 def _slug(text: str) -> str:

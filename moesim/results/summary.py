@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moesim.types import CAUSES, LEVELS, PARTS
+from moesim.types import CAUSES, LEVELS, PARTS, QueueTotals
 
 PS = 1e-12
 
@@ -31,7 +31,9 @@ class StepTotals:
     lost_tokens: NDArray[np.int64]
     causes: NDArray[np.int64]
     zero_choices: NDArray[np.int64]
+    processed_violation: NDArray[np.float64]
     events: int
+    queues: QueueTotals | None = None
 
 
 def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int) -> dict[str, Any]:
@@ -47,6 +49,7 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
     rerouted = np.concatenate([total.rerouted for total in totals])
     lost = np.concatenate([total.lost_tokens / max(1, total.tokens) for total in totals])
     causes = np.concatenate([total.causes for total in totals])
+    processed = np.concatenate([total.processed_violation for total in totals])
     zero = np.concatenate([total.zero_choices for total in totals])
     simulated = int(step_ps.sum()) * PS
     return {
@@ -62,6 +65,10 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
             "mean": _mean(layers["max_violation"]),
             "max": _most(layers["max_violation"]),
         },
+        "max_violation_processed": {
+            "mean": _mean(processed),
+            "max": float(processed.max()) if len(processed) else None,
+        },
         "load_cv": _mean(layers["cv"]),
         "load_entropy": _mean(layers["entropy"]),
         "dead_experts": _mean(layers["dead_experts"]),
@@ -70,10 +77,24 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
         "reroute_rate": _mean_rate(rerouted, requested),
         "by_cause": {text: _mean_rate(causes[:, cause], requested) for cause, text in CAUSES.items() if cause},
         "zero_computation_rate": _mean_rate(zero, requested + zero) if zero.any() else None,
+        "queue": _queues(totals),
         "bytes": {level: float(carried[i]) for i, level in enumerate(LEVELS)},
         "tokens_per_s_per_gpu": tokens / simulated / n_gpus if simulated else None,
         "simulated_s": simulated,
         "n_steps": n_steps,
+    }
+
+
+def _queues(totals: Sequence[StepTotals]) -> dict[str, float | int | None]:
+    """Waits of tokens in the queues of experts, and the longest queue; None where there are none."""
+    queues = [total.queues for total in totals if total.queues is not None]
+    if not queues:
+        return dict.fromkeys(("wait_mean_s", "wait_max_s", "tokens_max"))
+    tokens = sum(own.tokens for own in queues)
+    return {
+        "wait_mean_s": sum(own.wait_ps for own in queues) / max(1, tokens) * PS,
+        "wait_max_s": max(own.longest_wait_ps for own in queues) * PS,
+        "tokens_max": max(own.longest_queue for own in queues),
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from pydantic import BaseModel, ValidationError
 from moesim.errors import ScenarioError
 from moesim.scenario import schema
 from moesim.scenario.hugging_face import read_config
-from moesim.scenario.presets import presets
-from moesim.scenario.source import FieldPath
+from moesim.scenario.presets import names, preset
+from moesim.scenario.source import FieldPath, shown
 
 Fail = Callable[[FieldPath, str, str], ScenarioError]
 """(field, found, wanted) -> the error with the place of the field."""
@@ -39,8 +38,8 @@ PARTS: Mapping[FieldPath, type[BaseModel]] = {
     ("simulation",): schema.SimulationSpec,
     ("keep",): schema.KeepSpec,
 }
-_FREE_TEXT: set[FieldPath] = {("name",), ("keep", "links"), ("model", "name"), ("model", "source")}
-_KEPT_WORD = ("keep", "links")
+_KEPT_WORDS: set[FieldPath] = {("keep", "experts"), ("keep", "links")}
+_FREE_TEXT: set[FieldPath] = {("name",), ("model", "name"), ("model", "source"), *_KEPT_WORDS}
 
 
 def resolve(data: dict[str, Any], folder: Callable[[FieldPath], Path], fail: Fail) -> schema.ScenarioSpec:
@@ -72,13 +71,6 @@ def resolve(data: dict[str, Any], folder: Callable[[FieldPath], Path], fail: Fai
     return spec
 
 
-def shown(value: Any) -> str:
-    """A value in a message, short whatever it holds."""
-    short = reprlib.Repr()
-    short.maxother = short.maxstring = 60
-    return short.repr(value)
-
-
 def _without_none(value: Any, path: FieldPath) -> Any:
     """Mappings without their null fields, which so take their defaults; `none` is null."""
     if not isinstance(value, dict):
@@ -86,7 +78,7 @@ def _without_none(value: Any, path: FieldPath) -> Any:
     result = {}
     for key, item in value.items():
         here = (*path, key)
-        kept = "none" if here == _KEPT_WORD and item is None else item
+        kept = "none" if here in _KEPT_WORDS and item is None else item
         if kept is not None and (kept != "none" or here in _FREE_TEXT):
             result[key] = _without_none(kept, here)
     return result
@@ -104,17 +96,17 @@ def _preset(kind: str, value: Any, path: FieldPath, fail: Fail) -> Any:
 
 
 def _named(kind: str, name: Any, path: FieldPath, fail: Fail) -> dict[str, Any]:
-    known = presets(kind)
+    known = names(kind)
     if not isinstance(name, str) or name not in known:
         near = difflib.get_close_matches(str(name)[:100], known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise fail(path, shown(name), f"one of {', '.join(known)}{hint}")
-    return {"name": name, **known[name]}
+    return {"name": name, **preset(kind, name)}
 
 
 def _model(value: Any, folder: Path, fail: Fail) -> Any:
     base = value.get("preset") if isinstance(value, dict) else value
-    if isinstance(base, str) and base not in presets("models") and _is_path(base):
+    if isinstance(base, str) and base not in names("models") and _is_path(base):
         try:
             fields = read_config((folder / base).expanduser())
         except ScenarioError as error:
@@ -131,7 +123,7 @@ def _is_path(text: str) -> bool:
 def _cluster(value: dict[str, Any], fail: Fail) -> dict[str, Any]:
     cluster = dict(value)
     if "gpu" not in cluster:
-        raise fail(("cluster", "gpu"), "nothing", f"one of {', '.join(presets('gpus'))}")
+        raise fail(("cluster", "gpu"), "nothing", f"one of {', '.join(names('gpus'))}")
     cluster["gpu"] = _preset("gpus", cluster["gpu"], ("cluster", "gpu"), fail)
     fields = schema.NetworkPreset.model_fields
     network = cluster.get("network", {})
@@ -228,6 +220,7 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
     needs_mla = [model.kv_lora_rank, model.qk_nope_head_dim, model.qk_rope_head_dim, model.v_head_dim]
     latencies = [*network.dispatch_latency_us, *network.combine_latency_us]
     bandwidths = [*network.dispatch_bandwidth_gb_per_s, *network.combine_bandwidth_gb_per_s]
+    factors, network_path = network.port_bandwidth_factor, ("cluster", "network")
     layers = model.dense_layers
     rules: list[tuple[bool, FieldPath, Any, str]] = [
         (model.top_k <= model.n_experts, ("model", "top_k"), model.top_k, f"at most the {model.n_experts} experts"),
@@ -252,8 +245,14 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
             "the size of all shared experts together, 0 where there are none",
         ),
         ("bf16" in gpu.peak_tflops, ("cluster", "gpu", "peak_tflops"), [*gpu.peak_tflops], "bf16 among the types"),
-        (all(x >= 1e-6 for x in latencies), ("cluster", "network"), latencies, "latencies of 1e-6 us (1 ps) or more"),
-        (all(x > 0 for x in bandwidths), ("cluster", "network"), bandwidths, "bandwidths above 0"),
+        (all(x >= 1e-6 for x in latencies), network_path, latencies, "latencies of 1e-6 us (1 ps) or more"),
+        (all(x > 0 for x in bandwidths), network_path, bandwidths, "bandwidths above 0"),
+        (
+            all(0 < x <= 100 for x in factors),
+            (*network_path, "port_bandwidth_factor"),
+            factors,
+            "factors above 0, at most 100",
+        ),
         (
             spec.parallelism.expert == n_gpus,
             ("parallelism", "expert"),

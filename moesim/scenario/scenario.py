@@ -11,12 +11,14 @@ import yaml
 
 from moesim.errors import ScenarioError
 from moesim.scenario.layers import Layered, override, read_layers
-from moesim.scenario.resolve import resolve, shown
+from moesim.scenario.resolve import resolve
 from moesim.scenario.schema import ScenarioSpec
-from moesim.scenario.source import FieldPath, dotted, parse_document
+from moesim.scenario.source import FieldPath, dotted, parse_document, shown
+from moesim.scenario.sweep import read_sweep
 from moesim.types import ClusterShape, GpuSpec, ModelShape, NetworkSpec, Precision
 
 SUFFIXES = (".yaml", ".yml")
+_VARIANTS = "a mapping of names to dotted overrides, such as {top-1: {routing.top_k: 1}}"
 
 
 class Scenario:
@@ -33,6 +35,7 @@ class Scenario:
         overrides: Mapping[str, Any] | None = None,
         variant: str | None = None,
         changes: Mapping[str, Any] | None = None,
+        with_points: bool = True,
     ) -> None:
         self._layered = layered
         self._overrides = dict(overrides or {})
@@ -43,7 +46,7 @@ class Scenario:
         self._sweep = data.pop("sweep", None)
         if variant is not None:
             data = override(data, self._changes, self._place(("compare", variant)))
-        self._check_sweep()
+        self._points = read_sweep(self._sweep, self._fail) if with_points else []
         self.spec: ScenarioSpec = resolve(data, self._folder, self._fail)
         self.model = _model(self.spec)
         self.cluster = _cluster(self.spec)
@@ -85,21 +88,36 @@ class Scenario:
         Raises:
             ScenarioError: `compare` is no mapping of names to overrides, or a variant is wrong.
         """
-        if self._compare is None:
-            return {}
-        wanted = "a mapping of names to dotted overrides, such as {top-1: {routing.top_k: 1}}"
-        if not isinstance(self._compare, dict):
-            raise self._fail(("compare",), shown(self._compare), wanted)
-        found = {}
-        for name, changes in self._compare.items():
-            if not (changes is None or isinstance(changes, dict)):
-                raise self._fail(("compare", name), shown(changes), wanted)
-            found[name] = Scenario(self._layered, overrides=self._overrides, variant=name, changes=changes)
-        return found
+        return {name: self.variant(name) for name in self.variant_names()}
 
-    def axes(self) -> dict[str, list[Any]]:
-        """The axes of a sweep: dotted field -> values, in order; empty where there are none."""
-        return {name: list(values) for name, values in (self._sweep or {}).items()}
+    def variant_names(self) -> list[str]:
+        """The names of the variants, in order.
+
+        Raises:
+            ScenarioError: `compare` is no mapping.
+        """
+        if not (self._compare is None or isinstance(self._compare, dict)):
+            raise self._fail(("compare",), shown(self._compare), _VARIANTS)
+        return list(self._compare or ())
+
+    def variant(self, name: str) -> Scenario:
+        """One of the named variants.
+
+        Raises:
+            ScenarioError: it is no mapping of overrides, or wrong.
+        """
+        changes = (self._compare or {})[name]
+        if not (changes is None or isinstance(changes, dict)):
+            raise self._fail(("compare", name), shown(changes), _VARIANTS)
+        return Scenario(self._layered, overrides=self._overrides, variant=name, changes=changes, with_points=False)
+
+    def changes(self) -> list[str]:
+        """The dotted fields that this variant replaces; none for a base scenario."""
+        return list(self._changes)
+
+    def points(self) -> list[dict[str, Any]]:
+        """The points of the `sweep:` block, dotted field -> value, in order; a point or a variant itself has none."""
+        return self._points
 
     def changed(self, overrides: Mapping[str, Any]) -> Scenario:
         """This scenario with dotted fields replaced, as `--set` would.
@@ -107,7 +125,7 @@ class Scenario:
         Raises:
             ScenarioError: a field is wrong.
         """
-        return Scenario(self._layered, overrides={**self._overrides, **overrides})
+        return Scenario(self._layered, overrides={**self._overrides, **overrides}, with_points=False)
 
     def settled(self, sampling: Literal["logits", "direct"]) -> Scenario:
         """This scenario, or variant, with `workload.sampling` decided."""
@@ -116,6 +134,16 @@ class Scenario:
         decided.spec = self.spec.model_copy(update={"workload": workload})
         decided.provenance = _provenance(decided.spec)
         return decided
+
+    def seeded(self, seed: int) -> Scenario:
+        """This scenario, or variant, with another seed."""
+        return self.with_parts(seed=seed)
+
+    def with_parts(self, **parts: Any) -> Scenario:
+        """This scenario, or variant, with checked parts of `spec` replaced that neither model nor cluster depend on."""
+        other = copy.copy(self)
+        other.spec = self.spec.model_copy(update=parts)
+        return other
 
     def error(self, path: str, found: object, wanted: str) -> ScenarioError:
         """The error of a field, for checks that need other parts of the package.
@@ -134,14 +162,6 @@ class Scenario:
     def resolved_yaml(self) -> str:
         """The same as a scenario file, which reproduces the run."""
         return _yaml(self.resolved())
-
-    def _check_sweep(self) -> None:
-        axes, wanted = self._sweep, "a mapping of dotted fields to lists of one value or more"
-        if axes is not None and not isinstance(axes, dict):
-            raise self._fail(("sweep",), shown(axes), wanted)
-        for name, values in (axes or {}).items():
-            if not isinstance(values, list) or not values:
-                raise self._fail(("sweep", name), shown(values), wanted)
 
     def _fail(self, path: FieldPath, found: str, wanted: str) -> ScenarioError:
         place = self._place(path)
@@ -208,7 +228,11 @@ def _model(spec: ScenarioSpec) -> ModelShape:
 
 
 def _cluster(spec: ScenarioSpec) -> ClusterShape:
-    network = spec.cluster.network.model_dump(exclude={"provenance"})
+    network = spec.cluster.network.model_dump(exclude={"provenance", "port_bandwidth_factor"})
+    if spec.simulation.network == "port":  # rates belong to the level of detail that uses them
+        within, across = spec.cluster.network.port_bandwidth_factor
+        for field in ("dispatch_bandwidth_gb_per_s", "combine_bandwidth_gb_per_s"):
+            network[field] = (network[field][0] * within, network[field][1] * across)
     return ClusterShape(
         gpu=GpuSpec(**spec.cluster.gpu.model_dump()),
         network=NetworkSpec(**network),

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from moesim.scenario.sweep import SWEEP_SCHEMA
 from moesim.types import DTYPE_BYTES
 
 _CONFIG = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
@@ -94,6 +95,11 @@ class NetworkPreset(_Part):
     combine_latency_us: _Pair
     dispatch_bandwidth_gb_per_s: _Pair
     combine_bandwidth_gb_per_s: _Pair
+    port_bandwidth_factor: _Pair = _described(
+        (1.0, 1.0),
+        "of both bandwidths with simulation.network: port, where they were fitted through the closed form; it holds "
+        "the queueing of ports in them that the port level models",
+    )
     provenance: Literal["measured", "estimated", "synthetic"] = "synthetic"
     source: str = ""
 
@@ -215,6 +221,10 @@ class PlacementSpec(_Part):
 
     strategy: str = "contiguous"
     redundant_experts: CountOrZero = _described(0, "copies beyond one of each expert, in every layer")
+    expert_gpus: Count | None = _described(
+        None,
+        "the last so many GPUs hold all experts and compute nothing else; default: every GPU does both",
+    )
 
 
 class SimulationSpec(_Part):
@@ -231,16 +241,25 @@ class SimulationSpec(_Part):
     overlap: Annotated[Literal["shared-expert", "two-batch"] | None, _NoneWord] = _described(
         None, "none; shared experts during dispatch; two micro-batches that alternate computing and exchanging"
     )
+    experts: Literal["grouped", "queued"] = _described(
+        "grouped",
+        "grouped: one kernel a layer and GPU, after everything has arrived; queued: every slot serves what has arrived "
+        "in its queue, no GPU waits for another but for its own tokens (engine simpy, one copy per selected expert)",
+    )
+    queue_tokens: Count | None = _described(None, "of queued: tokens that may wait at a slot; default: any number")
+    queue_overflow: Literal["drop", "block", "next"] = _described(
+        "drop", "of a full queue: drop; block the port until there is room; hand on to the token's next choice, once"
+    )
     warmup_steps: Annotated[int, Field(ge=0, le=10**6)] = _described(0, "run before the steps that are measured")
 
 
 class FaultSpec(_Part):
     """Something that goes wrong, at a time of the simulation or again and again."""
 
-    kind: Literal["slow-gpu", "stopped-gpu", "slow-link", "compute-jitter", "message-jitter"] = _described(
+    kind: Literal["slow-gpu", "stopped-gpu", "lost-gpu", "slow-link", "compute-jitter", "message-jitter"] = _described(
         ...,
-        "a GPU computes slower; stops and goes on later, while all wait; its ports are slower; every task, or the "
-        "latency of every sender in every exchange, takes a random time with an unchanged mean",
+        "a GPU computes slower; stops and goes on later, while all wait; is lost, until it is replaced if ever; its "
+        "ports are slower; every task, or the latency of every sender in every exchange, takes a random time",
     )
     gpu: CountOrZero | None = _described(None, "which; default: every GPU, each on its own with every_s")
     level: Literal["within_node", "across_nodes"] | None = _described(None, "of slow-link: which ports")
@@ -254,11 +273,22 @@ class FaultSpec(_Part):
         None, "of *-jitter; exponential: a part 1 - cv is certain, the rest is exponential"
     )
     cv: float | None = _described(None, "of *-jitter: standard deviation / mean", gt=0, le=3)
+    detection_s: float = _described(0.0, "of lost-gpu: how long the others wait for it", ge=0, le=1e6)
+    recovery_s: float | None = _described(
+        None, "of lost-gpu: after this long a replacement takes its place; default: never", gt=0, le=1e9
+    )
+    without_copy: Literal["drop", "stall"] = _described(
+        "drop",
+        "of lost-gpu, where an expert has no copy elsewhere: drop its assignments, or stall all until the replacement",
+    )
 
 
 class KeepSpec(_Part):
     """Which large frames to keep."""
 
+    experts: Literal["steps", "none"] = _described(
+        "steps", "loads of every expert, layer and step, the largest frame of a long run; none: those of layers remain"
+    )
     links: Literal["total", "none"] = "total"
     timeline_steps: Annotated[int, Field(ge=0, le=10**6)] = 1
 
@@ -329,7 +359,7 @@ def json_schema() -> dict[str, Any]:
     schema["properties"] |= {
         "extends": {"type": "string", "description": "another scenario file that this one changes"},
         "compare": {"type": "object", "additionalProperties": {"anyOf": [overrides, {"type": "null"}]}},
-        "sweep": {"type": "object", "additionalProperties": {"type": "array"}},
+        "sweep": SWEEP_SCHEMA,
     }
     schema["required"] = []
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,10 @@ _IMPLICIT = {
 def dotted(path: FieldPath) -> str:
     """A field path as users write it: workload.popularity.exponent."""
     return ".".join(str(part) for part in path)
+
+
+def shown(value: Any) -> str:
+    """A value in a message, short whatever it holds."""
+    short = reprlib.Repr()
+    short.maxother = short.maxstring = 60
+    return short.repr(value)

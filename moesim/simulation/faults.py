@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,28 @@ from numpy.typing import NDArray
 from moesim.engine import jitter, latencies
 from moesim.kernels.random import FAULT, key, uniform
 from moesim.scenario import Scenario
-from moesim.types import LEVELS, Program, Timeline
+from moesim.scenario.schema import FaultSpec
+from moesim.simulation.losses import has_orphans, usable_slots
+from moesim.types import LEVELS, Placement, Program
 
 PICO = 1e12
+
+
+class Run(Protocol):
+    """What an interpreter makes of a program."""
+
+    @property
+    def makespan_ps(self) -> int: ...  # noqa: D102
+
+
+R = TypeVar("R", bound=Run)
+Rows = NDArray[np.float64]
+
 _EVENT = {"gpu", "from_s", "for_s", "every_s"}
 NEEDED = {
     "slow-gpu": {"factor"},
     "stopped-gpu": {"gpu", "for_s"},
+    "lost-gpu": {"gpu"},
     "slow-link": {"level", "factor"},
     "compute-jitter": {"cv"},
     "message-jitter": {"cv"},
@@ -27,6 +43,7 @@ NEEDED = {
 ALLOWED = {
     "slow-gpu": _EVENT | {"factor"},
     "stopped-gpu": _EVENT,
+    "lost-gpu": {"gpu", "from_s", "every_s", "detection_s", "recovery_s", "without_copy"},
     "slow-link": _EVENT | {"level", "factor"},
     "compute-jitter": {"cv", "distribution"},
     "message-jitter": {"cv", "distribution"},
@@ -37,20 +54,49 @@ def check_faults(scenario: Scenario) -> None:
     """Refuse faults that say too little, too much, or cannot be."""
     n_gpus, network = scenario.cluster.n_gpus, scenario.spec.simulation.network
     for i, fault in enumerate(scenario.spec.faults):
-        where, given = f"faults.{i}", fault.model_fields_set - {"kind"}
+        # a field that says what is so anyway is no field too many: a resolved scenario has all of them
+        defaults = {name: field.default for name, field in type(fault).model_fields.items() if name != "kind"}
+        where, given = f"faults.{i}", {name for name, value in defaults.items() if getattr(fault, name) != value}
         for name in sorted(given - ALLOWED[fault.kind]):
             raise scenario.error(f"{where}.{name}", getattr(fault, name), f"no {name} for a {fault.kind}")
         needed = NEEDED[fault.kind] - ({"gpu"} if fault.every_s is not None else set())
-        for name in sorted(needed - {name for name in given if getattr(fault, name) is not None}):
+        for name in sorted(needed - given):
             raise scenario.error(where, "nothing", f"{name}, which a {fault.kind} needs")
-        if fault.every_s is not None and fault.for_s is None:
+        if fault.every_s is not None and fault.for_s is None and fault.kind != "lost-gpu":
             raise scenario.error(where, "every_s without for_s", "for_s: what happens again must end")
         if fault.gpu is not None and fault.gpu >= n_gpus:
             raise scenario.error(f"{where}.gpu", fault.gpu, f"0 to {n_gpus - 1}")
-        if fault.kind in ("slow-link", "message-jitter") and network != "port":
+        queued = scenario.spec.simulation.experts == "queued"
+        if fault.kind in ("slow-link", "message-jitter") and network != "port" and not queued:
             raise scenario.error(f"{where}.kind", fault.kind, "simulation.network: port, which has messages")
+        if fault.kind == "lost-gpu":
+            _check_loss(scenario, where, fault.without_copy, fault.recovery_s)
         if fault.distribution == "exponential" and fault.cv is not None and fault.cv > 1:
             raise scenario.error(f"{where}.cv", fault.cv, "at most 1 for an exponential")
+
+
+def _check_loss(scenario: Scenario, where: str, without_copy: str, recovery_s: float | None) -> None:
+    if scenario.spec.simulation.experts == "queued":
+        raise scenario.error(f"{where}.kind", "lost-gpu", "simulation.experts: grouped, or a stopped-gpu")
+    if scenario.cluster.network.copies == "per-node" and scenario.cluster.n_nodes > 1:
+        wanted = "a network whose copies are not per-node, where nobody hands on what the lost GPU would have"
+        raise scenario.error(f"{where}.kind", "lost-gpu", wanted)
+    capacity = scenario.spec.routing.capacity
+    if capacity is not None and capacity.pad:
+        raise scenario.error(f"{where}.kind", "lost-gpu", "routing.capacity.pad: false")
+    if without_copy == "stall" and recovery_s is None:
+        raise scenario.error(where, "without_copy: stall", "recovery_s, after which the run goes on")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A GPU is lost, in picoseconds of the run; who waits for its replacement `stalls`."""
+
+    gpu: int
+    begin_ps: int
+    end_ps: float
+    detection_ps: int
+    stalls: bool
 
 
 @dataclass
@@ -79,63 +125,123 @@ class _Renewal:
 class Faults:
     """The faults of a run; asked step by step, in order."""
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, placement: Placement) -> None:
         self._seed = scenario.spec.seed
         self._faults = scenario.spec.faults
+        self._placement = placement
         n_gpus = scenario.cluster.n_gpus
         self._random: dict[tuple[int, int], _Renewal] = {}
         for i, fault in enumerate(self._faults):
-            if fault.every_s is not None and fault.for_s is not None:
+            if fault.every_s is not None:
                 for gpu in range(n_gpus) if fault.gpu is None else [fault.gpu]:
                     word = np.uint64(key(self._seed, FAULT, 0, i, gpu))
                     start = [(-math.inf, fault.from_s)]  # the first follows from_s
-                    self._random[i, gpu] = _Renewal(word, fault.every_s, fault.for_s, start)
+                    self._random[i, gpu] = _Renewal(word, fault.every_s, _lasts(fault), start)
         self._n_gpus = n_gpus
         self._horizon_s = 1.0
+        self._losses: list[Loss] = []
+        self._losses_until_s = -math.inf
 
-    def run(
-        self, program: Program, step: int, clock_ps: int, interpret: Callable[[Program], Timeline]
-    ) -> tuple[Program, Timeline]:
-        """Run a step that begins at a time: the program with all that goes wrong in it, and its timeline.
+    def run(self, step: int, clock_ps: int, attempt: Callable[[Callable[[Program], Program]], R]) -> R:
+        """Run a step that begins at a time.
 
-        Random events are drawn as far as the step may reach; if it reaches further it is run again with more.
+        `attempt` runs it, with what makes of a program one with all that goes wrong. Random events are drawn as far
+        as the step may reach; if it reaches further it is attempted again with more.
         """
-        if not self._faults:
-            return program, interpret(program)
-        program = self._jittered(program, step)
         while True:
             gpus, links = self._rows(clock_ps / PICO, clock_ps / PICO + self._horizon_s)
-            program = dataclasses.replace(program, slow_gpus=gpus, slow_links=links)
-            timeline = interpret(program)
-            if not self._random or timeline.end_ps.max() <= self._horizon_s * PICO:
-                return program, timeline
+
+            def ill(program: Program, gpus: Rows = gpus, links: Rows = links) -> Program:
+                if not self._faults:
+                    return program
+                return dataclasses.replace(self._jittered(program, step), slow_gpus=gpus, slow_links=links)
+
+            ran = attempt(ill)
+            if not self._random or ran.makespan_ps <= self._horizon_s * PICO:
+                return ran
             self._horizon_s *= 4
+
+    def gone(self, clock_ps: int) -> NDArray[np.bool_]:
+        """GPUs that are lost at a time and nobody waits for, [G]."""
+        self._decide((clock_ps + 1) / PICO)
+        gone = np.zeros(self._n_gpus, dtype=np.bool_)
+        for loss in self._losses:
+            if not loss.stalls and loss.begin_ps <= clock_ps < loss.end_ps:
+                gone[loss.gpu] = True
+        return gone
+
+    def next_loss(self, after_ps: int, before_ps: int, known: Collection[int]) -> Loss | None:
+        """The first loss between two times that nobody waits for, but for GPUs that are known to be lost."""
+        self._decide(before_ps / PICO)
+        between = [
+            loss
+            for loss in self._losses
+            if not loss.stalls and after_ps < loss.begin_ps < before_ps and loss.gpu not in known
+        ]
+        return min(between, key=lambda loss: (loss.begin_ps, loss.gpu), default=None)
+
+    def _decide(self, until_s: float) -> None:
+        """Find the losses before a time, and who waits for a replacement."""
+        if until_s <= self._losses_until_s:
+            return
+        found = []
+        for i, fault in enumerate(self._faults):
+            if fault.kind == "lost-gpu":
+                for gpu, begin, end in self._events(i, until_s):
+                    if self._losses_until_s <= begin < until_s:
+                        found.append((begin, gpu, end, fault))
+        for begin, gpu, end, fault in sorted(found, key=lambda event: event[:2]):
+            lost = np.zeros(self._n_gpus, dtype=np.bool_)
+            for loss in self._losses:
+                lost[loss.gpu] |= loss.end_ps > begin * PICO
+            if lost[gpu]:
+                continue
+            lost[gpu] = True
+            stalls = fault.without_copy == "stall" and has_orphans(self._placement, usable_slots(self._placement, lost))
+            times = round(begin * PICO), _picoseconds(end), round(fault.detection_s * PICO)
+            self._losses.append(Loss(gpu, *times, stalls))
+        self._losses_until_s = until_s
 
     def over(self, clock_ps: int) -> None:
         """Nothing before this time will be asked for again."""
         for events in self._random.values():
             events.forget(clock_ps / PICO)
 
-    def _rows(self, begin_s: float, end_s: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _events(self, i: int, until_s: float) -> Iterator[tuple[int, float, float]]:
+        """(GPU, begin, end) of a fault, in seconds, as far as they begin before a time."""
+        fault = self._faults[i]
+        for gpu in range(self._n_gpus) if fault.gpu is None else [fault.gpu]:
+            random = self._random.get((i, gpu))
+            for begin, end in random.until(until_s) if random else [(fault.from_s, fault.from_s + _lasts(fault))]:
+                if math.isfinite(begin) and begin < until_s:
+                    yield gpu, begin, end
+
+    def _rows(self, begin_s: float, end_s: float) -> tuple[Rows, Rows]:
         """What is slow in an interval: slow_gpus and slow_links of a Program, in ps after its begin."""
         gpus: list[tuple[float, ...]] = []
         links: list[tuple[float, ...]] = []
+
+        def interval(begin: float, end: float) -> tuple[float, float]:
+            return round((begin - begin_s) * PICO), _picoseconds(end - begin_s)
+
         for i, fault in enumerate(self._faults):
-            if fault.kind.endswith("jitter"):
+            if fault.kind not in ("slow-gpu", "stopped-gpu", "slow-link"):
                 continue
-            lasts = math.inf if fault.for_s is None else fault.for_s
-            for gpu in range(self._n_gpus) if fault.gpu is None else [fault.gpu]:
-                random = self._random.get((i, gpu))
-                events = random.until(end_s) if random else [(fault.from_s, fault.from_s + lasts)]
-                for begin, end in events:
-                    if math.isfinite(begin) and begin < end_s and end > begin_s:
-                        interval = (round((begin - begin_s) * PICO), _picoseconds(end - begin_s))
-                        if fault.kind == "slow-link":
-                            assert fault.level is not None
-                            links.append((LEVELS.index(fault.level), gpu, *interval, fault.factor or 1.0))
-                        else:
-                            factor = math.inf if fault.kind == "stopped-gpu" else fault.factor or 1.0
-                            gpus.append((gpu, *interval, factor))
+            for gpu, begin, end in self._events(i, end_s):
+                if end <= begin_s:
+                    continue
+                if fault.kind == "slow-link":
+                    assert fault.level is not None
+                    links.append((LEVELS.index(fault.level), gpu, *interval(begin, end), fault.factor or 1.0))
+                else:
+                    factor = math.inf if fault.kind == "stopped-gpu" else fault.factor or 1.0
+                    gpus.append((gpu, *interval(begin, end), factor))
+        self._decide(end_s)
+        gpus += [
+            (loss.gpu, *interval(loss.begin_ps / PICO, loss.end_ps / PICO), math.inf)
+            for loss in self._losses
+            if loss.stalls and loss.end_ps > begin_s * PICO and loss.begin_ps < end_s * PICO
+        ]
         return np.array(gpus, dtype=np.float64).reshape(-1, 4), np.array(links, dtype=np.float64).reshape(-1, 5)
 
     def _jittered(self, program: Program, step: int) -> Program:
@@ -148,7 +254,9 @@ class Faults:
                 factor = np.empty(program.duration_ps.shape)
                 jitter(self._seed, step, i, fault.cv, lognormal, factor)
                 duration = np.rint(program.duration_ps * factor).astype(np.int64)
-                program = dataclasses.replace(program, duration_ps=duration)
+                if program.compute_factor is not None:
+                    factor = factor * program.compute_factor
+                program = dataclasses.replace(program, duration_ps=duration, compute_factor=factor)
             else:
                 latency = latencies(program)
                 factor = np.empty((len(latency), latency[0].size))
@@ -156,6 +264,12 @@ class Faults:
                 drawn = np.maximum(1, np.rint(latency * factor.reshape(latency.shape))).astype(np.int64)
                 program = dataclasses.replace(program, latency_ps=drawn)
         return program
+
+
+def _lasts(fault: FaultSpec) -> float:
+    """Seconds from the begin of an event to its end."""
+    lasts = fault.recovery_s if fault.kind == "lost-gpu" else fault.for_s
+    return math.inf if lasts is None else lasts
 
 
 def _picoseconds(seconds: float) -> float:

@@ -16,8 +16,10 @@ from moesim.kernels.random import CAPACITY, key
 from moesim.placement import assign_slots, traffic_of_layer
 from moesim.routing import apply_capacity, group_mask, rebalance, scores_of
 from moesim.simulation.evolution import Evolved, Watch, router_step
+from moesim.simulation.losses import Lost, usable_slots, without
+from moesim.simulation.queued import alternates_of, groups_of
 from moesim.simulation.stages import Stages
-from moesim.types import Assignment, Batch, Draw, Placement, RoutedStep, RouterState, Traffic
+from moesim.types import Assignment, Batch, Draw, Placement, RoutedStep, RouterState, TokenGroups, Traffic
 from moesim.workload import RecordedTokens
 
 BLOCK_TOKENS = 1024
@@ -46,15 +48,19 @@ def route_step(
     pool: ThreadPoolExecutor,
     profile: Profile,
     states: list[RouterState] | None = None,
+    lost: Lost | None = None,
 ) -> RoutedStep:
     """Route all MoE layers of a step; a layer is the unit of work of a thread.
 
-    `states`, one a layer, are replaced by those after the step (None = routers that stay as they are).
+    `states`, one a layer, are replaced by those after the step (None = routers that stay as they are); `lost` are
+    the GPUs that are missing (None = none is).
     """
     batch = stages.source.batch(step)
+    lost = lost or Lost.nobody(stages.cluster.n_gpus)
+    there = ~lost.gone[batch.source]
     n_layers = len(stages.model.moe_layers)
     before: list[RouterState] | list[None] = states or [None] * n_layers
-    layers = list(pool.map(lambda layer: _route_layer(stages, batch, layer, before[layer]), range(n_layers)))
+    layers = list(pool.map(lambda layer: _route_layer(stages, batch, layer, before[layer], lost), range(n_layers)))
     if states is not None:
         states[:] = [layer.evolved.state for layer in layers if layer.evolved is not None]
     for result in layers:
@@ -71,7 +77,7 @@ def route_step(
     )
     traffic = _over_micro_batches(micro, stages.micro_batches)
     return RoutedStep(
-        batch=batch,
+        batch=batch if there.all() else _part(batch, there),
         requested=stack("requested"),
         processed=stack("processed"),
         dropped=stack("dropped"),
@@ -84,6 +90,8 @@ def route_step(
         capacity=stack("capacity"),
         padding=stack("padding"),
         causes=stack("causes"),
+        slot_rank=stages.placement.rank,
+        groups=tuple(groups for layer in layers for groups in layer.groups),
         traffic=traffic,
         micro_traffic=micro,
         router=router_step([layer.evolved for layer in layers if layer.evolved is not None]),
@@ -108,6 +116,7 @@ class _RoutedLayer:
     """One layer; slot_tokens, copies and node_copies have a row for each micro-batch."""
 
     evolved: Evolved | None
+    groups: tuple[TokenGroups, ...]
     requested: NDArray[np.int64]
     processed: NDArray[np.int64]
     dropped: NDArray[np.int64]
@@ -125,35 +134,41 @@ class _RoutedLayer:
     seconds: dict[str, float]
 
 
-def _route_layer(stages: Stages, batch: Batch, layer: int, state: RouterState | None) -> _RoutedLayer:
+def _route_layer(stages: Stages, batch: Batch, layer: int, state: RouterState | None, lost: Lost) -> _RoutedLayer:
     profile = Profile()
     watch = Watch.of(stages, state)
-    assignment, scores = _request(stages, batch, layer, watch, profile)
+    there = ~lost.gone[batch.source]
+    assignment, scores = _request(stages, batch, there, layer, watch, profile)
+    if not there.all():
+        batch = _part(batch, there)
     with profile.timed("route"):
         evolved = None if watch is None else watch.evolve(stages, batch, assignment)
         assignment, zero_choices = _without_zero_experts(stages, assignment)
         assignment = _apply_capacity(stages, batch, assignment, scores, layer)
     n_experts = stages.model.n_experts
     with profile.timed("place"):
-        slot = assign_slots(assignment.served, batch.source, stages.placement, layer)
+        assignment, slot = _slots(stages, batch, assignment, layer, lost)
         micro = [
             traffic_of_layer(
                 slot[tokens],
                 batch.source[tokens],
                 stages.placement,
-                copies_rule=stages.cluster.network.copies,
+                copies_rule=stages.copies_rule,
                 gpus_per_node=stages.cluster.gpus_per_node,
             )
             for tokens in micro_batches_of(batch, stages.micro_batches)
         ]
         slot_tokens, copies, node_copies = (np.stack(counts) for counts in zip(*micro, strict=True))
+        groups = _groups(stages, batch, assignment, slot, scores) if stages.queued else ()
         padding = _pad(stages, assignment, layer, slot_tokens[0], copies[0], node_copies[0])
     with profile.timed("metrics"):
         expert, served = assignment.expert, assignment.served
+        requested = count(expert, n_experts)
         return _RoutedLayer(
             evolved=evolved,
-            requested=count(expert, n_experts),
-            processed=count(served, n_experts),
+            groups=groups,
+            requested=requested,
+            processed=requested if served is expert else count(served, n_experts),
             dropped=count(expert, n_experts, assignment.dropped),
             rerouted_in=count(served, n_experts, assignment.rerouted),
             rerouted_away=count(expert, n_experts, assignment.rerouted),
@@ -168,6 +183,52 @@ def _route_layer(stages: Stages, batch: Batch, layer: int, state: RouterState | 
             node_copies=node_copies,
             seconds=profile.seconds,
         )
+
+
+def _part(batch: Batch, rows: NDArray[np.bool_]) -> Batch:
+    """Some tokens of a batch."""
+    ids = None if batch.token_ids is None else batch.token_ids[rows]
+    return Batch(step=batch.step, source=batch.source[rows], sequence=batch.sequence[rows], token_ids=ids)
+
+
+def _slots(
+    stages: Stages, batch: Batch, assignment: Assignment, layer: int, lost: Lost
+) -> tuple[Assignment, NDArray[np.int32]]:
+    """The slot of each choice [T, K]; choices that are lost with a GPU are dropped."""
+    placement = stages.placement
+    if not lost.anybody:
+        return assignment, assign_slots(assignment.served, batch.source, placement, layer)
+    slot = np.full(assignment.served.shape, -1, dtype=np.int32)
+    refused = np.zeros(slot.shape, dtype=np.bool_)
+    for b, tokens in enumerate(micro_batches_of(batch, stages.micro_batches)):
+        silent, avoided, useless = lost.at(layer * stages.micro_batches + b, stages.cluster.n_gpus)
+        usable = usable_slots(placement, avoided)
+        served, source = assignment.served[tokens], batch.source[tokens]
+        own = assign_slots(served, source, placement, layer, usable)
+        in_vain = silent[source][:, None] | ((own >= 0) & useless[placement.rank[own]])
+        refused[tokens] = (served >= 0) & (in_vain | (own < 0))
+        slot[tokens] = np.where(refused[tokens], np.int32(-1), own)
+    return without(assignment, refused), slot
+
+
+def _groups(
+    stages: Stages,
+    batch: Batch,
+    assignment: Assignment,
+    slot: NDArray[np.int32],
+    scores: NDArray[np.float32] | None,
+) -> tuple[TokenGroups, ...]:
+    """The tokens as they queue at the slots, of each micro-batch."""
+    alternates = np.empty((batch.n_tokens, 0), dtype=np.int32)
+    if stages.hands_on:
+        assert scores is not None
+        chosen = np.concatenate([assignment.expert, assignment.served], axis=1)
+        alternates = alternates_of(chosen, scores[:, : stages.model.n_experts])[:, : stages.top_k]
+    n_slots = stages.placement.expert.shape[1]
+    return tuple(
+        groups_of(slot[tokens], batch.source[tokens], n_slots, alternates[tokens])
+        for tokens in micro_batches_of(batch, stages.micro_batches)
+    )
 
 
 def micro_batches_of(batch: Batch, micro_batches: int) -> list[NDArray[np.int64] | slice]:
@@ -220,9 +281,9 @@ def _pad(
 
 
 def _request(
-    stages: Stages, batch: Batch, layer: int, watch: Watch | None, profile: Profile
+    stages: Stages, batch: Batch, there: NDArray[np.bool_], layer: int, watch: Watch | None, profile: Profile
 ) -> tuple[Assignment, NDArray[np.float32] | None]:
-    """Who the tokens of one layer ask for: recorded, drawn, or gated block by block.
+    """Who the tokens of one layer that are `there` [T] ask for: recorded, drawn, or gated block by block.
 
     With the scores of all experts [T, E], or of the choices [T, K], where the capacity policy reads them.
     """
@@ -230,10 +291,10 @@ def _request(
     if isinstance(source, RecordedTokens) or strategy is None:
         assert isinstance(source, RecordedTokens)
         with profile.timed("generate"):
-            return source.assignment(batch.step, layer), None
+            return _rows(source.assignment(batch.step, layer), there), None
     n_tokens = batch.n_tokens
     if stages.scenario.spec.workload.sampling == "direct":
-        return _draw_directly(stages, batch, layer, profile), None
+        return _rows(_draw_directly(stages, batch, layer, profile), there), None
     whole = strategy.scope == "batch"
     step = n_tokens if whole else BLOCK_TOKENS
     scratch = np.empty((min(step, n_tokens), stages.n_logits), dtype=np.float32)
@@ -250,10 +311,12 @@ def _request(
                 step=batch.step,
                 layer=layer,
                 first_token=first,
-                token_ids=None if batch.token_ids is None else batch.token_ids[first:last],
+                token_ids=None if batch.token_ids is None else batch.token_ids[first:last][there[first:last]],
             )
+            if not there[first:last].all():
+                logits = logits[there[first:last]]
             if watch is not None:
-                watch.shift(logits, batch.source[first:last])
+                watch.shift(logits, batch.source[first:last][there[first:last]])
             block, block_scores = _route_block(stages, logits, draw, load, None if watch is None else watch.bias)
             blocks.append(block)
             if stages.keeps_scores:
@@ -265,6 +328,11 @@ def _request(
         return blocks[0], kept
     expert, weight = (np.concatenate([getattr(block, name) for block in blocks]) for name in ("expert", "weight"))
     return Assignment.of(expert, weight), kept
+
+
+def _rows(assignment: Assignment, there: NDArray[np.bool_]) -> Assignment:
+    """Of the tokens that are there."""
+    return assignment if there.all() else Assignment.of(assignment.expert[there], assignment.weight[there])
 
 
 def _route_block(

@@ -10,14 +10,16 @@ tokens that it saw in the study.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from moesim.errors import InputError, ScenarioError
 from moesim.routing import OVERFLOWS, Strategy, parameters_for, strategy
 from moesim.scenario import Scenario
 
+Key = TypeVar("Key")
 
-def settle(runs: Mapping[str, Scenario]) -> dict[str, Scenario]:
+
+def settle(runs: Mapping[Key, Scenario]) -> dict[Key, Scenario]:
     """The runs of a study with `workload.sampling: auto` decided for all of them.
 
     It is "direct" where that is exact for every run and no run asks for logits, else "logits".
@@ -54,6 +56,8 @@ def obstacle(scenario: Scenario) -> ScenarioError | None:
         why = f"routing.balancer {spec.routing.balancer.policy} reads scores"
     elif capacity is not None and capacity.overflow in OVERFLOWS and OVERFLOWS[capacity.overflow].reads_scores:
         why = f"routing.capacity.overflow {capacity.overflow} ranks by weight"
+    elif spec.simulation.queue_tokens is not None and spec.simulation.queue_overflow == "next":
+        why = "simulation.queue_overflow next asks for the scores of other experts"
     else:
         return None
     return scenario.error("workload.sampling", "direct", f"logits or auto: {why}")

@@ -7,21 +7,19 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from moesim.engine import ENGINES, balanced_traffic, lay_out
-from moesim.hardware import Durations, exchange_rates, payload_bytes, provenance, step_durations
+from moesim.hardware import payload_bytes, provenance
 from moesim.results import Collector, Result, versions
 from moesim.scenario import Scenario
 from moesim.simulation.evolution import initial_states
-from moesim.simulation.faults import Faults
-from moesim.simulation.routed import Profile, micro_batches_of, route_step
+from moesim.simulation.losses import Lost
+from moesim.simulation.routed import Profile, route_step
+from moesim.simulation.runner import Runner
 from moesim.simulation.stages import Stages, default_threads, prepare
-from moesim.types import Program, RoutedStep, Traffic
+from moesim.types import RoutedStep, RouterState
 from moesim.workload import RecordedTokens
 
 Progress = Callable[[int, int], None]
+States = list[RouterState] | None
 
 
 def check(scenario: Scenario) -> None:
@@ -54,29 +52,27 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
     collector = Collector(
         model=stages.model,
         cluster=stages.cluster,
-        dispatch_bytes=payload_bytes(stages.model.hidden_size, stages.precision.dispatch),
-        combine_bytes=payload_bytes(stages.model.hidden_size, stages.precision.combine),
+        keep_experts=spec.keep.experts,
         keep_links=spec.keep.links,
         keep_timeline_steps=spec.keep.timeline_steps,
     )
     total = warmup + stages.n_steps
     states = initial_states(stages)
-    interpret = ENGINES[engine_of(stages)]
-    faults, clock_ps = Faults(scenario), 0
+    payload = {
+        "dispatch_bytes": payload_bytes(stages.model.hidden_size, stages.precision.dispatch),
+        "combine_bytes": payload_bytes(stages.model.hidden_size, stages.precision.combine),
+    }
+    run = Runner(stages, payload, profile)
     with ThreadPoolExecutor(max_workers=threads or default_threads()) as pool:
         for step in range(total):
-            routed = route_step(stages, step, pool, profile, states)
+            before, lost = None if states is None else list(states), run.lost(step >= warmup)
+            routed = route_step(stages, step, pool, profile, states, lost)
             if step >= warmup:
-                with profile.timed("layout"):
-                    program, even_program = lay_out_step(stages, routed)
-                with profile.timed("engine"):
-                    program, timeline = faults.run(program, step, clock_ps, interpret)
-                # the imbalance penalty's reference, under the same faults; not in the profile
-                _, even_timeline = faults.run(even_program, step, clock_ps, interpret)
-                with profile.timed("metrics"):
-                    collector.add(step - warmup, routed, program, timeline, even_timeline)
-                clock_ps += int(timeline.end_ps.max())
-                faults.over(clock_ps)
+
+                def route_again(lost: Lost, step: int = step, before: States = before) -> RoutedStep:
+                    return route_step(stages, step, pool, profile, None if before is None else list(before), lost)
+
+                run.step(step, routed, lost, route_again, collector, number=step - warmup)
             if progress is not None:
                 progress(step + 1, total)
     with profile.timed("metrics"):
@@ -88,76 +84,12 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
         )
 
 
-def lay_out_step(stages: Stages, routed: RoutedStep) -> tuple[Program, Program]:
-    """The program of the step, and of the same step with its load spread evenly."""
-    cluster, model, placement = stages.cluster, stages.model, stages.placement
-    dispatch, combine = exchange_rates(cluster, stages.precision, model.hidden_size)
-    tokens = [
-        np.bincount(routed.batch.source[own], minlength=cluster.n_gpus).astype(np.int64)
-        for own in micro_batches_of(routed.batch, stages.micro_batches)
-    ]
-    even = balanced_traffic(
-        routed.micro_traffic,
-        placement,
-        gpus_per_node=cluster.gpus_per_node,
-        copies_rule=cluster.network.copies,
-    )
-
-    def program(traffic: Traffic, capacity: NDArray[np.int64] | None) -> Program:
-        durations = [
-            _durations(stages, own, traffic.slot_tokens[b :: stages.micro_batches]) for b, own in enumerate(tokens)
-        ]
-        whole = durations[0]
-        if len(durations) > 1:  # the head is computed for all tokens at once
-            whole = _durations(stages, np.sum(tokens, axis=0), traffic.slot_tokens[:0])
-        return lay_out(
-            n_layers=model.n_layers,
-            dense_layers=model.dense_layers,
-            durations=durations,
-            head=whole.head,
-            traffic=traffic,
-            placement=placement,
-            capacity=capacity,
-            copies_rule=cluster.network.copies,
-            gpus_per_node=cluster.gpus_per_node,
-            dispatch=dispatch,
-            combine=combine,
-            has_shared=model.n_shared_experts > 0,
-            overlap=stages.overlap,
-            network=stages.scenario.spec.simulation.network,
-        )
-
-    return program(routed.micro_traffic, routed.capacity), program(even, None)
-
-
-def _durations(stages: Stages, tokens_per_gpu: NDArray[np.int64], slot_tokens: NDArray[np.int64]) -> Durations:
-    workload = stages.scenario.spec.workload
-    return step_durations(
-        stages.model,
-        stages.cluster,
-        stages.precision,
-        phase=workload.phase,
-        tokens_per_gpu=tokens_per_gpu,
-        context_tokens=workload.context_tokens,
-        sequence_tokens=workload.sequence_tokens,
-        slot_tokens=slot_tokens,
-        slot_rank=stages.placement.rank,
-        kernels=stages.kernels,
-    )
-
-
-def engine_of(stages: Stages) -> str:
-    """The interpreter that runs the steps: the one that was asked for, compiled by default."""
-    wanted = stages.scenario.spec.simulation.engine
-    return "compiled" if wanted == "auto" else wanted
-
-
 def _manifest(stages: Stages) -> dict[str, Any]:
     """What the result rests on: versions, seed, inputs with checksums, provenance."""
     manifest: dict[str, Any] = {
         "versions": versions(),
         "seed": stages.scenario.spec.seed,
-        "engine": engine_of(stages),
+        "engine": stages.engine,
         "provenance": {**stages.scenario.provenance, "kernel times": provenance(stages.kernels, stages.cluster.gpu)},
         "inputs": [],
     }

@@ -51,10 +51,39 @@ class Stages:
         return OVERLAPS[self.overlap].micro_batches
 
     @property
+    def queued(self) -> bool:
+        """Whether experts are servers with queues."""
+        return self.scenario.spec.simulation.experts == "queued"
+
+    @property
+    def engine(self) -> str:
+        """The interpreter that runs the steps: the one that was asked for; by default compiled, where it is valid."""
+        wanted = self.scenario.spec.simulation.engine
+        if wanted == "auto":
+            return "simpy" if self.queued else "compiled"
+        return wanted
+
+    @property
+    def copies_rule(self) -> str:
+        """How many copies of a token are sent: the collective's rule; queues get one for each selected expert."""
+        return "per-selection" if self.queued else self.cluster.network.copies
+
+    @property
+    def n_source_ranks(self) -> int:
+        """GPUs that tokens come from: all but those that hold nothing but experts."""
+        return self.cluster.n_gpus - (self.scenario.spec.placement.expert_gpus or 0)
+
+    @property
+    def hands_on(self) -> bool:
+        """Whether a full queue hands tokens on to their next choice."""
+        simulation = self.scenario.spec.simulation
+        return self.queued and simulation.queue_tokens is not None and simulation.queue_overflow == "next"
+
+    @property
     def keeps_scores(self) -> bool:
-        """Whether the capacity policy reads the scores of all experts."""
+        """Whether the capacity policy, or a full queue, reads the scores of all experts."""
         capacity = self.scenario.spec.routing.capacity
-        return capacity is not None and bool(OVERFLOWS[capacity.overflow].moved)
+        return self.hands_on or (capacity is not None and bool(OVERFLOWS[capacity.overflow].moved))
 
     @property
     def keeps_priorities(self) -> bool:
@@ -118,6 +147,7 @@ def prepare(scenario: Scenario) -> Stages:
     _check_capacity(stages)
     _check_balancer(stages)
     _check_balancing(stages)
+    _check_queues(stages)
     check_faults(scenario)
     _check_memory(stages)
     _check_run_size(stages)
@@ -182,7 +212,7 @@ def _synthetic(scenario: Scenario, zero: int) -> SyntheticTokens:
         n_layers=len(model.moe_layers),
         n_experts=model.n_experts,
         n_zero_experts=zero,
-        n_ranks=scenario.cluster.n_gpus,
+        n_ranks=scenario.cluster.n_gpus - (scenario.spec.placement.expert_gpus or 0),
         tokens_per_rank=workload.tokens_per_gpu,
         phase=workload.phase,
         sequence_tokens=workload.sequence_tokens,
@@ -225,7 +255,7 @@ def _recorded(scenario: Scenario, top_k: int) -> tuple[RecordedTokens, int]:
         )
     source = RecordedTokens(
         trace,
-        n_ranks=scenario.cluster.n_gpus,
+        n_ranks=scenario.cluster.n_gpus - (spec.placement.expert_gpus or 0),
         tokens_per_rank=spec.workload.tokens_per_gpu,
     )
     return source, spec.workload.steps
@@ -244,15 +274,20 @@ def _kernels(scenario: Scenario) -> str:
 
 
 def _placement(scenario: Scenario) -> Placement:
-    wanted, model = scenario.spec.placement, scenario.model
+    wanted, model, n_gpus = scenario.spec.placement, scenario.model, scenario.cluster.n_gpus
+    if wanted.expert_gpus is not None and wanted.expert_gpus >= n_gpus:
+        raise scenario.error("placement.expert_gpus", wanted.expert_gpus, f"1 to {n_gpus - 1}: some compute attention")
+    holders = wanted.expert_gpus or n_gpus
     try:
-        return place(
+        placement = place(
             wanted.strategy,
             n_experts=model.n_experts,
             n_layers=len(model.moe_layers),
-            n_ranks=scenario.cluster.n_gpus,
+            n_ranks=holders,
             redundant_experts=wanted.redundant_experts,
         )
+        rank = (placement.rank + (n_gpus - holders)).astype(np.int32)
+        return dataclasses.replace(placement, rank=rank, n_ranks=n_gpus)
     except InputError as error:
         found = f"{wanted.strategy} with {wanted.redundant_experts} redundant experts"
         raise scenario.error("placement", found, str(error)) from None
@@ -301,6 +336,27 @@ def _check_balancer(stages: Stages) -> None:
         )
 
 
+def _check_queues(stages: Stages) -> None:
+    """Refuse queues that cannot be, and settings of queues where there are none."""
+    scenario, spec = stages.scenario, stages.scenario.spec.simulation
+    if not stages.queued:
+        if spec.queue_tokens is not None or spec.queue_overflow != "drop":
+            name = "queue_overflow" if spec.queue_tokens is None else "queue_tokens"
+            raise scenario.error(f"simulation.{name}", getattr(spec, name), "simulation.experts: queued beside it")
+        return
+    if spec.engine == "compiled":
+        raise scenario.error("simulation.engine", "compiled", "auto or simpy, which runs queued experts")
+    if stages.hands_on and stages.strategy is None:
+        raise scenario.error(
+            "simulation.queue_overflow", "next", "drop or block: a trace of choices has no other scores"
+        )
+    if spec.queue_overflow != "drop" and spec.queue_tokens is None:
+        raise scenario.error("simulation.queue_tokens", None, "a number of tokens, beyond which a queue is full")
+    capacity = stages.scenario.spec.routing.capacity
+    if capacity is not None and capacity.pad:
+        raise scenario.error("routing.capacity.pad", True, "false with queued experts")
+
+
 def _check_balancing(stages: Stages) -> None:
     scenario, balancing = stages.scenario, stages.scenario.spec.routing.balancing
     if balancing is None:
@@ -315,24 +371,24 @@ def _check_balancing(stages: Stages) -> None:
 def _check_memory(stages: Stages) -> None:
     """Refuse a model that does not fit the memory of the GPU that holds most slots."""
     scenario, workload = stages.scenario, stages.scenario.spec.workload
-    slots = np.bincount(stages.placement.rank, minlength=stages.cluster.n_gpus)
-    try:
-        check_memory(
-            stages.model,
-            stages.cluster,
-            stages.precision,
-            slots_per_gpu=int(slots.max()),
-            tokens_per_gpu=-(-stages.source.tokens_per_step // stages.cluster.n_gpus),
-            context_tokens=workload.context_tokens,
-            sequence_tokens=workload.sequence_tokens,
-            phase=workload.phase,
-        )
-    except TooLargeError as error:
-        raise scenario.error(
-            "cluster",
-            f"{stages.model.name} on {stages.cluster.n_gpus} GPUs",
-            str(error),
-        ) from None
+    slots = int(np.bincount(stages.placement.rank, minlength=stages.cluster.n_gpus).max())
+    tokens = -(-stages.source.tokens_per_step // stages.n_source_ranks)
+    apart = scenario.spec.placement.expert_gpus is not None
+    for slots_per_gpu, tokens_per_gpu in ((0, tokens), (slots, 0)) if apart else ((slots, tokens),):
+        try:
+            check_memory(
+                stages.model,
+                stages.cluster,
+                stages.precision,
+                slots_per_gpu=slots_per_gpu,
+                tokens_per_gpu=tokens_per_gpu,
+                context_tokens=workload.context_tokens,
+                sequence_tokens=workload.sequence_tokens,
+                phase=workload.phase,
+            )
+        except TooLargeError as error:
+            found = f"{stages.model.name} on {stages.cluster.n_gpus} GPUs"
+            raise scenario.error("cluster", found, str(error)) from None
 
 
 def _check_run_size(stages: Stages) -> None:
@@ -342,7 +398,7 @@ def _check_run_size(stages: Stages) -> None:
     frames = frames_bytes(
         n_steps=stages.n_steps,
         n_layers=n_layers,
-        n_experts=model.n_experts,
+        n_experts=model.n_experts if spec.keep.experts == "steps" else 0,
         n_gpus=n_gpus,
         timeline_steps=min(spec.keep.timeline_steps, stages.n_steps),
         n_operations=7 * model.n_layers * stages.micro_batches,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from moesim.errors import ScenarioError
-from moesim.results import Result, Study
+from moesim.results import Result, Study, flatten, points_frame
 from moesim.scenario import Scenario
 from moesim.simulation import check, settle, simulate
+from moesim.study.replicate import check_common, first_seeds, seeds_wanted
+from moesim.study.statistics import PILOT, paired
 
 Progress = Callable[[str, int, int], None]
+Key = TypeVar("Key")
 
 
 def plan(*scenarios: Scenario) -> dict[str, Scenario]:
@@ -44,31 +48,80 @@ def plan(*scenarios: Scenario) -> dict[str, Scenario]:
     return settle(runs)
 
 
-def compare(*scenarios: Scenario, progress: Progress | None = None) -> Study:
+def compare(
+    *scenarios: Scenario,
+    seeds: int | None = None,
+    until_ci: float | None = None,
+    progress: Progress | None = None,
+) -> Study:
     """Run every variant of a scenario, or several scenarios, and put them on shared axes.
 
     All random draws are functions of seed, step, layer and token, so variants
-    that do not change the workload see the same tokens and logits.
+    that do not change the workload see the same tokens and logits. With several
+    seeds (the scenario's own and those that follow it) differences are paired
+    by seed: `Study.paired`.
 
     Args:
         scenarios: one scenario with variants, or two and more.
-        progress: called with (variant, steps done over all variants, steps in all).
+        seeds: of every variant, 1 by default; with `until_ci` the most there may be, 100 by default.
+        until_ci: run as many seeds, at least 5, as it takes until the 95 % interval of every variant's difference in
+            mean step time is no wider than +- this part of the baseline's (0.02 = 2 %).
+        progress: called with (variant, steps done over all runs, steps in all).
 
     Raises:
         InputError: a variant is wrong; every variant is checked before the first runs.
     """
-    return Study(name=scenarios[0].spec.name if scenarios else "", results=dict(run_all(plan(*scenarios), progress)))
+    runs = plan(*scenarios)
+    *_, study = replicate(scenarios[0].spec.name, runs, seeds=seeds, until_ci=until_ci, progress=progress)
+    return study
 
 
-def run_all(runs: Mapping[str, Scenario], progress: Progress | None = None) -> Iterator[tuple[str, Result]]:
+def replicate(
+    name: str,
+    runs: Mapping[str, Scenario],
+    *,
+    seeds: int | None = None,
+    until_ci: float | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Study]:
+    """Run planned variants under their seeds, a seed after the other; yields the study of what is finished so far.
+
+    Raises:
+        InputError: `seeds` or `until_ci` is wrong, or the variants have different seeds.
+    """
+    wanted = first_seeds(seeds, until_ci)
+    if wanted > 1:
+        check_common(runs)
+    pilot = None if until_ci is None else PILOT
+    results: dict[str, Result] = {}
+    rows: list[tuple[dict[str, Any], str, int, dict[str, Any]]] = []
+    done = 0
+    while done < wanted:
+        batch = {
+            (variant, run.spec.seed + i): run.seeded(run.spec.seed + i)
+            for i in range(done, wanted)
+            for variant, run in runs.items()
+        }
+        for (variant, seed), result in run_all(batch, progress):
+            results.setdefault(variant, result)
+            rows.append(({}, variant, seed, flatten(result.summary)))
+            points = points_frame(rows)
+            yield Study(name=name, results=dict(results), points=points, paired=paired(points, pilot=pilot))
+        done = wanted
+        if until_ci is not None and done == PILOT:
+            wanted = seeds_wanted(points_frame(rows), until_ci, seeds)
+
+
+def run_all(runs: Mapping[Key, Scenario], progress: Progress | None = None) -> Iterator[tuple[Key, Result]]:
     """Run planned scenarios one by one; who is interrupted keeps what was finished."""
-    steps = {name: s.spec.workload.steps + s.spec.simulation.warmup_steps for name, s in runs.items()}
-    total, before = sum(steps.values()), 0
-    for name, scenario in runs.items():
+    steps = [s.spec.workload.steps + s.spec.simulation.warmup_steps for s in runs.values()]
+    total, before = sum(steps), 0
+    for (key, scenario), own in zip(runs.items(), steps, strict=True):
+        text = f"{key[0]}, seed {key[1]}" if isinstance(key, tuple) else str(key)
 
-        def report(done: int, _: int, name: str = name, before: int = before) -> None:
+        def report(done: int, _: int, text: str = text, before: int = before) -> None:
             if progress is not None:
-                progress(name, before + done, total)
+                progress(text, before + done, total)
 
-        yield name, simulate(scenario, progress=report)
-        before += steps[name]
+        yield key, simulate(scenario, progress=report)
+        before += own

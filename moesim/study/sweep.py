@@ -1,53 +1,238 @@
-"""Run a scenario over the grid of its `sweep:` axes, on the same tokens."""
+"""Run a scenario over the points of its `sweep:` block, times its variants, times seeds."""
 
 from __future__ import annotations
 
-from itertools import product
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from moesim.results import Study
+from moesim.errors import InputError, ScenarioError
+from moesim.results import Study, points_frame
+from moesim.results.points import text
 from moesim.scenario import Scenario
-from moesim.simulation import check, settle
-from moesim.study.compare import Progress, run_all
+from moesim.simulation import settle
+from moesim.simulation.stages import prepare
+from moesim.study.compare import Progress
+from moesim.study.execute import execute
+from moesim.study.replicate import first_seeds, seeds_wanted
+from moesim.study.statistics import PILOT, paired
+from moesim.study.store import Store, inputs_of, key_of
+from moesim.workload import RecordedTokens
+
+STREAM_S = 2.0
+"""Least time between two writings of summary.parquet; it also waits 50 times as long as the last one took."""
 
 
-def grid(scenario: Scenario) -> dict[str, Scenario]:
-    """Every point of the grid by a label such as "exponent=0.2, tokens_per_gpu=64", the last axis fastest, checked.
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A point of a sweep and a variant, with the seeds that the sweep names; a wrong one has an error instead."""
+
+    place: Mapping[str, Any]
+    variant: str
+    scenario: Scenario | None
+    seeds: tuple[int, ...]
+    inputs: str = ""
+    error: str = ""
+
+
+def plan_sweep(scenario: Scenario) -> list[Cell]:
+    """Every point and variant of a sweep, checked, in order: points as they are listed, in each all variants.
+
+    The seed is no axis: `seed: [1, 2, 3]` in a sweep is the seeds that every point runs with.
 
     Raises:
-        ScenarioError: no axes, an empty one, or a point that is wrong; nothing has run yet.
+        ScenarioError: no points; a variant replaces what the sweep sets; or nothing in the plan can run.
     """
-    axes = scenario.axes()
-    if not axes:
+    points = scenario.points()
+    if not points:
         raise scenario.error("sweep", "no axes", "dotted fields with lists of values under 'sweep:'")
-    points = {}
-    for values in product(*axes.values()):
-        overrides = dict(zip(axes, values, strict=True))
-        label = ", ".join(f"{_short(name, axes)}={_text(value)}" for name, value in overrides.items())
-        points[label] = scenario.changed(overrides)
-    for point in points.values():
-        check(point)
-    return settle(points)
+    names: list[str | None] = [*scenario.variant_names()] or [None]
+    places: dict[str, tuple[dict[str, Any], list[int]]] = {}
+    for point in points:
+        place = {name: value for name, value in point.items() if name != "seed"}
+        seeds = places.setdefault(text(place), (place, []))[1]
+        seeds.extend([point["seed"]] if "seed" in point else [])
+    cells = [cell for place, seeds in places.values() for cell in _cells(scenario, place, names, tuple(seeds))]
+    if all(cell.scenario is None for cell in cells):
+        raise ScenarioError(cells[0].error)
+    settled = settle({i: cell.scenario for i, cell in enumerate(cells) if cell.scenario is not None})
+    return [
+        Cell(**{**vars(cell), "scenario": settled.get(i), "seeds": cell.seeds or _own_seed(settled.get(i))})
+        for i, cell in enumerate(cells)
+    ]
 
 
-def sweep(scenario: Scenario, *, progress: Progress | None = None) -> Study:
-    """Run every point of the grid; the first is the baseline.
+def sweep(
+    scenario: Scenario,
+    *,
+    folder: str | Path | None = None,
+    seeds: int | None = None,
+    until_ci: float | None = None,
+    workers: int = 1,
+    dask: str | None = None,
+    progress: Progress | None = None,
+) -> Study:
+    """Run every point of a sweep with every variant and seed; the first variant is the baseline at every point.
+
+    A run that fails is left out and kept in `Study.errors`; the others go on.
 
     Args:
-        scenario: one with `sweep:` axes; its variants are ignored.
-        progress: called with (point, steps done over all points, steps in all).
+        scenario: one with a `sweep:` block.
+        folder: where results go as they finish (`summary.parquet`: one row a run). What is there is not computed
+            again, whether this sweep was interrupted or another one had the same runs.
+        seeds: of every point and variant, 1 by default: the scenario's own and those that follow it; with `until_ci`
+            the most there may be.
+        until_ci: as in `compare`, at every point.
+        workers: processes, each with one thread; 1 = this process, with all its threads. The result is the same.
+        dask: address of a Dask scheduler, whose workers run everything instead.
+        progress: called with (scenario's name, runs done, runs to do).
 
     Raises:
-        ScenarioError: no axes, or a point that is wrong; nothing has run then.
+        InputError: the sweep, or every point of it, is wrong; nothing has run then.
+        OutputError: the folder cannot be written, or holds another result.
     """
-    return Study(name=scenario.spec.name, results=dict(run_all(grid(scenario), progress)))
+    wanted = first_seeds(seeds, until_ci)
+    if workers < 1:
+        raise InputError(f"workers: found {workers}, wanted 1 or more")
+    cells = plan_sweep(scenario)
+    _check_seeds(scenario, cells, several=wanted > 1)
+    store = Store(folder)
+    run = _Run(scenario.spec.name, cells, store, pilot=None if until_ci is None else PILOT)
+    run.add_seeds(dict.fromkeys(range(len(cells)), wanted))
+    try:
+        run.all(workers, dask, progress)
+        if until_ci is not None:
+            run.add_seeds(run.seeds_by_pilot(until_ci, seeds))
+            run.all(workers, dask, progress)
+    finally:
+        study = run.study()
+        store.publish(study)
+    return study
 
 
-def _short(name: str, axes: dict[str, list[Any]]) -> str:
-    """The last part of a dotted field, or all of it where another axis ends alike."""
-    last = name.rpartition(".")[2]
-    return name if sum(other.rpartition(".")[2] == last for other in axes) > 1 else last
+class _Run:
+    """The state of one sweep: which runs there are, which of them are finished, which failed."""
+
+    def __init__(self, name: str, cells: list[Cell], store: Store, *, pilot: int | None) -> None:
+        self._name, self._cells, self._store, self._pilot = name, cells, store, pilot
+        self._axes, self._baseline = tuple(cells[0].place), cells[0].variant
+        self._keys: list[dict[int, str]] = [{} for _ in cells]  # seed -> key, by cell
+        self._errors: dict[str, str] = {}
+        self._next_publish = 0.0
+
+    def add_seeds(self, wanted: Mapping[int, int]) -> None:
+        """Plan so many seeds in all of each cell; what the sweep itself names stays as it is."""
+        for i, count in wanted.items():
+            cell = self._cells[i]
+            first = cell.seeds[0] if cell.seeds else 0
+            seeds = cell.seeds if len(cell.seeds) > 1 else range(first, first + count)
+            for seed in seeds:
+                if cell.scenario is not None and seed not in self._keys[i]:
+                    self._keys[i][seed] = key_of(cell.scenario.seeded(seed), cell.inputs)
+
+    def all(self, workers: int, dask: str | None, progress: Progress | None) -> None:
+        """Run what is not finished."""
+        pending: dict[str, Scenario] = {}
+        for cell, keys in zip(self._cells, self._keys, strict=True):
+            for seed, key in keys.items():
+                if cell.scenario is not None and key not in self._errors and self._store.get(key) is None:
+                    pending[key] = cell.scenario.seeded(seed)
+        if progress is not None:
+            progress(self._name, 0, len(pending))
+        with closing(execute(pending, workers=workers, dask=dask)) as outcomes:
+            for done, (key, summary, error) in enumerate(outcomes, start=1):
+                if summary is None:
+                    self._errors[key] = error
+                else:
+                    self._store.put(key, summary)
+                self._stream()
+                if progress is not None:
+                    progress(self._name, done, len(pending))
+
+    def seeds_by_pilot(self, until_ci: float, most: int | None) -> dict[int, int]:
+        """Seeds of each cell: at every point as many as the variant that varies most against the baseline needs."""
+        places: dict[str, list[int]] = {}
+        for i, cell in enumerate(self._cells):
+            places.setdefault(text(dict(cell.place)), []).append(i)
+        wanted = {}
+        for own in places.values():
+            frame = points_frame(self._rows(own), self._axes)
+            if len(frame):
+                wanted.update(dict.fromkeys(own, seeds_wanted(frame, until_ci, most, baseline=self._baseline)))
+        return wanted
+
+    def study(self) -> Study:
+        """All that is finished, in the order of the plan, with its statistics."""
+        points = points_frame(self._rows(range(len(self._cells))), self._axes)
+        frame = paired(points, self._axes, baseline=self._baseline, pilot=self._pilot)
+        return Study(name=self._name, points=points, paired=frame, axes=self._axes, errors=self._failures())
+
+    def _stream(self) -> None:
+        """Write what is finished now and then; statistics come with the end."""
+        start = time.monotonic()
+        if start < self._next_publish:
+            return
+        points = points_frame(self._rows(range(len(self._cells))), self._axes)
+        self._store.publish(Study(name=self._name, points=points, axes=self._axes, errors=self._failures()))
+        self._next_publish = time.monotonic() + max(STREAM_S, 50 * (time.monotonic() - start))
+
+    def _rows(self, cells: Any) -> Iterator[tuple[Mapping[str, Any], str, int, Mapping[str, Any]]]:
+        for i in cells:
+            for seed, key in self._keys[i].items():
+                summary = self._store.get(key) if key not in self._errors else None
+                if summary is not None:
+                    yield self._cells[i].place, self._cells[i].variant, seed, summary
+
+    def _failures(self) -> list[dict[str, Any]]:
+        failed = []
+        for cell, keys in zip(self._cells, self._keys, strict=True):
+            runs: list[tuple[int | None, str]] = [(seed, self._errors.get(key, "")) for seed, key in keys.items()]
+            runs = runs or [(None, cell.error)]
+            for seed, error in runs:
+                if error:
+                    place = {name: text(value) for name, value in cell.place.items()}
+                    failed.append({**place, "variant": cell.variant, "seed": seed, "error": error})
+        return failed
 
 
-def _text(value: Any) -> str:
-    return "none" if value is None else str(value)
+def _cells(scenario: Scenario, place: dict[str, Any], names: list[str | None], seeds: tuple[int, ...]) -> list[Cell]:
+    """A point with every variant; its own error is that of them all."""
+    try:
+        point = scenario.changed(place)
+    except InputError as error:
+        variants = [scenario.spec.name if name is None else name for name in names]
+        return [Cell(place=place, variant=v, scenario=None, seeds=seeds, error=str(error)) for v in variants]
+    return [_cell(point, place, name, seeds) for name in names]
+
+
+def _cell(point: Scenario, place: dict[str, Any], name: str | None, seeds: tuple[int, ...]) -> Cell:
+    variant = point.spec.name if name is None else name
+    try:
+        run = point if name is None else point.variant(name)
+    except InputError as error:
+        return Cell(place=place, variant=variant, scenario=None, seeds=seeds, error=str(error))
+    for field in run.changes():
+        if any(axis == field or axis.startswith(f"{field}.") for axis in place):
+            raise run.error(field, "a value that the sweep sets too", "it in the variant or in the sweep, not in both")
+    try:
+        stages = prepare(run)
+    except InputError as error:
+        return Cell(place=place, variant=variant, scenario=None, seeds=seeds, error=str(error))
+    trace = stages.source.trace.sha256 if isinstance(stages.source, RecordedTokens) else ""
+    return Cell(place=place, variant=variant, scenario=run, seeds=seeds, inputs=inputs_of(run, trace))
+
+
+def _own_seed(scenario: Scenario | None) -> tuple[int, ...]:
+    return () if scenario is None else (scenario.spec.seed,)
+
+
+def _check_seeds(scenario: Scenario, cells: list[Cell], *, several: bool) -> None:
+    """Refuse several seeds where the sweep names seeds, or a variant has another."""
+    if several and any("seed" in point for point in scenario.points()):
+        raise scenario.error("sweep.seed", "seeds in the sweep", "either these, or a number of seeds")
+    found = {cell.seeds[:1] for cell in cells if cell.seeds}
+    if several and len(found) > 1:
+        raise scenario.error("compare", "variants with seeds of their own", "one seed, by which variants are paired")

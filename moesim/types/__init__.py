@@ -2,19 +2,24 @@
 
 In: nothing. Out: ModelShape, GpuSpec, NetworkSpec, ClusterShape, Precision
 (what is simulated), Draw, Batch (whose tokens), Assignment (who goes where),
-Placement, Traffic (which slot, which port), Program, Exchange, Timeline (when).
+Placement, Traffic (which slot, which port), Program, Exchange, Timeline (when),
+Clocked, Tasks (what the clock says of a step), TokenGroups, Queues, QueuedRun
+(experts with queues).
 """
 
 from moesim.types.assignment import (
     CAUSES,
+    LOST_GPU,
     NOT_DROPPED,
     OVER_CAPACITY,
+    QUEUE_FULL,
     TO_BEST_WITH_ROOM,
     TO_LOCAL_EXPERT,
     TO_NEXT_CHOICE,
     TO_SHARED_EXPERT,
     Assignment,
 )
+from moesim.types.clocked import Clocked, QueueTotals, Tasks
 from moesim.types.cluster import (
     ACROSS_NODES,
     DTYPE_BYTES,
@@ -38,6 +43,7 @@ from moesim.types.program import (
     Timeline,
 )
 from moesim.types.protocols import Router, TokenSource
+from moesim.types.queued import QueuedRun, Queues, TokenGroups
 from moesim.types.routed import RoutedStep
 from moesim.types.router import RouterState, RouterStep
 from moesim.types.tokens import Batch, Draw
@@ -51,9 +57,11 @@ __all__ = [
     "EXCHANGE_KINDS",
     "EXCHANGE_STREAM",
     "LEVELS",
+    "LOST_GPU",
     "NOT_DROPPED",
     "OVER_CAPACITY",
     "PARTS",
+    "QUEUE_FULL",
     "TO_BEST_WITH_ROOM",
     "TO_LOCAL_EXPERT",
     "TO_NEXT_CHOICE",
@@ -61,6 +69,7 @@ __all__ = [
     "WITHIN_NODE",
     "Assignment",
     "Batch",
+    "Clocked",
     "ClusterShape",
     "Draw",
     "Exchange",
@@ -70,11 +79,16 @@ __all__ = [
     "Placement",
     "Precision",
     "Program",
+    "QueueTotals",
+    "QueuedRun",
+    "Queues",
     "RoutedStep",
     "Router",
     "RouterState",
     "RouterStep",
+    "Tasks",
     "Timeline",
+    "TokenGroups",
     "TokenSource",
     "Traffic",
 ]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
 NOT_DROPPED, OVER_CAPACITY, TO_SHARED_EXPERT = 0, 1, 2
 TO_NEXT_CHOICE, TO_BEST_WITH_ROOM, TO_LOCAL_EXPERT = 3, 4, 5
+QUEUE_FULL, LOST_GPU = 6, 7
 CAUSES: Mapping[int, str] = {
     NOT_DROPPED: "",
     OVER_CAPACITY: "over_capacity",
@@ -17,8 +19,10 @@ CAUSES: Mapping[int, str] = {
     TO_NEXT_CHOICE: "to_next_choice",
     TO_BEST_WITH_ROOM: "to_best_with_room",
     TO_LOCAL_EXPERT: "to_local_expert",
+    QUEUE_FULL: "queue_full",
+    LOST_GPU: "lost_gpu",
 }
-"""Why an assignment was dropped (the first two) or rerouted."""
+"""Why an assignment was dropped, or to whom it was rerouted (to_next_choice, to_best_with_room, to_local_expert)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +70,16 @@ class Assignment:
 
     def by_cause(self) -> dict[str, int]:
         """Assignments that were dropped or rerouted, for each cause of CAUSES."""
-        count = np.bincount(self.cause.ravel(), minlength=len(CAUSES))
+        count = np.bincount(self.cause.ravel() if self.cause.any() else [], minlength=len(CAUSES))
         return {text: int(count[cause]) for cause, text in CAUSES.items() if cause}
 
     def lost_tokens(self) -> int:
         """Tokens that made a choice and are served by nobody."""
-        return int(np.count_nonzero((self.expert >= 0).any(axis=1) & ~(self.served >= 0).any(axis=1)))
+        if self.served is self.expert:
+            return 0
+        # choice by choice: NumPy is slow where the last axis is short
+        chose, served = (reduce(np.logical_or, (choices >= 0).T) for choices in (self.expert, self.served))
+        return int(np.count_nonzero(chose & ~served))
 
 
 def _count(expert: NDArray[np.int32], n_experts: int) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,23 +80,20 @@ class Program:
     """[K, 4]: GPU, from, until (ps after the step's begin), and by what factor a task takes longer; inf = stopped."""
     slow_links: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 5)))
     """[K, 5]: level, GPU, from, until, and the factor of the GPU's ports of that level; only of the port level."""
+    compute_factor: NDArray[np.float64] | None = None
+    """What jitter made of each duration, [O, G], for the batches of queued experts, which are not laid out."""
+
+    lost_ps: NDArray[np.int64] | None = None
+    """When each GPU is lost for good, [G], the largest int64 for those that are not; None = none is."""
 
     @property
     def n_operations(self) -> int:
         """O, operations of a GPU."""
         return len(self.kind)
 
-    def waits_for(self) -> list[tuple[int, ...]]:
+    def waits_for(self) -> tuple[tuple[int, ...], ...]:
         """What each operation waits for on its GPU: its predecessors and the one before it on its stream."""
-        last_of_stream: dict[int, int] = {}
-        result = []
-        for o, stream in enumerate(self.stream.tolist()):
-            before = set(self.predecessors[o])
-            if stream in last_of_stream:
-                before.add(last_of_stream[stream])
-            last_of_stream[stream] = o
-            result.append(tuple(sorted(before)))
-        return result
+        return _waits_for(tuple(self.stream.tolist()), self.predecessors)
 
     def expert_rows(self) -> list[int]:
         """Index into `slot_tokens` of each experts operation, -1 for all others."""
@@ -104,6 +102,19 @@ class Program:
             result.append(index if kind == _EXPERTS else -1)
             index += kind == _EXPERTS
         return result
+
+
+@lru_cache(maxsize=16)  # the steps of a run have one structure
+def _waits_for(streams: tuple[int, ...], predecessors: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    last_of_stream: dict[int, int] = {}
+    result = []
+    for o, stream in enumerate(streams):
+        before = set(predecessors[o])
+        if stream in last_of_stream:
+            before.add(last_of_stream[stream])
+        last_of_stream[stream] = o
+        result.append(tuple(sorted(before)))
+    return tuple(result)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,3 +129,8 @@ class Timeline:
     end_ps: NDArray[np.int64]
     admitted: NDArray[np.int64]
     n_events: int
+
+    @property
+    def makespan_ps(self) -> int:
+        """When the last operation ended."""
+        return int(self.end_ps.max(initial=0))

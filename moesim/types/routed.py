@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.types.placement import Traffic
+from moesim.types.queued import TokenGroups
 from moesim.types.router import RouterStep
 from moesim.types.tokens import Batch
 
@@ -38,9 +39,13 @@ class RoutedStep:
     capacity: NDArray[np.int64]
     padding: NDArray[np.int64]
     causes: NDArray[np.int64]
+    slot_rank: NDArray[np.int32]
+    """GPU of each slot, [S]."""
     traffic: Traffic
     """Of every layer."""
     micro_traffic: Traffic
     """Of every layer and micro-batch; the same where there is one."""
+    groups: tuple[TokenGroups, ...] = ()
+    """Of every layer and micro-batch, where experts are queued; else empty."""
     router: RouterStep | None = None
     """How the routers stand, where they evolve."""

@@ -1,8 +1,7 @@
 """Speed of the hot stages as ratios against a named baseline in the same run: python tests/benchmarks/stages.py.
 
-Ratios above 1 mean that moesim is faster than the baseline, except for the
-engine, whose baseline is the bare SimPy events that it cannot do without.
-Absolute times are printed for orientation; no test reads them.
+Ratios above 1 mean that moesim is faster than the baseline; `engine.py` beside
+this has the engine and whole steps. Absolute times are printed for orientation; no test reads them.
 """
 
 from __future__ import annotations
@@ -11,13 +10,8 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import simpy
 
-from moesim import Scenario, route
-from moesim.engine import run, run_compiled
-from moesim.simulation.routed import Profile, route_step
-from moesim.simulation.simulate import lay_out_step
-from moesim.simulation.stages import prepare
+from moesim import route
 from moesim.workload import SyntheticTokens
 
 TOKENS, EXPERTS, TOP_K = 4096, 256, 8
@@ -86,26 +80,6 @@ def gating() -> None:
     row("deepseek-v3 top-8 of 256", ours, "numpy argpartition", best_of(deepseek_v3))
 
 
-def engine() -> None:
-    """One DeepSeek-V3 decode step on 64 GPUs, against as many bare SimPy timeouts."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    stages = prepare(Scenario.from_yaml("deepseek-v3-decode"))
-    with ThreadPoolExecutor(2) as pool:
-        program, _ = lay_out_step(stages, route_step(stages, 0, pool, Profile()))
-    n_events = run(program).n_events
-
-    def bare() -> None:
-        env = simpy.Environment()
-        for i in range(n_events):
-            env.timeout(i)
-        env.run()
-
-    timeouts = best_of(bare)
-    row(f"simpy engine, {n_events} events", best_of(lambda: run(program)), "as many bare timeouts", timeouts)
-    row("compiled engine, the same step", best_of(lambda: run_compiled(program)), "as many bare timeouts", timeouts)
-
-
 if __name__ == "__main__":
-    for stage in (logits, gating, engine):
+    for stage in (logits, gating):
         stage()

@@ -70,13 +70,13 @@ def test_a_folder_that_is_no_result_is_not_replaced(moesim, small, folder):
 def test_what_was_finished_is_kept_when_interrupted(moesim, small, folder, monkeypatch):
     from moesim import Study, study
 
-    finished = study.run_all
+    finished = study.replicate
 
-    def interrupted(runs, progress=None):
-        yield next(finished(runs, progress))
+    def interrupted(*arguments, **options):
+        yield next(finished(*arguments, **options))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study, "run_all", interrupted)
+    monkeypatch.setattr(study, "replicate", interrupted)
     outcome = moesim("compare", small)
     assert (outcome.code, outcome.out) == (130, "")
     assert "1 of 2 variants are in results/small-test-compare" in outcome.err
@@ -86,10 +86,10 @@ def test_what_was_finished_is_kept_when_interrupted(moesim, small, folder, monke
 def test_interrupted_before_anything_was_finished_leaves_nothing(moesim, small, folder, monkeypatch):
     from moesim import study
 
-    def interrupted(runs, progress=None):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setattr(study, "run_all", interrupted)
+    monkeypatch.setattr(study, "replicate", interrupted)
     assert moesim("compare", small).code == 130
     assert not list((folder / "results").iterdir())

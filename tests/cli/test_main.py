@@ -13,8 +13,8 @@ import moesim as package
 from moesim.cli import main, output
 from moesim.errors import ConservationError
 
-HEAVY = ("jinja2", "numba", "numpy", "pandas", "plotly", "pyarrow", "pydantic", "scipy", "simpy")
-COMMANDS = ("run", "compare", "show", "init", "list", "schema", "import")
+HEAVY = ("jinja2", "numba", "numpy", "pandas", "plotly", "pyarrow", "pydantic", "scipy", "simpy", "joblib")
+COMMANDS = ("run", "compare", "sweep", "plot", "show", "init", "list", "schema", "import", "validate", "calibrate")
 
 
 def test_help_names_every_command(moesim):

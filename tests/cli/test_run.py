@@ -151,3 +151,34 @@ def test_ctrl_c_leaves_no_partial_output(small, folder, source_environment):
     assert err.splitlines()[-1] == "error: interrupted"
     assert "Traceback" not in err
     assert [path.name for path in folder.iterdir()] == ["small.yaml"]
+
+
+def test_a_trace_goes_into_the_result_or_where_it_is_wanted(moesim, small, folder):
+    outcome = moesim("run", small, "--trace")
+    assert outcome.code == 0
+    assert outcome.out.splitlines()[-1] == "timeline: results/small-test/timeline.json"
+    written = (folder / "results" / "small-test" / "timeline.json").read_bytes()
+    assert json.loads(written)["traceEvents"]
+    outcome = moesim("run", small, "--trace", "there/t.json", "-o", "out")
+    assert outcome.out.splitlines()[-1] == "timeline: there/t.json"
+    assert (folder / "there" / "t.json").read_bytes() == written
+    assert not (folder / "out" / "timeline.json").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--trace", "--set", "keep.timeline_steps=0"], ["keep.timeline_steps", "found 0", "at least 1"]),
+        (["other.yaml"], ["other.yaml", "second argument", "--trace"]),
+        (["--trace", "small.yaml"], ["small.yaml: exists and was not written by moesim"]),
+        (["--trace", "small.yaml/t.json"], ["small.yaml/t.json: cannot be written"]),
+    ],
+)
+def test_a_trace_that_cannot_be_written_is_refused_before_the_run(moesim, small, folder, arguments, words):
+    before = small.read_bytes()
+    outcome = moesim("run", small, *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.count("\n") == 1
+    assert [word for word in words if word not in outcome.err] == []
+    assert [path.name for path in folder.iterdir()] == ["small.yaml"]
+    assert small.read_bytes() == before

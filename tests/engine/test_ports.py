@@ -99,6 +99,12 @@ def test_nobody_leaves_before_everybodys_flag_has_come() -> None:
     assert end.tolist() == [16, 16, 12]
 
 
+def test_flags_take_the_latency_of_their_level() -> None:
+    """2 nodes of 2, latencies 3 and 20: node 0 waits for GPU 2 across, 9 + 20, node 1 for GPU 1, 4 + 20."""
+    end, _, _ = run(np.zeros((4, 4)), m=2, entry=[0, 4, 9, 0], latency=(3, 20))
+    assert end.tolist() == [29, 29, 24, 24]
+
+
 def test_two_ports_and_three_messages_by_hand() -> None:
     """GPU 0 sends 4 tokens to 1 and 3 to 2, GPU 1 sends 5 to 2; 2 ps a token, latency 10.
 
@@ -158,6 +164,26 @@ def test_two_hops_of_dispatch_by_hand() -> None:
     assert end.tolist() == [26, 26, 35, 45]
     assert free[0, 0].tolist() == [8, 0, 39, 0]
     assert free[0, 1].tolist() == [15, 0, 0, 0]
+
+
+def test_a_proxy_hands_on_once_it_has_entered() -> None:
+    """The same with GPU 2 entering at 50: its message to GPU 3 leaves at 50, head 56, landed 60; so with its flags.
+
+    GPU 0 has the flag of GPU 2 at 50 + 20 and hands it to GPU 1, 6 later.
+    """
+    nodes = np.zeros((4, 2), dtype=int)
+    nodes[0, 1] = 3
+    end, _, free = run(
+        matrix(4, {(0, 3): 2, (0, 1): 4, (0, 2): 1}),
+        m=2,
+        entry=[0, 0, 50, 0],
+        out=[[2], [5]],
+        into=[[2], [5]],
+        latency=(6, 20),
+        nodes=nodes,
+    )
+    assert end.tolist() == [70, 76, 50, 60]
+    assert free[0, 0].tolist() == [8, 0, 54, 0]
 
 
 def test_two_hops_of_combine_by_hand() -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moesim.kernels.links import link_counts, port_counts
+from moesim.kernels.links import add_links, port_counts
 
 
 @pytest.mark.parametrize("rule", ["per-selection", "per-rank", "per-node"])
@@ -19,7 +19,15 @@ def test_ports_carry_what_their_links_carry(rule: str, nodes: int, m: int, layer
     node_copies = (
         rng.integers(0, 9, (layers, nodes * m, nodes)) if rule == "per-node" else np.zeros((0, 0, 0), dtype=int)
     )
-    links = link_counts(copies, node_copies, copies_rule=rule, gpus_per_node=m)
     sent, received = port_counts(copies, node_copies, copies_rule=rule, gpus_per_node=m)
-    np.testing.assert_array_equal(sent, links.sum(axis=3))
-    np.testing.assert_array_equal(received, links.sum(axis=2))
+    back = np.zeros((2, nodes * m, nodes * m), dtype=int)
+    for layer in range(layers):
+        messages, links = np.zeros_like(back), np.zeros_like(back)
+        own_nodes = node_copies[layer] if rule == "per-node" else np.zeros((0, 0), dtype=int)
+        add_links(copies[layer], own_nodes, rule == "per-node", m, True, 3, messages, links)
+        np.testing.assert_array_equal(3 * sent[layer], links.sum(axis=2))
+        np.testing.assert_array_equal(3 * received[layer], links.sum(axis=1))
+        np.testing.assert_array_equal(messages, links > 0)
+        back[:] = 0
+        add_links(copies[layer], own_nodes, rule == "per-node", m, False, 3, messages, back)
+        np.testing.assert_array_equal(back, links.transpose(0, 2, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 def test_there_are_notebooks() -> None:
     """An empty list would run nothing."""
     assert NOTEBOOKS
+
+
+def test_the_readme_leads_to_every_notebook() -> None:
+    """Links to notebooks that are there, and none is left out."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert {f"notebooks/{path.name}" for path in NOTEBOOKS} == set(re.findall(r"notebooks/[^)\s]+\.ipynb", readme))
 
 
 @pytest.mark.slow

@@ -3,9 +3,11 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from moesim.report import Run
+from moesim.report.sparkline import balancedness, sparkline
 from moesim.report.terminal import compare_table, print_table, summary_table
 
 
@@ -75,3 +77,26 @@ def test_a_terminal_gets_colours_and_its_own_width(runs: dict[str, Run], monkeyp
     out = Terminal()
     print_table(compare_table({name: run.summary for name, run in runs.items()}), out)
     assert "\x1b[1m" in out.getvalue()
+
+
+def test_balancedness_over_the_steps_is_a_line_of_blocks(runs: dict[str, Run]) -> None:
+    assert sparkline([0, 0.5, 1.0, float("nan"), 2.0, -1.0]) == "▁▅█ █▁"
+    assert sparkline([]) == ""
+    assert sparkline([1.0] * 30 + [0.0] * 30, width=4) == "██▁▁"  # neighbours are averaged
+    lines = {name: balancedness(run) for name, run in runs.items()}
+    assert all(len(line) == 6 for line in lines.values())
+    table = text_of(compare_table({name: run.summary for name, run in runs.items()}, sparklines=lines))
+    assert all(line in table for line in lines.values())
+    assert lines["random"] in text_of(summary_table(runs["random"].summary, {}, sparkline=lines["random"]))
+
+
+def test_what_may_be_chance_is_marked(runs: dict[str, Run]) -> None:
+    metrics = ["step_time_s.mean", "imbalance_penalty"]
+    paired = pd.DataFrame({"variant": "random", "metric": metrics, "n": 5, "significant": [False, True]})
+    rows = {name: run.summary for name, run in runs.items()}
+    table = text_of(compare_table(rows, paired=paired))
+    line = next(line for line in table.splitlines() if line.startswith("random"))
+    assert line.split()[1].endswith("~")
+    assert line.count("~") == 1
+    assert "may be chance" in table
+    assert "~" not in text_of(compare_table(rows, paired=paired.assign(n=1)))  # one seed says nothing of chance

@@ -16,6 +16,7 @@ from moesim.engine import jitter
 from moesim.engine.faults import task_end
 from moesim.errors import ScenarioError
 from moesim.simulation.faults import Faults
+from moesim.simulation.stages import prepare
 
 SMALL = {
     "workload.steps": 3,
@@ -34,6 +35,11 @@ def scenario(*faults: dict[str, Any], **changes: Any) -> Scenario:
 
 def run(*faults: dict[str, Any], **changes: Any) -> Result:
     return simulate(scenario(*faults, **changes))
+
+
+def faults_of(fault: dict[str, Any]) -> Faults:
+    stages = prepare(scenario(fault))
+    return Faults(stages.scenario, stages.placement)
 
 
 def test_a_task_by_hand() -> None:
@@ -131,7 +137,7 @@ def test_jitter_has_the_stated_mean_and_variation() -> None:
 
 def test_events_come_as_often_as_stated_and_never_overlap_on_a_gpu() -> None:
     """Mean time between the end of one and the begin of the next, over some 8,000 events."""
-    faults = Faults(scenario({"kind": "slow-gpu", "factor": 2.0, "every_s": 0.5, "for_s": 0.25}))
+    faults = faults_of({"kind": "slow-gpu", "factor": 2.0, "every_s": 0.5, "for_s": 0.25})
     gaps = []
     for events in faults._random.values():
         known = np.array(events.until(750.0)[1:])
@@ -144,7 +150,7 @@ def test_events_come_as_often_as_stated_and_never_overlap_on_a_gpu() -> None:
 def test_events_do_not_depend_on_when_they_are_asked_for() -> None:
     """Step by step with forgetting, or all at once."""
     fault = {"kind": "slow-gpu", "factor": 2.0, "every_s": 0.5, "for_s": 0.25}
-    whole, stepped = Faults(scenario(fault)), Faults(scenario(fault))
+    whole, stepped = faults_of(fault), faults_of(fault)
     for begin in range(20):
         wanted, _ = whole._rows(begin, begin + 1.0)
         found, _ = stepped._rows(begin, begin + 1.0)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from moesim import Scenario, simulate
+from moesim.cli import main
 from moesim.simulation.routed import micro_batches_of
 from moesim.types import Batch
 
+SHIPPED = Path(__file__).parents[2] / "scenarios"
 SMALL = {
     "workload.steps": 2,
     "workload.tokens_per_gpu": 12,
@@ -36,6 +41,51 @@ def test_both_interpreters_give_the_same_result(network: str, overlap: str, copi
         assert getattr(simpy, frame).equals(getattr(compiled, frame))
     assert simpy.summary == compiled.summary
     assert simpy.manifest["engine"] == "simpy"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlap", ["none", "shared-expert", "two-batch"])
+@pytest.mark.parametrize("network", ["closed-form", "port"])
+@pytest.mark.parametrize("name", sorted(path.stem for path in SHIPPED.glob("*.yaml")))
+def test_both_interpreters_agree_on_every_shipped_scenario(
+    name: str, network: str, overlap: str, tmp_path: Path
+) -> None:
+    """As large as they are, for a step."""
+    text = (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
+    changes = {"simulation.network": network, "simulation.overlap": overlap}
+    if "trace:" in text:
+        changes["workload.trace"] = str(recorded(tmp_path))
+    else:
+        changes["workload.steps"] = 1
+    simpy, compiled = (
+        simulate(Scenario.from_yaml(SHIPPED / f"{name}.yaml", overrides={**changes, "simulation.engine": engine}))
+        for engine in ("simpy", "compiled")
+    )
+    assert (simpy.manifest["engine"], compiled.manifest["engine"]) == ("simpy", "compiled")
+    for frame in ("steps", "gpus", "timeline", "links"):
+        assert getattr(simpy, frame).equals(getattr(compiled, frame)), frame
+    assert simpy.summary == compiled.summary
+
+
+def recorded(folder: Path) -> Path:
+    """A trace as one imports it, of Mixtral's shape: 40 tokens, 32 layers."""
+    source = folder / "recording.jsonl"
+    rng = np.random.default_rng(5)
+    with source.open("w", encoding="utf-8") as file:
+        for token, layer in np.ndindex(40, 32):
+            line = {
+                "problem_id": token // 20,
+                "token_idx": token % 20,
+                "layer": layer,
+                "experts": rng.choice(8, 2, replace=False).tolist(),
+                "gating_probs": [0.6, 0.4],
+            }
+            file.write(json.dumps(line) + "\n")
+    target = folder / "trace.parquet"
+    with pytest.raises(SystemExit) as ended:
+        main(["import", str(source), "-o", str(target)])
+    assert ended.value.code == 0
+    return target
 
 
 def test_two_batches_process_every_token_once() -> None:

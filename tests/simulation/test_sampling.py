@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moesim import Scenario, compare, simulate, sweep
+from moesim import Scenario, compare, simulate
 from moesim.errors import ScenarioError
 from moesim.routing import route
 from moesim.routing.registry import STRATEGIES, parameters_for, strategy
 from moesim.simulation import check, settle
+from moesim.study import plan_sweep
 
 SMALL = {
     "model": {"preset": "mixtral-8x7b", "n_layers": 3},
@@ -125,8 +126,8 @@ def test_one_who_asks_for_logits_decides_for_all() -> None:
     study = compare(small(AUTO, name="a"), small(name="b"))
     assert [result.scenario["workload"]["sampling"] for result in study.results.values()] == ["logits", "logits"]
     grid = {"routing.strategy": ["mixtral", "deepseek-v3"]}
-    study = sweep(small(AUTO, sweep=grid))
-    assert [result.scenario["workload"]["sampling"] for result in study.results.values()] == ["logits", "logits"]
+    cells = plan_sweep(small(AUTO, sweep=grid))
+    assert [sampling(cell.scenario) for cell in cells] == ["logits", "logits"]
 
 
 def test_a_recorded_trace_is_not_drawn(tmp_path: Path) -> None:

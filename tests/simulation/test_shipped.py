@@ -73,3 +73,27 @@ def test_every_model_runs_on_every_gpu(model: str, gpu: str) -> None:
     )
     result = simulate(scenario)
     assert 1e-4 < result.summary["step_time_s"]["mean"] < 1
+
+
+@pytest.mark.slow
+def test_expert_servers() -> None:
+    """Room limits the queue; what has no room is dropped, blocks or goes to the next choice."""
+    runs = study("expert-servers")
+    table = runs.summary
+    assert table["drop_rate"]["drop beyond 128"] > table["drop_rate"]["next choice beyond 128"]
+    assert table["reroute_rate"]["next choice beyond 128"] > 0
+    assert table["drop_rate"]["block beyond 128"] == table["drop_rate"]["queued"] == 0
+    assert table["step_time_s.mean"]["block beyond 128"] > table["step_time_s.mean"]["queued"]
+    assert table["queue.tokens_max"]["drop beyond 128"] == 128 < table["queue.tokens_max"]["queued"]
+    assert table["breakdown_s.wait"]["queued"] < table["breakdown_s.wait"]["rounds of exchanges"]
+
+
+@pytest.mark.slow
+def test_faults() -> None:
+    """Each of them costs time or tokens; copies save tokens, a replacement saves all of them and costs its time."""
+    table = study("faults").summary
+    well = table.loc["all well"]
+    for name in ("a GPU 1.5x slower", "a link 4x slower", "10 % jitter", "lost, all wait for a new one"):
+        assert table["step_time_s.mean"][name] > well["step_time_s.mean"]
+        assert table["drop_rate"][name] == 0
+    assert table["drop_rate"]["lost"] > 5 * table["drop_rate"]["lost, a copy of each expert"] > 0

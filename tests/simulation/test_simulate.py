@@ -16,8 +16,8 @@ import pytest
 from moesim import Scenario, compare, simulate, sweep
 from moesim.errors import ConservationError, InputError
 from moesim.results import Result
+from moesim.simulation.program import lay_out_step
 from moesim.simulation.routed import Profile, route_step
-from moesim.simulation.simulate import lay_out_step
 from moesim.simulation.stages import prepare
 from moesim.types import PARTS, Batch
 from moesim.workload import import_recordings
@@ -227,7 +227,7 @@ def test_slots_admit_no_more_than_the_experts_capacity() -> None:
         routed = route_step(stages, 0, pool, Profile())
     assert (routed.capacity >= routed.traffic.slot_tokens).all()
     broken = dataclasses.replace(routed, capacity=routed.capacity * 0)
-    program, _ = lay_out_step(stages, broken)
+    program = lay_out_step(stages, broken)
     with pytest.raises(ConservationError, match="admits 0"):
         run(program)
 

@@ -17,7 +17,7 @@ from moesim.hardware.expert import calibrated_gpu
 from moesim.hardware.tables import load_kind
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLE = ROOT / "tests" / "data" / "wideep_generation_h100_calib.parquet"
+TABLE = ROOT / "moesim" / "validation" / "measured" / "wideep_generation_h100_calib.parquet"
 FIGURE = ROOT / "results" / "expert_time.html"
 FITTED, HELD_OUT = "fitted", "held out"
 KIND = load_kind("wideep_generation")

@@ -8,7 +8,6 @@ else. They are effective, not physical: a share may absorb what a formula leaves
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,61 +27,6 @@ def load(noun: str) -> dict[str, dict[str, float]]:
     groups: dict[str, dict[str, float]] = document(noun)["groups"]
     return groups
 
-
-@dataclass(frozen=True, kw_only=True)
-class GemmConstants:
-    """A dense linear layer: `launch_s`, `per_k_s` seconds for each input element (the serial main loop), shares."""
-
-    launch_s: float
-    per_k_s: float
-    compute_share: float
-    bandwidth_share: float
-    tile_tokens: int
-    norm: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecodeConstants:
-    """Attention of one new token a sequence: `per_head_s` for each (sequence, KV head), shares as above."""
-
-    launch_s: float
-    per_head_s: float
-    compute_share: float
-    bandwidth_share: float
-    norm: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class PrefillConstants:
-    """Causal attention over a prompt in blocks of `block_tokens` squared; shares as above."""
-
-    launch_s: float
-    compute_share: float
-    bandwidth_share: float
-    block_tokens: int
-
-
-# Source: middle of the ranges fitted per framework and data type on the
-# gemm, attention and MLA tables of NVIDIA aiconfigurator, H100 SXM.
-GEMM = GemmConstants(
-    launch_s=3.5e-6,
-    per_k_s=0.5e-9,
-    compute_share=0.7,
-    bandwidth_share=0.9,
-    tile_tokens=64,
-    norm=4.0,
-)
-DECODE_GQA = DecodeConstants(launch_s=10e-6, per_head_s=10e-9, compute_share=0.6, bandwidth_share=0.83, norm=4.0)
-DECODE_MLA = DecodeConstants(launch_s=10e-6, per_head_s=0.0, compute_share=0.6, bandwidth_share=0.83, norm=4.0)
-
-# Source: tests/validation/fit_constants.py, prompts with 128-wide heads in bf16 of three frameworks, same tables.
-PREFILL = PrefillConstants(launch_s=11.71e-6, compute_share=0.6803, bandwidth_share=0.396, block_tokens=128)
-
-ELEMENTWISE_LAUNCH_S = 3e-6
-"""One elementwise kernel (norm, residual, top-k) in a CUDA graph, same source."""
-
-ELEMENTWISE_BANDWIDTH_SHARE = 0.8
-"""Share of the memory bandwidth of an elementwise kernel, same source."""
 
 MEMORY_SHARE = 0.9
 """Share of a GPU's memory that a serving framework may fill (vLLM's gpu_memory_utilization default)."""

@@ -52,7 +52,20 @@ class TableKind:
 
 
 KINDS: Mapping[str, str] = {
+    "allreduce": "moesim.hardware.tables.allreduce:KIND",
+    "attention_context": "moesim.hardware.tables.attention_context:KIND",
+    "attention_generation": "moesim.hardware.tables.attention_generation:KIND",
+    "deepep_ll": "moesim.hardware.tables.deepep_ll:KIND",
+    "deepep_normal": "moesim.hardware.tables.deepep_normal:KIND",
+    "elementwise": "moesim.hardware.tables.elementwise:KIND",
+    "gemm": "moesim.hardware.tables.gemm:KIND",
+    "mla_bmm": "moesim.hardware.tables.mla_bmm:KIND",
+    "mla_context": "moesim.hardware.tables.mla_context:KIND",
+    "mla_generation": "moesim.hardware.tables.mla_generation:KIND",
+    "mlp": "moesim.hardware.tables.mlp:KIND",
     "moe": "moesim.hardware.tables.moe:KIND",
+    "moe_a2a": "moesim.hardware.tables.moe_a2a:KIND",
+    "nccl": "moesim.hardware.tables.nccl:KIND",
     "wideep_context": "moesim.hardware.tables.wideep_context:KIND",
     "wideep_generation": "moesim.hardware.tables.wideep_generation:KIND",
     "wideep_trtllm_eplb": "moesim.hardware.tables.wideep_trtllm_eplb:KIND",

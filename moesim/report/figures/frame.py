@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import plotly.graph_objects as go
@@ -17,30 +18,9 @@ MAX_PANELS = 9
 ROW_PX = 40
 
 
-def finish(figure: go.Figure, title: str, *, height: int = 420, **layout: Any) -> go.Figure:
-    """Give a figure its title, fonts and plain axes."""
-    figure.update_layout(
-        template="none",
-        title={
-            "text": title,
-            "font": {"size": 17},
-            "x": 0,
-            "xref": "paper",
-            "xanchor": "left",
-            "y": 1,
-            "yref": "container",
-            "yanchor": "top",
-            "pad": {"t": 14},
-        },
-        font=FONT,
-        height=height,
-        paper_bgcolor="white",
-        plot_bgcolor="white",
-        margin={"l": 70, "r": 30, "t": 76, "b": 60},
-        legend={"font": {"size": 13}},
-        hoverlabel={"font": {"size": 13}, "namelength": -1},
-    )
-    figure.update_layout(**layout)
+@cache
+def _template() -> go.layout.Template:
+    """Fonts, colours and plain axes: set once, so that a figure holds only what is its own."""
     axis = {
         "showline": True,
         "linecolor": TEXT,
@@ -52,9 +32,36 @@ def finish(figure: go.Figure, title: str, *, height: int = 420, **layout: Any) -
         "tickfont": {"size": 13},
         "title": {"font": {"size": 14}, "standoff": 10},
     }
-    figure.update_xaxes(**axis)
-    figure.update_yaxes(**axis)
-    return figure
+    return go.layout.Template(
+        layout={
+            "title": {
+                "font": {"size": 17},
+                "subtitle": {"font": {"size": 13}},
+                "x": 0,
+                "xref": "paper",
+                "xanchor": "left",
+                "y": 1,
+                "yref": "container",
+                "yanchor": "top",
+                "pad": {"t": 14},
+            },
+            "font": FONT,
+            "paper_bgcolor": "white",
+            "plot_bgcolor": "white",
+            "legend": {"font": {"size": 13}},
+            "hoverlabel": {"font": {"size": 13}, "namelength": -1},
+            "xaxis": axis,
+            "yaxis": axis,
+        }
+    )
+
+
+def finish(figure: go.Figure, title: str, *, height: int = 420, **layout: Any) -> go.Figure:
+    """Give a figure its title, fonts and plain axes."""
+    margin = {"l": 70, "r": 30, "t": 76, "b": 60}
+    return figure.update_layout(
+        {"template": _template(), "title": {"text": title}, "height": height, "margin": margin, **layout}
+    )
 
 
 def variant_axis(runs: Mapping[str, RunLike]) -> dict[str, Any]:
@@ -129,10 +136,10 @@ def first_runs(runs: Mapping[str, RunLike]) -> tuple[dict[str, RunLike], str]:
 
 
 def nothing(title: str, why: str) -> go.Figure:
-    """A figure that says why there is nothing to draw."""
+    """A figure that says why there is nothing to draw; its `layout.meta` is "nothing"."""
     figure = go.Figure(go.Scatter(x=[], y=[], showlegend=False))
     figure.add_annotation(text=why, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper", font_size=15)
-    finish(figure, title, height=220)
+    finish(figure, title, height=220, meta="nothing")
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     return figure

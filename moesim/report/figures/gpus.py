@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -19,6 +20,7 @@ from moesim.report.figures.frame import (
     panels,
     variant_axis,
 )
+from moesim.report.palette import TEXT, run_styles
 from moesim.report.run import RunLike
 from moesim.report.text import label
 from moesim.report.units import bytes_scale, bytes_text
@@ -29,6 +31,8 @@ _STRIPS = {
     "wait: share of the step spent waiting for slower GPUs": ["wait_s"],
 }
 _STRIP_GAP_PX = 60
+MAX_ECDF_POINTS = 200
+"""A line needs no more to look the same."""
 
 
 def gpu_time(runs: Mapping[str, RunLike]) -> go.Figure:
@@ -46,11 +50,12 @@ def gpu_time(runs: Mapping[str, RunLike]) -> go.Figure:
         vertical_spacing=_STRIP_GAP_PX / strips_px,
     )
     figure.update_annotations(font_size=14)
-    for strip in range(len(_STRIPS)):
+    for strip, panel in enumerate(_STRIPS):
         cells = np.full((len(runs), n_gpus), np.nan, dtype=np.float32)
         for row, share in enumerate(shares.values()):
             cells[row, : len(share[strip])] = share[strip]
         figure.add_heatmap(
+            meta=panel,
             z=cells,
             x=np.arange(n_gpus),
             y=np.arange(len(runs)),
@@ -78,6 +83,48 @@ def _time_shares(run: RunLike) -> list[NDArray[np.float64]]:
     return [(total[parts].sum(axis=1) / whole).to_numpy(dtype=np.float64) for parts in _STRIPS.values()]
 
 
+def gpu_load(runs: Mapping[str, RunLike]) -> go.Figure:
+    """A line a variant: share of (step, GPU) pairs whose processed load is no more than so many times the mean."""
+    title = "Load of the GPUs"
+    figure = go.Figure()
+    ends = [1.0]
+    for style, (name, run) in zip(run_styles(runs), runs.items(), strict=True):
+        mean = run.gpus.groupby("step")["processed"].transform("mean")
+        load = np.sort((run.gpus["processed"] / mean)[mean > 0].to_numpy(dtype=np.float64))
+        if not len(load):
+            continue
+        ends += [float(load[0]), float(load[-1])]
+        share = np.arange(1, len(load) + 1) / len(load)
+        kept = _every(len(load))
+        figure.add_scatter(
+            x=np.concatenate((load[:1], load[kept])),
+            y=np.concatenate(([0.0], share[kept])),
+            mode="lines",
+            line={"color": style.colour, "dash": style.dash, "width": 2, "shape": "hv"},
+            name=label(name),
+            hovertemplate="%{y:.1%} have up to %{x:.3g} times the mean",
+        )
+    if not figure.data:
+        return nothing(title, "No GPU has processed any load.")
+    figure.add_vline(x=1.0, line={"color": TEXT, "width": 1, "dash": "dot"})
+    finish(figure, title, height=420 + 14 * len(runs))
+    figure.update_layout(legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}, margin={"b": 90})
+    figure.update_xaxes(title_text="processed load / mean over the GPUs of the step", range=_room(min(ends), max(ends)))
+    figure.update_yaxes(title_text="share of (step, GPU) pairs", tickformat=".0%", range=[0, 1.03])
+    return figure
+
+
+def _room(low: float, high: float) -> list[float]:
+    """A range with room at both ends."""
+    pad = max(0.05 * (high - low), 0.01)
+    return [low - pad, high + pad]
+
+
+def _every(n: int) -> NDArray[np.intp]:
+    """At most MAX_ECDF_POINTS places of n, evenly spaced, with the first and the last."""
+    return np.unique(np.linspace(0, n - 1, min(n, MAX_ECDF_POINTS)).round().astype(np.intp))
+
+
 def link_traffic(runs: Mapping[str, RunLike]) -> go.Figure:
     """A matrix a variant, source by destination: bytes per step; lines part the nodes, the title has the sums."""
     title = "Traffic between GPUs"
@@ -88,18 +135,17 @@ def link_traffic(runs: Mapping[str, RunLike]) -> go.Figure:
     scale, unit = bytes_scale(max(float(matrix.max()) for matrix in matrices))
     titles = [f"{label(name, 40)}<br>{_sums(run)}" for name, run in shown.items()]
     figure, height, places = panels(titles, columns=3, panel_px=290, gap_px=110)
-    for run, matrix, (row, column) in zip(shown.values(), matrices, places, strict=True):
+    for name, matrix, (row, column) in zip(shown, matrices, places, strict=True):
         figure.add_heatmap(
+            meta=label(name, 40),
             z=(matrix / scale).astype(np.float32),
             coloraxis="coloraxis",
             hovertemplate=f"GPU %{{y}} to %{{x}}: %{{z:.4g}} {unit}<extra></extra>",
             row=row,
             col=column,
         )
-        for border in _node_borders(run):
-            figure.add_vline(x=border, line={"color": "white", "width": 1.5}, row=row, col=column)
-            figure.add_hline(y=border, line={"color": "white", "width": 1.5}, row=row, col=column)
-    finish(figure, f"{title}{some}", height=height)
+    borders = [shape for i, run in enumerate(shown.values()) for shape in _node_borders(run, i)]
+    finish(figure, f"{title}{some}", height=height, shapes=borders)  # at once: one by one each would look at all
     figure.update_layout(margin={"t": 96})
     largest = max(float(matrix.max()) for matrix in matrices) / scale
     figure.update_layout(coloraxis=colour_axis(f"{unit} per<br>step", largest))
@@ -128,7 +174,12 @@ def _sums(run: RunLike) -> str:
     return ", ".join(f"{bytes_text(float(levels[level]), 3)} {word}" for level, word in words if level in levels)
 
 
-def _node_borders(run: RunLike) -> list[float]:
-    """Where the node changes between one GPU and the next, on the axis of GPUs."""
+def _node_borders(run: RunLike, panel: int) -> list[dict[str, Any]]:
+    """White lines across a panel where the node changes between one GPU and the next."""
     nodes = run.gpus.drop_duplicates("gpu").sort_values("gpu")["node"].to_numpy()
-    return [float(i) + 0.5 for i in np.flatnonzero(nodes[1:] != nodes[:-1])]
+    places = [float(i) + 0.5 for i in np.flatnonzero(nodes[1:] != nodes[:-1])]
+    x, y = (f"{side}{panel + 1 if panel else ''}" for side in "xy")
+    white = {"type": "line", "line": {"color": "white", "width": 1.5}}
+    upright = [{**white, "xref": x, "yref": f"{y} domain", "x0": at, "x1": at, "y0": 0, "y1": 1} for at in places]
+    level = [{**white, "xref": f"{x} domain", "yref": y, "x0": 0, "x1": 1, "y0": at, "y1": at} for at in places]
+    return [*upright, *level]

@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from moesim.report.columns import lookup
 from moesim.report.figures.frame import finish, nothing, rows_height, variant_axis
-from moesim.report.palette import GREY, PART_COLOURS, TEXT, fill, variant_style
+from moesim.report.palette import GREY, PART_COLOURS, TEXT, fill, run_styles
 from moesim.report.run import RunLike
 from moesim.report.text import label
 from moesim.report.units import number, percent, time_scale
@@ -70,10 +70,9 @@ def imbalance_penalty(runs: Mapping[str, RunLike]) -> go.Figure:
         return nothing(title, "The summaries hold no imbalance penalty.")
     low, high = min(1.0, *known), max(1.05, *known)
     figure = go.Figure()
-    for row, (run, value) in enumerate(zip(runs.values(), found, strict=True)):
+    for row, (run, value, style) in enumerate(zip(runs.values(), found, run_styles(runs), strict=True)):
         if value is None:
             continue
-        style = variant_style(row)
         figure.add_bar(
             x=[value - 1.0],
             base=[1.0],
@@ -110,18 +109,17 @@ def drop_tradeoff(runs: Mapping[str, RunLike]) -> go.Figure:
     """A point a variant: drop rate across, mean step time up, a whisker to the 99th percentile."""
     title = "Dropped assignments against step time"
     points = []
-    for index, (name, run) in enumerate(runs.items()):
+    for style, (name, run) in zip(run_styles(runs), runs.items(), strict=True):
         drop, mean = lookup(run.summary, "drop_rate"), lookup(run.summary, "step_time_s.mean")
         if drop is not None and mean is not None:
-            points.append((index, name, 100.0 * drop, mean, lookup(run.summary, "step_time_s.p99") or mean))
+            points.append((style, name, 100.0 * drop, mean, lookup(run.summary, "step_time_s.p99") or mean))
     if not points:
         return nothing(title, "No variant has both a drop rate and a step time.")
     scale, unit = time_scale(max(p99 for *_, p99 in points))
     height = max(440, 200 + _LABEL_GAP_PX * len(points))
     top, right = 1.1 * max(p99 for *_, p99 in points) / scale, max(1.0, *(drop for _, _, drop, _, _ in points))
     figure = go.Figure()
-    for index, name, drop, mean, p99 in points:
-        style = variant_style(index)
+    for style, name, drop, mean, p99 in points:
         figure.add_scatter(
             x=[drop],
             y=[mean / scale],
@@ -179,8 +177,7 @@ def step_time(runs: Mapping[str, RunLike]) -> go.Figure:
     figure = make_subplots(
         cols=2, subplot_titles=("every step", "share of steps up to this time"), horizontal_spacing=0.12
     )
-    for index, (name, run) in enumerate(runs.items()):
-        style = variant_style(index)
+    for index, (style, (name, run)) in enumerate(zip(run_styles(runs), runs.items(), strict=True)):
         times = run.steps["step_time_s"].to_numpy(dtype=np.float64) / scale
         if not len(times):
             continue

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from moesim.report.figures.frame import colour_axis, finish, first_runs, nothing, outer_titles, panels
-from moesim.report.palette import TEXT, variant_style
+from moesim.report.palette import TEXT, run_styles
 from moesim.report.run import RunLike
 from moesim.report.text import label
 
@@ -21,10 +21,9 @@ def layer_imbalance(runs: Mapping[str, RunLike]) -> go.Figure:
     """A line a variant: MaxVio of the requested load by layer, mean over steps; a marker at the worst step."""
     title = "Load imbalance by layer"
     figure = go.Figure()
-    for index, (name, run) in enumerate(runs.items()):
+    for index, (style, (name, run)) in enumerate(zip(run_styles(runs), runs.items(), strict=True)):
         if run.layers.empty:
             continue
-        style = variant_style(index)
         by_layer = run.layers.groupby("layer")["max_violation"].agg(["mean", "max"])
         layers = by_layer.index.to_numpy()
         figure.add_scatter(
@@ -71,15 +70,15 @@ def load_over_steps(runs: Mapping[str, RunLike]) -> go.Figure:
     """Four panels, a line a variant: entropy, MaxVio, dead experts and drop rate of every step, mean over layers."""
     title = "Load over the run"
     figure, height, places = panels([text for _, text in _OVER_STEPS], columns=2, panel_px=240)
-    for index, (name, run) in enumerate(runs.items()):
+    for index, (style, (name, run)) in enumerate(zip(run_styles(runs), runs.items(), strict=True)):
         if run.layers.empty:
             continue
-        style = variant_style(index)
         asked = run.layers["requested"].where(run.layers["requested"] > 0)
         layers = run.layers.assign(drop_rate=run.layers["dropped"] / asked)
         by_step = layers.groupby("step")[[column for column, _ in _OVER_STEPS]].mean()
-        for (column, _), (row, col) in zip(_OVER_STEPS, places, strict=True):
+        for (column, panel), (row, col) in zip(_OVER_STEPS, places, strict=True):
             figure.add_scatter(
+                meta=panel,
                 x=by_step.index.to_numpy(),
                 y=by_step[column].to_numpy(dtype=np.float64),
                 mode="lines+markers" if len(by_step) <= 40 else "lines",
@@ -109,11 +108,10 @@ def load_distribution(runs: Mapping[str, RunLike]) -> go.Figure:
     """
     title = "Load distribution over experts"
     figure = go.Figure()
-    for index, (name, run) in enumerate(runs.items()):
+    for style, (name, run) in zip(run_styles(runs), runs.items(), strict=True):
         ranked = _ranked_load(run)
         if ranked is None:
             continue
-        style = variant_style(index)
         figure.add_scatter(
             x=(np.arange(len(ranked)) + 0.5) / len(ranked),
             y=ranked,
@@ -167,8 +165,9 @@ def expert_load(runs: Mapping[str, RunLike]) -> go.Figure:
         columns=2 if limited else 3,
         panel_px=min(320, max(130, 7 * most_layers)),
     )
-    for (_, load_map), (row, column) in zip(maps, places, strict=True):
+    for (panel, load_map), (row, column) in zip(maps, places, strict=True):
         figure.add_heatmap(
+            meta=panel,
             z=load_map.to_numpy(dtype=np.float32),
             x=load_map.columns.to_numpy(),
             y=load_map.index.to_numpy(),

@@ -9,11 +9,12 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from moesim.report.figures.frame import finish, nothing
+from moesim.report.intervals import QUEUE, intervals
 from moesim.report.palette import PART_COLOURS
 from moesim.report.run import RunLike
 from moesim.report.text import label
 from moesim.report.units import time_scale
-from moesim.types import EXCHANGE_KINDS, PARTS
+from moesim.types import COMPUTE_STREAM, PARTS
 
 MAX_GPUS = 16
 MAX_BARS = 2000
@@ -68,7 +69,10 @@ def timeline(runs: Mapping[str, RunLike]) -> go.Figure:
         bargap=0.2,
     )
     figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"})
-    figure.update_layout(margin={"t": 96})
+    seed = run.manifest.get("seed")
+    figure.update_layout(
+        margin={"t": 96}, title_subtitle_text=f"n = 1 step, seed {'unknown' if seed is None else seed}"
+    )
     # All of a long step at once is a barcode: the view opens on the first layers, a double click shows the rest.
     figure.update_xaxes(title_text=f"time since the step began [{unit}]", range=[0, _opening(shown) / scale])
     figure.update_yaxes(
@@ -96,25 +100,15 @@ def _n_gpus(run: RunLike, step: int) -> int:
 
 
 def _bars(step: pd.DataFrame) -> pd.DataFrame:
-    """Rows gpu, layer, kind, start, end (seconds since the step began); waiting is a kind of its own."""
+    """Rows gpu, layer, kind, start, end (seconds since the step began); waiting is a kind of its own.
+
+    Messages of queued experts are under way while their GPU computes, dozens at a time: only tasks are shown then.
+    """
     began = float(step["start_s"].min())
-    bars = pd.DataFrame(
-        {
-            "gpu": step["gpu"],
-            "layer": step["layer"],
-            "kind": step["kind"],
-            "start": step["start_s"] - began,
-            "end": step["end_s"] - began,
-        }
-    )
-    exchange = bars["kind"].isin(EXCHANGE_KINDS)
-    moves = bars[exchange]
-    # The n-th exchange of a kind in a layer is the same one on every GPU: rows of a GPU are in program order.
-    turn = moves.groupby(["gpu", "layer", "kind"]).cumcount()
-    last_entry = moves.groupby([moves["layer"], moves["kind"], turn])["start"].transform("max")
-    waits = moves.assign(kind="wait", end=last_entry)
-    bars = pd.concat([bars[~exchange], moves.assign(start=last_entry), waits], ignore_index=True)
-    return bars[bars["end"] > bars["start"]].sort_values(["start", "gpu", "end"], ignore_index=True)
+    bars = intervals(step)
+    if (step["kind"] == QUEUE).any():
+        bars = bars[bars["stream"] == COMPUTE_STREAM]
+    return bars.assign(start=bars["start_s"] - began, end=bars["end_s"] - began)
 
 
 def _chosen_gpus(run: RunLike, step: int, bars: pd.DataFrame) -> list[int]:

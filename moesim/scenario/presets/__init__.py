@@ -17,6 +17,16 @@ def presets(kind: str) -> dict[str, dict[str, Any]]:
     return copy.deepcopy(_load(kind))
 
 
+def names(kind: str) -> tuple[str, ...]:
+    """The names of a kind."""
+    return tuple(_load(kind))
+
+
+def preset(kind: str, name: str) -> dict[str, Any]:
+    """The fields of one preset."""
+    return copy.deepcopy(_load(kind)[name])
+
+
 @cache
 def _load(kind: str) -> dict[str, dict[str, Any]]:
     if kind not in KINDS:

@@ -1,0 +1,63 @@
+"""`moesim calibrate`: constants from measurements of one's own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moesim.cli.options import JsonOption, QuietOption
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def calibrate(
+    data: Annotated[str, typer.Argument(metavar="DIR", help="Measured tables, or aiconfigurator:h200_sxm.")],
+    system: Annotated[str, typer.Option("--system", metavar="NAME", help="The system in the tables, as h200_sxm.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file of constants to write.")],
+    folds: Annotated[int, typer.Option("--folds", min=0, help="Parts for the cross-validated error; 0 for none.")] = 5,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Fit the constants of kernels to measured tables.
+
+    Writes a file that a scenario names as cluster.kernels, and prints how well rows are met that were fitted, and rows
+    that were left out curve by curve.
+    """
+    from moesim import validation
+    from moesim.cli.output import progress_bar
+
+    with progress_bar("calibrating", quiet=quiet) as bar:
+        found = validation.calibrate(data, system, name=output.stem, folds=folds, progress=bar.update)
+    found.write(output)
+    if json:
+        from moesim.results.files import json_text
+        from moesim.validation.validate import records
+
+        sys.stdout.write(json_text({"file": str(output), "errors": records(found.errors)}))
+    elif not quiet:
+        _print(found.errors)
+        print(f"\nconstants: {output}")
+
+
+def _print(errors: pd.DataFrame) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from moesim.report.terminal import print_table
+    from moesim.report.text import plain
+    from moesim.report.units import count, percent
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for header in ("kind", "group"):
+        table.add_column(header)
+    for header in ("n", "median %", "p90 %", "left out: median %", "p90 %"):
+        table.add_column(header, justify="right")
+    for row in errors.to_dict("records"):
+        shares = [percent(float(row[name])) for name in ("median", "p90", "cv_median", "cv_p90")]
+        table.add_row(Text(plain(row["kind"])), Text(plain(row["group"])), count(row["n"]), *shares)
+    print_table(table, sys.stdout)

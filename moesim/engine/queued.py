@@ -1,0 +1,399 @@
+"""Experts as servers with queues: the SimPy model of asynchronous, possibly disaggregated expert serving.
+
+Every GPU runs the tasks of its own tokens in program order on its compute
+stream. A dispatch sends one message to each GPU that holds a chosen slot; when
+it has landed, its groups of tokens (one for each slot) queue at their slots. A
+slot asks for the compute stream of its GPU when something waits, takes all
+that waits as one batch, and sends each source its results as soon as the batch
+is done. A GPU goes on with the next layer when it has all results of its own:
+there is no exchange order and no barrier between GPUs. Copies are one per
+selected expert in both directions, and ports serve by arrival (`mailbox`).
+
+What finds no room at a slot is dropped (its source is told by a zero-byte
+flag), blocks the port that brought it until there is room, or is handed to
+the GPU of the token's next choice, once.
+
+Order among events of one instant is SimPy's: the one scheduled first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+
+from moesim.engine.faults import task_end
+from moesim.engine.mailbox import Message, Network
+from moesim.engine.ports import latencies
+from moesim.engine.simpy_engine import without_gc
+from moesim.engine.station import Station
+from moesim.errors import DeadlockError
+from moesim.types import PARTS, Program, QueuedRun, Queues, TokenGroups
+
+DISPATCH, COMBINE, EXPERTS = (PARTS.index(kind) for kind in ("dispatch", "combine", "experts"))
+OVERFLOWS = {
+    "drop": "what finds no room in the queue of its slot is dropped",
+    "block": "it waits at the port, which takes nothing else meanwhile (back-pressure)",
+    "next": "it is handed to the token's best expert that it did not choose, once, then dropped",
+}
+"""Of a full queue, by the name that scenarios use."""
+
+Steps = Generator[simpy.Event, object, None]
+BEGIN = -1
+
+
+def run_queued(
+    program: Program,
+    groups: Sequence[TokenGroups],
+    queues: Queues,
+    service_ps: Callable[[int], int],
+) -> QueuedRun:
+    """Run a step whose experts are queued.
+
+    Args:
+        program: its tasks, rates and faults; what it says of experts and exchanges is left to the queues.
+        groups: of each MoE layer and micro-batch, micro-batch the faster index.
+        queues: room and overflow.
+        service_ps: time of one expert for so many tokens.
+
+    Raises:
+        DeadlockError: tasks were left waiting; the text lists them.
+    """
+    step = _QueuedStep(program, groups, queues, service_ps)
+    with without_gc():
+        step.run()
+    return step.result()
+
+
+@dataclass(eq=False, slots=True)
+class Group:
+    """Tokens of one source for one slot; `expert` is the one they chose, `cause` the node that brought them."""
+
+    row: int
+    source: int
+    slot: int
+    expert: int
+    token: NDArray[np.int64]
+    cause: int = BEGIN
+    handed_on: bool = False
+    since: int = 0
+    tokens: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tokens = len(self.token)
+
+    def split(self, n: int) -> tuple[Group, Group]:
+        """The first n and the rest."""
+        own = (self.row, self.source, self.slot, self.expert)
+        return (
+            Group(*own, self.token[:n], self.cause, self.handed_on),
+            Group(*own, self.token[n:], self.cause, self.handed_on),
+        )
+
+
+class _Log:
+    """Nodes as they are added; columns of QueuedRun."""
+
+    NAMES = ("kind", "gpu", "layer", "start_ps", "end_ps", "tokens", "cause", "destination", "level")
+
+    def __init__(self) -> None:
+        self.rows: list[list[int]] = []
+        self.waits: list[tuple[int, int, int, int, int]] = []
+
+    def add(self, *values: int) -> int:
+        """A node; its number."""
+        self.rows.append([*values, BEGIN, BEGIN][: len(self.NAMES)])
+        return len(self.rows) - 1
+
+    def landed(self, node: int, now: int) -> None:
+        """When a message has arrived."""
+        self.rows[node][4] = now
+
+    def columns(self) -> dict[str, NDArray[np.int64]]:
+        table = np.array(self.rows, dtype=np.int64).reshape(-1, len(self.NAMES))
+        return {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(self.NAMES)}
+
+
+class _Results:
+    """What one GPU waits for in one row: so many tokens, and the node that brought the last of them."""
+
+    def __init__(self, env: simpy.Environment) -> None:
+        self.missing, self.cause, self.all = 0, BEGIN, env.event()
+
+    def arrive(self, tokens: int, cause: int) -> None:
+        self.missing -= tokens
+        if self.missing == 0:
+            self.cause = cause
+            self.all.succeed()
+
+
+class _QueuedStep:
+    """One run. Times are Python ints."""
+
+    def __init__(
+        self,
+        program: Program,
+        groups: Sequence[TokenGroups],
+        queues: Queues,
+        service_ps: Callable[[int], int],
+    ) -> None:
+        self.env = simpy.Environment()
+        self.program, self.groups, self.queues, self.service_ps = program, groups, queues, service_ps
+        n_gpus, n_rows, n_slots = program.n_gpus, len(groups), len(program.slot_rank)
+        self.rank: list[int] = program.slot_rank.tolist()
+        self.duration: list[list[int]] = program.duration_ps.tolist()
+        self.network = Network(self.env, n_gpus, program.gpus_per_node, program.slow_links, self._deliver)
+        self.stream = [simpy.Resource(self.env) for _ in range(n_gpus)]
+        self.last_on_stream = [BEGIN] * n_gpus
+        self.log = _Log()
+        self.stations: dict[tuple[int, int], Station[Group]] = {}
+        self.results = [[_Results(self.env) for _ in range(n_gpus)] for _ in range(n_rows)]
+        self.admitted = np.zeros((n_rows, n_slots), dtype=np.int64)
+        shape = (n_rows, queues.n_experts)
+        self.dropped, self.away, self.into = (np.zeros(shape, dtype=np.int64) for _ in range(3))
+        self.dropped_copies = np.zeros((n_rows, n_gpus, n_gpus), dtype=np.int64)
+        self.token_drops = tuple(np.zeros(row.n_tokens, dtype=np.int64) for row in groups)
+        self.alternates_used = [np.zeros(row.n_tokens, dtype=np.int64) for row in groups]
+        self.copies = [_slots_of(own, queues.n_experts) for own in queues.expert]
+        self.out_ps = {DISPATCH: program.dispatch.out_ps.tolist(), COMBINE: program.combine.out_ps.tolist()}
+        self.in_ps = {DISPATCH: program.dispatch.in_ps.tolist(), COMBINE: program.combine.in_ps.tolist()}
+        latency, layer = latencies(program).tolist(), program.layer.tolist()
+        self.exchange: dict[tuple[int, int], tuple[int, list[list[int]]]] = {  # layer and latencies by kind and row
+            (int(program.kind[o]), int(program.exchange_layer[o])): (layer[o], latency[o])
+            for o in np.flatnonzero(program.exchange_layer >= 0).tolist()
+        }
+        self.experts_operation: list[int] = np.flatnonzero(program.kind == EXPERTS).tolist()
+        self.layer: list[int] = layer
+        self.finished = [False] * n_gpus
+        self.n_events = 0
+
+    def run(self) -> None:
+        for x in range(self.program.n_gpus):
+            self.env.process(self._tasks_of(x))
+        self.env.run()
+        waiting = [f"GPU {x}" for x, done in enumerate(self.finished) if not done]
+        waiting += [f"slot {slot} of MoE layer {layer}" for (layer, slot), s in self.stations.items() if s.waiting]
+        if waiting:
+            more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""
+            raise DeadlockError(f"the step stopped with work left: {'; '.join(waiting[:5])}{more}")
+
+    def result(self) -> QueuedRun:
+        return QueuedRun(
+            **self.log.columns(),
+            waits=np.array(self.log.waits, dtype=np.int64).reshape(-1, 5),
+            longest_queue=max((station.longest for station in self.stations.values()), default=0),
+            admitted=self.admitted,
+            dropped=self.dropped,
+            dropped_copies=self.dropped_copies,
+            rerouted_away=self.away,
+            rerouted_in=self.into,
+            token_drops=self.token_drops,
+            n_events=len(self.log.rows),
+        )
+
+    # the tasks of a GPU's own tokens
+
+    def _tasks_of(self, x: int) -> Steps:
+        program = self.program
+        last = BEGIN
+        for o in range(program.n_operations):
+            kind, row = int(program.kind[o]), int(program.exchange_layer[o])
+            if kind == DISPATCH:
+                self._dispatch(x, row, last)
+            if row >= 0 or kind == EXPERTS:
+                continue
+            for p in program.predecessors[o]:
+                if program.kind[p] == COMBINE:
+                    results = self.results[int(program.exchange_layer[p])][x]
+                    if not results.all.processed:
+                        yield results.all
+                        last = results.cause
+            if self.duration[o][x]:
+                asked = int(self.env.now)
+                with self.stream[x].request() as turn:
+                    yield turn
+                    begin = int(self.env.now)
+                    cause = last if begin == asked else self.last_on_stream[x]
+                    yield from self._compute(x, self.duration[o][x])
+                last = self._computed(kind, x, self.layer[o], begin, 0, cause)
+        self.finished[x] = True
+
+    def _compute(self, x: int, work: int) -> Steps:
+        slow = self.program.slow_gpus
+        if len(slow):
+            now = int(self.env.now)
+            work = int(task_end(now, work, x, slow)) - now
+        yield self.env.timeout(work)
+
+    def _computed(self, kind: int, x: int, layer: int, begin: int, tokens: int, cause: int) -> int:
+        node = self.log.add(kind, x, layer, begin, int(self.env.now), tokens, cause)
+        self.last_on_stream[x] = node
+        return node
+
+    # tokens on their way
+
+    def _dispatch(self, x: int, row: int, cause: int) -> None:
+        """Send the tokens of a GPU to their slots, nearest in rotation first."""
+        own = self.groups[row]
+        expert = self.queues.expert[self._moe_layer(row)]
+        begin, end = np.searchsorted(own.source, [x, x + 1])
+        by_gpu: dict[int, list[Group]] = {}
+        results = self.results[row][x]
+        results.cause = cause
+        for i in range(int(begin), int(end)):
+            slot = int(own.slot[i])
+            group = Group(row, x, slot, int(expert[slot]), own.token[own.first[i] : own.first[i + 1]])
+            by_gpu.setdefault(self.rank[slot], []).append(group)
+            results.missing += group.tokens
+        if not by_gpu:
+            results.all.succeed()
+        for destination in sorted(by_gpu, key=lambda d: self._turn(x, d)):
+            self._send(DISPATCH, row, x, destination, by_gpu[destination], cause)
+
+    def _turn(self, source: int, destination: int) -> int:
+        """Node rotation outside, index rotation inside."""
+        m, n = self.program.gpus_per_node, self.program.n_gpus
+        return (destination // m - source // m) % (n // m) * m + (destination - source) % m
+
+    def _send(self, kind: int, row: int, source: int, destination: int, load: list[Group], cause: int) -> None:
+        """Groups to a GPU; what stays on its own needs no port."""
+        if source == destination:
+            held = self._arrived(kind, row, load, cause)
+            if held is not None:
+                self.env.process(held)
+            return
+        level = self.network.level(source, destination)
+        tokens, now = sum([group.tokens for group in load]), int(self.env.now)
+        layer, latency = self.exchange[kind, row]
+        node = self.log.add(kind, source, layer, now, now, tokens, cause, destination, level)
+        self.network.send(
+            Message(
+                source,
+                destination,
+                level,
+                tokens,
+                self.out_ps[kind][level][source],
+                self.in_ps[kind][level][destination],
+                latency[level][source],
+                (kind, row, load, node),
+            )
+        )
+
+    def _deliver(self, message: Message) -> Steps | None:
+        kind, row, load, node = message.load
+        self.log.landed(node, int(self.env.now))
+        return self._arrived(kind, row, load, node)
+
+    def _arrived(self, kind: int, row: int, load: list[Group], node: int) -> Steps | None:
+        if kind == COMBINE:
+            for group in load:
+                self.results[row][group.source].arrive(group.tokens, node)
+            return None
+        for group in load:
+            group.cause = node
+        if self.queues.room is not None and self.queues.overflow == "block":
+            return self._admit(load)
+        for group in load:
+            self._offer(group)
+        return None
+
+    # queues
+
+    def _moe_layer(self, row: int) -> int:
+        return row // self.program.micro_batches
+
+    def _station(self, group: Group) -> Station[Group]:
+        key = self._moe_layer(group.row), group.slot
+        if key not in self.stations:
+            gpu = self.rank[group.slot]
+            self.stations[key] = Station(self.env, self.stream[gpu], self._serve, room=self.queues.room)
+        return self.stations[key]
+
+    def _admit(self, load: list[Group]) -> Steps:
+        for group in load:
+            self.admitted[group.row, group.slot] += group.tokens
+            yield from self._station(group).admit(group)
+
+    def _offer(self, group: Group) -> None:
+        rest = self._station(group).offer(group)
+        taken = group.tokens - (0 if rest is None else rest.tokens)
+        self.admitted[group.row, group.slot] += taken
+        if group.handed_on:
+            self.away[group.row, group.expert] += taken
+            self.into[group.row, self.queues.expert[self._moe_layer(group.row), group.slot]] += taken
+        if rest is None:
+            return
+        if self.queues.overflow == "next" and not rest.handed_on:
+            self._hand_on(rest)
+        else:
+            self._drop(rest)
+
+    def _drop(self, group: Group) -> None:
+        """Count a group as dropped and tell its source."""
+        self.dropped[group.row, group.expert] += group.tokens
+        self.token_drops[group.row][group.token] += 1
+        here = self.rank[group.slot]
+        self.dropped_copies[group.row, group.source, here] += group.tokens
+        results = self.results[group.row][group.source]
+        if here == group.source:
+            results.arrive(group.tokens, group.cause)
+            return
+        level = self.network.level(here, group.source)
+        flag = self.env.timeout(self.exchange[COMBINE, group.row][1][level][here])
+        assert flag.callbacks is not None
+        flag.callbacks.append(lambda _: results.arrive(group.tokens, group.cause))
+
+    def _hand_on(self, group: Group) -> None:
+        """Send tokens to the GPU of their next choice; those who have none left are dropped."""
+        used, here = self.alternates_used[group.row], self.rank[group.slot]
+        alternates = self.groups[group.row].alternates
+        turn = used[group.token]
+        used[group.token] += 1
+        if alternates.shape[1] == 0:
+            chosen = np.full(group.tokens, -1)
+        else:
+            known = turn < alternates.shape[1]
+            chosen = np.where(known, alternates[group.token, np.minimum(turn, alternates.shape[1] - 1)], -1)
+        by_gpu: dict[int, list[Group]] = {}
+        for expert in np.unique(chosen).tolist():
+            token = group.token[chosen == expert]
+            if expert < 0:
+                self._drop(Group(group.row, group.source, group.slot, group.expert, token, group.cause))
+                continue
+            slots = self.copies[self._moe_layer(group.row)][expert]
+            slot = slots[group.source % len(slots)]
+            handed = Group(group.row, group.source, slot, group.expert, token, group.cause, handed_on=True)
+            by_gpu.setdefault(self.rank[slot], []).append(handed)
+        for destination in sorted(by_gpu, key=lambda d: self._turn(here, d)):
+            self._send(DISPATCH, group.row, here, destination, by_gpu[destination], group.cause)
+
+    def _serve(self, batch: list[Group], asked: int, again: bool) -> Steps:
+        """Run a batch of one slot on the compute stream of its GPU, and send the results."""
+        slot, begin = batch[0].slot, int(self.env.now)
+        gpu, row = self.rank[slot], batch[0].row
+        layer = self.layer[self.experts_operation[row]]
+        tokens = sum(group.tokens for group in batch)
+        cause = self.last_on_stream[gpu] if again or begin > asked else batch[0].cause
+        for group in batch:
+            self.log.waits.append((gpu, layer, group.since, begin, group.tokens))
+        work = self.service_ps(tokens)
+        if self.program.compute_factor is not None:
+            work = round(work * float(self.program.compute_factor[self.experts_operation[row], gpu]))
+        yield from self._compute(gpu, work)
+        node = self._computed(EXPERTS, gpu, layer, begin, tokens, cause)
+        by_source: dict[tuple[int, int], list[Group]] = {}
+        for group in batch:
+            by_source.setdefault((self._turn(gpu, group.source), group.row), []).append(group)
+        for (_, own_row), groups in sorted(by_source.items()):
+            self._send(COMBINE, own_row, gpu, groups[0].source, groups, node)
+
+
+def _slots_of(expert: NDArray[np.int32], n_experts: int) -> list[list[int]]:
+    """Slots of each expert of a layer."""
+    slots: list[list[int]] = [[] for _ in range(n_experts)]
+    for slot, e in enumerate(expert.tolist()):
+        slots[e].append(slot)
+    return slots

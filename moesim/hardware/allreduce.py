@@ -1,0 +1,84 @@
+"""All-reduce inside a node as serving frameworks do it: kernels of their own for small messages, NCCL for large ones.
+
+One-shot: every GPU reads the whole message of all others. Two-shot: each
+reduces its part and gathers those of the others; less to read, one more
+barrier. The faster is taken up to a size, then NCCL, whose bandwidth grows
+with the GPUs as its switches help. Bandwidths are shares of the links' published one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.hardware.collectives import fill, links
+from moesim.hardware.gpu import memory_bandwidth
+from moesim.types import GpuSpec
+
+Array = NDArray[np.float64]
+Numbers = NDArray[Any] | float
+
+_FEW, _MANY = 2.0, 8.0
+# How NCCL's bandwidth grows from 2 to 8 GPUs, so that 4 have what the tables of nccl-tests say.
+_GROWTH = 1.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class AllReduceConstants:
+    """Constants of one framework.
+
+    `launch_s`, `hop_s` of each further GPU: of a barrier; `second_s`: of the
+    second of two shots; `one_share`, `two_share` (at 8 GPUs, growing as
+    GPUs^`two_width`) of the links' bandwidth; `most_read_bytes`: what one-shot
+    reads at most, `most_bytes`: message that two-shot takes at most, beyond
+    them NCCL, with `nccl_s`, `nccl_hop_s`, `nccl_fill_s` of filling its
+    pipeline, and `nccl_share`, `nccl_wide_share` at 2 and 8 GPUs; `copies`:
+    how often a message is copied in memory besides; `floor_s`: what the host
+    needs at least.
+    """
+
+    launch_s: float
+    hop_s: float
+    second_s: float
+    one_share: float
+    two_share: float
+    two_width: float
+    most_bytes: float
+    most_read_bytes: float
+    nccl_s: float
+    nccl_hop_s: float
+    nccl_fill_s: float
+    nccl_share: float
+    nccl_wide_share: float
+    copies: float
+    floor_s: float
+
+
+def allreduce_seconds(c: AllReduceConstants, gpu: GpuSpec, *, gpus: Numbers, message: Numbers) -> Array:
+    """Seconds to sum `message` bytes over `gpus` GPUs of a node; nothing to sum takes no time, nor does one GPU.
+
+    Args:
+        c: constants of the framework.
+        gpu: its links and memory.
+        gpus: number of GPUs that hold a part of the sum.
+        message: bytes of each of them.
+    """
+    gpus, message = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (gpus, message)))
+    within, _ = links(gpu)
+    further, turns = gpus - _FEW, 2.0 * (gpus - 1) / gpus
+    barrier = c.launch_s + c.hop_s * further
+    reads = c.most_read_bytes / np.maximum(gpus - 1, 1.0)
+    own = np.minimum(message, np.maximum(reads, c.most_bytes))
+    one = barrier + (gpus - 1) * own / (c.one_share * within)
+    width = np.float_power(gpus / _MANY, c.two_width)
+    two = barrier + c.second_s + c.hop_s * further + turns * own / (c.two_share * width * within)
+    kernel = np.minimum(np.where(own <= reads, one, np.inf), np.where(own <= c.most_bytes, two, np.inf))
+    wide = np.float_power(np.clip(further / (_MANY - _FEW), 0.0, 1.0), _GROWTH)
+    share = c.nccl_share + (c.nccl_wide_share - c.nccl_share) * wide
+    nccl = c.nccl_s + c.nccl_hop_s * further + fill(turns * message / (share * within), c.nccl_fill_s)
+    seconds = np.where(message <= own, kernel, np.maximum(kernel, nccl))
+    seconds = seconds + c.copies * 2.0 * message / memory_bandwidth(gpu)
+    return np.asarray(np.where((gpus > 1) & (message > 0), np.maximum(seconds, c.floor_s), 0.0))

@@ -1,0 +1,133 @@
+"""The attention kernel of new tokens over the cache: one unit of work for each request and KV head.
+
+    launch + norm(waves of units, cache bytes / bandwidth)
+
+A unit walks over the cached tokens of its head at the pace of one SM. Where
+there are fewer units than SMs it may be split over several, at the price of a
+second kernel that adds the parts; the best split is taken. While few units run
+their own pace counts, then the memory's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.hardware.gemm import join
+from moesim.hardware.gpu import stream_seconds
+from moesim.types import GpuSpec
+
+Array = NDArray[np.float64]
+Numbers = NDArray[Any] | float
+
+MOST_SPLITS = 128
+FEWEST_SPLIT_TOKENS = 128
+_HEAD_WIDTH = 128.0
+_WIDE_BYTES = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeConstants:
+    """Constants of one kernel and data type of the cache.
+
+    `launch_s`; `unit_s`, and `unit_head_s` for each query head of the unit;
+    `byte_s`: an SM's time for each cached byte, `token_head_s` for each
+    cached token and query head 128 wide; `alone_s` and `alone_byte_s` instead
+    of `unit_s` and `byte_s` while units are so few that none hides another's
+    latency; `split_s`: of adding the parts; `bandwidth_share`;
+    `cache_speedup`; `window_tokens`: read beyond a window; `query_passes`: how
+    often queries and outputs are moved; `per_query_head`: 1 where every query
+    head is a unit of its own; `norm`.
+    """
+
+    launch_s: float
+    unit_s: float
+    unit_head_s: float
+    byte_s: float
+    token_head_s: float
+    alone_s: float
+    alone_byte_s: float
+    split_s: float
+    bandwidth_share: float
+    cache_speedup: float
+    window_tokens: float
+    query_passes: float
+    per_query_head: float
+    norm: float
+
+
+def decode_seconds(
+    constants: DecodeConstants,
+    gpu: GpuSpec,
+    *,
+    requests: Numbers,
+    context_tokens: Numbers,
+    heads: Numbers,
+    kv_heads: Numbers,
+    head_width: Numbers,
+    cache_bytes: Numbers,
+    window: Numbers = 0.0,
+) -> Array:
+    """Seconds of the attention of one new token of each request; no requests take no time.
+
+    Args:
+        constants: of the kernel.
+        gpu: its bandwidth and SMs.
+        requests: number of requests.
+        context_tokens: tokens of each whose keys and values are read.
+        heads: query heads.
+        kv_heads: heads of keys and values.
+        head_width: elements of a key and of a value.
+        cache_bytes: bytes of a cached element.
+        window: tokens that are read at most, 0 for all.
+    """
+    c = constants
+    n, context, heads, kv_heads, width, each, window = (
+        np.asarray(x, dtype=np.float64)
+        for x in (requests, context_tokens, heads, kv_heads, head_width, cache_bytes, window)
+    )
+    context = np.where((window > 0) & (window < context), np.minimum(context, window + c.window_tokens), context)
+    share = heads / kv_heads
+    cached = 2 * width * each
+    head_s, token_head_s = c.unit_head_s * share, c.token_head_s * share * width / _HEAD_WIDTH
+    working = split_seconds(
+        gpu,
+        n * (heads if c.per_query_head else kv_heads),
+        context,
+        together=(c.unit_s + head_s, c.byte_s * cached + token_head_s),
+        alone=(c.alone_s + head_s, c.alone_byte_s * cached + token_head_s),
+        split_s=c.split_s,
+    )
+    moved = 2 * n * width * (context * kv_heads * each + c.query_passes * heads * _WIDE_BYTES)
+    stream = stream_seconds(gpu, moved, c.bandwidth_share, c.cache_speedup)
+    return np.asarray(np.where(n > 0, c.launch_s + join(working, stream, c.norm), 0.0))
+
+
+def split_seconds(
+    gpu: GpuSpec,
+    units: Array,
+    tokens: Array,
+    *,
+    together: tuple[Numbers, Numbers],
+    alone: tuple[Numbers, Numbers],
+    split_s: float,
+) -> Array:
+    """Seconds of units over the SMs with the best split of their tokens.
+
+    Whole, or into a power of two of parts that find an SM each; a part takes
+    no less than its shortest useful length. `together` and `alone`: seconds of
+    a unit and of each of its tokens where many units share the SMs, and of one
+    that has an SM to itself.
+    """
+    best = np.maximum(units / gpu.n_sms * (together[0] + tokens * together[1]), alone[0] + tokens * alone[1])
+    parts = 2
+    while parts <= MOST_SPLITS:
+        spread = units / gpu.n_sms * (parts * together[0] + tokens * together[1])
+        longest = alone[0] + np.maximum(tokens / parts, FEWEST_SPLIT_TOKENS) * alone[1]
+        split = np.maximum(spread, longest) + split_s
+        best = np.where(units * parts <= gpu.n_sms, np.minimum(best, split), best)
+        parts *= 2
+    return np.asarray(best)

@@ -1,0 +1,143 @@
+"""One dense linear layer: tiles dealt to the SMs in waves, weights streamed from memory, activations quantised.
+
+    launch + k x per_k + quantisation + norm(tiles, bytes / bandwidth)
+
+The time of the tiles is that of the best entry of a small menu, as libraries
+choose it: a tile's rows and columns, and over how many SMs the sum over k is
+split. Rates are shares of the published peaks, an SM has an equal part of the
+GPU's. All arguments are arrays or numbers that broadcast, in SI units;
+constants are fitted by `moesim.hardware.tables.gemm`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.hardware.gpu import memory_bandwidth, peak_flops, stream_seconds
+from moesim.types import DTYPE_BYTES, GpuSpec
+
+Array = NDArray[np.float64]
+Numbers = NDArray[Any] | float
+
+_TILES = ((64, 64), (64, 128), (128, 128), (128, 256))
+# Libraries that look at the rows only: the tile of up to so many rows (vLLM's and SGLang's CUTLASS dispatch of FP8).
+_BY_ROWS = ((64.0, (64, 64)), (128.0, (64, 128)), (np.inf, (128, 128)))
+_OUTPUT_BYTES = 2.0
+# A pass of the quantisation reads two bytes and writes one.
+_QUANTISE_BYTES = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class GemmConstants:
+    """Constants of one library and data type.
+
+    `launch_s`: of the kernels; `per_k_s`: of each input element, the serial
+    main loop; `compute_share`, `bandwidth_share` of the peaks; `tile_s`: start
+    and end of a tile; `split_s`: of the sum over a split k; `max_split`: most
+    SMs that share a tile; `widest_tile`: columns; `by_rows`: 1 where the tile
+    follows from the rows alone; `activation_passes`: how often inputs and
+    outputs are moved; `quantise_passes`, `quantise_row_s`: of the kernel that
+    narrows the input, `cache_speedup`: while that fits the L2 cache; `norm`.
+    """
+
+    launch_s: float
+    per_k_s: float
+    compute_share: float
+    bandwidth_share: float
+    tile_s: float
+    split_s: float
+    max_split: float
+    widest_tile: float
+    by_rows: float
+    activation_passes: float
+    quantise_passes: float
+    quantise_row_s: float
+    cache_speedup: float
+    norm: float
+
+
+def product_seconds(
+    constants: GemmConstants,
+    gpu: GpuSpec,
+    rows: Numbers,
+    n: Numbers,
+    k: Numbers,
+    *,
+    weights: str,
+    activations: str,
+    count: Numbers = 1.0,
+    weight_bytes: float | None = None,
+    resident: NDArray[np.bool_] | bool = False,
+) -> Array:
+    """Seconds of `count` products [rows, k] x [k, n] in one launch; no rows take no time. Outputs have two bytes.
+
+    Args:
+        constants: of the library.
+        gpu: its peaks, SMs and L2 cache.
+        rows: rows of the input.
+        n: columns of the output.
+        k: columns of the input.
+        weights: data type that the weights are stored in.
+        activations: data type that is multiplied in.
+        count: products of the same shape, each with weights of its own.
+        weight_bytes: of one weight, where scales come on top of the data type.
+        resident: the weights stay in the L2 cache between calls.
+    """
+    rows, n, k, count = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (rows, n, k, count)))
+    tiles = _tile_seconds(constants, gpu, rows, n, k, count, activations)
+    each = DTYPE_BYTES[weights] if weight_bytes is None else weight_bytes
+    inputs = DTYPE_BYTES[activations]
+    streamed = np.where(resident, 0.0, n * k * each)
+    moved = count * (streamed + constants.activation_passes * rows * (k * inputs + n * _OUTPUT_BYTES))
+    joined = join(tiles, moved / (constants.bandwidth_share * memory_bandwidth(gpu)), constants.norm)
+    seconds = constants.launch_s + constants.per_k_s * k + joined
+    if inputs < DTYPE_BYTES["bf16"]:
+        seconds = seconds + _quantise_seconds(constants, gpu, count * rows, k)
+    return np.asarray(np.where(rows > 0, seconds, 0.0), dtype=np.float64)
+
+
+def join(compute: NDArray[np.floating[Any]], stream: NDArray[np.floating[Any]], norm: float) -> Array:
+    """Computing and streaming together, both in seconds: between their maximum and their sum."""
+    longer, shorter = np.maximum(compute, stream), np.minimum(compute, stream)
+    ratio = np.divide(shorter, longer, out=np.zeros_like(longer), where=longer > 0)
+    return np.asarray(longer * (1.0 + ratio**norm) ** (1.0 / norm), dtype=np.float64)
+
+
+def _tile_seconds(c: GemmConstants, gpu: GpuSpec, rows: Array, n: Array, k: Array, count: Array, dtype: str) -> Array:
+    """The best of the menu: tiles over SMs, at least one, times the time of a tile."""
+    rate = c.compute_share * peak_flops(gpu, dtype) / gpu.n_sms
+    best = np.full(rows.shape, np.inf)
+    for tile in _TILES:
+        if tile[1] > c.widest_tile:
+            continue
+        height, width = tile
+        tiles = count * np.ceil(rows / height) * np.ceil(n / width)
+        if c.by_rows:
+            lowest, highest = _rows_of(tile)
+            tiles = np.where((rows > lowest) & (rows <= highest), tiles, np.inf)
+        split = 1
+        while split <= c.max_split:
+            waves = np.maximum(tiles * split / gpu.n_sms, 1.0)
+            alone = 2.0 * height * width * k / (split * rate) + c.tile_s
+            best = np.minimum(best, waves * alone + (c.split_s if split > 1 else 0.0))
+            split *= 2
+    return best
+
+
+def _rows_of(tile: tuple[int, int]) -> tuple[float, float]:
+    """Rows for which a library that looks at the rows only takes this tile: above the first, up to the second."""
+    below = 0.0
+    for highest, taken in _BY_ROWS:
+        if taken == tile:
+            return below, highest
+        below = highest
+    return np.inf, np.inf
+
+
+def _quantise_seconds(c: GemmConstants, gpu: GpuSpec, rows: Array, k: Array) -> Array:
+    moved = _QUANTISE_BYTES * rows * k
+    return c.quantise_passes * stream_seconds(gpu, moved, 1.0, c.cache_speedup) + c.quantise_row_s * rows

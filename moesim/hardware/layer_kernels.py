@@ -1,0 +1,112 @@
+"""Which constants the layers of a model take: those of one framework, by the data types and the shape of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from moesim.hardware.allreduce import AllReduceConstants
+from moesim.hardware.constants import load
+from moesim.hardware.decode import DecodeConstants
+from moesim.hardware.elementwise import ElementwiseConstants
+from moesim.hardware.gemm import GemmConstants
+from moesim.hardware.mla import AbsorbedConstants, MlaDecodeConstants, MlaPrefillConstants
+from moesim.hardware.prefill import PrefillConstants
+from moesim.hardware.tables.groups import nearest
+from moesim.hardware.tables.kind import Constants
+from moesim.types import ModelShape, Precision
+
+_NARROW_HEAD, _MANY_HEADS = 64, 64
+_LINEAR: Mapping[str, str] = {"fp8": "deepgemm/fp8_block", "int8": "cublas/fp8", "fp4": "cublas/fp8"}
+_LINEAR_OTHERWISE = "cublas/bfloat16"
+# vLLM's table of FP8 blocks is timed from the host; the kernel is the one that SGLang calls
+_LINEAR_OF: Mapping[str, str] = {"vllm/deepgemm/fp8_block": "sglang/deepgemm/fp8_block"}
+# the only elementwise kernel with a table whose launch and bandwidth are those of norms too
+_ELEMENTWISE = "vllm/scale_matrix/fp8"
+# Modules around the kernel that a framework would take, by the data type of the cache.
+_MLA_DECODE: Mapping[str, Mapping[str, str]] = {
+    "trtllm": {},
+    "vllm": {"bfloat16": "module-FLASH_ATTN_MLA", "fp8": "module-FLASHMLA"},
+    "sglang": {"bfloat16": "wideep_module-fa3", "fp8": "wideep_module-fa3"},
+}
+_MLA_PREFILL: Mapping[str, Mapping[str, str]] = {
+    "trtllm": {},
+    "vllm": {"bfloat16": "module-FLASH_ATTN", "fp8": "module-FLASH_ATTN"},
+    "sglang": {"bfloat16": "wideep_module-fa3", "fp8": "wideep_module-fa3"},
+}
+_MLA_OTHERWISE = "module-default"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerKernels:
+    """Kernels of all layers but the experts.
+
+    `framework`: trtllm, vllm or sglang. `constants`: groups by noun ("gemm",
+    "attention_context", ...) in place of the shipped ones, as `moesim
+    calibrate` writes them. A group that is missing is replaced by the nearest.
+    """
+
+    framework: str = "trtllm"
+    constants: Mapping[str, Constants] = field(default_factory=dict)
+
+    def linear(self, activations: str) -> GemmConstants:
+        """Dense layers whose activations are multiplied in a data type."""
+        group = f"{self.framework}/{_LINEAR.get(activations, _LINEAR_OTHERWISE)}"
+        return GemmConstants(**self._of("gemm", _LINEAR_OF.get(group, group)))
+
+    def elementwise(self) -> ElementwiseConstants:
+        """Norms, sums and activations."""
+        return ElementwiseConstants(**self._of("elementwise", _ELEMENTWISE))
+
+    def prefill(self, model: ModelShape, precision: Precision) -> PrefillConstants:
+        """The attention kernel over prompts."""
+        types = "bfloat16-fp8" if _cache(precision) == "fp8" else "bfloat16"
+        return PrefillConstants(**self._of("attention_context", f"{self.framework}/{_template(model)}/{types}"))
+
+    def decode(self, model: ModelShape, precision: Precision) -> DecodeConstants:
+        """The attention kernel over the cache."""
+        apart = self.framework == "trtllm" and model.n_heads >= _MANY_HEADS * model.n_kv_heads
+        template = "mqa-128" if apart else _template(model)
+        group = f"{self.framework}/{template}/{_cache(precision)}"
+        return DecodeConstants(**self._of("attention_generation", group))
+
+    def mla_prefill(self, precision: Precision) -> MlaPrefillConstants:
+        """Latent attention over prompts with what stands around its linear layers; the host keeps ahead of the GPU."""
+        found = MlaPrefillConstants(**self._of("mla_context", self._module(_MLA_PREFILL, precision)))
+        return replace(found, host_s=0.0)
+
+    def mla_decode(self, precision: Precision) -> MlaDecodeConstants:
+        """Latent attention over the cache with what stands around its linear layers."""
+        return MlaDecodeConstants(**self._of("mla_generation", self._module(_MLA_DECODE, precision)))
+
+    def absorbed(self) -> AbsorbedConstants:
+        """The products into the latent and out of it, in bf16."""
+        return AbsorbedConstants(**self._of("mla_bmm", f"{self.framework}/bmm/bfloat16"))
+
+    def allreduce(self) -> AllReduceConstants:
+        """Sums over the GPUs of a node."""
+        return AllReduceConstants(**self._of("allreduce", f"{self.framework}/custom/graph"))
+
+    def _module(self, sources: Mapping[str, Mapping[str, str]], precision: Precision) -> str:
+        cache = _cache(precision)
+        linear = "fp8_block" if precision.weights in ("fp8", "fp4", "int8") else "bfloat16"
+        source = sources.get(self.framework, {}).get(cache, _MLA_OTHERWISE)
+        return f"{self.framework}/{source}/{linear}-{cache}"
+
+    def _of(self, noun: str, group: str) -> Mapping[str, float]:
+        found = nearest(group, self.constants.get(noun) or load(noun))
+        assert found is not None, f"no constants of {noun}"
+        return found
+
+
+def _cache(precision: Precision) -> str:
+    return "fp8" if precision.kv_cache in ("fp8", "int8", "fp4") else "bfloat16"
+
+
+def _template(model: ModelShape) -> str:
+    grouping = "mha" if model.n_heads == model.n_kv_heads else "gqa"
+    return f"{grouping}-{64 if model.head_dim <= _NARROW_HEAD else 128}"
+
+
+DEFAULT = LayerKernels()
+"""Where a scenario names no kernels."""

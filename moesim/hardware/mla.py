@@ -1,0 +1,278 @@
+"""Multi-head latent attention: the kernel over the latent cache, and what stands around it in a layer.
+
+Decode works in the latent: queries are multiplied into it, every head reads
+the same row of each cached token, and the outputs are multiplied back. So the
+cache is small and the matrix products are large: with 128 heads both count.
+Prefill computes keys and values of every head and attends as usual.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.hardware.decode import split_seconds
+from moesim.hardware.gemm import GemmConstants, join, product_seconds
+from moesim.hardware.gpu import memory_bandwidth, peak_flops, stream_seconds
+from moesim.hardware.prefill import PrefillConstants, prefill_seconds
+from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape
+
+Array = NDArray[np.float64]
+Numbers = NDArray[Any] | float
+
+# A tile of the products has rows for so many query heads, however few there are.
+_TILE_HEADS = 64
+_TILE_ROWS = 64
+_WIDE_BYTES = 2.0
+_COMPUTE = "bf16"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlaWidths:
+    """Elements: residual stream, query latent (0 for none), KV latent, and of a head: unrotated, rotated, value."""
+
+    hidden: int
+    query_latent: int
+    latent: int
+    plain: int
+    rotated: int
+    value: int
+
+    @property
+    def cached(self) -> int:
+        """Elements of a cached token: the latent and the one rotated key."""
+        return self.latent + self.rotated
+
+    @property
+    def absorbed(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(Outputs, inputs) of a head's products before the kernel, into the latent, and after it, out of it."""
+        return (self.latent, self.plain), (self.value, self.latent)
+
+
+DEEPSEEK_V3 = MlaWidths(hidden=7168, query_latent=1536, latent=512, plain=128, rotated=64, value=128)
+"""The widths of the measured tables (DeepSeek-V3 technical report, section 4.2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlaDecodeConstants:
+    """Constants of one kernel and data type of the cache.
+
+    `launch_s`: of the kernel, or of all that a module launches beside its
+    products; `unit_s`, `token_s`: of a request and of each of its tokens on an
+    SM that others share, `alone_s`, `alone_token_s` on one that it has to
+    itself; `split_s`: of adding the parts of a split request;
+    `compute_share`, `bandwidth_share` of the peaks; `cache_speedup`;
+    `query_passes`: how often queries and outputs are moved; `norm`.
+    """
+
+    launch_s: float
+    unit_s: float
+    token_s: float
+    alone_s: float
+    alone_token_s: float
+    split_s: float
+    compute_share: float
+    bandwidth_share: float
+    cache_speedup: float
+    query_passes: float
+    norm: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbsorbedConstants:
+    """The products of all heads with weights of their own: `launch_s`, `head_s` of each head, shares of the peaks.
+
+    `activation_passes`: how often inputs and outputs are moved; `cache_speedup`; `norm`.
+    """
+
+    launch_s: float
+    head_s: float
+    compute_share: float
+    bandwidth_share: float
+    activation_passes: float
+    cache_speedup: float
+    norm: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MlaPrefillConstants(PrefillConstants):
+    """Constants of attention over prompts with what a module does beside its products.
+
+    `prompt_s` of each prompt; `token_passes`: how often the residual stream of
+    a token is moved (norms, rotation, copies); `host_s`: what the host needs
+    at least, where kernels are launched one by one.
+    """
+
+    prompt_s: float
+    token_passes: float
+    host_s: float
+
+
+def widths_of(model: ModelShape) -> MlaWidths:
+    """The widths of a model with latent attention."""
+    return MlaWidths(
+        hidden=model.hidden_size,
+        query_latent=model.q_lora_rank,
+        latent=model.kv_lora_rank,
+        plain=model.qk_nope_head_dim,
+        rotated=model.qk_rope_head_dim,
+        value=model.v_head_dim,
+    )
+
+
+def mla_decode_seconds(
+    constants: MlaDecodeConstants,
+    gpu: GpuSpec,
+    *,
+    requests: Numbers,
+    context_tokens: Numbers,
+    heads: Numbers,
+    cache_bytes: Numbers,
+    widths: MlaWidths = DEEPSEEK_V3,
+) -> Array:
+    """Seconds of the absorbed attention of one new token of each request; no requests take no time.
+
+    Args:
+        constants: of the kernel.
+        gpu: its peaks and SMs.
+        requests: number of requests.
+        context_tokens: tokens of each that are read.
+        heads: query heads of this GPU.
+        cache_bytes: bytes of a cached element.
+        widths: of the latent.
+    """
+    c = constants
+    n, context, heads, each = (np.asarray(x, dtype=np.float64) for x in (requests, context_tokens, heads, cache_bytes))
+    tiles = np.ceil(heads / _TILE_HEADS)
+    working = split_seconds(
+        gpu,
+        n * tiles,
+        context,
+        together=(c.unit_s, c.token_s),
+        alone=(c.alone_s, c.alone_token_s),
+        split_s=c.split_s,
+    )
+    flops = 2.0 * (widths.cached + widths.latent) * tiles * _TILE_HEADS * n * context
+    compute = flops / (c.compute_share * peak_flops(gpu, _COMPUTE))
+    queries = c.query_passes * n * heads * (widths.cached + widths.latent) * _WIDE_BYTES
+    stream = stream_seconds(gpu, n * context * widths.cached * each + queries, c.bandwidth_share, c.cache_speedup)
+    joined = join(join(working, stream, c.norm), compute, c.norm)
+    return np.asarray(np.where(n > 0, c.launch_s + joined, 0.0))
+
+
+def mla_prefill_seconds(
+    constants: MlaPrefillConstants,
+    gpu: GpuSpec,
+    *,
+    prompts: Numbers,
+    prompt_tokens: Numbers,
+    heads: Numbers,
+    compute: str = _COMPUTE,
+    cached_tokens: Numbers = 0.0,
+    short_tokens: Numbers = 0.0,
+    widths: MlaWidths = DEEPSEEK_V3,
+    around_s: Numbers = 0.0,
+) -> Array:
+    """Seconds of attention over prompts together with `around_s`, its linear layers; no prompts take no time.
+
+    Args:
+        constants: of the kernel or module.
+        gpu: its peaks and SMs.
+        prompts: number of prompts.
+        prompt_tokens: new tokens of each.
+        heads: query heads of this GPU, each with keys and values of its own.
+        compute: data type of the kernel's matrix products.
+        cached_tokens: tokens of each prompt in the cache already.
+        short_tokens: new tokens of one more, shorter prompt.
+        widths: of the heads.
+        around_s: seconds of the linear layers.
+    """
+    c = constants
+    n, length, short = (np.asarray(x, dtype=np.float64) for x in (prompts, prompt_tokens, short_tokens))
+    kernel = prefill_seconds(
+        c,
+        gpu,
+        prompts=n,
+        prompt_tokens=length,
+        heads=heads,
+        kv_heads=heads,
+        key_width=float(widths.plain + widths.rotated),
+        value_width=float(widths.value),
+        compute=compute,
+        cached_tokens=cached_tokens,
+        short_tokens=short,
+    )
+    passes = c.token_passes * (n * length + short) * widths.hidden * _WIDE_BYTES / memory_bandwidth(gpu)
+    device = kernel + c.prompt_s * (n + (short > 0)) + passes + around_s
+    return np.asarray(np.where(kernel > 0, np.maximum(device, c.host_s), 0.0))
+
+
+def mla_projection_seconds(
+    constants: GemmConstants,
+    gpu: GpuSpec,
+    rows: Numbers,
+    heads: Numbers,
+    *,
+    absorbed: bool,
+    weights: str,
+    activations: str,
+    widths: MlaWidths = DEEPSEEK_V3,
+    down: bool = True,
+    weight_bytes: float | None = None,
+) -> Array:
+    """Seconds of the layer's linear layers but for the absorbed products.
+
+    Down to both latents (unless `down` is false, which leaves them out), up to
+    the queries, up to keys and values (only where not absorbed), output.
+    """
+    heads = np.asarray(heads, dtype=np.float64)
+    query = heads * (widths.plain + widths.rotated)
+    shapes: list[tuple[Numbers, Numbers]] = [(float(widths.hidden), heads * widths.value)]
+    if widths.query_latent:
+        shapes.append((query, float(widths.query_latent)))
+    if down:
+        shapes.append(((float(widths.query_latent) or query) + widths.cached, float(widths.hidden)))
+    if not absorbed:
+        shapes.append((heads * (widths.plain + widths.value), float(widths.latent)))
+    return np.asarray(
+        sum(
+            product_seconds(
+                constants, gpu, rows, n, k, weights=weights, activations=activations, weight_bytes=weight_bytes
+            )
+            for n, k in shapes
+        )
+    )
+
+
+def absorbed_seconds(
+    constants: AbsorbedConstants,
+    gpu: GpuSpec,
+    rows: Numbers,
+    heads: Numbers,
+    n: Numbers,
+    k: Numbers,
+    *,
+    dtype: str = _COMPUTE,
+) -> Array:
+    """Seconds of the product [rows, k] x [k, n] of every head in one launch; no rows take no time.
+
+    Args:
+        constants: of the library.
+        gpu: its peaks.
+        rows: new tokens.
+        heads: query heads of this GPU, each with weights of its own.
+        n: outputs of a head.
+        k: inputs of a head.
+        dtype: data type of weights and products; inputs and outputs have two bytes.
+    """
+    c = constants
+    rows, heads, n, k = (np.asarray(x, dtype=np.float64) for x in (rows, heads, n, k))
+    tiled = np.ceil(rows / _TILE_ROWS) * _TILE_ROWS
+    compute = 2.0 * heads * tiled * n * k / (c.compute_share * peak_flops(gpu, dtype))
+    moved = heads * (n * k * DTYPE_BYTES[dtype] + c.activation_passes * rows * (n + k) * _WIDE_BYTES)
+    stream = stream_seconds(gpu, moved, c.bandwidth_share, c.cache_speedup)
+    seconds = c.launch_s + c.head_s * heads + join(compute, stream, c.norm)
+    return np.asarray(np.where(rows > 0, seconds, 0.0))

@@ -1,0 +1,105 @@
+"""Predicting the rows of measured tables with the shipped constants, or with others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.errors import InputError
+from moesim.hardware.constants import load
+from moesim.hardware.tables import KINDS, TableKind, kind_of, load_kind
+from moesim.hardware.tables.kind import Constants
+from moesim.types import GpuSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PRESETS = Path(__file__).parents[1] / "scenario" / "presets" / "gpus.yaml"
+
+
+def predict_table(
+    frame: pd.DataFrame,
+    *,
+    kind: str | None = None,
+    name: str = "",
+    gpus: Mapping[str, GpuSpec] | None = None,
+    constants: Constants | None = None,
+) -> NDArray[np.float64]:
+    """Predicted latency of every row of a measured table, in the unit of its own latencies, [R].
+
+    The sum of a table's several measured columns; NaN where nothing is known of a row's group.
+
+    Args:
+        frame: R rows in one of the layouts of `KINDS`.
+        kind: which of them; else known by `name`, the file's, then by the columns.
+        name: name of the file without its ending.
+        gpus: specifications by the names in column `system`; else the published ones of the presets.
+        constants: groups of constants instead of the shipped ones.
+
+    Raises:
+        InputError: no known layout, a column is missing, or a system is unknown.
+    """
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"kind: found {kind}, wanted one of {', '.join(KINDS)}")
+    found = load_kind(kind) if kind is not None else kind_of(name, frame.columns)
+    where = name or "table"
+    if found is None:
+        raise InputError(f"{where}: its columns are those of no known kind of table ({', '.join(KINDS)})")
+    missing = [column for column in found.columns if column not in frame]
+    if missing:
+        raise InputError(f"{where}: column {missing[0]} is missing, wanted {', '.join(found.columns)}")
+    seconds = predict_columns(frame, found, gpus=gpus, constants=constants)
+    return np.asarray(seconds.sum(axis=1) / found.unit_s)
+
+
+def predict_columns(
+    frame: pd.DataFrame,
+    kind: TableKind,
+    *,
+    gpus: Mapping[str, GpuSpec] | None = None,
+    constants: Constants | None = None,
+) -> NDArray[np.float64]:
+    """Predicted seconds of each measured column of each row, [R, measured columns].
+
+    Raises:
+        InputError: a system is unknown.
+    """
+    systems = {str(system): gpu_of(str(system), gpus) for system in frame["system"].unique()}
+    for system, gpu in systems.items():
+        if gpu is None:
+            raise InputError(f"column system: found {system}, wanted one of {', '.join(gpus or published_gpus())}")
+    known = {system: gpu for system, gpu in systems.items() if gpu is not None}
+    return kind.predict(frame, known, constants if constants is not None else shipped(kind))
+
+
+def shipped(kind: TableKind) -> Constants:
+    """The constants that ship with moesim for a kind of table."""
+    return load(kind.noun or kind.name)
+
+
+def gpu_of(system: str, gpus: Mapping[str, GpuSpec] | None = None) -> GpuSpec | None:
+    """The specification of a system of measured tables: h100_sxm is the preset h100-sxm; None if unknown."""
+    known = published_gpus() if gpus is None else gpus
+    plain = system.lower().replace("-", "_")
+    return next(
+        (known[name] for name in (system, plain, f"{plain}_sxm", plain.removesuffix("_sxm")) if name in known), None
+    )
+
+
+@cache
+def published_gpus() -> Mapping[str, GpuSpec]:
+    """The GPUs of the presets by the names that tables give their systems; data, not an import of that package."""
+    import yaml
+
+    entries = yaml.safe_load(_PRESETS.read_text(encoding="utf-8"))
+    return {name.replace("-", "_"): GpuSpec(name=name, **entry) for name, entry in entries.items()}
+
+
+def nouns() -> set[str]:
+    """The nouns that hold constants of some kind of table."""
+    return {kind.noun or kind.name for kind in map(load_kind, KINDS)}

@@ -1,0 +1,137 @@
+"""The attention kernel over prompts: causal blocks dealt to the SMs, of which the longest row cannot be split.
+
+    launch + max(all blocks / SMs, longest row) + bytes / bandwidth
+
+A unit of work is a tile of 128 query rows of one head and request; where
+kernels pack the query heads of a KV head, their rows share tiles. A unit has a
+time of its own (first loads, last store) beside that of its blocks of 128 keys:
+two matrix products at a share of the peak, and the exponentials of the scores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.hardware.gpu import peak_flops, stream_seconds
+from moesim.types import GpuSpec
+
+Array = NDArray[np.float64]
+Numbers = NDArray[Any] | float
+
+_BLOCK = 128
+_WIDE_BYTES = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefillConstants:
+    """Constants of one kernel and data type.
+
+    `launch_s`; `unit_s` of a tile of queries; `compute_share`,
+    `bandwidth_share` of the peaks; `score_s`: an SM's time for each score
+    beside the products; `longest_units`: unit times on the longest row;
+    `kv_passes`: how often keys and values are moved, queries and outputs
+    once; `cache_speedup`; `window_blocks`: blocks beyond a window that a tile
+    visits nevertheless; `packs`: 1 where query heads of a KV head share tiles.
+    """
+
+    launch_s: float
+    unit_s: float
+    compute_share: float
+    bandwidth_share: float
+    score_s: float
+    longest_units: float
+    kv_passes: float
+    cache_speedup: float
+    window_blocks: float
+    packs: float
+
+
+def prefill_seconds(
+    constants: PrefillConstants,
+    gpu: GpuSpec,
+    *,
+    prompts: Numbers,
+    prompt_tokens: Numbers,
+    heads: Numbers,
+    kv_heads: Numbers,
+    key_width: Numbers,
+    value_width: Numbers,
+    compute: str,
+    window: Numbers = 0.0,
+    cached_tokens: Numbers = 0.0,
+    short_tokens: Numbers = 0.0,
+) -> Array:
+    """Seconds of causal attention of `prompts` prompts in one launch; no prompts take no time.
+
+    Args:
+        constants: of the kernel.
+        gpu: its peaks and SMs.
+        prompts: number of prompts.
+        prompt_tokens: new tokens of each.
+        heads: query heads.
+        kv_heads: heads of keys and values.
+        key_width: elements of a query and of a key.
+        value_width: elements of a value and of an output.
+        compute: data type of the matrix products.
+        window: keys that a token sees, 0 for all.
+        cached_tokens: tokens of each prompt whose keys and values exist already.
+        short_tokens: new tokens of one more, shorter prompt.
+    """
+    c = constants
+    n, length, heads, kv_heads, key, value, window, cached, short = np.broadcast_arrays(
+        *(
+            np.asarray(x, dtype=np.float64)
+            for x in (
+                prompts,
+                prompt_tokens,
+                heads,
+                kv_heads,
+                key_width,
+                value_width,
+                window,
+                cached_tokens,
+                short_tokens,
+            )
+        )
+    )
+    packed = (heads != kv_heads) & (c.packs > 0)
+    share = np.where(packed, heads / kv_heads, 1.0)
+    before = np.where((window > 0) & (window < cached), window, cached) / _BLOCK
+    groups = np.where(packed, kv_heads, heads)
+    block_s = 2.0 * (key + value) * _BLOCK * _BLOCK / (c.compute_share * peak_flops(gpu, compute) / gpu.n_sms)
+    block_s = block_s + c.score_s * _BLOCK * _BLOCK
+    spread, alone, moved = np.zeros(n.shape), np.zeros(n.shape), np.zeros(n.shape)
+    for count, tokens in ((n, length), (np.where(short > 0, 1.0, 0.0), short)):
+        there = (count > 0) & (tokens > 0)
+        tiles, blocks, longest = _causal(tokens, share, window, c.window_blocks)
+        spread += count * groups * (tiles * c.unit_s + (blocks + tiles * before) * block_s) / gpu.n_sms
+        alone = np.maximum(alone, np.where(there, c.longest_units * c.unit_s + (longest + before) * block_s, 0.0))
+        rows = tokens * heads + c.kv_passes * np.where(there, tokens + cached, 0.0) * kv_heads
+        moved += _WIDE_BYTES * count * (key + value) * rows
+    seconds = c.launch_s + np.maximum(spread, alone)
+    seconds = seconds + stream_seconds(gpu, moved, c.bandwidth_share, c.cache_speedup)
+    return np.asarray(np.where(alone > 0, seconds, 0.0))
+
+
+def _causal(length: Array, share: Array, window: Array, extra: float) -> tuple[Array, Array, Array]:
+    """Tiles of a prompt's query rows, the blocks of keys that they visit together, and those of the last tile.
+
+    `share` query heads stand in one tile of 128 rows, so its rows are of
+    128 / share tokens. Tile i ends at token (i + 1) 128 / share, hence all but
+    b share tiles visit more than b blocks.
+    """
+    tiles = np.ceil(length * share / _BLOCK)
+    most = np.ceil(length / _BLOCK)
+    blocks = most * tiles - share * most * (most - 1) / 2
+    # blocks that end before the window: tiles that skip at least b of them, summed over b
+    reaches = tiles - np.ceil((window - 1) * share / _BLOCK)
+    skips = np.maximum(np.floor(reaches / share), 0.0)
+    skipped = skips * reaches - share * skips * (skips + 1) / 2
+    within = blocks - skipped + extra * np.maximum(reaches - share, 0.0)
+    span = np.ceil((window + _BLOCK / share - 1) / _BLOCK)
+    has = window > 0
+    return tiles, np.where(has, np.minimum(within, blocks), blocks), np.where(has, np.minimum(span, most), most)

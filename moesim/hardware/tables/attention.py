@@ -1,0 +1,61 @@
+"""What the tables of attention share: templates of kernels and data types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moesim.hardware.tables.dtypes import dtype_of
+from moesim.hardware.tables.groups import Array, text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HELD_OUT_HEADS = 16
+"""Query heads whose rows no shipped constant saw."""
+
+_NARROW_HEAD = 64
+_MANY_HEADS = 64
+
+
+def template(frame: pd.DataFrame) -> pd.Series[str]:
+    """Grouped (gqa) or not (mha), of heads up to 64 wide or wider: kernels have different templates for these."""
+    mha = frame["num_heads"].eq(frame["num_key_value_heads"])
+    narrow = frame["head_dim"].le(_NARROW_HEAD)
+    return mha.map({True: "mha", False: "gqa"}) + narrow.map({True: "-64", False: "-128"})
+
+
+def many_heads(frame: pd.DataFrame) -> pd.Series[bool]:
+    """At least 64 query heads for each KV head, more than TensorRT-LLM's grouped kernel takes."""
+    return frame["num_heads"].ge(_MANY_HEADS * frame["num_key_value_heads"])
+
+
+def framework(frame: pd.DataFrame) -> pd.Series[str]:
+    """Name of the framework in small letters."""
+    return text(frame, "framework").str.lower()
+
+
+def cache_dtype(frame: pd.DataFrame) -> pd.Series[str]:
+    """Data type of the KV cache, that of the attention where the layout has none."""
+    return text(frame, "kv_cache_dtype") if "kv_cache_dtype" in frame else text(frame, "attn_dtype", "bfloat16")
+
+
+def bytes_of(names: pd.Series[str]) -> Array:
+    """Bytes of an element of each data type."""
+    return names.map(lambda name: dtype_of(name).weight_bytes).to_numpy(dtype=np.float64)
+
+
+def column(frame: pd.DataFrame, name: str) -> Array:
+    """A column as float64, zeros where the layout has none."""
+    return frame[name].to_numpy(dtype=np.float64) if name in frame else np.zeros(len(frame))
+
+
+def measured_s(frame: pd.DataFrame) -> Array:
+    """Latencies in seconds."""
+    return np.asarray(1e-3 * frame["latency_ms"].to_numpy(dtype=np.float64))
+
+
+def usable(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Rows without a flag."""
+    return text(frame, "flag").eq("")

@@ -1,0 +1,130 @@
+"""Attention of one new token of each request over its cache, MHA and GQA, milliseconds; no projections.
+
+Layout: NVIDIA aiconfigurator `generation_attention_perf`; `past_kv_tokens` are cached, the new token is read too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moesim.hardware.decode import DecodeConstants, decode_seconds
+from moesim.hardware.tables.attention import (
+    HELD_OUT_HEADS,
+    bytes_of,
+    cache_dtype,
+    column,
+    framework,
+    many_heads,
+    measured_s,
+    template,
+    usable,
+)
+from moesim.hardware.tables.dtypes import stand_in
+from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers
+from moesim.hardware.tables.kind import Constants, TableKind
+from moesim.types import GpuSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SEARCH = {
+    "launch_s": Constant(start=8e-6, low=2e-6, high=3e-5),
+    "unit_s": Constant(start=2e-6, low=1e-8, high=5e-5),
+    "unit_head_s": Constant(start=2e-8, low=1e-10, high=5e-6),
+    "byte_s": Constant(start=4e-11, low=1e-13, high=5e-9),
+    "token_head_s": Constant(start=5e-11, low=1e-13, high=2e-8),
+    "alone_s": Constant(start=1e-6, low=1e-8, high=3e-5),
+    "alone_byte_s": Constant(start=4e-11, low=1e-13, high=5e-9),
+    "split_s": Constant(start=3e-6, low=1e-8, high=5e-5),
+    "bandwidth_share": Constant(start=0.92, low=0.3, high=0.97),
+    "cache_speedup": Constant(start=1.5, low=1.0, high=4.0),
+    "window_tokens": Constant(start=32.0, low=1.0, high=200.0),
+    "query_passes": Constant(start=1.0, low=0.01, high=20.0),
+    "per_query_head": Constant(start=0.0, low=0.0, high=1.0),
+    "norm": Constant(start=3.0, low=1.0, high=10.0),
+}
+_MANY_HEADS_APART = "trtllm"
+
+
+def _group(frame: pd.DataFrame) -> pd.Series[str]:
+    """A framework, a template, and the data type of the cache."""
+    apart = framework(frame).eq(_MANY_HEADS_APART) & many_heads(frame) & frame["num_heads"].gt(1)
+    return framework(frame) + "/" + template(frame).mask(apart, "mqa-128") + "/" + cache_dtype(frame)
+
+
+def _regime(frame: pd.DataFrame) -> pd.Series[str]:
+    elements = 2.0 * frame["batch_size"] * frame["past_kv_tokens"] * frame["num_key_value_heads"] * frame["head_dim"]
+    large = elements * bytes_of(cache_dtype(frame)) > 2**25
+    windowed = column(frame, "window_size") > 0
+    return large.map({True: "cache beyond 32 MiB", False: "smaller"}).mask(windowed, "window")
+
+
+def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Fitted on H100; held out: 16 query heads."""
+    return frame["system"].eq("h100_sxm") & frame["num_heads"].ne(HELD_OUT_HEADS)
+
+
+def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
+    batch, cached, heads, kv_heads, width = numbers(
+        frame, "batch_size", "past_kv_tokens", "num_heads", "num_key_value_heads", "head_dim"
+    )
+    return decode_seconds(
+        DecodeConstants(**c),
+        gpu,
+        requests=batch,
+        context_tokens=cached + 1,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_width=width,
+        cache_bytes=bytes_of(cache_dtype(frame)),
+        window=column(frame, "window_size"),
+    )
+
+
+def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
+    seconds = np.full((len(frame), 1), np.nan)
+    for rows, gpu, c in by_group(frame, stand_in(_group(frame), constants), gpus, constants):
+        seconds[rows, 0] = _seconds(c, gpu, frame.iloc[rows])
+    return seconds
+
+
+def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
+    fitted, rows_usable = {}, frame[usable(frame)]
+    for name, rows in rows_usable.groupby(_group(rows_usable).to_numpy()):
+        template_name = str(name).split("/")[1]
+        fixed = {"per_query_head": float(template_name.startswith("mqa"))}
+        if template_name.startswith("mha"):
+            fixed |= {"unit_head_s": 0.0, "token_head_s": 0.0}
+        if not (column(rows, "window_size") > 0).any():
+            fixed["window_tokens"] = _SEARCH["window_tokens"].start
+        free = [constant for constant in _SEARCH if constant not in fixed]
+        if len(rows) > len(free):
+            fitted[str(name)] = fit_rows(_SEARCH, free, fixed, rows, gpus, _seconds, measured_s)
+    return fitted
+
+
+KIND = TableKind(
+    name="attention_generation",
+    prefixes=("attention_generation", "generation_attention"),
+    columns={
+        "system": "text",
+        "framework": "text",
+        "batch_size": "number",
+        "num_heads": "number",
+        "num_key_value_heads": "number",
+        "head_dim": "number",
+        "past_kv_tokens": "number",
+        "latency_ms": "number",
+    },
+    measured=("latency_ms",),
+    unit_s=1e-3,
+    group=_group,
+    regime=_regime,
+    fitted=_fitted,
+    usable=usable,
+    predict=_predict,
+    fit=_fit,
+)

@@ -1,0 +1,157 @@
+"""Dense linear layers: one product with the quantisation of its input, milliseconds.
+
+Layout: NVIDIA aiconfigurator `gemm_perf`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moesim.hardware.gemm import GemmConstants, product_seconds
+from moesim.hardware.tables.dtypes import dtype_of, stand_in
+from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, text
+from moesim.hardware.tables.kind import Constants, TableKind
+from moesim.types import GpuSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SEARCH = {
+    "launch_s": Constant(start=3e-6, low=5e-7, high=2e-5),
+    "per_k_s": Constant(start=3e-10, low=1e-12, high=1e-8),
+    "compute_share": Constant(start=0.8, low=0.3, high=1.1),
+    "bandwidth_share": Constant(start=0.9, low=0.5, high=1.0),
+    "tile_s": Constant(start=3e-7, low=1e-9, high=1e-5),
+    "split_s": Constant(start=1e-6, low=1e-8, high=1e-4),
+    "max_split": Constant(start=1.0, low=1.0, high=8.0),
+    "widest_tile": Constant(start=128.0, low=64.0, high=256.0),
+    "by_rows": Constant(start=0.0, low=0.0, high=1.0),
+    "activation_passes": Constant(start=1.0, low=0.3, high=2.0),
+    "quantise_passes": Constant(start=1.0, low=1e-3, high=5.0),
+    "quantise_row_s": Constant(start=1e-9, low=1e-13, high=2e-8),
+    "cache_speedup": Constant(start=1.5, low=1.0, high=4.0),
+    "norm": Constant(start=3.0, low=1.0, high=20.0),
+}
+# What the libraries are known to do: cuBLAS splits the sum over k and has wide tiles, CUTLASS as vLLM and SGLang call
+# it takes the tile by the rows, DeepGEMM does neither.
+_LIBRARIES: Mapping[str, Mapping[str, float]] = {
+    "cublas": {"max_split": 8.0, "widest_tile": 256.0, "by_rows": 0.0},
+    "cutlass": {"max_split": 1.0, "widest_tile": 128.0, "by_rows": 1.0, "split_s": 0.0},
+    "deepgemm": {"max_split": 1.0, "widest_tile": 128.0, "by_rows": 0.0, "split_s": 0.0},
+}
+_NO_QUANTISATION = {"quantise_passes": 0.0, "quantise_row_s": 0.0, "cache_speedup": 1.0}
+# Copies of the weight that a collector cycles through; vLLM's blocks of FP8 are timed on one.
+_COPIES = {"TRTLLM": 5, "SGLang": 6, "VLLM": 6}
+_COPIES_OTHERWISE = 5
+_EAGER = ("VLLM", "fp8_block")
+_NARROW = 512
+_HELD_OUT = 7168
+
+
+def _library(frame: pd.DataFrame) -> pd.Series[str]:
+    source, dtype = text(frame, "kernel_source").str.lower(), text(frame, "gemm_dtype")
+    blocks = source.str.contains("deepgemm") | dtype.eq("fp8_block")
+    cutlass = source.str.contains("cutlass|sgl_kernel")
+    return blocks.map({True: "deepgemm", False: "cublas"}).mask(~blocks & cutlass, "cutlass")
+
+
+def _group(frame: pd.DataFrame) -> pd.Series[str]:
+    return text(frame, "framework").str.lower() + "/" + _library(frame) + "/" + text(frame, "gemm_dtype")
+
+
+def _resident(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Whether all copies of the weight stay in the L2 cache, as the collectors reckon: in decimal megabytes."""
+    if "weights_fit_l2" in frame:
+        return frame["weights_fit_l2"].astype(bool)
+    from moesim.hardware.predict import gpu_of
+
+    sizes = {name: 0.0 if (gpu := gpu_of(name)) is None else 1e6 * gpu.l2_cache_mb for name in set(frame["system"])}
+    width = text(frame, "gemm_dtype").map(lambda name: dtype_of(name).weight_bytes)
+    eager = text(frame, "framework").eq(_EAGER[0]) & text(frame, "gemm_dtype").eq(_EAGER[1])
+    copies = text(frame, "framework").map(_COPIES).fillna(_COPIES_OTHERWISE).mask(eager, 1)
+    return copies * frame["n"] * frame["k"] * width <= frame["system"].map(sizes)
+
+
+def _regime(frame: pd.DataFrame) -> pd.Series[str]:
+    resident, narrow = _resident(frame), (frame["n"] < _NARROW) | (frame["k"] < _NARROW)
+    return resident.map({True: "weights in L2", False: "weights beyond L2"}).mask(narrow & ~resident, "narrow")
+
+
+def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Fitted on H100; held out: every layer with 7,168 inputs or outputs."""
+    return frame["system"].eq("h100_sxm") & frame["n"].ne(_HELD_OUT) & frame["k"].ne(_HELD_OUT)
+
+
+def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
+    return text(frame, "flag").eq("")
+
+
+def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
+    m, n, k = numbers(frame, "m", "n", "k")
+    resident = _resident(frame).to_numpy(dtype=np.bool_)
+    seconds = np.empty(len(frame))
+    for name, rows in frame.groupby(text(frame, "gemm_dtype").to_numpy()).indices.items():
+        dtype = dtype_of(str(name))
+        seconds[rows] = product_seconds(
+            GemmConstants(**c),
+            gpu,
+            m[rows],
+            n[rows],
+            k[rows],
+            weights=dtype.weights,
+            activations=dtype.activations,
+            weight_bytes=dtype.weight_bytes,
+            resident=resident[rows],
+        )
+    return seconds
+
+
+def _measured_s(frame: pd.DataFrame) -> Array:
+    return np.asarray(1e-3 * frame["latency_ms"].to_numpy(dtype=np.float64))
+
+
+def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
+    seconds = np.full((len(frame), 1), np.nan)
+    for rows, gpu, c in by_group(frame, stand_in(_group(frame), constants), gpus, constants):
+        seconds[rows, 0] = _seconds(c, gpu, frame.iloc[rows])
+    return seconds
+
+
+def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
+    fitted = {}
+    usable = frame[_usable(frame)]
+    for name, rows in usable.groupby(_group(usable).to_numpy()):
+        _, library, dtype = str(name).split("/")
+        fixed = dict(_LIBRARIES[library])
+        if dtype_of(dtype).activations in ("bf16", "fp16"):
+            fixed |= _NO_QUANTISATION
+        free = [constant for constant in _SEARCH if constant not in fixed]
+        if len(rows) > len(free):
+            fitted[str(name)] = fit_rows(_SEARCH, free, fixed, rows, gpus, _seconds, _measured_s)
+    return fitted
+
+
+KIND = TableKind(
+    name="gemm",
+    prefixes=("gemm",),
+    columns={
+        "system": "text",
+        "framework": "text",
+        "gemm_dtype": "text",
+        "m": "number",
+        "n": "number",
+        "k": "number",
+        "latency_ms": "number",
+    },
+    measured=("latency_ms",),
+    unit_s=1e-3,
+    group=_group,
+    regime=_regime,
+    fitted=_fitted,
+    usable=_usable,
+    predict=_predict,
+    fit=_fit,
+)

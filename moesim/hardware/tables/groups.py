@@ -1,0 +1,131 @@
+"""Rows of a table by the constants that predict them, and fitting constants to rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.hardware.tables.kind import Constants
+from moesim.types import GpuSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array = NDArray[np.float64]
+Loss = Literal["soft_l1", "cauchy"]
+
+
+def nearest(group: str, constants: Constants) -> Mapping[str, float] | None:
+    """The constants of a group, else of the most similar one; None where there are none.
+
+    A group is framework/kernel/version or data type; the last part counts
+    most, then the first, then the middle. The last of equals is taken, as
+    versions stand in order.
+    """
+    if group in constants:
+        return constants[group]
+    wanted = group.split("/")
+    best, most = None, -1
+    for name, values in constants.items():
+        parts = name.split("/")
+        middle = sum(mine == theirs for mine, theirs in zip(parts[1:-1], wanted[1:-1], strict=False))
+        score = 200 * (parts[-1] == wanted[-1]) + 100 * (parts[0] == wanted[0]) + middle
+        if score >= most:
+            best, most = values, score
+    return best
+
+
+def subset(constants: Constants, noun: str, ending: str) -> dict[str, Mapping[str, float]]:
+    """The constants of groups <framework>/<noun>/.../<ending>."""
+    return {
+        name: values
+        for name, values in constants.items()
+        if name.split("/")[1] == noun and name.split("/")[-1] == ending
+    }
+
+
+def fit_rows(
+    search: Mapping[str, Constant],
+    free: Sequence[str],
+    fixed: Mapping[str, float],
+    rows: pd.DataFrame,
+    gpus: Mapping[str, GpuSpec],
+    seconds: Callable[[Mapping[str, float], GpuSpec, pd.DataFrame], Array],
+    measured_s: Callable[[pd.DataFrame], Array],
+    loss: Loss = "soft_l1",
+) -> dict[str, float]:
+    """`fit_group` on rows that may be of several GPUs."""
+    parts = [(gpus[str(system)], part) for system, part in rows.groupby("system", sort=True)]
+
+    def predict(c: Mapping[str, float]) -> Array:
+        return np.concatenate([seconds(c, gpu, part) for gpu, part in parts])
+
+    return fit_group(search, free, fixed, predict, np.concatenate([measured_s(part) for _, part in parts]), loss)
+
+
+def by_group(
+    frame: pd.DataFrame, group: pd.Series[str], gpus: Mapping[str, GpuSpec], constants: Constants
+) -> Iterator[tuple[NDArray[np.int64], GpuSpec, Mapping[str, float]]]:
+    """(row numbers, GPU, constants) of the rows that share a group and a system, where there are constants."""
+    keys = frame["system"].astype(str) + "\n" + group.astype(str)
+    for key, rows in keys.groupby(keys.to_numpy(), sort=True).indices.items():
+        system, _, name = str(key).partition("\n")
+        found = nearest(name, constants)
+        if found is not None:
+            yield np.asarray(rows, dtype=np.int64), gpus[system], found
+
+
+def numbers(frame: pd.DataFrame, *columns: str) -> tuple[Array, ...]:
+    """Columns as float64 arrays."""
+    return tuple(frame[column].to_numpy(dtype=np.float64) for column in columns)
+
+
+def text(frame: pd.DataFrame, column: str, otherwise: str = "") -> pd.Series[str]:
+    """A column as text, or the same text for all rows where a layout has no such column."""
+    import pandas as pd
+
+    if column in frame:
+        return frame[column].astype(str)
+    return pd.Series(otherwise, index=frame.index, dtype=str)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """A constant to be fitted: where the search begins, and the range it stays in."""
+
+    start: float
+    low: float
+    high: float
+
+
+def fit_group(
+    constants: Mapping[str, Constant],
+    free: Sequence[str],
+    fixed: Mapping[str, float],
+    predict: Callable[[Mapping[str, float]], Array],
+    measured: Array,
+    loss: Loss = "soft_l1",
+) -> dict[str, float]:
+    """The constants that fit positive measurements: `free` ones are searched, others are as in `fixed`.
+
+    Robust least squares on logarithms, so that every row counts by its
+    relative error and no artefact decides; "cauchy" is for tables with many.
+    """
+    from scipy.optimize import least_squares
+
+    begin = np.log([constants[name].start for name in free])
+    low, high = (np.log([getattr(constants[name], side) for name in free]) for side in ("low", "high"))
+    others = {name: fixed.get(name, constant.start) for name, constant in constants.items()}
+
+    def with_free(x: Array) -> dict[str, float]:
+        return others | dict(zip(free, np.exp(x).tolist(), strict=True))
+
+    def misfit(x: Array) -> Array:
+        return np.asarray(np.log(predict(with_free(x)) / measured))
+
+    found = least_squares(misfit, begin, bounds=(low, high), loss=loss, f_scale=0.05, x_scale="jac")
+    return {name: float(f"{value:.4g}") for name, value in with_free(found.x).items()}

@@ -1,0 +1,107 @@
+"""The absorbed products of latent attention, a product for each head, milliseconds.
+
+Layout: NVIDIA aiconfigurator `mla_bmm_perf`: `mla_gen_pre` into the latent, `mla_gen_post` out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moesim.hardware.mla import DEEPSEEK_V3, AbsorbedConstants, absorbed_seconds
+from moesim.hardware.tables.attention import framework, measured_s, usable
+from moesim.hardware.tables.dtypes import dtype_of, stand_in
+from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, text
+from moesim.hardware.tables.kind import Constants, TableKind
+from moesim.hardware.tables.mla import HELD_OUT_HEADS
+from moesim.types import GpuSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SEARCH = {
+    "launch_s": Constant(start=4e-6, low=1e-6, high=3e-5),
+    "head_s": Constant(start=1e-8, low=1e-11, high=5e-7),
+    "compute_share": Constant(start=0.6, low=0.02, high=1.1),
+    "bandwidth_share": Constant(start=0.8, low=0.05, high=1.1),
+    "activation_passes": Constant(start=1.0, low=0.3, high=10.0),
+    "cache_speedup": Constant(start=2.0, low=1.0, high=8.0),
+    "norm": Constant(start=3.0, low=1.0, high=10.0),
+}
+_AFTER = "mla_gen_post"
+
+
+def _group(frame: pd.DataFrame) -> pd.Series[str]:
+    """Narrow types have a kernel for each of the two products, which quantise differently."""
+    dtype = text(frame, "bmm_dtype", "bfloat16")
+    wide = dtype.map(lambda name: dtype_of(name).activations == "bf16")
+    product = ("bmm-" + text(frame, "op_name")).mask(wide, "bmm")
+    return framework(frame) + "/" + product + "/" + dtype
+
+
+def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Fitted on H100; held out: 64 local heads."""
+    return frame["system"].eq("h100_sxm") & frame["num_heads"].ne(HELD_OUT_HEADS)
+
+
+def _regime(frame: pd.DataFrame) -> pd.Series[str]:
+    return text(frame, "op_name")
+
+
+def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
+    rows, heads = numbers(frame, "num_tokens", "num_heads")
+    after = text(frame, "op_name").eq(_AFTER).to_numpy(dtype=np.bool_)
+    before_shape, after_shape = DEEPSEEK_V3.absorbed
+    dtypes, seconds = text(frame, "bmm_dtype", "bfloat16"), np.empty(len(frame))
+    n, k = (np.where(after, second, first) for first, second in zip(before_shape, after_shape, strict=True))
+    for name, here in dtypes.groupby(dtypes.to_numpy()).indices.items():
+        seconds[here] = absorbed_seconds(
+            AbsorbedConstants(**c),
+            gpu,
+            rows[here],
+            heads[here],
+            n[here],
+            k[here],
+            dtype=dtype_of(str(name)).activations,
+        )
+    return seconds
+
+
+def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
+    seconds = np.full((len(frame), 1), np.nan)
+    for rows, gpu, c in by_group(frame, stand_in(_group(frame), constants), gpus, constants):
+        seconds[rows, 0] = _seconds(c, gpu, frame.iloc[rows])
+    return seconds
+
+
+def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
+    rows_usable = frame[usable(frame)]
+    return {
+        str(name): fit_rows(_SEARCH, list(_SEARCH), {}, rows, gpus, _seconds, measured_s)
+        for name, rows in rows_usable.groupby(_group(rows_usable).to_numpy())
+        if len(rows) > len(_SEARCH)
+    }
+
+
+KIND = TableKind(
+    name="mla_bmm",
+    prefixes=("mla_bmm",),
+    columns={
+        "system": "text",
+        "framework": "text",
+        "op_name": "text",
+        "num_tokens": "number",
+        "num_heads": "number",
+        "latency_ms": "number",
+    },
+    measured=("latency_ms",),
+    unit_s=1e-3,
+    group=_group,
+    regime=_regime,
+    fitted=_fitted,
+    usable=usable,
+    predict=_predict,
+    fit=_fit,
+)

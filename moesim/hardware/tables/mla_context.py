@@ -1,0 +1,110 @@
+"""Latent attention over prompts, kernel or module of DeepSeek-V3, milliseconds.
+
+Layout: NVIDIA aiconfigurator `context_mla_perf`, `mla_context_module_perf` and `wideep_context_mla_perf`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moesim.hardware.mla import MlaPrefillConstants, mla_prefill_seconds
+from moesim.hardware.tables.attention import column, usable
+from moesim.hardware.tables.dtypes import dtype_of
+from moesim.hardware.tables.groups import Array, Constant, numbers, text
+from moesim.hardware.tables.kind import Constants, TableKind
+from moesim.hardware.tables.mla import around_seconds, fit_modules, fitted, group, predict_by_scope, scope
+from moesim.types import GpuSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SEARCH = {
+    "launch_s": Constant(start=2e-5, low=1e-6, high=1e-3),
+    "unit_s": Constant(start=1e-6, low=1e-9, high=4e-5),
+    "compute_share": Constant(start=0.65, low=0.1, high=1.5),
+    "bandwidth_share": Constant(start=0.5, low=0.05, high=1.5),
+    "score_s": Constant(start=3e-11, low=3e-11, high=3e-11),
+    "longest_units": Constant(start=1.0, low=0.05, high=10.0),
+    "kv_passes": Constant(start=1.0, low=0.01, high=20.0),
+    "cache_speedup": Constant(start=1.2, low=1.0, high=5.0),
+    "window_blocks": Constant(start=0.0, low=0.0, high=1.0),
+    "packs": Constant(start=0.0, low=0.0, high=1.0),
+    "prompt_s": Constant(start=1e-7, low=1e-10, high=1e-5),
+    "token_passes": Constant(start=2.0, low=0.01, high=50.0),
+    "host_s": Constant(start=6e-4, low=1e-4, high=2e-3),
+}
+_FIXED = {"score_s": 3e-11, "window_blocks": 0.0, "packs": 0.0}
+_KERNEL_FIXED = {"prompt_s": 0.0, "token_passes": 0.0}
+_IN_A_GRAPH = {"host_s": 0.0}
+_EAGER_MODULE = "wideep_module-"
+
+
+def _regime(frame: pd.DataFrame) -> pd.Series[str]:
+    return scope(frame)
+
+
+def _module_seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, around: Array) -> Array:
+    batch, length, heads = numbers(frame, "batch_size", "isl", "num_heads")
+    dtypes, cached = text(frame, "mla_dtype", "bfloat16"), column(frame, "past_kv_tokens")
+    seconds = np.empty(len(frame))
+    for name, rows in dtypes.groupby(dtypes.to_numpy()).indices.items():
+        seconds[rows] = mla_prefill_seconds(
+            MlaPrefillConstants(**c),
+            gpu,
+            prompts=batch[rows],
+            prompt_tokens=length[rows],
+            heads=heads[rows],
+            compute=dtype_of(str(name)).activations,
+            cached_tokens=cached[rows],
+            around_s=around[rows],
+        )
+    return seconds
+
+
+def _around(gpu: GpuSpec, frame: pd.DataFrame) -> Array:
+    batch, length = numbers(frame, "batch_size", "isl")
+    return around_seconds(gpu, frame, batch * length, absorbed=False)
+
+
+def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
+    return _module_seconds(c, gpu, frame, _around(gpu, frame))
+
+
+def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
+    return predict_by_scope(frame, gpus, constants, _seconds)
+
+
+def _fixed(name: str) -> dict[str, float]:
+    """What a group does not have: kernels do nothing around attention, graphs wait for no host."""
+    kernel = _KERNEL_FIXED if name.split("/")[1].startswith("kernel-") else {}
+    graph = {} if name.split("/")[1].startswith(_EAGER_MODULE) else _IN_A_GRAPH
+    return {**_FIXED, **kernel, **graph}
+
+
+def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
+    return fit_modules(frame[usable(frame)], gpus, _SEARCH, _fixed, _around, _module_seconds)
+
+
+KIND = TableKind(
+    name="mla_context",
+    prefixes=("mla_context", "context_mla", "wideep_context_mla"),
+    columns={
+        "system": "text",
+        "framework": "text",
+        "num_heads": "number",
+        "batch_size": "number",
+        "isl": "number",
+        "latency_ms": "number",
+    },
+    measured=("latency_ms",),
+    unit_s=1e-3,
+    group=group,
+    regime=_regime,
+    fitted=fitted,
+    usable=usable,
+    predict=_predict,
+    fit=_fit,
+)

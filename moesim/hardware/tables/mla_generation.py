@@ -1,0 +1,90 @@
+"""Latent attention of one new token of each request, kernel or module of DeepSeek-V3, milliseconds.
+
+Layout: NVIDIA aiconfigurator `generation_mla_perf`, `mla_generation_module_perf` and `wideep_generation_mla_perf`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moesim.hardware.mla import MlaDecodeConstants, mla_decode_seconds
+from moesim.hardware.tables.attention import bytes_of, cache_dtype, usable
+from moesim.hardware.tables.groups import Array, Constant, numbers
+from moesim.hardware.tables.kind import Constants, TableKind
+from moesim.hardware.tables.mla import around_seconds, fit_modules, fitted, group, predict_by_scope, scope
+from moesim.types import GpuSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SEARCH = {
+    "launch_s": Constant(start=2e-5, low=1e-6, high=2e-4),
+    "unit_s": Constant(start=5e-6, low=1e-8, high=5e-5),
+    "token_s": Constant(start=5e-9, low=1e-10, high=5e-7),
+    "alone_s": Constant(start=2e-6, low=1e-8, high=6e-5),
+    "alone_token_s": Constant(start=1e-8, low=1e-10, high=5e-7),
+    "split_s": Constant(start=3e-6, low=1e-8, high=5e-5),
+    "compute_share": Constant(start=0.8, low=0.05, high=1.0),
+    "bandwidth_share": Constant(start=0.9, low=0.1, high=1.0),
+    "cache_speedup": Constant(start=1.3, low=1.0, high=3.0),
+    "query_passes": Constant(start=1.0, low=0.01, high=10.0),
+    "norm": Constant(start=2.0, low=1.0, high=10.0),
+}
+
+
+def _regime(frame: pd.DataFrame) -> pd.Series[str]:
+    return scope(frame)
+
+
+def _module_seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, around: Array) -> Array:
+    batch, cached, heads = numbers(frame, "batch_size", "past_kv_tokens", "num_heads")
+    kernel = mla_decode_seconds(
+        MlaDecodeConstants(**c),
+        gpu,
+        requests=batch,
+        context_tokens=cached + 1,
+        heads=heads,
+        cache_bytes=bytes_of(cache_dtype(frame)),
+    )
+    return np.asarray(around + kernel)
+
+
+def _around(gpu: GpuSpec, frame: pd.DataFrame) -> Array:
+    return around_seconds(gpu, frame, numbers(frame, "batch_size")[0], absorbed=True)
+
+
+def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
+    return _module_seconds(c, gpu, frame, _around(gpu, frame))
+
+
+def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
+    return predict_by_scope(frame, gpus, constants, _seconds)
+
+
+def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
+    return fit_modules(frame[usable(frame)], gpus, _SEARCH, lambda _: {}, _around, _module_seconds)
+
+
+KIND = TableKind(
+    name="mla_generation",
+    prefixes=("mla_generation", "generation_mla", "wideep_generation_mla"),
+    columns={
+        "system": "text",
+        "framework": "text",
+        "num_heads": "number",
+        "batch_size": "number",
+        "past_kv_tokens": "number",
+        "latency_ms": "number",
+    },
+    measured=("latency_ms",),
+    unit_s=1e-3,
+    group=group,
+    regime=_regime,
+    fitted=fitted,
+    usable=usable,
+    predict=_predict,
+    fit=_fit,
+)

@@ -1,0 +1,116 @@
+"""A step that was run, in either way, as what the results keep of it."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.metrics.conservation import check_program
+from moesim.metrics.latency import breakdown, critical_path
+from moesim.metrics.queued import breakdown_of_nodes, path_of_nodes
+from moesim.metrics.traffic import gpu_copies, link_traffic
+from moesim.types import EXCHANGE_KINDS, LEVELS, PARTS, Clocked, Program, QueuedRun, QueueTotals, Tasks, Timeline
+
+
+def clocked(
+    program: Program, timeline: Timeline, *, dispatch_bytes: int, combine_bytes: int, keep_tasks: bool
+) -> Clocked:
+    """Parts, critical path and traffic of a step.
+
+    Args:
+        program: what was to be done.
+        timeline: when it was done.
+        dispatch_bytes: of one copy of a token.
+        combine_bytes: of one copy on its way back.
+        keep_tasks: also give a row for every operation on every GPU.
+
+    Raises:
+        ConservationError: tokens or time were lost.
+    """
+    check_program(program, timeline)
+    critical, critical_gpu = critical_path(program, timeline)
+    messages, carried = link_traffic(program, dispatch_bytes=dispatch_bytes, combine_bytes=combine_bytes)
+    return Clocked(
+        makespan_ps=timeline.makespan_ps,
+        parts_ps=breakdown(program, timeline),
+        critical_ps=critical,
+        critical_gpu_ps=critical_gpu,
+        messages=messages,
+        bytes=carried,
+        n_events=timeline.n_events,
+        tasks=_tasks(program, timeline, dispatch_bytes, combine_bytes) if keep_tasks else None,
+    )
+
+
+def clocked_queues(
+    run: QueuedRun, *, n_gpus: int, dispatch_bytes: int, combine_bytes: int, keep_tasks: bool
+) -> Clocked:
+    """The same of a step with expert queues."""
+    critical, critical_gpu = path_of_nodes(run, n_gpus)
+    copy_bytes = np.zeros(len(PARTS), dtype=np.int64)
+    copy_bytes[[PARTS.index(kind) for kind in EXCHANGE_KINDS]] = dispatch_bytes, combine_bytes
+    node_bytes = run.tokens * copy_bytes[run.kind]
+    sent = run.destination >= 0
+    link = run.level[sent], run.gpu[sent], run.destination[sent]
+    messages = np.zeros((len(LEVELS), n_gpus, n_gpus), dtype=np.int64)
+    carried = np.zeros_like(messages)
+    np.add.at(messages, link, 1)
+    np.add.at(carried, link, node_bytes[sent])
+    _, _, since, until, tokens = run.waits.T
+    return Clocked(
+        makespan_ps=run.makespan_ps,
+        parts_ps=breakdown_of_nodes(run, n_gpus),
+        critical_ps=critical,
+        critical_gpu_ps=critical_gpu,
+        messages=messages,
+        bytes=carried,
+        n_events=run.n_events,
+        tasks=_node_tasks(run, node_bytes) if keep_tasks else None,
+        queues=QueueTotals(
+            tokens=int(tokens.sum()),
+            wait_ps=int(((until - since) * tokens).sum()),
+            longest_wait_ps=int((until - since).max(initial=0)),
+            longest_queue=run.longest_queue,
+        ),
+    )
+
+
+def _tasks(program: Program, timeline: Timeline, dispatch_bytes: int, combine_bytes: int) -> Tasks:
+    """Rows in the order of GPUs, then of operations."""
+    n_ops, n_gpus = timeline.start_ps.shape
+    tokens = gpu_copies(program)
+    dispatch = (program.kind == PARTS.index("dispatch"))[:, None]
+    exchange = (program.exchange_layer >= 0)[:, None]
+    sent = np.where(exchange, tokens * np.where(dispatch, dispatch_bytes, combine_bytes), 0)
+    return Tasks(
+        gpu=np.repeat(np.arange(n_gpus), n_ops),
+        stream=np.tile(program.stream, n_gpus),
+        layer=np.tile(program.layer, n_gpus),
+        kind=np.tile(np.array(PARTS)[program.kind], n_gpus),
+        start_ps=timeline.start_ps.T.ravel(),
+        end_ps=timeline.end_ps.T.ravel(),
+        bytes=sent.T.ravel(),
+        tokens=tokens.T.ravel(),
+    )
+
+
+QUEUE, QUEUE_STREAM = "queue", 2
+
+
+def _node_tasks(run: QueuedRun, node_bytes: NDArray[np.int64]) -> Tasks:
+    """A row a task (stream 0), a message of its sender (stream 1) and a wait in a queue (stream 2)."""
+    gpu, layer, since, until, tokens = run.waits.T
+    rows = Tasks(
+        gpu=np.concatenate([run.gpu, gpu]),
+        stream=np.concatenate([(run.destination >= 0).astype(np.int64), np.full(len(gpu), QUEUE_STREAM)]),
+        layer=np.concatenate([run.layer, layer]),
+        kind=np.concatenate([np.array(PARTS)[run.kind], np.full(len(gpu), QUEUE)]),
+        start_ps=np.concatenate([run.start_ps, since]),
+        end_ps=np.concatenate([run.end_ps, until]),
+        bytes=np.concatenate([node_bytes, np.zeros(len(gpu), dtype=np.int64)]),
+        tokens=np.concatenate([run.tokens, tokens]),
+    )
+    order = np.lexsort((rows.end_ps, rows.start_ps, rows.stream, rows.gpu))
+    return Tasks(**{field.name: getattr(rows, field.name)[order] for field in fields(rows)})

@@ -1,0 +1,133 @@
+"""Differences between variants and the points of a sweep, as tables for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from moesim.report.columns import COLUMNS, Column
+from moesim.report.text import plain
+from moesim.report.units import ABSENT, count, number
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+METRICS = ("step_time_s.mean", "step_time_s.p99", "tokens_per_s_per_gpu", "imbalance_penalty", "drop_rate")
+"""The summary keys whose differences are printed."""
+LONGEST = 60
+"""Rows of a table of points; the file has them all."""
+
+
+def paired_table(paired: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Table:
+    """A row a variant and metric: baseline, difference with its 95 % interval, how many seeds +-2 % would take.
+
+    Args:
+        paired: `Study.paired`; columns before `variant` are axes and are shown.
+        metrics: dotted summary keys, of those that COLUMNS know.
+    """
+    known = {column.keys[0]: column for column in COLUMNS if len(column.keys) == 1}
+    axes = list(paired.columns[: list(paired.columns).index("variant")])
+    shown = paired[paired["metric"].isin([key for key in metrics if key in known])]
+    shown = shown[(shown["baseline_mean"] != 0) | (shown["mean"] != 0)]
+    headers = [
+        *_short(axes),
+        "variant",
+        "metric",
+        "baseline",
+        "difference",
+        "95 % CI",
+        "ratio",
+        "seeds",
+        "seeds for ±2 %",
+    ]
+    rows = []
+    for row in shown.to_dict("records")[:LONGEST]:
+        column = known[str(row["metric"])]
+        unit = f" [{column.unit}]" if column.unit else ""
+        few = " (few steps)" if row["too_few_steps"] else ""
+        sure = "" if row["significant"] or row["n"] < 2 else " n.s."
+        rows.append(
+            [
+                *(_place(row[axis]) for axis in axes),
+                plain(row["variant"]),
+                f"{column.header}{unit}{few}",
+                column.text(row["baseline_mean"]),
+                _signed(column, row["difference"]) + sure,
+                f"{_signed(column, row['ci_low'])} to {_signed(column, row['ci_high'])}" if row["n"] > 1 else ABSENT,
+                number(row["ratio"]),
+                count(row["n"]),
+                count(row["seeds_needed"]),
+            ]
+        )
+    caption = "n.s. = no significant difference: the interval of the differences, paired by seed, includes 0"
+    return _table(headers, rows, len(axes) + 2, _with_rest(caption, len(shown)))
+
+
+def points_table(summary: pd.DataFrame, axes: Sequence[str]) -> Table:
+    """A row a point and variant of a sweep: axes, variant, then the columns of a comparison.
+
+    Args:
+        summary: `Study.summary` of a sweep.
+        axes: its swept fields.
+    """
+    several = len(set(summary["variant"])) > 1 or not axes
+    columns = [column for column in COLUMNS if all(key in summary for key in column.keys)]
+    headers = [*_short(axes), *(["variant"] if several else [])]
+    headers += [f"{column.header}\n[{column.unit}]" if column.unit else column.header for column in columns]
+    rows = [
+        [
+            *(_place(row[axis]) for axis in axes),
+            *([plain(row["variant"])] if several else []),
+            *(column.text(_value(column, row)) for column in columns),
+        ]
+        for row in summary.head(LONGEST).to_dict("records")
+    ]
+    return _table(headers, rows, len(axes) + several, _with_rest("", len(summary)))
+
+
+def _value(column: Column, row: dict[Any, Any]) -> float | None:
+    """As Column.value, of a row of dotted keys."""
+    values = [float(row[key]) for key in column.keys]
+    if any(math.isnan(value) for value in values) or (len(values) > 1 and not values[1]):
+        return None
+    return values[0] / values[1] if len(values) > 1 else values[0]
+
+
+def _place(value: Any) -> str:
+    """A value of an axis; NaN is what was none."""
+    if isinstance(value, float):
+        return "none" if math.isnan(value) else f"{value:.12g}"
+    return plain(value)
+
+
+def _signed(column: Column, value: float) -> str:
+    text = column.text(value)
+    return text if text == ABSENT or value <= 0 else f"+{text}"
+
+
+def _short(axes: Sequence[str]) -> list[str]:
+    last = [axis.rpartition(".")[2] for axis in axes]
+    return [axis if last.count(name) > 1 else name for axis, name in zip(axes, last, strict=True)]
+
+
+def _with_rest(caption: str, n_rows: int) -> str:
+    rest = f"{n_rows - LONGEST:,} more rows are in the files" if n_rows > LONGEST else ""
+    return "; ".join(text for text in (caption, rest) if text)
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], n_left: int, caption: str) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for i, header in enumerate(headers):
+        table.add_column(Text(header), justify="left" if i < n_left else "right")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    if caption:
+        table.caption = Text(caption)
+        table.caption_justify = "left"
+    return table

@@ -1,0 +1,55 @@
+"""The summary of one run as people read it, the same on the terminal and in HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from moesim.report.columns import lookup
+from moesim.report.units import bytes_text, count, number, percent, time_text
+from moesim.types import PARTS
+
+
+def _queue_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Of expert queues, where there are any."""
+    if lookup(summary, "queue.wait_mean_s") is None:
+        return []
+    return [
+        ("wait in expert queues, mean", time_text(lookup(summary, "queue.wait_mean_s")), "of a token"),
+        ("wait in expert queues, max", time_text(lookup(summary, "queue.wait_max_s")), ""),
+        ("longest expert queue", f"{count(lookup(summary, 'queue.tokens_max'))} tokens", ""),
+    ]
+
+
+def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(name, value, note) of each row."""
+
+    def of(key: str) -> float | None:
+        return lookup(summary, key)
+
+    step = of("step_time_s.mean")
+    rows = [
+        ("step time, mean", time_text(step), f"over {count(of('n_steps'))} measured steps"),
+        ("step time, p50", time_text(of("step_time_s.p50")), ""),
+        ("step time, p95", time_text(of("step_time_s.p95")), ""),
+        ("step time, p99", time_text(of("step_time_s.p99")), ""),
+        ("step time, max", time_text(of("step_time_s.max")), ""),
+        ("tokens/s/GPU", number(of("tokens_per_s_per_gpu")), ""),
+        ("imbalance penalty", number(of("imbalance_penalty")), "mean step time / the same load spread evenly"),
+        ("MaxVio, mean", number(of("max_violation.mean")), "max / mean - 1 of the requested expert load"),
+        ("MaxVio, max", number(of("max_violation.max")), ""),
+        ("balancedness, mean", number(of("balancedness.mean")), "mean / max of the processed load over GPUs"),
+        ("balancedness, min", number(of("balancedness.min")), ""),
+        ("drop rate", f"{percent(of('drop_rate'))} %", "of the requested assignments"),
+        ("tokens dropped", f"{percent(of('token_drop_rate'))} %", "tokens that lost every choice"),
+        ("reroute rate", f"{percent(of('reroute_rate'))} %", ""),
+        *_queue_rows(summary),
+        ("bytes within nodes", bytes_text(of("bytes.within_node")), "per step"),
+        ("bytes across nodes", bytes_text(of("bytes.across_nodes")), "per step"),
+    ]
+    for part in PARTS:
+        time = of(f"breakdown_s.{part}")
+        if time:  # a part that never runs says nothing
+            share = f"{percent(time / step)} % of the step" if step else ""
+            rows.append((part.replace("_", " "), time_text(time), share))
+    return rows

@@ -1,0 +1,110 @@
+"""The page and the table of a validation: errors by kernel and regime, and figures of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from moesim.report.page import figure_html, page_html
+from moesim.report.text import plain
+from moesim.report.units import count, number, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+_TEXTS = ("table", "framework", "kernel", "dtype", "regime", "rows")
+_HEADERS = (
+    "table",
+    "framework",
+    "kernel",
+    "data type",
+    "regime",
+    "rows",
+    "n",
+    "median %",
+    "p90 %",
+    "bias %",
+    "slowdown median %",
+    "slowdown p90 %",
+)
+
+
+def validation_rows(errors: pd.DataFrame) -> list[list[str]]:
+    """The error table as text, a list a row in the order of the headers; shares become per cent."""
+    rows = []
+    for row in errors.to_dict("records"):
+        texts = [plain(row[name], 60) for name in _TEXTS]
+        shares = [row[name] for name in ("median", "p90", "bias", "slowdown_median", "slowdown_p90")]
+        rows.append([*texts, count(row["n"]), *(_percent(share) for share in shares)])
+    return rows
+
+
+def validation_table(errors: pd.DataFrame) -> Table:
+    """The error table for the terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for header in _HEADERS:
+        table.add_column(header, justify="left" if header in {*_TEXTS, "data type"} else "right")
+    for row in validation_rows(errors):
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def slowdown_rows(slowdown: pd.DataFrame) -> list[list[str]]:
+    """The errors of slowdowns as text: case, kernels, rows, n, median, p90, rank correlation."""
+    return [
+        [
+            plain(row["case"]),
+            plain(row["kernels"]),
+            plain(row["rows"]),
+            count(row["n"]),
+            _percent(row["median"]),
+            _percent(row["p90"]),
+            number(row["spearman"], 3),
+        ]
+        for row in slowdown.to_dict("records")
+    ]
+
+
+def validation_html(
+    errors: pd.DataFrame,
+    slowdown: pd.DataFrame,
+    scores: pd.DataFrame,
+    slowdowns: pd.DataFrame,
+    summary: Mapping[str, Any],
+) -> str:
+    """The report of a validation as the text of an HTML5 file that needs no network."""
+    from moesim.report.figures.validation import predicted_against_measured, slowdown_against_ep
+
+    figures = [
+        {
+            "name": "predicted-against-measured",
+            "title": "Predicted against measured",
+            "html": figure_html(predicted_against_measured(scores), "predicted_against_measured"),
+            "caption": "Every point is a row of a table; on the line the prediction is what was measured. "
+            "The constants saw the circles, not the crosses.",
+        },
+        {
+            "name": "slowdown-against-ep",
+            "title": "Slowdown against EP size",
+            "html": figure_html(slowdown_against_ep(slowdowns), "slowdown_against_ep"),
+            "caption": "How many times longer the most loaded rank takes than with the same tokens spread evenly, "
+            "mean over the numbers of tokens; below 1, skew is faster because fewer experts are active.",
+        },
+    ]
+    return page_html(
+        "validation.html.j2",
+        headers=_HEADERS,
+        rows=validation_rows(errors),
+        slowdown=slowdown_rows(slowdown),
+        figures=figures,
+        summary=summary,
+    )
+
+
+def _percent(share: float) -> str:
+    return percent(float(share))

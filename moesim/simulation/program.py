@@ -1,0 +1,85 @@
+"""The program of a step: what its parts take, and when what follows what."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.engine import balanced_traffic, lay_out
+from moesim.hardware import Durations, exchange_rates, step_durations
+from moesim.simulation.losses import FOR_EVER, Lost, usable_slots
+from moesim.simulation.routed import micro_batches_of
+from moesim.simulation.stages import Stages
+from moesim.types import Program, RoutedStep, Traffic
+
+
+def lay_out_step(stages: Stages, routed: RoutedStep, lost: Lost | None = None) -> Program:
+    """The program of the step, without the GPUs that are lost when it begins."""
+    return _without_gone(_lay_out(stages, routed, routed.micro_traffic, routed.capacity), lost)
+
+
+def lay_out_evenly(stages: Stages, routed: RoutedStep, lost: Lost | None = None) -> Program:
+    """The program of the same step with its load spread evenly."""
+    even = balanced_traffic(
+        routed.micro_traffic,
+        stages.placement,
+        gpus_per_node=stages.cluster.gpus_per_node,
+        copies_rule=stages.copies_rule,
+        usable=None if lost is None else usable_slots(stages.placement, lost.gone),
+    )
+    return _without_gone(_lay_out(stages, routed, even, None), lost)
+
+
+def _without_gone(program: Program, lost: Lost | None) -> Program:
+    if lost is None or not lost.gone.any():
+        return program
+    return dataclasses.replace(program, lost_ps=np.where(lost.gone, 0, FOR_EVER))
+
+
+def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDArray[np.int64] | None) -> Program:
+    cluster, model, placement = stages.cluster, stages.model, stages.placement
+    dispatch, combine = exchange_rates(cluster, stages.precision, model.hidden_size)
+    tokens = [
+        np.bincount(routed.batch.source[own], minlength=cluster.n_gpus).astype(np.int64)
+        for own in micro_batches_of(routed.batch, stages.micro_batches)
+    ]
+    durations = [
+        _durations(stages, own, traffic.slot_tokens[b :: stages.micro_batches]) for b, own in enumerate(tokens)
+    ]
+    whole = durations[0]
+    if len(durations) > 1:  # the head is computed for all tokens at once
+        whole = _durations(stages, np.sum(tokens, axis=0), traffic.slot_tokens[:0])
+    return lay_out(
+        n_layers=model.n_layers,
+        dense_layers=model.dense_layers,
+        durations=durations,
+        head=whole.head,
+        traffic=traffic,
+        placement=placement,
+        capacity=capacity,
+        copies_rule=stages.copies_rule,
+        gpus_per_node=cluster.gpus_per_node,
+        dispatch=dispatch,
+        combine=combine,
+        has_shared=model.n_shared_experts > 0,
+        overlap=stages.overlap,
+        network=stages.scenario.spec.simulation.network,
+    )
+
+
+def _durations(stages: Stages, tokens_per_gpu: NDArray[np.int64], slot_tokens: NDArray[np.int64]) -> Durations:
+    workload = stages.scenario.spec.workload
+    return step_durations(
+        stages.model,
+        stages.cluster,
+        stages.precision,
+        phase=workload.phase,
+        tokens_per_gpu=tokens_per_gpu,
+        context_tokens=workload.context_tokens,
+        sequence_tokens=workload.sequence_tokens,
+        slot_tokens=slot_tokens,
+        slot_rank=stages.placement.rank,
+        kernels=stages.kernels,
+    )

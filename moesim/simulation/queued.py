@@ -1,0 +1,165 @@
+"""Experts as servers with queues: from choices to groups of tokens, and from a run back to loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.engine import run_queued
+from moesim.hardware import ExpertShape, expert_kernel
+from moesim.simulation.stages import Stages
+from moesim.types import (
+    QUEUE_FULL,
+    TO_NEXT_CHOICE,
+    Program,
+    QueuedRun,
+    Queues,
+    RoutedStep,
+    TokenGroups,
+)
+
+
+def groups_of(
+    slot: NDArray[np.int32], source: NDArray[np.int32], n_slots: int, alternates: NDArray[np.int32]
+) -> TokenGroups:
+    """The groups of a layer and micro-batch, from the slot of each choice [T, K] (-1 = none) and source ranks [T]."""
+    token, choice = np.nonzero(slot >= 0)
+    key = source[token].astype(np.int64) * n_slots + slot[token, choice]
+    order = np.argsort(key, kind="stable")
+    first = np.flatnonzero(np.diff(key[order], prepend=-1))
+    source_of, slot_of = np.divmod(key[order][first], n_slots)
+    return TokenGroups(
+        source=source_of,
+        slot=slot_of,
+        first=np.append(first, len(order)).astype(np.int64),
+        token=token[order].astype(np.int64),
+        n_tokens=len(slot),
+        alternates=alternates,
+    )
+
+
+def alternates_of(expert: NDArray[np.int32], scores: NDArray[np.float32]) -> NDArray[np.int32]:
+    """As many experts as a token has choices that it did not choose, best first, -1 where there are no more, [T, K].
+
+    Args:
+        expert: the choices [T, K], -1 = none.
+        scores: [T, E]; -inf = never; of equal ones the lowest expert.
+    """
+    n_tokens, n_experts = scores.shape
+    n = min(expert.shape[1], n_experts)
+    # one column more takes what is no choice
+    left = np.concatenate([scores, np.empty((n_tokens, 1), dtype=scores.dtype)], axis=1)
+    np.put_along_axis(left, np.where(expert < 0, n_experts, expert), -np.inf, axis=1)
+    left = left[:, :n_experts]
+    best = np.argsort(-left, axis=1, kind="stable")[:, :n].astype(np.int32)
+    return np.where(np.take_along_axis(left, best, axis=1) > -np.inf, best, np.int32(-1))
+
+
+def even_groups(program: Program) -> tuple[TokenGroups, ...]:
+    """Groups of a step whose load is spread evenly: what a rank gets is dealt to its slots in turn."""
+    result = []
+    n_gpus, n_slots = program.n_gpus, len(program.slot_rank)
+    slots = [np.flatnonzero(program.slot_rank == d) for d in range(n_gpus)]
+    for copies in program.copies:
+        counts = np.zeros((n_gpus, n_slots), dtype=np.int64)
+        for d, own in enumerate(slots):
+            if len(own):
+                until = np.cumsum(copies[:, d])
+                # of tokens begin..until, dealt in turn, slot i gets those whose number leaves the remainder i
+                dealt = (until[:, None] - np.arange(len(own)) + len(own) - 1) // len(own)
+                counts[:, own] = np.diff(dealt, axis=0, prepend=0)
+        source, slot = np.nonzero(counts)
+        first = np.append(0, np.cumsum(counts[source, slot]))
+        result.append(
+            TokenGroups(
+                source=source,
+                slot=slot,
+                first=first,
+                token=np.zeros(int(first[-1]), dtype=np.int64),
+                n_tokens=1,
+                alternates=np.empty((1, 0), dtype=np.int32),
+            )
+        )
+    return tuple(result)
+
+
+def interpreter(stages: Stages, groups: Sequence[TokenGroups], *, limited: bool) -> Callable[[Program], QueuedRun]:
+    """What runs a program with these groups; `limited` = with the room of the scenario, else with any."""
+    spec, placement = stages.scenario.spec.simulation, stages.placement
+    queues = Queues(
+        room=spec.queue_tokens if limited else None,
+        overflow=spec.queue_overflow,
+        expert=placement.expert,
+        n_experts=placement.n_experts,
+    )
+    return lambda program: run_queued(program, groups, queues, _service(stages))
+
+
+def _service(stages: Stages) -> Callable[[int], int]:
+    """Picoseconds that one expert takes for so many tokens alone, rounded up."""
+    phase = stages.scenario.spec.workload.phase
+    kernel = expert_kernel(stages.kernels, stages.cluster.gpu, stages.precision, phase)
+    # a kernel of its own: one expert, which every row that it is handed has chosen
+    shape = dataclasses.replace(ExpertShape.of(stages.model), n_experts=1, top_k=1)
+
+    @cache
+    def service_ps(tokens: int) -> int:
+        seconds = kernel.time(np.array([[tokens]], dtype=np.int64), shape)
+        return math.ceil(round(float(seconds[0]) * 1e12, 3))
+
+    return service_ps
+
+
+def settled(stages: Stages, routed: RoutedStep, run: QueuedRun) -> RoutedStep:
+    """The step as its queues left it: what they dropped and handed on is counted, by expert and by cause."""
+    n = stages.micro_batches
+
+    def over_micro_batches(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.asarray(counts.reshape(len(counts) // n, n, -1).sum(axis=1), dtype=np.int64)
+
+    dropped, away, into = (over_micro_batches(x) for x in (run.dropped, run.rerouted_away, run.rerouted_in))
+    causes = routed.causes.copy()
+    causes[:, QUEUE_FULL] += dropped.sum(axis=1)
+    causes[:, TO_NEXT_CHOICE] += away.sum(axis=1)
+    slot_tokens = over_micro_batches(run.admitted)
+    slot_load = np.zeros_like(routed.slot_load)
+    np.add.at(slot_load, (np.arange(len(slot_load))[:, None], stages.placement.expert), slot_tokens)
+    lost = np.array(
+        [
+            int(((groups_served(own) > 0) & (drops == groups_served(own))).sum())
+            for own, drops in zip(routed.groups, run.token_drops, strict=True)
+        ],
+        dtype=np.int64,
+    )
+    copies = routed.micro_traffic.copies - run.dropped_copies
+    for row, source in np.argwhere((copies < 0).any(axis=2)):
+        # dropped by a GPU to which they had been handed on: what it never was sent is taken off where most was
+        owed = -int(np.minimum(copies[row, source], 0).sum())
+        np.maximum(copies[row, source], 0, out=copies[row, source])
+        while owed:
+            most = int(copies[row, source].argmax())
+            taken = min(owed, int(copies[row, source, most]))
+            copies[row, source, most] -= taken
+            owed -= taken
+    return dataclasses.replace(
+        routed,
+        processed=routed.processed - dropped - away + into,
+        dropped=routed.dropped + dropped,
+        rerouted_away=routed.rerouted_away + away,
+        rerouted_in=routed.rerouted_in + into,
+        lost_tokens=routed.lost_tokens + over_micro_batches(lost)[:, 0],
+        slot_load=slot_load,
+        causes=causes,
+        traffic=dataclasses.replace(routed.traffic, slot_tokens=slot_tokens),
+        micro_traffic=dataclasses.replace(routed.micro_traffic, slot_tokens=run.admitted, copies=copies),
+    )
+
+
+def groups_served(groups: TokenGroups) -> NDArray[np.int64]:
+    """How many choices of each token were sent to a slot, [n_tokens]."""
+    return np.bincount(groups.token, minlength=groups.n_tokens)

@@ -1,0 +1,57 @@
+"""The same runs under other seeds, and how many of them a study needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from moesim.errors import InputError
+from moesim.scenario import Scenario
+from moesim.study import statistics
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_SEEDS = 100
+"""Of `until_ci` where nobody says another number."""
+
+
+def first_seeds(seeds: int | None, until_ci: float | None) -> int:
+    """How many seeds every variant runs in any case: those asked for, or the pilot of `until_ci`.
+
+    Raises:
+        InputError: no seed, fewer seeds than the pilot, or a width that is none.
+    """
+    if seeds is not None and seeds < 1:
+        raise InputError(f"seeds: found {seeds}, wanted 1 or more")
+    if until_ci is None:
+        return seeds or 1
+    if not 0 < until_ci < 1:
+        raise InputError(f"until_ci: found {until_ci}, wanted a share between 0 and 1, such as 0.02 for 2 %")
+    if seeds is not None and seeds < statistics.PILOT:
+        raise InputError(f"seeds: found {seeds}, wanted at least {statistics.PILOT} with until_ci")
+    return statistics.PILOT
+
+
+def seeds_wanted(points: pd.DataFrame, until_ci: float, most: int | None, *, baseline: str | None = None) -> int:
+    """How many seeds a group of variants needs for the interval that was asked for, by its pilot runs.
+
+    Args:
+        points: rows of the pilot.
+        until_ci: half the width of the interval of the mean step time's differences, as a part of the baseline's.
+        most: the largest number; MOST_SEEDS by default.
+        baseline: the variant that the others are compared with; the first by default.
+    """
+    return min(most or MOST_SEEDS, statistics.seeds_until(points, until_ci, baseline=baseline))
+
+
+def check_common(runs: Mapping[str, Scenario]) -> None:
+    """Refuse variants that set their own seed: pairs need the same one.
+
+    Raises:
+        InputError: the variants and their seeds.
+    """
+    found = {name: run.spec.seed for name, run in runs.items()}
+    if len(set(found.values())) > 1:
+        shown = ", ".join(f"{name}: {seed}" for name, seed in found.items())
+        raise InputError(f"seed: found {shown:.200}, wanted the same seed in all variants, to pair them by it")

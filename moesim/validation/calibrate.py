@@ -1,0 +1,207 @@
+"""Constants from measurements of one's own, and how far they can be trusted."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.errors import InputError, OutputError
+from moesim.hardware.predict import gpu_of, published_gpus
+from moesim.hardware.tables import TableKind
+from moesim.types import GpuSpec
+from moesim.validation.tables import Table
+from moesim.validation.validate import read
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FEWEST_ROWS = 12
+"""Rows below which the constants of a group are not fitted."""
+
+FOLDS = 5
+
+_ALONG = {
+    "num_tokens",
+    "num_token",
+    "m",
+    "batch_size",
+    "isl",
+    "past_kv_tokens",
+    "message_size",
+    "message_size_elements",
+    "message_bytes",
+}
+"""Columns that vary along a curve; all others tell curves apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Constants by noun and group, and their errors.
+
+    `errors`: a row a kind of table and group: `n`, `median` and `p90` of the
+    absolute error of the rows fitted, `cv_median` and `cv_p90` of rows that
+    were left out curve by curve (NaN where a group has one curve only).
+    """
+
+    name: str
+    gpu: str
+    source: str
+    kernels: dict[str, dict[str, dict[str, float]]]
+    errors: pd.DataFrame
+
+    def write(self, path: str | Path) -> None:
+        """The constants as a YAML file that `cluster.kernels` can name.
+
+        Raises:
+            OutputError: it cannot be written there.
+        """
+        import yaml
+
+        document: dict[str, Any] = {"name": self.name, "gpu": self.gpu, "source": self.source, **self.kernels}
+        target = Path(path)
+        try:
+            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+                temporary = Path(folder) / target.name
+                temporary.write_text(yaml.safe_dump(document, sort_keys=False, width=118), encoding="utf-8")
+                temporary.replace(target)
+        except OSError as error:
+            raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from None
+
+
+def calibrate(
+    data: str | Path,
+    system: str,
+    *,
+    name: str = "",
+    folds: int = FOLDS,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Calibration:
+    """Fit the constants of every kind of table to the rows of one system.
+
+    Args:
+        data: a folder of tables, or aiconfigurator:<system>.
+        system: its name in the tables, of a GPU whose specifications are known.
+        name: of the calibration; else the system's.
+        folds: parts into which the curves of a table are dealt for the cross-validated error; 0 or 1 for none.
+        progress: told (what is fitted, fits done, fits in all).
+
+    Raises:
+        InputError: a table or row is wrong, the system is unknown or in no table, or a group has too few rows.
+    """
+    import pandas as pd
+
+    gpu = gpu_of(system)
+    if gpu is None:
+        raise InputError(f"system: found {system}, wanted one of {', '.join(published_gpus())}")
+    reading = read(data)
+    if reading.problems:
+        raise InputError("; ".join(reading.problems))
+    by_kind: dict[str, list[Table]] = {}
+    for table in reading.tables:
+        if (table.scored & (table.frame["system"] == system)).any():
+            by_kind.setdefault(table.kind.name, []).append(table)
+    if not by_kind:
+        raise InputError(f"{data}: column system: no usable row of {system} in any table of a known layout")
+    for table in (table for tables in by_kind.values() for table in tables):
+        _check_enough(table, system)
+    kernels: dict[str, dict[str, dict[str, float]]] = {}
+    errors = []
+    steps = max(1, len(by_kind) * (1 + (folds if folds > 1 else 0)))
+    tell = _Teller(progress, steps)
+    for tables in by_kind.values():
+        kind = tables[0].kind
+        parts = [table.frame[table.scored & (table.frame["system"] == system).to_numpy()] for table in tables]
+        rows = pd.concat(parts, ignore_index=True)
+        gpus = {system: gpu}
+        tell(kind.name)
+        constants = kind.fit(rows, gpus)
+        kernels.setdefault(kind.noun or kind.name, {}).update(constants)
+        inside = _error(kind, rows, kind.predict(rows, gpus, constants))
+        outside = _cross_validated(kind, rows, gpus, folds, tell)
+        errors.append(_errors_of(kind, rows, inside, outside))
+    return Calibration(
+        name=name or system,
+        gpu=gpu.name,
+        source=f"moesim calibrate, {sum(len(e) for e in errors)} groups of {', '.join(sorted(by_kind))}",
+        kernels=kernels,
+        errors=pd.concat(errors, ignore_index=True),
+    )
+
+
+def curves(kind: TableKind, rows: pd.DataFrame) -> NDArray[np.int64]:
+    """Number of the curve of each row: rows of equal shape, which differ in how many tokens or bytes there are."""
+    key = [column for column in kind.columns if column not in _ALONG and column not in kind.measured]
+    numbers = rows.assign(group=kind.group(rows)).groupby(["group", *key], sort=True, dropna=False).ngroup()
+    return np.asarray(numbers.to_numpy(), dtype=np.int64)
+
+
+def _check_enough(table: Table, system: str) -> None:
+    mine = table.frame[table.scored & (table.frame["system"] == system).to_numpy()]
+    sizes = table.kind.group(mine).value_counts(sort=False)
+    for group, n in sizes.items():
+        if n < FEWEST_ROWS:
+            raise InputError(
+                f"{table.path}: column {table.kind.measured[0]}: {n} usable rows of {group} on {system}, "
+                f"wanted at least {FEWEST_ROWS} to fit constants"
+            )
+
+
+def _cross_validated(
+    kind: TableKind, rows: pd.DataFrame, gpus: Mapping[str, GpuSpec], folds: int, tell: _Teller
+) -> NDArray[np.float64]:
+    """Errors of each row and measured column by constants that never saw its curve, NaN where there are none."""
+    error = np.full((len(rows), len(kind.measured)), np.nan)
+    number = curves(kind, rows)
+    n_folds = min(folds, int(number.max()) + 1)
+    if n_folds < 2:
+        return error
+    for fold in range(n_folds):
+        out = number % n_folds == fold
+        tell(f"{kind.name}, fold {fold + 1}")
+        constants = kind.fit(rows[~out].reset_index(drop=True), gpus)
+        left = rows[out].reset_index(drop=True)
+        error[out] = _error(kind, left, kind.predict(left, gpus, constants))
+    return error
+
+
+def _error(kind: TableKind, rows: pd.DataFrame, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Absolute error as a share of the measured latency, [R, measured]; NaN where nothing was measured."""
+    measured = rows[list(kind.measured)].to_numpy(dtype=np.float64) * kind.unit_s
+    ratio = np.divide(seconds, measured, out=np.full(measured.shape, np.nan), where=measured > 0)
+    return np.asarray(np.abs(ratio - 1))
+
+
+def _errors_of(
+    kind: TableKind, rows: pd.DataFrame, inside: NDArray[np.float64], outside: NDArray[np.float64]
+) -> pd.DataFrame:
+    import pandas as pd
+
+    names = kind.group(rows).to_numpy()
+    found = []
+    for group in sorted(set(names)):
+        here = names == group
+        row: dict[str, object] = {"kind": kind.name, "group": group, "n": int(here.sum())}
+        for prefix, error in (("", inside[here]), ("cv_", outside[here])):
+            some = error[np.isfinite(error)]
+            row[f"{prefix}median"] = float(np.median(some)) if len(some) else np.nan
+            row[f"{prefix}p90"] = float(np.quantile(some, 0.9)) if len(some) else np.nan
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+class _Teller:
+    """Counts fits for a progress bar."""
+
+    def __init__(self, progress: Callable[[str, int, int], None] | None, steps: int) -> None:
+        self._progress, self._steps, self._done = progress, steps, 0
+
+    def __call__(self, what: str) -> None:
+        if self._progress is not None:
+            self._progress(what, min(self._done, self._steps), self._steps)
+        self._done += 1

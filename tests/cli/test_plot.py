@@ -1,0 +1,116 @@
+"""`moesim plot`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from browser import needs_chromium
+
+from moesim.report import FIGURES, POINT_FIGURES, figure_data
+from moesim.results import Result, Study
+
+
+@pytest.fixture
+def study(moesim, small, folder) -> Path:
+    assert moesim("compare", small, "-o", folder / "study", "--quiet").code == 0
+    return folder / "study"
+
+
+def test_the_data_are_those_of_the_figure_in_python(moesim, study, folder):
+    outcome = moesim("plot", study, "--figure", "capacity_drops", "-o", folder / "drops.csv")
+    assert (outcome.code, outcome.out, outcome.err) == (0, f"{folder / 'drops.csv'}\n", "")
+    loaded = Study.load(study)
+    figure_data(loaded.plot.capacity_drops()).to_csv(folder / "wanted.csv", index=False)
+    assert (folder / "drops.csv").read_bytes() == (folder / "wanted.csv").read_bytes()
+    drops = pd.read_csv(folder / "drops.csv").set_index(["panel", "x"])["y"]
+    assert drops["dropped assignments", "none"] == 0
+    assert drops["dropped assignments", "1"] == loaded.results["tight"].summary["drop_rate"]
+
+
+def test_one_run_of_a_study_is_a_result_too(moesim, study, folder):
+    one = study / "01-as-trained"
+    assert moesim("plot", one, "--figure", "timeline", "-o", folder / "t.csv").code == 0
+    rows = figure_data(Result.load(one).plot.timeline())
+    assert len(pd.read_csv(folder / "t.csv")) == len(rows)
+
+
+def test_list_names_the_figures(moesim, study):
+    listed = moesim("plot", study, "--list").out
+    assert [line.split()[0] for line in listed.splitlines()] == list(FIGURES)
+
+
+def test_of_a_sweep_there_are_the_figures_of_points(moesim, folder):
+    points = pd.DataFrame(
+        {
+            "routing.capacity": ['{"factor": 1.0}', '{"factor": 1.25}', "none"],
+            "variant": "only",
+            "seed": 1,
+            "drop_rate": [0.2, 0.1, 0.0],
+            "token_drop_rate": 0.0,
+        }
+    )
+    (folder / "swept").mkdir()
+    points.to_parquet(folder / "swept" / "summary.parquet", index=False)
+    listed = moesim("plot", folder / "swept", "--list").out
+    assert [line.split()[0] for line in listed.splitlines()] == list(POINT_FIGURES)
+    assert moesim("plot", folder / "swept", "--figure", "capacity_drops", "-o", folder / "d.csv").code == 0
+    shown = pd.read_csv(folder / "d.csv", dtype=str)
+    assert shown["x"].tolist()[:3] == ["1", "1.25", "none"]
+    refused = moesim("plot", folder / "swept", "--figure", "timeline", "-o", folder / "t.csv")
+    assert refused.code == 2
+    assert "of a sweep's points alone: capacity_drops" in refused.err
+
+
+def test_a_page_of_one_figure_needs_no_browser(moesim, study, folder):
+    assert moesim("plot", study, "--figure", "pareto", "-o", folder / "p.html").code == 0
+    assert "cdn." not in (folder / "p.html").read_text(encoding="utf-8").partition("<div")[0]
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--figure", "paretto", "-o", "p.csv"), "did you mean 'pareto'?"),
+        (("--figure", "pareto", "-o", "p.gif"), "wanted one of .svg, .png, .pdf, .html, .csv"),
+        (("--figure", "pareto", "-o", "absent/p.csv"), "cannot be written"),
+        ((), "wanted one of latency_breakdown"),
+    ],
+)
+def test_what_is_wrong_is_one_line(moesim, study, folder, arguments, words):
+    outcome = moesim("plot", study, *arguments)
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert len(outcome.err.splitlines()) == 1
+    assert not list(folder.glob("p.*"))
+
+
+def test_no_result_is_an_error(moesim, folder):
+    outcome = moesim("plot", folder, "--list")
+    assert outcome.code == 2
+    assert len(outcome.err.splitlines()) == 1
+
+
+def test_a_figure_with_nothing_to_show_says_so(moesim, study, folder):
+    outcome = moesim("plot", study, "--figure", "skew_balance", "-o", folder / "s.csv")
+    assert outcome.code == 0
+    assert outcome.err == "nothing to show: The skew of the popularity does not vary.\n"
+
+
+def test_without_a_browser_the_error_says_what_to_do(moesim, study, folder, monkeypatch):
+    pytest.importorskip("kaleido")
+    monkeypatch.setenv("BROWSER_PATH", "/nonexistent")
+    outcome = moesim("plot", study, "--figure", "pareto", "-o", folder / "p.svg")
+    assert outcome.code == 1
+    assert "none was found: install chromium" in outcome.err
+    assert not (folder / "p.svg").exists()
+
+
+@needs_chromium
+def test_images_have_their_format_and_size(moesim, study, folder):
+    pytest.importorskip("kaleido")
+    for kind, begins in (("svg", b"<svg"), ("png", b"\x89PNG"), ("pdf", b"%PDF")):
+        file = folder / f"p.{kind}"
+        assert moesim("plot", study, "--figure", "pareto", "-o", file, "--width", 700).code == 0
+        assert file.read_bytes().startswith(begins)
+    assert 'width="700"' in (folder / "p.svg").read_text(encoding="utf-8")[:300]

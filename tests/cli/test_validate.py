@@ -1,0 +1,83 @@
+"""`moesim validate` and `moesim calibrate`."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from moesim.validation import MEASURED
+
+
+@pytest.fixture
+def data(folder):
+    place = folder / "data"
+    place.mkdir()
+    for name in ("deepep_ll_0.5.12_h100_calib", "nccl_h100_calib"):
+        pd.read_parquet(MEASURED / f"{name}.parquet").to_parquet(place / f"{name}.parquet")
+    return place
+
+
+def test_a_table_a_report_and_the_predictions(moesim, folder, data):
+    outcome = moesim("validate", "--data", data, "--predictions", folder / "out.parquet")
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "held out" in outcome.out
+    assert "alltoall, to 64 KiB" in outcome.out
+    assert outcome.out.splitlines()[-1] == "report: results/validate/report.html"
+    page = (folder / "results" / "validate" / "report.html").read_text(encoding="utf-8")
+    assert "<title>Validation - moesim</title>" in page
+    assert "nccl_h100_calib" in page
+    assert len(pd.read_parquet(folder / "out.parquet")) == 278
+
+
+def test_json_is_the_summary(moesim, folder, data):
+    outcome = moesim("validate", "--data", data, "--json", "-o", folder / "v")
+    summary = json.loads(outcome.out)
+    assert summary == json.loads((folder / "v" / "summary.json").read_text())
+    assert {row["rows"] for row in summary["errors"]} == {"fitted", "held out"}
+
+
+def test_the_same_bytes_again(moesim, folder, data):
+    for name in ("a", "b"):
+        moesim("validate", "--data", data, "-q", "-o", folder / name, "--predictions", folder / f"{name}.parquet")
+    assert (folder / "a.parquet").read_bytes() == (folder / "b.parquet").read_bytes()
+    assert (folder / "a" / "report.html").read_bytes() == (folder / "b" / "report.html").read_bytes()
+
+
+def test_bad_rows_are_exit_2_and_one_line_and_the_rest_is_done(moesim, folder, data):
+    path = data / "nccl_h100_calib.parquet"
+    pd.read_parquet(path).assign(latency=lambda table: -table["latency"]).to_parquet(path)
+    outcome = moesim("validate", "--data", data, "--predictions", folder / "out.parquet")
+    assert outcome.code == 2
+    assert outcome.err.count("\n") == 1
+    assert "nccl_h100_calib.parquet: row 1, column latency: found -" in outcome.err
+    assert pd.read_parquet(folder / "out.parquet")["predicted"].notna().all()
+
+
+def test_text_of_a_table_is_escaped_in_the_report(moesim, folder, data):
+    path = data / "nccl_h100_calib.parquet"
+    pd.read_parquet(path).assign(framework="<script>alert(1)</script>").to_parquet(path)
+    assert moesim("validate", "--data", data, "-q").code == 0
+    assert "<script>alert" not in (folder / "results" / "validate" / "report.html").read_text(encoding="utf-8")
+
+
+def test_constants_are_fitted_written_and_used(moesim, folder, data):
+    (data / "deepep_ll_0.5.12_h100_calib.parquet").unlink()
+    outcome = moesim("calibrate", data, "--system", "h100_sxm", "-o", folder / "k.yaml", "--folds", 0)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "NCCL/nccl/alltoall" in outcome.out
+    assert outcome.out.splitlines()[-1] == f"constants: {folder / 'k.yaml'}"
+    used = moesim("validate", "--data", data, "--kernels", folder / "k.yaml", "--json")
+    shipped = moesim("validate", "--data", data, "--json")
+    assert used.code == shipped.code == 0
+    assert used.out != shipped.out
+
+
+def test_too_few_rows_are_exit_2(moesim, folder, data):
+    path = data / "nccl_h100_calib.parquet"
+    pd.read_parquet(path).head(5).to_parquet(path)
+    outcome = moesim("calibrate", data, "--system", "h100_sxm", "-o", folder / "k.yaml")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "nccl_h100_calib.parquet: column latency: 5 usable rows" in outcome.err
+    assert not (folder / "k.yaml").exists()

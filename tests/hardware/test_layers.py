@@ -1,0 +1,269 @@
+"""Dense layers, attention, latent attention, all-reduce: laws that hold for every group of shipped constants."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hardware.shapes import DEEPSEEK_V3, FP8, H100, MIXTRAL
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
+from moesim.hardware.attention import attention_seconds
+from moesim.hardware.constants import load
+from moesim.hardware.decode import DecodeConstants, decode_seconds
+from moesim.hardware.dense import network_seconds, sum_seconds
+from moesim.hardware.elementwise import ElementwiseConstants, pass_seconds
+from moesim.hardware.gemm import GemmConstants, product_seconds
+from moesim.hardware.gpu import stream_seconds
+from moesim.hardware.layer_kernels import LayerKernels
+from moesim.hardware.mla import (
+    AbsorbedConstants,
+    MlaDecodeConstants,
+    MlaPrefillConstants,
+    absorbed_seconds,
+    mla_decode_seconds,
+    mla_prefill_seconds,
+    mla_projection_seconds,
+)
+from moesim.hardware.prefill import PrefillConstants, prefill_seconds
+
+TOKENS = st.integers(1, 20000)
+LENGTH = st.integers(1, 20000)
+HEADS = st.sampled_from([1, 2, 4, 8, 16, 24, 32, 64, 128])
+
+
+def linear(c, gpu, *, rows, n, k):
+    dtype = "bf16" if c.quantise_passes == 0 else "fp8"
+    return product_seconds(c, gpu, rows, n, k, weights=dtype, activations=dtype)
+
+
+def prefill(c, gpu, *, prompts, length, heads, kv_heads):
+    return prefill_seconds(
+        c,
+        gpu,
+        prompts=prompts,
+        prompt_tokens=length,
+        heads=heads * kv_heads,
+        kv_heads=kv_heads,
+        key_width=128,
+        value_width=128,
+        compute="bf16",
+    )
+
+
+def decode(c, gpu, *, requests, context, heads, kv_heads):
+    return decode_seconds(
+        c,
+        gpu,
+        requests=requests,
+        context_tokens=context,
+        heads=heads * kv_heads,
+        kv_heads=kv_heads,
+        head_width=128,
+        cache_bytes=2.0,
+    )
+
+
+def latent_decode(c, gpu, *, requests, context, heads):
+    return mla_decode_seconds(c, gpu, requests=requests, context_tokens=context, heads=heads, cache_bytes=2.0)
+
+
+def latent_prefill(c, gpu, *, prompts, length, heads):
+    return mla_prefill_seconds(c, gpu, prompts=prompts, prompt_tokens=length, heads=heads)
+
+
+def absorbed(c, gpu, *, rows, heads, n, k):
+    return absorbed_seconds(c, gpu, rows, heads, n, k)
+
+
+def elementwise(c, gpu, *, rows, width):
+    return pass_seconds(c, gpu, np.asarray(rows, dtype=np.float64), width)
+
+
+# noun: constants, the formula, sizes that no less time may come from more of, the first of which may be none
+LAWS = {
+    "gemm": (GemmConstants, linear, {"rows": TOKENS, "n": LENGTH, "k": LENGTH}),
+    "attention_context": (
+        PrefillConstants,
+        prefill,
+        {"prompts": st.integers(1, 300), "length": LENGTH, "heads": st.integers(1, 16), "kv_heads": HEADS},
+    ),
+    "attention_generation": (
+        DecodeConstants,
+        decode,
+        {"requests": st.integers(1, 3000), "context": LENGTH, "heads": st.integers(1, 16), "kv_heads": HEADS},
+    ),
+    "mla_context": (
+        MlaPrefillConstants,
+        latent_prefill,
+        {"prompts": st.integers(1, 300), "length": LENGTH, "heads": HEADS},
+    ),
+    "mla_generation": (
+        MlaDecodeConstants,
+        latent_decode,
+        {"requests": st.integers(1, 3000), "context": LENGTH, "heads": HEADS},
+    ),
+    "mla_bmm": (AbsorbedConstants, absorbed, {"rows": TOKENS, "heads": HEADS, "n": LENGTH, "k": LENGTH}),
+    "elementwise": (ElementwiseConstants, elementwise, {"rows": TOKENS, "width": LENGTH}),
+}
+GROUPS = [(noun, group) for noun in LAWS for group in load(noun)]
+
+
+@st.composite
+def cases(draw):
+    noun, group = draw(st.sampled_from(GROUPS))
+    kind, seconds, sizes = LAWS[noun]
+    drawn = {name: draw(values) for name, values in sizes.items()}
+    return kind(**load(noun)[group]), seconds, drawn
+
+
+def faster(gpu, compute=1.0, bandwidth=1.0):
+    peaks = {dtype: compute * peak for dtype, peak in gpu.peak_tflops.items()}
+    return dataclasses.replace(
+        gpu, peak_tflops=peaks, memory_bandwidth_gb_per_s=bandwidth * gpu.memory_bandwidth_gb_per_s
+    )
+
+
+def quicker(constants, factor):
+    """The same kernel with all latencies divided."""
+    latencies = {f.name: getattr(constants, f.name) / factor for f in dataclasses.fields(constants)}
+    return dataclasses.replace(constants, **{name: x for name, x in latencies.items() if name.endswith("_s")})
+
+
+@given(cases(), st.data(), st.integers(1, 5000))
+def test_more_work_is_never_faster(case, data, more):
+    constants, seconds, sizes = case
+    grown = data.draw(st.sampled_from([name for name in sizes if name not in ("heads", "kv_heads")] + ["kv_heads"]))
+    if grown not in sizes:
+        grown = next(iter(sizes))
+    before, after = seconds(constants, H100, **sizes), seconds(constants, H100, **{**sizes, grown: sizes[grown] + more})
+    assert after >= before * (1 - 1e-12)
+
+
+@given(cases(), st.floats(1, 4), st.floats(1, 4))
+def test_a_faster_gpu_is_never_slower(case, compute, bandwidth):
+    constants, seconds, sizes = case
+    before = seconds(constants, H100, **sizes)
+    assert seconds(constants, faster(H100, compute, bandwidth), **sizes) <= before * (1 + 1e-12)
+
+
+@given(cases())
+def test_nothing_to_do_takes_no_time(case):
+    constants, seconds, sizes = case
+    assert seconds(constants, H100, **{**sizes, next(iter(sizes)): 0}) == 0
+
+
+@given(cases(), st.floats(1.1, 8))
+def test_a_gpu_with_all_times_divided_divides_the_time(case, factor):
+    # peak and bandwidth in inverse seconds, latencies in seconds: nothing else has a unit of time
+    constants, seconds, sizes = case
+    took = seconds(quicker(constants, factor), faster(H100, factor, factor), **sizes)
+    assert took * factor == pytest.approx(seconds(constants, H100, **sizes), rel=1e-9)
+
+
+@given(
+    st.sampled_from(list(load("allreduce"))), st.sampled_from([2, 4, 8]), st.integers(1, 2**28), st.integers(1, 2**24)
+)
+def test_larger_sums_are_never_faster(group, gpus, message, more):
+    c = AllReduceConstants(**load("allreduce")[group])
+    before, after = (allreduce_seconds(c, H100, gpus=gpus, message=m) for m in (message, message + more))
+    assert after >= before > 0
+    assert allreduce_seconds(c, H100, gpus=gpus, message=0) == 0
+    assert allreduce_seconds(c, H100, gpus=1, message=message) == 0
+
+
+@pytest.mark.parametrize("group", load("allreduce"))
+def test_large_sums_reach_the_bandwidth_of_the_links(group):
+    # 1 GiB over 8 GPUs: 430 GB/s of bus bandwidth are published beside the tables, the port has 450
+    c, message = AllReduceConstants(**load("allreduce")[group]), 2.0**30
+    took = float(allreduce_seconds(c, H100, gpus=8, message=message))
+    assert 350e9 < 2 * 7 / 8 * message / took < 480e9
+
+
+def test_bytes_that_fit_the_cache_are_faster():
+    # half of the cache stays in it, all of twice the cache does not
+    cache = H100.l2_cache_mb * 2**20
+    half, twice = stream_seconds(H100, np.array([cache / 2, 2 * cache]), 1.0, 2.0)
+    assert half == pytest.approx(cache / 2 / 2 / 3352e9)
+    assert twice == pytest.approx(2 * cache / 3352e9)
+
+
+def test_a_prompt_visits_the_blocks_below_its_diagonal():
+    # one head, no latencies: 4 tiles visit 1 + 2 + 3 + 4 blocks on one SM's share, or the last visits 4 alone
+    c = PrefillConstants(
+        launch_s=0.0,
+        unit_s=0.0,
+        compute_share=1.0,
+        bandwidth_share=1e9,
+        score_s=0.0,
+        longest_units=0.0,
+        kv_passes=1.0,
+        cache_speedup=1.0,
+        window_blocks=0.0,
+        packs=0.0,
+    )
+    block = 2 * 256 * 128 * 128 / (989.4e12 / 132)
+    one = prefill(c, H100, prompts=1, length=512, heads=1, kv_heads=1)
+    many = prefill(c, H100, prompts=1320, length=512, heads=1, kv_heads=1)
+    assert one == pytest.approx(4 * block, rel=1e-6)
+    assert many == pytest.approx(100 * block, rel=1e-6)
+
+
+def test_a_window_bounds_the_blocks():
+    c = dataclasses.replace(
+        PrefillConstants(**load("attention_context")["sglang/gqa-64/bfloat16"]), launch_s=0.0, window_blocks=0.0
+    )
+    common = {"prompts": 64.0, "heads": 32.0, "kv_heads": 8.0, "key_width": 64.0, "value_width": 64.0}
+    common |= {"compute": "bf16"}
+    full, windowed = (
+        prefill_seconds(c, H100, prompt_tokens=np.array([4096.0, 8192.0]), window=w, **common) for w in (0.0, 128.0)
+    )
+    assert (windowed < full).all()
+    assert windowed[1] / windowed[0] == pytest.approx(2, rel=0.02)
+    assert full[1] / full[0] > 3
+
+
+def test_a_short_prompt_beside_others_is_one_launch():
+    kernels = LayerKernels()
+    c = kernels.prefill(MIXTRAL, FP8)
+    common = {"heads": 32, "kv_heads": 8, "key_width": 128, "value_width": 128, "compute": "bf16"}
+    together = prefill_seconds(c, H100, prompts=3, prompt_tokens=4096, short_tokens=1000, **common)
+    apart = prefill_seconds(c, H100, prompts=3, prompt_tokens=4096, **common) + prefill_seconds(
+        c, H100, prompts=1, prompt_tokens=1000, **common
+    )
+    assert prefill_seconds(c, H100, prompts=3, prompt_tokens=4096, **common) < together < apart
+
+
+def test_latent_attention_works_in_the_latent():
+    # the projections of DeepSeek-V3: in decode all but the keys' and values' up-projection
+    c = LayerKernels().linear("bf16")
+    common = {"weights": "bf16", "activations": "bf16"}
+    with_up, without = (
+        mla_projection_seconds(c, H100, 64.0, 128.0, absorbed=absorbed, **common) for absorbed in (False, True)
+    )
+    assert with_up - without == pytest.approx(
+        float(product_seconds(c, H100, 64.0, 128.0 * 256, 512.0, **common)), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("framework", ["trtllm", "sglang", "vllm"])
+@pytest.mark.parametrize("model", [MIXTRAL, DEEPSEEK_V3])
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+def test_more_gpus_share_the_heads_and_the_width(framework, model, phase):
+    kernels, tokens = LayerKernels(framework=framework), np.array([64, 4096])
+    common = {"phase": phase, "context_tokens": 4096, "sequence_tokens": 2048, "kernels": kernels}
+    whole, part = (attention_seconds(model, H100, FP8, tokens, tensor_parallel=n, **common) for n in (1, 8))
+    assert (part < whole).all()
+    whole, part = (network_seconds(model, H100, FP8, tokens, 16384, tensor_parallel=n, kernels=kernels) for n in (1, 8))
+    assert (part < whole).all()
+    assert (sum_seconds(model, H100, tokens, 8, kernels) > 0).all()
+    assert not sum_seconds(model, H100, tokens, 1, kernels).any()
+
+
+def test_constants_of_ones_own_come_before_the_shipped():
+    mine = {"gemm": {"trtllm/cublas/bfloat16": {**load("gemm")["trtllm/cublas/bfloat16"], "launch_s": 1.0}}}
+    assert LayerKernels(constants=mine).linear("bf16").launch_s == 1.0
+    assert LayerKernels(constants=mine).decode(MIXTRAL, FP8) == LayerKernels().decode(MIXTRAL, FP8)

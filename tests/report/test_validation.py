@@ -1,0 +1,74 @@
+"""Figures and page of a validation."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from moesim.report.figures.validation import predicted_against_measured, slowdown_against_ep
+from moesim.report.validation import slowdown_rows, validation_rows
+
+SCORES = pd.DataFrame(
+    {
+        "table": ["a", "a", "b"],
+        "rows": ["fitted", "held out", "fitted"],
+        "measured_s": [1e-3, 2e-3, 1e-6],
+        "predicted_s": [1.1e-3, 1.8e-3, 1e-6],
+    }
+)
+SLOW = pd.DataFrame(
+    {
+        "table": "t",
+        "framework": "<b>x</b>",
+        "curve": "256|power_law_1.01",
+        "ep": [8, 8, 64],
+        "measured": [1.0, 1.2, 3.0],
+        "predicted": [1.0, 1.0, 2.0],
+    }
+)
+
+
+def test_a_panel_a_table_with_the_diagonal_and_both_splits():
+    figure = predicted_against_measured(SCORES)
+    assert [trace.name for trace in figure.data if trace.mode == "markers"] == ["fitted", "held out", "fitted"]
+    assert figure.data[1].x.tolist() == pytest.approx([1.0])  # milliseconds
+    assert sum(bool(trace.showlegend) for trace in figure.data) == 2
+    assert "ms" in figure.layout.xaxis.title.text or "ms" in figure.layout.yaxis.title.text
+
+
+def test_of_many_rows_some_are_drawn():
+    many = pd.concat([SCORES.head(1)] * 5000, ignore_index=True)
+    drawn = sum(len(trace.x) for trace in predicted_against_measured(many).data if trace.mode == "markers")
+    assert 200 < drawn <= 400
+
+
+def test_slowdown_is_a_mean_over_tokens_by_ep_size_and_escaped():
+    figure = slowdown_against_ep(SLOW)
+    measured = next(trace for trace in figure.data if trace.name == "measured")
+    assert measured.x.tolist() == [8, 64]
+    assert measured.y.tolist() == pytest.approx([1.1, 3.0])
+    assert "&lt;b&gt;x" in figure.layout.annotations[0].text
+
+
+def test_nothing_to_draw_says_so():
+    assert "No row" in predicted_against_measured(SCORES.head(0)).layout.annotations[0].text
+    assert "No table" in slowdown_against_ep(SLOW.head(0)).layout.annotations[0].text
+
+
+def test_rows_of_the_table_are_per_cent_and_dashes():
+    errors = pd.DataFrame(
+        {
+            **{name: ["x"] for name in ("table", "framework", "kernel", "dtype", "regime", "rows")},
+            "n": 1200,
+            "median": 0.0512,
+            "p90": 0.2,
+            "bias": -0.01,
+            "slowdown_median": float("nan"),
+            "slowdown_p90": float("nan"),
+        }
+    )
+    assert validation_rows(errors)[0][6:] == ["1,200", "5.12", "20.0", "-1.00", "-", "-"]
+    slow = pd.DataFrame(
+        {"case": ["a"], "kernels": "core", "rows": "all", "n": 3, "median": 0.03, "p90": 0.1, "spearman": float("nan")}
+    )
+    assert slowdown_rows(slow) == [["a", "core", "all", "3", "3.00", "10.0", "-"]]

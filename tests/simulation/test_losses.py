@@ -1,0 +1,183 @@
+"""GPUs that are lost: what goes on, what is dropped, and when the others go on without them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moesim import Result, Scenario, simulate
+from moesim.errors import ScenarioError
+from moesim.types import PARTS
+
+SMALL = {
+    "workload.steps": 4,
+    "workload.tokens_per_gpu": 12,
+    "cluster.nodes": 2,
+    "cluster.gpus_per_node": 4,
+    "model.n_layers": 4,
+    "model.dense_layers": [],
+    "placement.redundant_experts": 0,
+    "simulation.network": "port",
+}
+LOST = {"kind": "lost-gpu", "gpu": 5}
+
+
+def scenario(*faults: dict[str, Any], **changes: Any) -> Scenario:
+    overrides = {**SMALL, "faults": list(faults), **{name.replace("__", "."): value for name, value in changes.items()}}
+    return Scenario.from_yaml("deepseek-v3-decode", overrides=overrides)
+
+
+def run(*faults: dict[str, Any], **changes: Any) -> Result:
+    return simulate(scenario(*faults, **changes))
+
+
+def half_of_second_step() -> float:
+    """A time in the middle of the second step of a run in which nothing happens."""
+    steps = run().steps
+    return float(steps.start_s[1] + steps.step_time_s[1] / 2)
+
+
+def experts_of(gpu: int) -> range:
+    """256 experts on 8 GPUs, in order."""
+    return range(32 * gpu, 32 * gpu + 32)
+
+
+def test_without_copies_the_experts_of_a_lost_gpu_drop_from_then_on() -> None:
+    """Steps before are as if nothing was to happen; after it the GPU has no tokens, no work and no bytes."""
+    well, ill = run(), run({**LOST, "from_s": half_of_second_step()})
+    assert ill.experts[ill.experts.step == 0].equals(well.experts[well.experts.step == 0])
+    assert ill.steps.step_time_s[0] == well.steps.step_time_s[0]
+    later = ill.experts[ill.experts.step >= 2]
+    mine = later.expert.isin(experts_of(5))
+    assert (later[mine].processed == 0).all()
+    assert (later[mine].dropped == later[mine].requested).all()
+    assert later[mine].dropped.sum() > 0
+    assert (later[~mine].dropped == 0).all()
+    assert (ill.steps.tokens[:2] == 96).all()
+    assert (ill.steps.tokens[2:] == 84).all()
+    gpu = ill.gpus[(ill.gpus.step >= 2) & (ill.gpus.gpu == 5)]
+    assert (gpu[["processed", "sent_bytes", "received_bytes"]] == 0).all(axis=None)
+    np.testing.assert_allclose(gpu.wait_s, ill.steps.step_time_s[2:])
+    assert ill.summary["by_cause"]["lost_gpu"] == pytest.approx(ill.summary["drop_rate"])
+
+
+def test_with_copies_elsewhere_only_the_lost_gpus_own_tokens_are_dropped() -> None:
+    """A second copy of every expert on another GPU."""
+    ill = run({**LOST, "from_s": half_of_second_step()}, placement__redundant_experts=256)
+    assert (ill.steps.dropped[[0, 2, 3]] == 0).all()
+    own_share = 12 * 8 * 4  # its tokens, choices, layers
+    # of the step under way it loses what is left of its own tokens, and what had been sent to it
+    assert 0 < ill.steps.dropped[1] < 2 * own_share + 300
+    later = ill.experts[ill.experts.step >= 2]
+    assert later.processed.equals(later.requested)
+
+
+def test_in_the_step_under_way_layers_before_are_unharmed_and_later_ones_do_without() -> None:
+    """Drops begin in the layer at hand and in the later ones are those of the lost tokens and experts."""
+    ill, well = run({**LOST, "from_s": half_of_second_step()}), run()
+    dropped = ill.layers[ill.layers.step == 1].dropped.to_numpy()
+    assert dropped[0] == 0
+    assert dropped[-1] > 12 * 8  # all choices of its tokens, and those of others for its experts
+    assert (np.diff(dropped > 0) >= 0).all()
+    experts = ill.experts[(ill.experts.step == 1) & (ill.experts.layer == 3)]
+    assert (experts[experts.expert.isin(experts_of(5))].processed == 0).all()
+    assert (
+        ill.experts.requested[ill.experts.step == 1].tolist() == well.experts.requested[well.experts.step == 1].tolist()
+    )
+
+
+def test_the_others_wait_until_the_loss_is_noticed() -> None:
+    """The step takes longer by the detection time, within what a smaller load saves."""
+    at = half_of_second_step()
+    soon, late = (run({**LOST, "from_s": at, "detection_s": t}) for t in (0.0, 0.05))
+    longer = late.steps.step_time_s[1] - soon.steps.step_time_s[1]
+    assert 0.045 < longer <= 0.05
+    others = late.gpus[(late.gpus.step == 1) & (late.gpus.gpu != 5)]
+    assert (others.wait_s > 0.045).all()
+    # the lost GPU did something until it was lost and then nothing
+    gone = late.gpus[(late.gpus.step == 1) & (late.gpus.gpu == 5)].iloc[0]
+    assert gone.wait_s > 0.05
+    assert late.experts.equals(soon.experts)
+
+
+@pytest.mark.parametrize("network", ["closed-form", "port"])
+@pytest.mark.parametrize("overlap", ["none", "shared-expert", "two-batch"])
+@pytest.mark.parametrize("share", [0.3, 0.999])
+def test_tokens_and_times_are_conserved_whenever_it_happens(network: str, overlap: str, share: float) -> None:
+    """Both engines; laws are asserted in the run, and from the frames here."""
+    changes = {"simulation__network": network, "simulation__overlap": overlap, "workload__steps": 2}
+    at = float(run(**changes).steps.step_time_s[0]) * share
+    faults = ({**LOST, "from_s": at, "detection_s": 1e-4}, {"kind": "lost-gpu", "gpu": 0, "from_s": at * 1.0005})
+    result = run(*faults, **changes)
+    simpy = run(*faults, **changes, simulation__engine="simpy")
+    assert result.steps.equals(simpy.steps)
+    assert result.gpus.equals(simpy.gpus)
+    experts = result.experts
+    assert experts.requested.equals(experts.processed + experts.dropped)
+    assert (result.steps.tokens == [96, 72]).all()
+    parts = result.gpus[[f"{part}_s" for part in PARTS]].sum(axis=1)
+    np.testing.assert_allclose(parts, result.steps.step_time_s[result.gpus.step], rtol=1e-9)
+
+
+def test_a_replacement_brings_tokens_and_experts_back() -> None:
+    """From the first step that begins after it."""
+    steps = run().steps
+    back = float(steps.start_s[2] - steps.start_s[0])
+    ill = run({**LOST, "from_s": 0.0, "recovery_s": back * 0.9})
+    assert ill.steps.tokens.tolist() == [84, 84, 96, 96]
+    assert (ill.steps.dropped[:2] > 0).all()
+    assert (ill.steps.dropped[2:] == 0).all()
+
+
+def test_a_run_stalls_until_the_replacement_where_an_expert_has_no_copy() -> None:
+    """Nothing is dropped, the step takes as much longer; with copies nobody stalls."""
+    fault = {**LOST, "from_s": half_of_second_step(), "recovery_s": 0.5, "without_copy": "stall"}
+    well, ill = run(), run(fault)
+    assert ill.experts.equals(well.experts)
+    assert 0.49 < ill.steps.step_time_s[1] - well.steps.step_time_s[1] <= 0.5
+    with_copies = run(fault, placement__redundant_experts=256)
+    assert with_copies.steps.step_time_s.max() < 0.1
+
+
+def test_losses_at_a_rate_are_the_same_again() -> None:
+    """Every GPU on its own, replaced after a while."""
+    fault = {"kind": "lost-gpu", "every_s": 0.02, "recovery_s": 0.004}
+    ill = run(fault, workload__steps=12)
+    assert ill.steps.equals(run(fault, workload__steps=12).steps)
+    assert ill.steps.tokens.nunique() > 1
+    assert ill.summary["by_cause"]["lost_gpu"] > 0
+    again = simulate(Scenario.from_dict(ill.scenario))
+    assert again.steps.equals(ill.steps)
+
+
+def test_routers_that_see_whole_batches_see_those_that_are_there() -> None:
+    """Experts choose among 84 tokens once the GPU is lost."""
+    ill = run(
+        {**LOST, "from_s": 0.0},
+        routing__strategy="expert-choice",
+        model__preset="mixtral-8x7b",
+        cluster__nodes=1,
+        cluster__gpus_per_node=8,
+        cluster__network="nvlink4-ib400",
+        model__n_layers=2,
+    )
+    assert (ill.steps.tokens == 84).all()
+
+
+@pytest.mark.parametrize(
+    "fault, changes, message",
+    [
+        ({"kind": "lost-gpu"}, {}, "wanted gpu, which a lost-gpu needs"),
+        ({**LOST, "without_copy": "stall"}, {}, "recovery_s, after which the run goes on"),
+        ({**LOST, "for_s": 1.0}, {}, "no for_s for a lost-gpu"),
+        (LOST, {"simulation__experts": "queued"}, "simulation.experts: grouped"),
+        (LOST, {"cluster__network": "deepep-normal"}, "copies are not per-node"),
+        (LOST, {"routing__capacity": {"factor": 1.0, "pad": True}}, "routing.capacity.pad: false"),
+    ],
+)
+def test_what_cannot_be_lost_is_refused(fault: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    """With field, what was found and what would be right."""
+    with pytest.raises(ScenarioError, match=message):
+        run(fault, **changes)

@@ -1,0 +1,62 @@
+"""Layers against measured H100 kernels whose shapes no shipped constant saw; what is held out, each kind says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from moesim.hardware.predict import predict_columns, published_gpus
+from moesim.hardware.tables import load_kind
+
+SHIPPED = Path(__file__).parents[2] / "moesim" / "validation" / "measured"
+
+# kind, regimes ("" for all rows), median and 90th percentile of the absolute error in percent, rounded up
+REACHED = [
+    ("gemm", "weights beyond L2", 4.0, 13.0),
+    ("gemm", "", 4.5, 15.5),
+    ("attention_context", "", 4.5, 13.0),
+    ("attention_generation", "", 4.2, 14.5),
+    ("mla_context", "module", 3.0, 8.5),
+    ("mla_context", "", 3.2, 9.5),
+    ("mla_generation", "module", 3.4, 9.5),
+    ("mla_generation", "", 4.2, 12.0),
+    ("mla_bmm", "", 2.5, 8.5),
+    ("mlp", "", 5.5, 8.0),
+    ("allreduce", "", 2.6, 9.0),
+    ("elementwise", "", 2.8, 14.0),
+]
+
+
+@pytest.mark.parametrize("name, regime, median, p90", REACHED)
+def test_errors_on_shapes_never_fitted(name, regime, median, p90):
+    folder = Path(os.environ["MOESIM_DATA"]) / "measured" if "MOESIM_DATA" in os.environ else SHIPPED
+    kind = load_kind(name)
+    frame = pd.read_parquet(folder / f"{name}_h100_calib.parquet")
+    frame = frame[(kind.usable(frame) & ~kind.fitted(frame)).to_numpy()].reset_index(drop=True)
+    frame = frame[kind.regime(frame).eq(regime).to_numpy() | (regime == "")].reset_index(drop=True)
+    assert len(frame) >= 18
+    predicted = predict_columns(frame, kind, gpus=published_gpus())[:, 0]
+    error = 100 * np.abs(predicted / (kind.unit_s * frame[kind.measured[0]].to_numpy()) - 1)
+    assert np.median(error) < median
+    assert np.quantile(error, 0.9) < p90
+
+
+@pytest.mark.parametrize("name", sorted({name for name, *_ in REACHED}))
+def test_every_row_is_predicted_on_a_gpu_never_measured(name):
+    # another framework, another kernel, another data type: the nearest group, never nothing
+    kind = load_kind(name)
+    frame = pd.read_parquet(SHIPPED / f"{name}_h100_calib.parquet").head(200)
+    strange = frame.assign(system="b200_sxm", framework="XLLM")
+    if "kernel_source" in frame:
+        strange["kernel_source"] = "some_new_kernel"
+    for column in ("gemm_dtype", "gemm_type", "bmm_dtype", "quant_type"):
+        if column in frame:
+            strange[column] = "nvfp4"
+    strange = strange.drop(columns=[c for c in ("flag", "weights_fit_l2", "version") if c in strange])
+    seconds = predict_columns(strange, kind)
+    assert np.isfinite(seconds).all()
+    assert (seconds > 0).all()
