@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from moesim.hardware.attention import attention_seconds
 from moesim.hardware.dense import gemm_seconds, head_rows, head_seconds, network_seconds, router_seconds
 from moesim.hardware.expert import ExpertShape, expert_seconds
-from moesim.hardware.families import default_family, expert_kernel, family_of
+from moesim.hardware.families import default_family, expert_kernel, family_of, layer_kernels
 from moesim.types import ClusterShape, ModelShape, Precision
 
 
@@ -59,7 +59,7 @@ def step_durations(
     """
     gpu, tokens = cluster.gpu, tokens_per_gpu
     family = kernels or default_family(precision)
-    kernel = expert_kernel(family, gpu, precision, phase)
+    kernel, layers = expert_kernel(family, gpu, precision, phase), layer_kernels(family)
     shape = ExpertShape.of(model, n_ranks=cluster.n_gpus)
     none = np.zeros(len(tokens))
     # all parts but the experts depend on the token count alone, and most GPUs have the same
@@ -72,21 +72,24 @@ def step_durations(
         phase=phase,
         context_tokens=context_tokens,
         sequence_tokens=sequence_tokens,
+        kernels=layers,
     )
     logit_rows = np.array([head_rows(int(n), sequence_tokens, phase) for n in counts], dtype=np.int64)
     if family_of(family).get("router") == "fused":  # softmax and top-k are in the experts' kernel
-        router = gemm_seconds(gpu, counts, model.n_experts, model.hidden_size, weights="bf16", activations="bf16")
+        router = gemm_seconds(
+            gpu, counts, model.n_experts, model.hidden_size, weights="bf16", activations="bf16", kernels=layers
+        )
     else:
-        router = router_seconds(model, gpu, counts)
+        router = router_seconds(model, gpu, counts, layers)
+
+    def network(width: int) -> NDArray[np.float64]:
+        return network_seconds(model, gpu, precision, counts, width, kernels=layers)[where] if width else none
+
     return Durations(
         attention=attention[where],
         router=router[where],
-        dense=network_seconds(model, gpu, precision, counts, model.intermediate_size)[where]
-        if model.dense_layers
-        else none,
-        shared_experts=network_seconds(model, gpu, precision, counts, model.shared_intermediate_size)[where]
-        if model.n_shared_experts
-        else none,
+        dense=network(model.intermediate_size if model.dense_layers else 0),
+        shared_experts=network(model.shared_intermediate_size if model.n_shared_experts else 0),
         experts=expert_seconds(kernel, shape, slot_tokens, slot_rank, cluster.n_gpus),
-        head=head_seconds(model, gpu, logit_rows)[where],
+        head=head_seconds(model, gpu, logit_rows, layers)[where],
     )

@@ -9,6 +9,7 @@ from moesim.errors import InputError
 from moesim.hardware.constants import document
 from moesim.hardware.expert import ExpertKernel, calibrated_gpu
 from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype
+from moesim.hardware.layer_kernels import LayerKernels
 from moesim.types import DTYPE_BYTES, GpuSpec, Precision
 
 NARROW = ("fp8", "int8", "fp4")
@@ -54,6 +55,15 @@ def expert_kernel(family: str, gpu: GpuSpec, precision: Precision, phase: str) -
     group = parts["experts"] if phase == "decode" else parts.get("experts_prefill", parts["experts"])
     dtype = KernelDtype(weight_bytes=DTYPE_BYTES[precision.weights], compute=precision.activations)
     return dataclasses.replace(ExpertKernel.from_preset(group), gpu=gpu, dtype=dtype)
+
+
+def layer_kernels(family: str) -> LayerKernels:
+    """The kernels of all other layers: those of the family's framework.
+
+    Raises:
+        InputError: there is no such family.
+    """
+    return LayerKernels(framework=family_of(family)["layers"])
 
 
 def family_of(name: str) -> dict[str, str]:

@@ -86,6 +86,12 @@ def test_every_family_names_groups_that_are_calibrated():
         assert set(groups) <= load("experts").keys()
 
 
+def test_other_layers_take_the_constants_of_the_framework(tmp_path):
+    whole = {name: run(tmp_path, cluster__kernels=name).summary["breakdown_s"] for name in ("trtllm-bf16", "vllm-bf16")}
+    assert whole["trtllm-bf16"]["attention"] != whole["vllm-bf16"]["attention"]
+    assert {family["layers"] for family in families().values()} == {"sglang", "trtllm", "vllm"}
+
+
 def test_the_router_of_fused_kernels_is_not_counted_twice(tmp_path):
     small = scenario(tmp_path)
 
@@ -104,4 +110,5 @@ def test_the_router_of_fused_kernels_is_not_counted_twice(tmp_path):
         )
         return float(made.router[0])
 
-    assert router("trtllm-fp8") == router("vllm-fp8-block") < router("sglang-deepep-fp8")
+    assert router("trtllm-fp8") == router("trtllm-fp8-block") < router("sglang-deepep-fp8")
+    assert router("sglang-fp8-block") < router("sglang-deepep-fp8")
