@@ -35,6 +35,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "kernels": (
         ("summary", "what it is"),
         ("experts", "constants of the experts"),
+        ("framework", "of the other layers"),
         ("gpu", "calibrated on"),
     ),
     "networks": (
