@@ -35,7 +35,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "kernels": (
         ("summary", "what it is"),
         ("experts", "constants of the experts"),
-        ("layers", "other layers"),
+        ("framework", "of the other layers"),
         ("gpu", "calibrated on"),
     ),
     "networks": (

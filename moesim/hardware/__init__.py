@@ -9,11 +9,13 @@ families of kernels name (`families`); pure functions over arrays, no state.
 from moesim.hardware.durations import Durations, step_durations
 from moesim.hardware.expert import ExpertKernel, ExpertShape, calibrated_gpu, expert_seconds
 from moesim.hardware.families import (
+    Family,
     calibrated_families,
     check_family,
     default_family,
     expert_kernel,
     families,
+    family_of,
     provenance,
 )
 from moesim.hardware.memory import check_memory, memory_bytes, parameters
@@ -24,6 +26,7 @@ __all__ = [
     "Durations",
     "ExpertKernel",
     "ExpertShape",
+    "Family",
     "calibrated_families",
     "calibrated_gpu",
     "check_family",
@@ -33,6 +36,7 @@ __all__ = [
     "expert_kernel",
     "expert_seconds",
     "families",
+    "family_of",
     "memory_bytes",
     "parameters",
     "payload_bytes",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from moesim.hardware.attention import attention_seconds
 from moesim.hardware.dense import gemm_seconds, head_rows, head_seconds, network_seconds, router_seconds
 from moesim.hardware.expert import ExpertShape, expert_seconds
-from moesim.hardware.families import default_family, expert_kernel, family_of, layer_kernels
+from moesim.hardware.families import Family, default_family, expert_kernel, family_of
 from moesim.types import ClusterShape, ModelShape, Precision
 
 
@@ -41,7 +41,7 @@ def step_durations(
     sequence_tokens: int,
     slot_tokens: NDArray[np.int64],
     slot_rank: NDArray[np.int32],
-    kernels: str | None = None,
+    kernels: Family | None = None,
 ) -> Durations:
     """Durations of the compute parts of one step; what has no tokens takes no time.
 
@@ -58,8 +58,8 @@ def step_durations(
         kernels: family of calibrated kernels; by default the one that suits GPU and data types.
     """
     gpu, tokens = cluster.gpu, tokens_per_gpu
-    family = kernels or default_family(precision)
-    kernel, layers = expert_kernel(family, gpu, precision, phase), layer_kernels(family)
+    family = kernels or family_of(default_family(precision))
+    layers, kernel = family.layers, expert_kernel(family, gpu, precision, phase)
     shape = ExpertShape.of(model, n_ranks=cluster.n_gpus)
     none = np.zeros(len(tokens))
     # all parts but the experts depend on the token count alone, and most GPUs have the same
@@ -75,21 +75,20 @@ def step_durations(
         kernels=layers,
     )
     logit_rows = np.array([head_rows(int(n), sequence_tokens, phase) for n in counts], dtype=np.int64)
-    if family_of(family).get("router") == "fused":  # softmax and top-k are in the experts' kernel
-        router = gemm_seconds(
-            gpu, counts, model.n_experts, model.hidden_size, weights="bf16", activations="bf16", kernels=layers
-        )
+    if family.router_is_fused:  # softmax and top-k are in the experts' kernel
+        width = model.hidden_size
+        router = gemm_seconds(gpu, counts, model.n_experts, width, weights="bf16", activations="bf16", kernels=layers)
     else:
         router = router_seconds(model, gpu, counts, layers)
 
     def network(width: int) -> NDArray[np.float64]:
-        return network_seconds(model, gpu, precision, counts, width, kernels=layers)[where] if width else none
+        return network_seconds(model, gpu, precision, counts, width, kernels=layers)[where]
 
     return Durations(
         attention=attention[where],
         router=router[where],
-        dense=network(model.intermediate_size if model.dense_layers else 0),
-        shared_experts=network(model.shared_intermediate_size if model.n_shared_experts else 0),
+        dense=network(model.intermediate_size) if model.dense_layers else none,
+        shared_experts=network(model.shared_intermediate_size) if model.n_shared_experts else none,
         experts=expert_seconds(kernel, shape, slot_tokens, slot_rank, cluster.n_gpus),
         head=head_seconds(model, gpu, logit_rows, layers)[where],
     )

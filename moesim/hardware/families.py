@@ -3,17 +3,62 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from moesim.errors import InputError
 from moesim.hardware.constants import document
-from moesim.hardware.expert import ExpertKernel, calibrated_gpu
+from moesim.hardware.expert import ExpertConstants, ExpertKernel, calibrated_gpu
 from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype
 from moesim.hardware.layer_kernels import LayerKernels
+from moesim.hardware.tables.kind import Constants
 from moesim.types import DTYPE_BYTES, GpuSpec, Precision
 
 NARROW = ("fp8", "int8", "fp4")
 """Data types of activations that the constants of fp8 stand for, with their own bytes and peak."""
+
+LAYERS = (
+    "gemm",
+    "attention_context",
+    "attention_generation",
+    "mla_context",
+    "mla_generation",
+    "mla_bmm",
+)
+"""Nouns of constants for which a family may take other groups than its framework's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """The kernels of all parts of a step.
+
+    `parts` is its entry of families.yaml. `constants`, by noun, come before the
+    shipped ones; they are of `file`, which has the digest `sha256`, and were
+    fitted on `gpu`. Without a file these are empty.
+    """
+
+    name: str
+    parts: Mapping[str, str]
+    constants: Mapping[str, Constants] = field(default_factory=dict)
+    gpu: str = ""
+    file: str = ""
+    sha256: str = ""
+
+    @property
+    def layers(self) -> LayerKernels:
+        """The kernels of all parts but the experts."""
+        groups = {noun: self.parts[noun] for noun in LAYERS if noun in self.parts}
+        framework = self.parts.get("framework", LayerKernels.framework)
+        return LayerKernels(framework=framework, groups=groups, constants=self.constants)
+
+    @property
+    def router_is_fused(self) -> bool:
+        """Whether the experts' kernel was timed with the router's softmax and top-k."""
+        return self.parts.get("router") == "fused"
+
+    def experts(self, phase: str) -> str:
+        """The group of constants of the experts in a phase."""
+        return self.parts["experts"] if phase == "decode" else self.parts.get("experts_prefill", self.parts["experts"])
 
 
 def families() -> dict[str, dict[str, str]]:
@@ -34,60 +79,61 @@ def calibrated_families(gpu: str) -> list[str]:
     return [*families()] if gpu == calibrated_gpu().name else []
 
 
-def check_family(family: str, precision: Precision) -> None:
-    """Refuse a family that is unknown or computes in another data type.
+def check_family(family: Family, precision: Precision) -> None:
+    """Refuse a family that computes in another data type.
 
     Raises:
         InputError: what would be right.
     """
-    compute = kernel_dtype(family_of(family)["experts"].rpartition("/")[2]).compute
-    if (compute in NARROW) != (precision.activations in NARROW):
-        raise InputError(f"a family for activations in {precision.activations}; {family} computes in {compute}")
+    group = family.parts["experts"]
+    if not suits(group, precision):
+        compute = kernel_dtype(group.rpartition("/")[2]).compute
+        raise InputError(f"a family for activations in {precision.activations}; {family.name} computes in {compute}")
 
 
-def expert_kernel(family: str, gpu: GpuSpec, precision: Precision, phase: str) -> ExpertKernel:
+def suits(group: str, precision: Precision) -> bool:
+    """Whether a group of the experts computes in a data type like that of the activations."""
+    return (kernel_dtype(group.rpartition("/")[2]).compute in NARROW) == (precision.activations in NARROW)
+
+
+def expert_kernel(family: Family, gpu: GpuSpec, precision: Precision, phase: str) -> ExpertKernel:
     """The experts' kernel of a family on a GPU, with the data types of the scenario.
 
     Raises:
-        InputError: there is no such family, or the GPU has no peak for the type of activations.
+        InputError: the GPU has no peak for the type of activations.
     """
-    parts = family_of(family)
-    group = parts["experts"] if phase == "decode" else parts.get("experts_prefill", parts["experts"])
+    group, mine = family.experts(phase), family.constants.get("experts", {})
     dtype = KernelDtype(weight_bytes=DTYPE_BYTES[precision.weights], compute=precision.activations)
+    if group in mine:
+        return ExpertKernel(name=group, gpu=gpu, constants=ExpertConstants(**mine[group]), dtype=dtype)
     return dataclasses.replace(ExpertKernel.from_preset(group), gpu=gpu, dtype=dtype)
 
 
-def layer_kernels(family: str) -> LayerKernels:
-    """The kernels of all other layers: those of the family's framework.
-
-    Raises:
-        InputError: there is no such family.
-    """
-    return LayerKernels(framework=family_of(family)["layers"])
-
-
-def family_of(name: str) -> dict[str, str]:
-    """The groups of a family.
+def family_of(name: str) -> Family:
+    """The family of that name.
 
     Raises:
         InputError: there is no such family; the text says which there are and what is like it.
     """
-    known: dict[str, Any] = families()
+    known = families()
     if name not in known:
         from difflib import get_close_matches
 
         near = get_close_matches(name, known, n=1)
         raise InputError(f"one of {', '.join(known)}" + (f" (did you mean {near[0]}?)" if near else ""))
-    found: dict[str, str] = known[name]
-    return found
+    return Family(name=name, parts=known[name])
 
 
-def provenance(family: str, gpu: GpuSpec) -> str:
+def provenance(family: Family, gpu: GpuSpec) -> str:
     """Where the times of kernels come from, with its label."""
-    calibrated = calibrated_gpu().name
-    if gpu.name == calibrated:
-        return f"estimated: formulas with constants of {family} on {calibrated}"
-    return (
-        f"estimated: formulas with constants of {family} on {calibrated}, "
-        f"for {gpu.name} only the published specifications changed"
-    )
+    shipped, calibrated = calibrated_gpu().name, family.gpu or calibrated_gpu().name
+    constants = f"constants of {family.name} on {shipped}"
+    if family.file:
+        constants = (
+            f"constants of {family.file} on {family.gpu} ({', '.join(sorted(family.constants))}; "
+            f"sha256 {family.sha256}), others of {family.name} on {shipped}"
+        )
+    text = f"estimated: formulas with {constants}"
+    if {calibrated, shipped} == {gpu.name}:
+        return text
+    return f"{text}, for {gpu.name} only the published specifications changed"

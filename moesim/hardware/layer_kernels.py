@@ -10,6 +10,7 @@ from moesim.hardware.constants import load
 from moesim.hardware.decode import DecodeConstants
 from moesim.hardware.elementwise import ElementwiseConstants
 from moesim.hardware.gemm import GemmConstants
+from moesim.hardware.kernel_dtypes import kernel_dtype
 from moesim.hardware.mla import AbsorbedConstants, MlaDecodeConstants, MlaPrefillConstants
 from moesim.hardware.prefill import PrefillConstants
 from moesim.hardware.tables.groups import nearest
@@ -41,60 +42,77 @@ _MLA_OTHERWISE = "module-default"
 class LayerKernels:
     """Kernels of all layers but the experts.
 
-    `framework`: trtllm, vllm or sglang. `constants`: groups by noun ("gemm",
-    "attention_context", ...) in place of the shipped ones, as `moesim
-    calibrate` writes them. A group that is missing is replaced by the nearest.
+    `framework`: trtllm, vllm or sglang. `groups`: what a family takes instead
+    of the framework's own, by noun: "gemm" the group of products in its data
+    type, "attention_context", "attention_generation" and "mla_bmm" another
+    framework, "mla_context" and "mla_generation" framework/module; data types
+    and the template of the heads follow from the scenario. `constants`: groups
+    by noun in place of the shipped ones, as `moesim calibrate` writes them; the
+    nearest of the data type, else the shipped ones. A group that is missing is
+    replaced by the nearest.
     """
 
     framework: str = "trtllm"
+    groups: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, Constants] = field(default_factory=dict)
 
     def linear(self, activations: str) -> GemmConstants:
         """Dense layers whose activations are multiplied in a data type."""
-        group = f"{self.framework}/{_LINEAR.get(activations, _LINEAR_OTHERWISE)}"
+        group, own = f"{self.framework}/{_LINEAR.get(activations, _LINEAR_OTHERWISE)}", self.groups.get("gemm")
+        if own is not None and (kernel_dtype(own.rpartition("/")[2]).compute in _LINEAR) == (activations in _LINEAR):
+            group = own
         return GemmConstants(**self._of("gemm", _LINEAR_OF.get(group, group)))
 
     def elementwise(self) -> ElementwiseConstants:
         """Norms, sums and activations."""
-        return ElementwiseConstants(**self._of("elementwise", _ELEMENTWISE))
+        mine = self.constants.get("elementwise", {}).get(_ELEMENTWISE)
+        return ElementwiseConstants(**(mine or load("elementwise")[_ELEMENTWISE]))
 
     def prefill(self, model: ModelShape, precision: Precision) -> PrefillConstants:
         """The attention kernel over prompts."""
         types = "bfloat16-fp8" if _cache(precision) == "fp8" else "bfloat16"
-        return PrefillConstants(**self._of("attention_context", f"{self.framework}/{_template(model)}/{types}"))
+        group = f"{self._framework('attention_context')}/{_template(model)}/{types}"
+        return PrefillConstants(**self._of("attention_context", group))
 
     def decode(self, model: ModelShape, precision: Precision) -> DecodeConstants:
         """The attention kernel over the cache."""
-        apart = self.framework == "trtllm" and model.n_heads >= _MANY_HEADS * model.n_kv_heads
+        framework = self._framework("attention_generation")
+        apart = framework == "trtllm" and model.n_heads >= _MANY_HEADS * model.n_kv_heads
         template = "mqa-128" if apart else _template(model)
-        group = f"{self.framework}/{template}/{_cache(precision)}"
+        group = f"{framework}/{template}/{_cache(precision)}"
         return DecodeConstants(**self._of("attention_generation", group))
 
     def mla_prefill(self, precision: Precision) -> MlaPrefillConstants:
         """Latent attention over prompts with what stands around its linear layers; the host keeps ahead of the GPU."""
-        found = MlaPrefillConstants(**self._of("mla_context", self._module(_MLA_PREFILL, precision)))
+        found = MlaPrefillConstants(**self._of("mla_context", self._module("mla_context", _MLA_PREFILL, precision)))
         return replace(found, host_s=0.0)
 
     def mla_decode(self, precision: Precision) -> MlaDecodeConstants:
         """Latent attention over the cache with what stands around its linear layers."""
-        return MlaDecodeConstants(**self._of("mla_generation", self._module(_MLA_DECODE, precision)))
+        group = self._module("mla_generation", _MLA_DECODE, precision)
+        return MlaDecodeConstants(**self._of("mla_generation", group))
 
     def absorbed(self) -> AbsorbedConstants:
         """The products into the latent and out of it, in bf16."""
-        return AbsorbedConstants(**self._of("mla_bmm", f"{self.framework}/bmm/bfloat16"))
+        return AbsorbedConstants(**self._of("mla_bmm", f"{self._framework('mla_bmm')}/bmm/bfloat16"))
 
     def allreduce(self) -> AllReduceConstants:
         """Sums over the GPUs of a node."""
         return AllReduceConstants(**self._of("allreduce", f"{self.framework}/custom/graph"))
 
-    def _module(self, sources: Mapping[str, Mapping[str, str]], precision: Precision) -> str:
+    def _framework(self, noun: str) -> str:
+        return self.groups.get(noun, self.framework)
+
+    def _module(self, noun: str, sources: Mapping[str, Mapping[str, str]], precision: Precision) -> str:
         cache = _cache(precision)
         linear = "fp8_block" if precision.weights in ("fp8", "fp4", "int8") else "bfloat16"
-        source = sources.get(self.framework, {}).get(cache, _MLA_OTHERWISE)
-        return f"{self.framework}/{source}/{linear}-{cache}"
+        source = f"{self.framework}/{sources.get(self.framework, {}).get(cache, _MLA_OTHERWISE)}"
+        return f"{self.groups.get(noun, source)}/{linear}-{cache}"
 
     def _of(self, noun: str, group: str) -> Mapping[str, float]:
-        found = nearest(group, self.constants.get(noun) or load(noun))
+        dtype, mine = group.rpartition("/")[2], self.constants.get(noun, {})
+        own = {name: values for name, values in mine.items() if name.rpartition("/")[2] == dtype}
+        found = nearest(group, own or load(noun))
         assert found is not None, f"no constants of {noun}"
         return found
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from moesim.engine import OVERLAPS
 from moesim.errors import InputError, ParameterError, TooLargeError
-from moesim.hardware import check_family, check_memory, default_family
+from moesim.hardware import Family, check_family, check_memory, default_family, family_of
 from moesim.placement import place
 from moesim.results import frames_bytes
 from moesim.routing import OVERFLOWS, ROUNDINGS, SCOPES, SIGNED, Strategy
@@ -38,7 +38,7 @@ class Stages:
     source: SyntheticTokens | RecordedTokens
     placement: Placement
     n_steps: int
-    kernels: str
+    kernels: Family
 
     @property
     def overlap(self) -> str:
@@ -261,16 +261,17 @@ def _recorded(scenario: Scenario, top_k: int) -> tuple[RecordedTokens, int]:
     return source, spec.workload.steps
 
 
-def _kernels(scenario: Scenario) -> str:
+def _kernels(scenario: Scenario) -> Family:
     """The family of calibrated kernels that the scenario names, else the one that suits its data types."""
     named = scenario.spec.cluster.kernels
     if named is None:
-        return default_family(scenario.precision)
+        return family_of(default_family(scenario.precision))
     try:
-        check_family(named, scenario.precision)
+        family = family_of(named)
+        check_family(family, scenario.precision)
     except InputError as error:
         raise scenario.error("cluster.kernels", named, str(error)) from None
-    return named
+    return family
 
 
 def _placement(scenario: Scenario) -> Placement:

@@ -10,8 +10,10 @@ import pytest
 
 from moesim import Result, Scenario, simulate
 from moesim.errors import ScenarioError
-from moesim.hardware import calibrated_families, default_family, families, step_durations
+from moesim.hardware import Durations, calibrated_families, default_family, families, family_of, step_durations
 from moesim.hardware.constants import load
+from moesim.hardware.families import LAYERS
+from moesim.hardware.gemm import GemmConstants
 from moesim.simulation import check
 from moesim.types import Precision
 
@@ -84,31 +86,59 @@ def test_every_family_names_groups_that_are_calibrated():
         assert family["summary"], name
         groups = [family[part] for part in ("experts", "experts_prefill") if part in family]
         assert set(groups) <= load("experts").keys()
+        assert family.keys() <= {"summary", "experts", "experts_prefill", "router", "framework", *LAYERS}, name
+        assert family.get("router", "fused") == "fused"
+        for noun in LAYERS:
+            shipped = load(noun)
+            framework = family["framework"]
+            assert any(group.startswith(f"{framework}/") for group in shipped), (name, noun)
+            own = family.get(noun, framework)
+            assert own in shipped or any(group.startswith(f"{own}/") for group in shipped), (name, noun)
+            assert noun != "gemm" or noun not in family or own in shipped, name
 
 
-def test_other_layers_take_the_constants_of_the_framework(tmp_path):
-    whole = {name: run(tmp_path, cluster__kernels=name).summary["breakdown_s"] for name in ("trtllm-bf16", "vllm-bf16")}
-    assert whole["trtllm-bf16"]["attention"] != whole["vllm-bf16"]["attention"]
-    assert {family["layers"] for family in families().values()} == {"sglang", "trtllm", "vllm"}
+def durations(folder: Path, family: str, phase: str = "decode", model: str = "olmoe-1b-7b") -> Durations:
+    made = scenario(folder, model=model)
+    narrow = "fp8" if "fp8" in family else "bf16"
+    n_layers, n_experts = len(made.model.moe_layers), made.model.n_experts
+    return step_durations(
+        made.model,
+        made.cluster,
+        precision(narrow, narrow),
+        phase=phase,
+        tokens_per_gpu=np.full(4, 32),
+        context_tokens=128,
+        sequence_tokens=128,
+        slot_tokens=np.full((n_layers, n_experts), 16),
+        slot_rank=np.repeat(np.arange(4, dtype=np.int32), n_experts // 4),
+        kernels=family_of(family),
+    )
 
 
 def test_the_router_of_fused_kernels_is_not_counted_twice(tmp_path):
-    small = scenario(tmp_path)
+    fused, apart = (durations(tmp_path, name).router[0] for name in ("sglang-fp8-block", "sglang-deepep-fp8"))
+    assert fused < apart
 
-    def router(family: str) -> float:
-        made = step_durations(
-            small.model,
-            small.cluster,
-            precision("fp8", "fp8"),
-            phase="decode",
-            tokens_per_gpu=np.full(4, 32),
-            context_tokens=128,
-            sequence_tokens=128,
-            slot_tokens=np.full((1, 64), 16),
-            slot_rank=np.repeat(np.arange(4, dtype=np.int32), 16),
-            kernels=family,
-        )
-        return float(made.router[0])
 
-    assert router("trtllm-fp8") == router("trtllm-fp8-block") < router("sglang-deepep-fp8")
-    assert router("sglang-fp8-block") < router("sglang-deepep-fp8")
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+@pytest.mark.parametrize("model", ["mixtral-8x7b", "deepseek-v3"])
+def test_a_family_has_constants_of_every_part(tmp_path, phase, model):
+    ours, theirs = (durations(tmp_path, name, phase, model) for name in ("trtllm-fp8-block", "vllm-fp8-block"))
+    for part in ("attention", "router", "head", "experts"):
+        assert (getattr(ours, part) != getattr(theirs, part)).all(), part
+    assert model != "deepseek-v3" or (ours.dense != theirs.dense).all()
+    assert model != "deepseek-v3" or (ours.shared_experts != theirs.shared_experts).all()
+
+
+def test_a_family_may_take_other_groups_than_its_framework(tmp_path):
+    flash, infer = (
+        durations(tmp_path, f"sglang-deepep-fp8{name}", model="deepseek-v3") for name in ("", "-flashinfer")
+    )
+    assert (flash.attention != infer.attention).all()
+    assert (flash.experts == infer.experts).all()
+    scaled, block = (durations(tmp_path, name, model="deepseek-v3") for name in ("trtllm-fp8", "trtllm-fp8-block"))
+    assert (scaled.dense != block.dense).all()
+    assert (scaled.head == block.head).all()  # bf16 in both
+    kernels = family_of("trtllm-fp8").layers
+    assert kernels.linear("fp8") == GemmConstants(**load("gemm")["trtllm/cublas/fp8"])
+    assert kernels.linear("bf16") == GemmConstants(**load("gemm")["trtllm/cublas/bfloat16"])
