@@ -112,6 +112,16 @@ def test_the_table_of_the_quickstart_is_what_it_prints() -> None:
 
 
 @pytest.mark.slow
+def test_the_sentence_about_the_quickstart_is_what_is_printed(tmp_path: Path) -> None:
+    """With the command beside it."""
+    command, quoted = re.findall(r"`moesim (compare quickstart --seeds 5)`:\n\n```\n(.*?)\n```", README)[0]
+    done = subprocess.run(
+        [sys.executable, "-m", "moesim", *command.split()], cwd=tmp_path, check=True, capture_output=True, text=True
+    )
+    assert quoted in done.stdout.splitlines()
+
+
+@pytest.mark.slow
 def test_the_table_of_speed_is_of_the_kernels_that_its_command_measures() -> None:
     """Their names and goals, on a small batch; the ratios are of the machine."""
     (command,) = re.findall(r"`python (tests/benchmarks/kernels\.py) --markdown`", README)

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 1.0
 """Seconds before a progress bar is worth showing."""
+LINE_S = 60.0
+"""Seconds between two lines of progress in a log."""
 
 
 def default_folder(name: str, suffix: str = "") -> Path:
@@ -65,17 +68,38 @@ class ProgressBar:
 
 
 class NoProgress:
-    """What takes the place of a bar where nobody looks."""
+    """What takes the place of a bar where nothing is to be printed."""
 
     def update(self, text: str, done: int, total: int) -> None:
         """Nothing to show."""
 
 
+class ProgressLines:
+    """A line on stderr now and then, for the log of a run that nobody looks at."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.monotonic()
+
+    def update(self, text: str, done: int, total: int) -> None:
+        """So many steps, or runs, are done of so many."""
+        now = time.monotonic()
+        if done == 0:
+            self._start = now
+        elif now - self._last >= LINE_S:
+            self._last = now
+            left = (now - self._start) / done * (total - done)
+            amount = f"{left / 60:,.0f} min" if left >= 60 else f"{left:.0f} s"
+            print(f"{' '.join(text.split())}: {done} of {total}, about {amount} left", file=sys.stderr, flush=True)
+
+
 @contextmanager
-def progress_bar(text: str, *, quiet: bool) -> Iterator[ProgressBar | NoProgress]:
-    """A bar for the time of a `with` block, if stderr is a terminal and the block takes longer than PATIENCE_S."""
+def progress_bar(text: str, *, quiet: bool) -> Iterator[ProgressBar | ProgressLines | NoProgress]:
+    """A bar for the time of a `with` block, if stderr is a terminal and the block takes longer than PATIENCE_S.
+
+    Off a terminal it is a line every LINE_S.
+    """
     if quiet or not sys.stderr.isatty():
-        yield NoProgress()
+        yield NoProgress() if quiet else ProgressLines()
         return
     bar = ProgressBar(text)
     timer = threading.Timer(PATIENCE_S, bar.start)

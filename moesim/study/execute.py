@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from moesim.errors import InputError, MoesimError
+from moesim.errors import InputError, MoesimError, RunError
 from moesim.results import flatten
 from moesim.scenario import Scenario
 from moesim.simulation import simulate
@@ -33,6 +33,7 @@ def execute(runs: Mapping[str, Scenario], *, workers: int = 1, dask: str | None 
 
     Raises:
         InputError: the scheduler cannot be reached, or its extra is not installed.
+        RunError: a run ended its Dask workers again and again, or the scheduler is gone.
     """
     if dask is not None:
         yield from _parallel(runs, _on_dask(dask), n_jobs=-1, parent=None)
@@ -123,7 +124,7 @@ def _on_loky() -> AbstractContextManager[Any]:
 @contextmanager
 def _on_dask(address: str) -> Iterator[None]:
     try:
-        from dask.distributed import Client
+        from dask.distributed import Client, KilledWorker
         from joblib import parallel_config
     except ImportError:
         raise InputError(f"dask {address}: found no dask.distributed, wanted it: pip install 'moesim[dask]'") from None
@@ -132,7 +133,10 @@ def _on_dask(address: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         raise InputError(f"dask {address}: cannot be reached: {error}") from None
     with client, parallel_config("dask"):
-        yield
+        try:
+            yield
+        except (KilledWorker, OSError) as error:
+            raise RunError(f"dask {address}: a run was given up; what is finished is kept: {error}") from None
 
 
 def compile_for(runs: Mapping[str, Scenario]) -> None:

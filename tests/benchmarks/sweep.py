@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -61,19 +62,26 @@ def efficiency(folder: Path, points: int, seconds: float) -> None:
     changed = base.changed({"workload.steps": steps, "keep.timeline_steps": 0})
     text = changed.resolved_yaml() + f"sweep: {{workload.popularity.exponent: {exponents}}}\n"
     (folder / "sweep.yaml").write_text(text, encoding="utf-8")
-    wall = {}
+    wall, cpu = {}, {}
     for workers in (1, 2):
         command: list[Any] = [sys.executable, "-m", "moesim", "sweep", "sweep.yaml", "-q", "-o", f"out{workers}"]
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), _children_s()
         environment = {**os.environ, "MOESIM_THREADS": "1"}
         subprocess.run([*command, "--workers", str(workers)], cwd=folder, env=environment, check=True)
-        wall[workers] = time.perf_counter() - start
+        wall[workers], cpu[workers] = time.perf_counter() - start, _children_s() - busy
     same = len({(folder / f"out{workers}" / "summary.parquet").read_bytes() for workers in wall}) == 1
     print(
         f"{points} points: {wall[1]:.1f} s with one process ({wall[1] / points:.2f} s a point), {wall[2]:.1f} with two"
     )
     print(f"efficiency {wall[1] / 2 / wall[2]:.2f} (goal 0.85), {'the same bytes' if same else 'DIFFERENT RESULTS'}")
+    print(f"processor time {cpu[1]:.1f} s with one process, {cpu[2]:.1f} with two")
     print(f"load of this machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+
+
+def _children_s() -> float:
+    """Processor seconds of the processes that were started and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def main() -> None:

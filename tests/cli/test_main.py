@@ -133,6 +133,17 @@ def test_no_progress_bar_where_nobody_looks(monkeypatch, stream, quiet):
     assert stream.getvalue() == ""
 
 
+def test_off_a_terminal_progress_is_a_line_now_and_then(monkeypatch, capsys):
+    monkeypatch.setattr(output, "LINE_S", 0.05)
+    with output.progress_bar("work", quiet=False) as lines:
+        lines.update("work", 0, 4)
+        lines.update("work", 1, 4)
+        time.sleep(0.1)
+        lines.update("a\nb", 2, 4)
+        lines.update("work", 3, 4)
+    assert capsys.readouterr().err == "a b: 2 of 4, about 0 s left\n"
+
+
 @pytest.mark.parametrize(
     "name, folder",
     [

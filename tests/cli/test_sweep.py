@@ -83,15 +83,23 @@ def test_percentages():
 def test_ctrl_c_keeps_what_was_finished(fine, folder, source_environment, workers):
     """SIGINT goes to all processes of the terminal's group; then the same command ends the sweep."""
     command = [sys.executable, "-m", "moesim", "sweep", str(fine), "-o", "out", "--workers", str(workers)]
-    command += ["--set", "workload.steps=300", "--seeds", "10"]
+    command += ["--set", "workload.steps=20", "--seeds", "10"]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=source_environment, start_new_session=True
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=source_environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
-    deadline = time.monotonic() + 240
-    while not list((folder / "out" / "points").glob("*.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 240
+        while not list((folder / "out" / "points").glob("*.json")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130, err
     assert err.splitlines()[-1] == "error: interrupted"
     assert "Traceback" not in err
