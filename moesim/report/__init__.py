@@ -8,7 +8,7 @@ Jinja and rich are imported when they are needed.
 
 from moesim.report.data import figure_data
 from moesim.report.figures import FIGURES, POINT_FIGURES, draw
-from moesim.report.html import report_html
+from moesim.report.html import report_html, sweep_html
 from moesim.report.plots import Plots
 from moesim.report.points import points_of
 from moesim.report.run import Run, RunLike
@@ -24,5 +24,6 @@ __all__ = [
     "figure_data",
     "points_of",
     "report_html",
+    "sweep_html",
     "worst_steps",
 ]
