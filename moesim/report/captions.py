@@ -42,8 +42,8 @@ CAPTIONS: Mapping[str, str] = {
         "which a placement can help, or others take turns, which only replicas and capacity can."
     ),
     "gpu_load": (
-        "Each line says for how many GPUs and steps the load stays below a multiple of the mean: a vertical line at 1 "
-        "is perfect balance, and where it reaches 100 % stands the load of the straggler."
+        "Each line says for how many GPUs and steps the load, summed over layers, stays below a multiple of the mean: "
+        "a vertical line at 1 is perfect balance, and where it reaches 100 % stands the load of the straggler."
     ),
     "gpu_time": (
         "A GPU that is bright in the upper strip computes most of the time; one that is bright in the lower strip "

@@ -74,7 +74,7 @@ def report_html(
         title: of the page.
         scenario_yaml: the resolved scenario of the baseline.
         points: a row a run over all seeds (axes, `variant`, `seed`, summary keys); default: one row each of `runs`.
-        paired: differences between variants; shown as they are, a row each.
+        paired: differences to the baseline, paired by seed; see `moesim.report.table.paired_table`.
 
     Raises:
         InputError: no run.
@@ -116,7 +116,7 @@ def sweep_html(
         points: axes, `variant`, `seed`, summary keys joined by dots; a row a point (summary.parquet of a sweep).
         title: of the page.
         scenario_yaml: the swept scenario; shown as it is.
-        paired: differences between variants; shown as they are, a row each.
+        paired: differences to the baseline, paired by seed; see `moesim.report.table.paired_table`.
 
     Raises:
         InputError: no point, or no column `variant`.

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from moesim.report.axes import axis_title, groups, is_numeric, varying
-from moesim.report.columns import COLUMNS, Cell, cells
+from moesim.report.axes import axis_text, axis_title, groups, is_numeric, varying
+from moesim.report.columns import COLUMNS, Cell, Column, cells
 from moesim.report.points import means, nested
 from moesim.report.text import plain
-from moesim.report.units import number
+from moesim.report.units import count, number
 
 MAX_ROWS = 1000
 """Rows of a sweep that the page shows; all of them are in its parquet file."""
@@ -100,40 +100,45 @@ def _name(axis: str) -> str:
     return axis if axis == "variant" else axis_title(axis).partition(" [")[0]
 
 
+_PAIRED = ("step_time_s.mean", "step_time_s.p99", "tokens_per_s_per_gpu", "imbalance_penalty", "drop_rate")
+"""Metrics whose differences the page shows; of a sweep the first alone."""
+
+
 def paired_table(paired: pd.DataFrame) -> Table:
-    """Differences between variants, a row each, of the metrics that the summary table shows."""
-    shown = {key for column in COLUMNS for key in column.keys}
-    if "metric" in paired:
-        paired = paired[paired["metric"].isin(shown)]
-    return frame_table(paired)
+    """Differences to the baseline, a row a variant and metric, in the units of the summary table.
+
+    Args:
+        paired: axes, `variant`, `metric`, `baseline_mean`, `difference`, `ci_low`, `ci_high`, `ratio`, `n`,
+            `significant`, `seeds_needed` and `too_few_steps`.
+    """
+    axes = [str(name) for name in paired.columns[: list(paired.columns).index("variant")]]
+    of_metric = {column.keys[0]: column for column in COLUMNS if len(column.keys) == 1}
+    wanted = _PAIRED[:1] if axes else _PAIRED
+    shown = paired[paired["metric"].isin(wanted) & ((paired["baseline_mean"] != 0) | (paired["difference"] != 0))]
+    rows = [_paired_row(row, axes, of_metric[str(row["metric"])]) for row in shown.to_dict("records")[:MAX_ROWS]]
+    texts = ("baseline", "difference", "95 % from", "to", "ratio", "seeds", "seeds for \u00b12 %")
+    return Table(
+        names=[*((_name(axis), is_numeric(paired[axis])) for axis in axes), ("variant", False), ("metric", False)],
+        heads=[
+            *(Head(text=text, unit="", first="ascending", numeric=True) for text in texts),
+            Head(text="", unit="", first="ascending", numeric=False),
+        ],
+        rows=rows,
+        links=False,
+        left_out=max(0, len(shown) - MAX_ROWS),
+    )
 
 
-def frame_table(frame: pd.DataFrame) -> Table:
-    """Any frame as it is: numbers with few digits, texts as texts, truth values as yes and no."""
-    numeric = [pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind) for kind in frame.dtypes]
-    heads = [
-        Head(text=plain(name).replace("_", " "), unit="", first="ascending", numeric=is_number)
-        for name, is_number in zip(frame.columns, numeric, strict=True)
-    ]
-    rows: list[tuple[list[str], list[Shown]]] = [
-        (
-            [],
-            [
-                Shown(text=number(float(value)), value=_sortable(float(value)))
-                if is_number and not pd.isna(value)
-                else Shown(text=_word(value), value=_word(value))
-                for value, is_number in zip(row, numeric, strict=True)
-            ],
-        )
-        for row in frame.itertuples(index=False, name=None)
-    ]
-    return Table(names=[], heads=heads, rows=rows, links=False)
-
-
-def _word(value: Any) -> str:
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    return "" if value is None or pd.isna(value) else plain(value)
+def _paired_row(row: Mapping[Any, Any], axes: Sequence[str], column: Column) -> tuple[list[str], list[Shown]]:
+    values = [row[name] for name in ("baseline_mean", "difference", "ci_low", "ci_high")]
+    cells = [Shown(text=column.text(value), value=_sortable(value)) for value in values]
+    cells += [Shown(text=number(row["ratio"]), value=_sortable(row["ratio"]))]
+    cells += [Shown(text=count(row[name]), value=_sortable(row[name])) for name in ("n", "seeds_needed")]
+    notes = [] if row["significant"] else ["not significant"]
+    notes += ["of too few steps"] if row["too_few_steps"] else []
+    metric = f"{column.header} [{column.unit}]" if column.unit else column.header
+    names = [*(axis_text(row[axis]) for axis in axes), plain(row["variant"]), metric]
+    return names, [*cells, Shown(text=", ".join(notes), value=", ".join(notes))]
 
 
 def _sortable(value: float | None) -> str:

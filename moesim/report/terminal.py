@@ -82,7 +82,7 @@ def _not_significant(paired: pd.DataFrame | None) -> set[tuple[str, str]]:
     """(variant, metric) of the differences that several seeds do not show."""
     if paired is None or paired.empty:
         return set()
-    unsure = paired[(paired["n"] > 1) & ~paired["significant"].astype(bool)]
+    unsure = paired[(paired["n"] > 1) & ~paired["significant"].astype(bool) & (paired["difference"] != 0)]
     return set(zip(unsure["variant"].astype(str), unsure["metric"].astype(str), strict=True))
 
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from moesim.errors import InputError
@@ -145,3 +147,25 @@ def test_a_run_without_frames_is_still_a_page(runs: dict[str, Run]) -> None:
     bare = replace(run, summary={}, manifest={}, **{name: getattr(run, name).iloc[:0] for name in frames})
     page = report_html({"bare": bare}, title="t", scenario_yaml=None)
     assert "The manifest names no inputs." in page
+
+
+def test_differences_are_in_the_units_of_the_table(runs: dict[str, Run]) -> None:
+    rows = [
+        ("random", "step_time_s.mean", 2e-3, -5e-4, -6e-4, -4e-4, 0.75, 5, True, 3, False),
+        ("random", "step_time_s.p99", 2e-3, 1e-5, -6e-4, 4e-4, 1.01, 5, False, 40, True),
+        ("random", "drop_rate", 0.0, 0.0, 0.0, 0.0, float("nan"), 5, False, 1, False),
+        ("random", "load_cv", 1.0, 0.1, 0.0, 0.2, 1.1, 5, True, 1, False),
+    ]
+    names = "variant metric baseline_mean difference ci_low ci_high ratio n significant seeds_needed too_few_steps"
+    paired = pd.DataFrame(rows, columns=names.split())
+    page = report_html(runs, title="t", scenario_yaml=None, paired=paired)
+    table = page[page.index('id="paired-table"') :]
+    lines = table[table.index("<tbody>") : table.index("</table>")].split("</tr>")[:-1]
+    cells = [re.findall(r"<t[dh][^>]*>([^<]*)<", line) for line in lines]
+    assert cells == [
+        ["random", "step time mean [ms]", "2.000", "-0.5000", "-0.6000", "-0.4000", "0.7500", "5", "3", ""],
+        [
+            *("random", "step time p99 [ms]", "2.000", "0.01000", "-0.6000", "0.4000", "1.010", "5", "40"),
+            "not significant, of too few steps",
+        ],
+    ]

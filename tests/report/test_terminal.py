@@ -92,7 +92,9 @@ def test_balancedness_over_the_steps_is_a_line_of_blocks(runs: dict[str, Run]) -
 
 def test_what_may_be_chance_is_marked(runs: dict[str, Run]) -> None:
     metrics = ["step_time_s.mean", "imbalance_penalty"]
-    paired = pd.DataFrame({"variant": "random", "metric": metrics, "n": 5, "significant": [False, True]})
+    paired = pd.DataFrame(
+        {"variant": "random", "metric": metrics, "difference": 0.1, "n": 5, "significant": [False, True]}
+    )
     rows = {name: run.summary for name, run in runs.items()}
     table = text_of(compare_table(rows, paired=paired))
     line = next(line for line in table.splitlines() if line.startswith("random"))
@@ -100,3 +102,4 @@ def test_what_may_be_chance_is_marked(runs: dict[str, Run]) -> None:
     assert line.count("~") == 1
     assert "may be chance" in table
     assert "~" not in text_of(compare_table(rows, paired=paired.assign(n=1)))  # one seed says nothing of chance
+    assert "~" not in text_of(compare_table(rows, paired=paired.assign(difference=0.0)))  # the same is no chance

@@ -109,7 +109,9 @@ def gpu_load(runs: Mapping[str, RunLike]) -> go.Figure:
     figure.add_vline(x=1.0, line={"color": TEXT, "width": 1, "dash": "dot"})
     finish(figure, title, height=420 + 14 * len(runs))
     figure.update_layout(legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}, margin={"b": 90})
-    figure.update_xaxes(title_text="processed load / mean over the GPUs of the step", range=_room(min(ends), max(ends)))
+    figure.update_xaxes(
+        title_text="processed load of all layers / mean over the GPUs of the step", range=_room(min(ends), max(ends))
+    )
     figure.update_yaxes(title_text="share of (step, GPU) pairs", tickformat=".0%", range=[0, 1.03])
     return figure
 

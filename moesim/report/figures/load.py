@@ -97,7 +97,7 @@ def load_over_steps(runs: Mapping[str, RunLike]) -> go.Figure:
     figure.update_layout(legend={"orientation": "h", "x": 0, "y": -0.12, "yanchor": "top"}, margin={"b": 90})
     outer_titles(figure, places, "step", "")
     for (column, _), (row, col) in zip(_OVER_STEPS, places, strict=True):
-        figure.update_yaxes(rangemode="tozero", tickformat=".0%" if column == "drop_rate" else None, row=row, col=col)
+        figure.update_yaxes(rangemode="tozero", tickformat=".2~%" if column == "drop_rate" else None, row=row, col=col)
     return figure
 
 

@@ -55,7 +55,7 @@ def capacity_drops(points: pd.DataFrame) -> go.Figure:
             (axis, "token_drop_rate", "tokens that lost every choice", 1.0),
         ],
         "share of what was asked for",
-        tickformat=".0%",
+        tickformat=".2~%",
     )
 
 
