@@ -60,6 +60,21 @@ def test_olmoe_prefill() -> None:
 
 
 @pytest.mark.slow
+def test_node_limited() -> None:
+    """Four nodes of eight instead of 5.29 on average, by chance; the same tokens to the same number of experts."""
+    across = study("node-limited").summary["bytes.across_nodes"]
+    assert across["limited"] / across["unlimited"] == pytest.approx(4 / 5.29, abs=0.015)
+
+
+@pytest.mark.slow
+def test_two_batch_overlap() -> None:
+    """Helps the large batch, hurts the small one."""
+    rate = study("two-batch-overlap").summary["tokens_per_s_per_gpu"]
+    assert rate["256 requests, overlap"] > rate["256 requests"]
+    assert rate["32 requests, overlap"] < rate["32 requests"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("model", presets("models"))
 @pytest.mark.parametrize("gpu", presets("gpus"))
 def test_every_model_runs_on_every_gpu(model: str, gpu: str) -> None:

@@ -1,0 +1,231 @@
+"""Published results beside simulated ones: python tests/validation/published.py.
+
+Prints one table: where a figure was published, for which configuration, the figure, the simulated one and the error.
+Figures are copied from their sources; nothing is fitted on them but the skew of each run of ST-MoE (marked). Prefill of
+DeepSeek-V3 is simulated with two and with four of its 58 equal MoE layers; the others take as long as the difference
+says.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import comb
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from deepep_ep_size import table as deepep
+from scipy.optimize import bisect
+
+from moesim import Scenario, apply_capacity, compare, route, simulate
+from moesim.hardware import payload_bytes
+
+SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios"
+
+
+class Row(NamedTuple):
+    """A published figure and what moesim makes of it, both in `unit`."""
+
+    source: str
+    configuration: str
+    unit: str
+    published: float
+    simulated: float
+
+
+def uniform_drops() -> list[Row]:
+    """Drops by chance alone; the closed form is a binomial's mean excess (tests/validation/test_published.py)."""
+    published = {  # moe-routing-bench, results/capacity_cf_multi.jsonl, T = 32,768
+        "factor 0.9": 9.961,
+        "factor 1.0": 1.682,
+        "factor 1.05": 0.299,
+        "factor 1.1": 0.0,
+        "128 experts, factor 1.0": 2.490,
+        "128 experts, factor 1.1": 0.156,
+        "256 experts, factor 1.0": 3.363,
+        "256 experts, factor 1.1": 0.571,
+        "64 experts, top-4, factor 1.0": 0.871,
+    }
+    found = compare(Scenario.from_yaml(SCENARIOS / "uniform-capacity.yaml")).summary["drop_rate"]
+    return [
+        Row(
+            "moe-routing-bench, uniform",
+            name if "experts" in name else f"64 experts, {name}",
+            "% dropped",
+            value,
+            found[name] * 100,
+        )
+        for name, value in published.items()
+    ]
+
+
+@cache
+def skewed_drop(exponent: float, factor: float) -> float:
+    """Part of the assignments that a factor drops, 32,768 tokens, 32 experts, top-2, Zipf popularity."""
+    noise = np.random.default_rng(1).gumbel(size=(32768, 32))
+    logits = (noise - exponent * np.log(np.arange(1, 33))).astype(np.float32)
+    assignment = route(logits, strategy="softmax-top-k", top_k=2)
+    return float(np.mean(apply_capacity(assignment, n_experts=32, capacity_factor=factor, scope="global").dropped))
+
+
+def st_moe_drops() -> list[Row]:
+    """ST-MoE, table 5: one skew per run, fitted at 1.25."""
+    published = {
+        "with auxiliary loss": {1.25: 0.3, 0.75: 10.6, 2.0: 0.0, 4.0: 0.0},
+        "without auxiliary loss": {1.25: 2.9, 0.75: 15.6, 2.0: 0.4, 4.0: 0.0},
+    }
+    rows = []
+    for run, drops in published.items():
+        exponent = bisect(lambda x, wanted=drops[1.25]: skewed_drop(x, 1.25) - wanted / 100, 0, 2, xtol=1e-3)
+        for factor, value in drops.items():
+            kind = " (fitted)" if factor == 1.25 else ""
+            name = f"{run}, factor {factor:g}{kind}"
+            rows.append(Row("ST-MoE, table 5", name, "% dropped", value, 100 * skewed_drop(exponent, factor)))
+    return rows
+
+
+def node_limited() -> list[Row]:
+    """DeepSeek-V3, section 2.1.2: a token's experts are on at most four nodes."""
+    scenario = Scenario.from_yaml(SCENARIOS / "node-limited.yaml")
+    table = compare(scenario).summary
+    spec = scenario.spec
+    n_nodes, layers = spec.cluster.nodes, spec.model.n_layers - len(spec.model.dense_layers)
+    n_tokens = spec.cluster.gpus_per_node * n_nodes * spec.workload.tokens_per_gpu
+    copy = sum(
+        payload_bytes(spec.model.hidden_size, getattr(scenario.precision, way)) for way in ("dispatch", "combine")
+    )
+    # Of the nodes of a token, all equally likely, one in eight is its own.
+    nodes = table["bytes.across_nodes"] / (n_tokens * layers * copy) * n_nodes / (n_nodes - 1)
+    anywhere = n_nodes * (1 - comb(224, 8) / comb(256, 8))  # no expert among the 32 of a node, of 256
+    where = "8 nodes, top-8 of 256"
+    return [
+        Row("DeepSeek-V3, 2.1.2", f"{where}: nodes a token, at most", "", 4, nodes["limited"]),
+        Row("DeepSeek-V3, 2.1.2", f"{where}: experts on each of them, at least", "", 2, 8 / nodes["limited"]),
+        Row("closed form", f"{where}, not limited: nodes a token", "", anywhere, nodes["unlimited"]),
+        Row(
+            "closed form",
+            f"{where}: bytes across nodes, limited to 4 over not",
+            "",
+            4 / anywhere,
+            nodes["limited"] / nodes["unlimited"],
+        ),
+    ]
+
+
+def deepep_sizes() -> list[Row]:
+    """DeepEP low latency, 128 tokens a GPU, as deepep_ep_size.py predicts it."""
+    rows = deepep().to_dict("records")
+    return [
+        Row(
+            "DeepEP README",
+            f"low latency, EP{row['EP']}, {way}",
+            "us",
+            row[f"{way} published"],
+            row[f"{way} predicted"],
+        )
+        for way in ("dispatch", "combine")
+        for row in rows
+    ]
+
+
+def step_s(n_layers: int = 61, **overrides: Any) -> float:
+    """Seconds of a step of DeepSeek-V3 with that many layers."""
+    base = {
+        "model": {"preset": "deepseek-v3", "n_layers": n_layers},
+        "cluster": {"gpu": "h100-sxm"},
+        "workload": {"steps": 1},
+    }
+    dotted = {name.replace("__", "."): value for name, value in overrides.items()}
+    return float(simulate(Scenario.from_dict(base, overrides=dotted)).summary["step_time_s"]["mean"])
+
+
+def decode(nodes: int, requests: int, context: int) -> float:
+    """Tokens a second and node, load even: 256 experts where GPUs divide them, else 288 equal ones for 288 slots."""
+    time = step_s(
+        model__n_experts=256 if 256 % (8 * nodes) == 0 else 288,
+        routing__strategy="round-robin",
+        routing__parameters={},
+        cluster__nodes=nodes,
+        cluster__network="deepep-low-latency",
+        workload__tokens_per_gpu=requests,
+        workload__context_tokens=context,
+        simulation__overlap="two-batch",
+    )
+    return 8 * requests / time
+
+
+@cache
+def prefill(overlap: str = "two-batch", within_node: tuple[float, float] | None = None) -> float:
+    """Tokens a second and node: EP32, 16,384 tokens a GPU, prompts of 4,096, uniform popularity."""
+    network: dict[str, Any] = {"preset": "deepep-normal"}
+    if within_node:
+        network |= {
+            f"{way}_bandwidth_gb_per_s": [x, 43] for way, x in zip(("dispatch", "combine"), within_node, strict=True)
+        }
+    settings: dict[str, Any] = {
+        "workload__phase": "prefill",
+        "workload__tokens_per_gpu": 16384,
+        "cluster__nodes": 4,
+        "cluster__network": network,
+        "simulation__overlap": overlap,
+    }
+    short, longer = (step_s(n_layers, **settings) for n_layers in (5, 7))
+    return 8 * 16384 / (longer + (61 - 7) / 2 * (longer - short))
+
+
+def overlap_gains() -> list[Row]:
+    """SGLang on 96 H100: throughput by two-batch overlap."""
+    rate = compare(Scenario.from_yaml(SCENARIOS / "two-batch-overlap.yaml")).summary["tokens_per_s_per_gpu"]
+    rows = []
+    for requests, published in ((256, 25.5), (32, -27.0)):
+        gain = rate[f"{requests} requests, overlap"] / rate[f"{requests} requests"] - 1
+        name = f"decode EP72, {requests} requests a GPU"
+        rows.append(Row("SGLang, two-batch overlap", name, "% gain", published, 100 * gain))
+    gain = prefill() / prefill("none") - 1
+    rows.append(Row("SGLang, two-batch overlap", "prefill EP32, at most", "% gain", 35, 100 * gain))
+    return rows
+
+
+def throughput() -> list[Row]:
+    """Whole deployments of DeepSeek-V3, load taken as even."""
+    even, real = "even load", "real load"
+    h800 = prefill(within_node=(153, 158))
+    unit = "tokens/s/node"
+    return [
+        Row("DeepSeek profile-data", f"prefill, H800, EP32, {even}", unit, 62713, h800),
+        Row("DeepSeek, served without cache hits", f"prefill, H800, EP32, {real}", unit, 32206, h800),
+        Row("SGLang, perfect EPLB", f"prefill, H100, EP32, {even}", unit, 59337, prefill()),
+        Row("SGLang", f"prefill, H100, EP32, {real}", unit, 50302, prefill()),
+        Row("DeepSeek profile-data", f"decode, EP128, 128 x 4,096, {even}", unit, 18598, decode(16, 128, 4096)),
+        Row("DeepSeek, served", f"decode, EP144, 128 x 4,989, {real}", unit, 14800, decode(18, 128, 4989)),
+        Row("SGLang, simulated MTP", f"decode, EP72, 128 x 4,000, {even}", unit, 17373, decode(9, 128, 4000)),
+        Row("SGLang", f"decode, EP72, 256 x 2,000, {real}", unit, 22282, decode(9, 256, 2000)),
+    ]
+
+
+PARTS = (uniform_drops, st_moe_drops, node_limited, deepep_sizes, overlap_gains, throughput)
+
+
+def line(row: Row) -> str:
+    """As a row of the table; errors of percentages in points, others in per cent of the published figure."""
+    if row.unit.startswith("%"):
+        error = f"{round(row.simulated - row.published, 2) + 0.0:+g} points"
+    else:
+        error = f"{round(100 * (row.simulated / row.published - 1)) + 0:+d} %"
+    published, simulated = (
+        f"{x:,.0f}" if abs(x) >= 1000 else f"{float(f'{x:.3g}'):g}" for x in (row.published, row.simulated)
+    )
+    cells = (row.source, row.configuration, row.unit, published, simulated, error)
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Print the table."""
+    print("| source | configuration | unit | published | simulated | error |\n|---|---|---|---|---|---|")
+    for part in PARTS:
+        for row in part():
+            print(line(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
