@@ -268,9 +268,12 @@ def _kernels(scenario: Scenario) -> Family:
     named = scenario.spec.cluster.kernels
     if named is None:
         return family_of(default_family(scenario.precision))
-    try:
-        if Path(named).is_absolute():  # as a path is once it is resolved
+    if Path(named).is_absolute():  # as a path is once it is resolved
+        try:
             return read_family(named, scenario.precision)
+        except InputError as error:
+            raise scenario.error("cluster.kernels", Path(named).name, f"a file of constants ({error})") from None
+    try:
         family = family_of(named)
         check_family(family, scenario.precision)
     except InputError as error:
