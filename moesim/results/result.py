@@ -113,8 +113,12 @@ class Result:
 
     def shown_yaml(self) -> str:
         """The resolved scenario without the folders of this machine, as the report shows it."""
-        trace = self.scenario.get("workload", {}).get("trace")
-        return self.scenario_yaml.replace(trace, Path(trace).name) if trace else self.scenario_yaml
+        text = self.scenario_yaml
+        for part, name in (("workload", "trace"), ("cluster", "kernels")):
+            path = self.scenario.get(part, {}).get(name)
+            if path:
+                text = text.replace(path, Path(path).name)
+        return text
 
     def save(self, folder: str | Path, *, trace: bool = False) -> Path:
         """Write frames (parquet), summary.json, scenario.yaml, manifest.json and report.html.

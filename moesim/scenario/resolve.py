@@ -120,6 +120,11 @@ def _is_path(text: str) -> bool:
     return os.sep in text or "/" in text or text.endswith(".json")
 
 
+def _is_constants(text: str) -> bool:
+    """Whether the kernels named are a file of constants, not a family."""
+    return os.sep in text or text.endswith((".yaml", ".yml"))
+
+
 def _cluster(value: dict[str, Any], fail: Fail) -> dict[str, Any]:
     cluster = dict(value)
     if "gpu" not in cluster:
@@ -170,7 +175,10 @@ def _first_error(error: ValidationError, fail: Fail) -> ScenarioError:
 
 def _filled(spec: schema.ScenarioSpec, folder: Callable[[FieldPath], Path]) -> schema.ScenarioSpec:
     """The scenario with the defaults that depend on other fields."""
-    model, workload, routing = spec.model, spec.workload, spec.routing
+    model, workload, routing, cluster = spec.model, spec.workload, spec.routing, spec.cluster
+    if cluster.kernels is not None and _is_constants(cluster.kernels):
+        file = str((folder(("cluster", "kernels")) / cluster.kernels).expanduser().resolve())
+        cluster = cluster.model_copy(update={"kernels": file})
     work: dict[str, Any] = {}
     if workload.trace is not None:
         work["trace"] = str((folder(("workload", "trace")) / workload.trace).expanduser().resolve())
@@ -185,6 +193,7 @@ def _filled(spec: schema.ScenarioSpec, folder: Callable[[FieldPath], Path]) -> s
         route |= {"strategy": name, "parameters": {**own, **routing.parameters}}
     return spec.model_copy(
         update={
+            "cluster": cluster,
             "precision": _precision(spec),
             "parallelism": spec.parallelism.model_copy(
                 update={"expert": spec.parallelism.expert or spec.cluster.nodes * spec.cluster.gpus_per_node}

@@ -122,7 +122,9 @@ class ClusterSpec(_Part):
     gpus_per_node: Annotated[int, Field(ge=1, le=1024)] = 8
     network: NetworkPreset = _described(..., "preset or inline fields; default: the GPU's own")
     kernels: Annotated[str | None, _NoneWord] = _described(
-        None, "family of calibrated kernels (moesim list kernels); default: the one that suits the data types"
+        None,
+        "family of calibrated kernels (moesim list kernels), or a .yaml that moesim calibrate wrote; default: the "
+        "family that suits the data types",
     )
 
 

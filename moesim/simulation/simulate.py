@@ -93,6 +93,14 @@ def _manifest(stages: Stages) -> dict[str, Any]:
         "provenance": {**stages.scenario.provenance, "kernel times": provenance(stages.kernels, stages.cluster.gpu)},
         "inputs": [],
     }
+    kernels = stages.kernels
+    if kernels.file:
+        manifest["kernels"] = {
+            "name": kernels.file,
+            "sha256": kernels.sha256,
+            "gpu": kernels.gpu,
+            "constants": {noun: [*groups] for noun, groups in kernels.constants.items()},
+        }
     if isinstance(stages.source, RecordedTokens):
         trace = stages.source.trace
         manifest["inputs"] = [{"name": os.path.basename(trace.path), "sha256": trace.sha256}]

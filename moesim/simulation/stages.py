@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from moesim.engine import OVERLAPS
 from moesim.errors import InputError, ParameterError, TooLargeError
 from moesim.hardware import Family, check_family, check_memory, default_family, family_of
+from moesim.hardware.kernel_file import read_family
 from moesim.placement import place
 from moesim.results import frames_bytes
 from moesim.routing import OVERFLOWS, ROUNDINGS, SCOPES, SIGNED, Strategy
@@ -262,10 +264,15 @@ def _recorded(scenario: Scenario, top_k: int) -> tuple[RecordedTokens, int]:
 
 
 def _kernels(scenario: Scenario) -> Family:
-    """The family of calibrated kernels that the scenario names, else the one that suits its data types."""
+    """The family of calibrated kernels, or the file, that the scenario names; else what suits its data types."""
     named = scenario.spec.cluster.kernels
     if named is None:
         return family_of(default_family(scenario.precision))
+    if Path(named).is_absolute():  # as a path is once it is resolved
+        try:
+            return read_family(named, scenario.precision)
+        except InputError as error:
+            raise scenario.error("cluster.kernels", Path(named).name, f"a file of constants ({error})") from None
     try:
         family = family_of(named)
         check_family(family, scenario.precision)

@@ -44,16 +44,16 @@ def key_of(scenario: Scenario, inputs: str = "") -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def inputs_of(scenario: Scenario, trace_sha256: str = "") -> str:
-    """A digest of the recorded trace and of a router of the user's own, "" where there is neither."""
+def inputs_of(scenario: Scenario, files_sha256: str = "") -> str:
+    """A digest of the files that a scenario names and of a router of the user's own, "" where there is neither."""
     name = scenario.spec.routing.strategy or ""
     if ":" not in name:
-        return trace_sha256
+        return files_sha256
     import importlib.util
 
     found = importlib.util.find_spec(name.partition(":")[0])
     source = Path(found.origin).read_bytes() if found is not None and found.origin else b""
-    return trace_sha256 + hashlib.sha256(source).hexdigest()
+    return files_sha256 + hashlib.sha256(source).hexdigest()
 
 
 @lru_cache(maxsize=1)

@@ -222,7 +222,9 @@ def _cell(point: Scenario, place: dict[str, Any], name: str | None, seeds: tuple
     except InputError as error:
         return Cell(place=place, variant=variant, scenario=None, seeds=seeds, error=str(error))
     trace = stages.source.trace.sha256 if isinstance(stages.source, RecordedTokens) else ""
-    return Cell(place=place, variant=variant, scenario=run, seeds=seeds, inputs=inputs_of(run, trace))
+    return Cell(
+        place=place, variant=variant, scenario=run, seeds=seeds, inputs=inputs_of(run, trace + stages.kernels.sha256)
+    )
 
 
 def _own_seed(scenario: Scenario | None) -> tuple[int, ...]:

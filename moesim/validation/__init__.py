@@ -6,8 +6,8 @@ name. `tables` reads and checks, `scores` makes errors of predictions,
 `moesim.hardware.tables` knows the layouts.
 """
 
+from moesim.hardware.kernel_file import read_kernels
 from moesim.validation.calibrate import Calibration, calibrate
-from moesim.validation.kernels import read_kernels
 from moesim.validation.validate import MEASURED, Report, validate
 
 __all__ = ["MEASURED", "Calibration", "Report", "calibrate", "read_kernels", "validate"]
