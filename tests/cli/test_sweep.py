@@ -37,7 +37,11 @@ def test_a_sweep_is_a_table_and_a_file(moesim, fine, folder):
     assert (outcome.code, outcome.err) == (0, "")
     assert "exponent" in outcome.out
     assert "95 % CI" in outcome.out
-    assert outcome.out.splitlines()[-1] == "8 runs: results/small-test-sweep/summary.parquet"
+    assert outcome.out.splitlines()[-2:] == [
+        "8 runs: results/small-test-sweep/summary.parquet",
+        "report: results/small-test-sweep/report.html",
+    ]
+    assert "small test" in (folder / "results" / "small-test-sweep" / "report.html").read_text(encoding="utf-8")
     assert len(pd.read_parquet(folder / "results" / "small-test-sweep" / "summary.parquet")) == 8
 
 
