@@ -133,6 +133,7 @@ def test_the_resolved_scenario_gives_the_same_result(moesim, small, folder):
         assert (folder / "first" / parquet).read_bytes() == (folder / "second" / parquet).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_first_run_says_that_it_compiles(subprocess_moesim, small, folder):
     first = subprocess_moesim("run", small, "-o", "out", XDG_CACHE_HOME=str(folder))
     assert first.code == 0

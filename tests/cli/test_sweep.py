@@ -41,7 +41,7 @@ def test_a_sweep_is_a_table_and_a_file(moesim, fine, folder):
         "8 runs: results/small-test-sweep/summary.parquet",
         "report: results/small-test-sweep/report.html",
     ]
-    assert "small test" in (folder / "results" / "small-test-sweep" / "report.html").read_text(encoding="utf-8")
+    assert "<h1>Small test" in (folder / "results" / "small-test-sweep" / "report.html").read_text(encoding="utf-8")
     assert len(pd.read_parquet(folder / "results" / "small-test-sweep" / "summary.parquet")) == 8
 
 

@@ -78,6 +78,7 @@ def test_the_installed_sources_are_those_of_the_wheel(installed, tmp_path):
     assert Path(done.stdout.strip()).is_relative_to(installed.parent)
 
 
+@pytest.mark.slow
 def test_quickstart_runs_from_anywhere(installed, tmp_path):
     done = run(installed, tmp_path, "run", "quickstart", "--json", "--set", "workload.steps=1")
     assert done.returncode == 0, done.stderr
