@@ -1,6 +1,6 @@
 # make demo       install into .venv and compare the variants of scenarios/quickstart.yaml
-# make test       all checks: format, lint, types, import layers, tests with coverage
-# make test-all   the slow tests as well, the kernels without their compiler, and test-ref
+# make test       all checks: format, lint, types, import layers, tests
+# make test-all   the slow tests as well, with coverage, the kernels without their compiler, and test-ref
 # make test-ref   install transformers, megatron-core and deepspeed (with torch, above 1 GB) and compare routers with them
 # make format     put the sources in order
 
@@ -23,7 +23,7 @@ demo: $(VENV)/.installed
 	$(BIN)/moesim compare scenarios/quickstart.yaml
 
 test: check
-	$(BIN)/python -m pytest -m "not slow and not ref" --cov --cov-report=term
+	$(BIN)/python -m pytest -m "not slow and not ref"
 
 test-all: check
 	$(BIN)/python -m pytest -m "not ref" --cov --cov-report=term
