@@ -126,7 +126,7 @@ def test_the_table_of_speed_is_of_the_kernels_that_its_command_measures() -> Non
     """Their names and goals, on a small batch; the ratios are of the machine."""
     (command,) = re.findall(r"`python (tests/benchmarks/kernels\.py) --markdown`", README)
     small = [sys.executable, str(ROOT / command), "--tokens", "4096", "--repeats", "1"]
-    section = README[README.index("## Speed") : README.index("## Definitions")]
+    section = README[README.index("## Speed") : README.index("`python tests/benchmarks/engine.py`")]
     output = subprocess.run([*small, "--markdown"], check=True, capture_output=True, text=True).stdout
     quoted, printed = ([line for line in text.splitlines() if line.startswith("| ")] for text in (section, output))
     assert len(quoted) == len(printed) > 5
