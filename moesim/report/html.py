@@ -13,6 +13,7 @@ from moesim.report.captions import CAPTIONS
 from moesim.report.columns import COLUMNS, cells
 from moesim.report.facts import facts
 from moesim.report.figures import FIGURES, POINT_FIGURES, draw
+from moesim.report.page import CONFIG
 from moesim.report.points import averaged, differing, leaves, points_of, with_axes
 from moesim.report.provenance import provenance
 from moesim.report.run import RunLike
@@ -33,15 +34,6 @@ _SECTIONS: Mapping[str, tuple[str, ...]] = {
 }
 _OF_A_VARIANT = ("expert_load", "link_traffic", "timeline")
 """Figures of a variant's own page: those that show one variant, or only the first few, on the shared one."""
-
-_CONFIG = {
-    "displaylogo": False,
-    "responsive": True,
-    # Plotly's own button would send the data of a figure to a server; boxes and lassos select nothing here.
-    "showSendToCloud": False,
-    "plotlyServerURL": "",
-    "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +145,7 @@ def _page(**parts: Any) -> str:
     parts["title"] = plain(parts["title"])
     return environment.get_template("report.html.j2").render(
         **parts,
-        config=_in_script(json.dumps(_CONFIG)),
+        config=_in_script(json.dumps(CONFIG)),
         plotly_js=get_plotlyjs(),
         report_js=environment.loader.get_source(environment, "report.js")[0] if environment.loader else "",
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-_CONFIG = {
+CONFIG = {
     "displaylogo": False,
     "responsive": True,
     # Plotly's own button would send the data of a figure to a server; boxes and lassos select nothing here.
@@ -16,6 +16,7 @@ _CONFIG = {
     "plotlyServerURL": "",
     "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
 }
+"""How Plotly shows every figure of every page."""
 
 
 def page_html(template: str, **values: Any) -> str:
@@ -42,6 +43,6 @@ def figure_html(figure: go.Figure, name: str) -> str:
             include_plotlyjs=False,
             full_html=False,
             div_id=f"figure-{name.replace('_', '-')}",
-            config={**_CONFIG, "toImageButtonOptions": {"format": "svg", "filename": name}},
+            config={**CONFIG, "toImageButtonOptions": {"format": "svg", "filename": name}},
         )
     )
