@@ -4,13 +4,15 @@ In: durations, traffic, placement and the network's rates. Out: a Program
 (arrays) and its Timeline (start and end of every operation on every GPU, in
 integer picoseconds). `layout` builds programs, `balanced` the evenly loaded
 twin of a step; `simpy_engine`, the reference, and `compiled_engine` run them
-and agree exactly; `serving` runs a step inside another SimPy process. `queued`
-runs steps whose experts are servers with queues.
+and agree exactly, group by group (`groups`) where there are several that
+exchange within themselves; `serving` runs a step inside another SimPy process.
+`queued` runs steps whose experts are servers with queues.
 """
 
 from moesim.engine.balanced import balanced_traffic
 from moesim.engine.compiled_engine import run_compiled
 from moesim.engine.faults import jitter
+from moesim.engine.groups import group_program, in_groups
 from moesim.engine.layout import OVERLAPS, lay_out
 from moesim.engine.ports import latencies
 from moesim.engine.queued import OVERFLOWS as QUEUE_OVERFLOWS
@@ -18,7 +20,7 @@ from moesim.engine.queued import run_queued
 from moesim.engine.serving import step_process
 from moesim.engine.simpy_engine import run
 
-ENGINES = {"simpy": run, "compiled": run_compiled}
+ENGINES = {"simpy": in_groups(run), "compiled": in_groups(run_compiled)}
 """Interpreters of programs by name; `auto` is compiled. Queued experts have one of their own, on SimPy."""
 
 __all__ = [
@@ -26,6 +28,8 @@ __all__ = [
     "OVERLAPS",
     "QUEUE_OVERFLOWS",
     "balanced_traffic",
+    "group_program",
+    "in_groups",
     "jitter",
     "latencies",
     "lay_out",

@@ -23,6 +23,7 @@ def balanced_traffic(
     its slots; each source's copies of a level evenly over the destinations of
     that level; what a source keeps for itself stays. Remainders go to the
     lowest index. The placement, the capacity result and the network are the same.
+    Expert-parallel groups keep what is theirs.
 
     Args:
         traffic: of the step.
@@ -31,8 +32,42 @@ def balanced_traffic(
         copies_rule: the collective's (NetworkSpec.copies).
         usable: slots [S] that take anything; None = all.
     """
-    n_ranks = placement.n_ranks
     rank = placement.rank if usable is None else np.where(usable, placement.rank, np.int32(-1))
+    shared_by, per_node = placement.expert_tensor, copies_rule == "per-node"
+    if placement.n_groups == 1:
+        return _balanced(traffic, rank, placement.n_ranks, shared_by, gpus_per_node, per_node)
+    even = Traffic(
+        slot_tokens=np.zeros_like(traffic.slot_tokens),
+        copies=np.zeros_like(traffic.copies),
+        node_copies=np.zeros_like(traffic.node_copies),
+    )
+    for gpus, slots in placement.groups():
+        part, nodes = part_of(traffic, gpus, slots, gpus_per_node)
+        own = np.where(rank[slots] < 0, np.int32(-1), rank[slots] - np.int32(gpus.start))
+        a_node = min(gpus_per_node, placement.group_gpus)
+        spread = _balanced(part, own, placement.group_gpus, shared_by, a_node, per_node)
+        even.slot_tokens[:, slots] = spread.slot_tokens
+        even.copies[:, gpus, gpus] = spread.copies
+        even.node_copies[:, gpus, nodes] = spread.node_copies
+    return even
+
+
+def part_of(traffic: Traffic, gpus: slice, slots: slice, gpus_per_node: int) -> tuple[Traffic, slice]:
+    """What belongs to a group of consecutive GPUs, with the nodes that it is on; it sends nothing out of it."""
+    nodes = slice(gpus.start // gpus_per_node, -(-gpus.stop // gpus_per_node))
+    node_copies = traffic.node_copies[:, gpus, nodes] if traffic.node_copies.size else traffic.node_copies
+    part = Traffic(
+        slot_tokens=traffic.slot_tokens[:, slots],
+        copies=np.ascontiguousarray(traffic.copies[:, gpus, gpus]),
+        node_copies=np.ascontiguousarray(node_copies),
+    )
+    return part, nodes
+
+
+def _balanced(
+    traffic: Traffic, rank: NDArray[np.int32], n_ranks: int, shared_by: int, gpus_per_node: int, per_node: bool
+) -> Traffic:
+    """The same of one group; `rank` [S] is -1 for slots that take nothing, each slot is on `shared_by` GPUs."""
     slots = np.bincount(rank[rank >= 0], minlength=n_ranks)
     holders = np.flatnonzero(slots)
     per_rank = np.zeros((len(traffic.slot_tokens), n_ranks), dtype=np.int64)
@@ -44,14 +79,16 @@ def balanced_traffic(
     slot_tokens = np.zeros_like(traffic.slot_tokens)
     slot_tokens[:, by_rank] = _spread(per_rank[:, own], place, slots[own])
     gpu = np.arange(n_ranks)
-    node = gpu // gpus_per_node
+    node, own_rank = gpu // gpus_per_node, gpu // shared_by * shared_by  # where a GPU keeps what it does not send
     same_node = node[:, None] == node
-    holds = (slots > 0) & (gpu[:, None] != gpu)
+    holds = (slots > 0) & (own_rank[:, None] != gpu)
     copies = np.zeros_like(traffic.copies)
-    copies[:, gpu, gpu] = traffic.copies[:, gpu, gpu]
+    copies[:, gpu, own_rank] = traffic.copies[:, gpu, own_rank]
     _spread_copies(traffic.copies, np.stack([holds & same_node, holds & ~same_node], axis=1), copies)
+    if shared_by > 1:
+        copies = np.repeat(copies[:, :, ::shared_by], shared_by, axis=2)
     node_copies = traffic.node_copies
-    if copies_rule == "per-node":
+    if per_node:
         node_copies = node_copies.copy()
         node_holds = np.bincount(node, weights=slots) > 0
         wanted = node_holds & (np.arange(len(node_holds)) != node[:, None])

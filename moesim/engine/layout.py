@@ -128,6 +128,8 @@ def lay_out(
         slot_rank=placement.rank,
         micro_batches=len(durations),
         network=network,
+        n_groups=placement.n_groups,
+        expert_tensor=placement.expert_tensor,
     )
 
 

@@ -8,6 +8,7 @@ import simpy
 from simpy.events import Event
 
 from moesim.engine.compiled_engine import run_compiled
+from moesim.engine.groups import in_groups
 from moesim.types import Program, Timeline
 
 
@@ -23,6 +24,6 @@ def step_process(env: simpy.Environment, program: Program) -> Generator[Event, N
     Raises:
         ConservationError: a slot was sent more tokens than it admits.
     """
-    timeline = run_compiled(program)
+    timeline = in_groups(run_compiled)(program)
     yield env.timeout(int(timeline.end_ps.max()))
     return timeline

@@ -57,8 +57,8 @@ def attention_seconds(
     seconds = attend(
         model, gpu, precision, tokens, context_tokens if decodes else 0, sequence_tokens, tensor_parallel, kernels
     )
-    # each norm reads the residual stream and the sum to add, and writes both back
-    return seconds + 2 * elementwise_seconds(gpu, tokens, 8.0 * model.hidden_size, kernels)
+    # each norm reads the residual stream and the sum to add, and writes both back, of a GPU's own tokens
+    return seconds + 2 * elementwise_seconds(gpu, -(-tokens // tensor_parallel), 8.0 * model.hidden_size, kernels)
 
 
 def cache_elements(model: ModelShape) -> int:

@@ -8,10 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.hardware.attention import attention_seconds
-from moesim.hardware.dense import gemm_seconds, head_rows, head_seconds, network_seconds, router_seconds
-from moesim.hardware.expert import ExpertShape, expert_seconds
+from moesim.hardware.dense import (
+    gemm_seconds,
+    head_rows,
+    head_seconds,
+    network_seconds,
+    router_seconds,
+    sum_seconds,
+)
+from moesim.hardware.expert import ExpertKernel, ExpertShape, expert_seconds
 from moesim.hardware.families import Family, default_family, expert_kernel, family_of
-from moesim.types import ClusterShape, ModelShape, Precision
+from moesim.types import ClusterShape, ModelShape, Parallelism, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +48,14 @@ def step_durations(
     sequence_tokens: int,
     slot_tokens: NDArray[np.int64],
     slot_rank: NDArray[np.int32],
+    parallelism: Parallelism | None = None,
     kernels: Family | None = None,
 ) -> Durations:
     """Durations of the compute parts of one step; what has no tokens takes no time.
+
+    GPUs that share the heads of their tokens gather these, compute a part of
+    the heads for all, and each keeps the sums of its own tokens (sequence
+    parallelism), which takes as long as an all-reduce; it is part of `attention`.
 
     Args:
         model: its widths.
@@ -54,26 +66,32 @@ def step_durations(
         context_tokens: cached tokens of a sequence, in decode.
         sequence_tokens: tokens of a prompt, in the other phases.
         slot_tokens: assignments processed by each slot, [L, S].
-        slot_rank: GPU of each slot, [S].
+        slot_rank: GPU of each slot, [S]; the first of several that share it.
+        parallelism: how GPUs are grouped; by default one group, nothing is shared.
         kernels: family of calibrated kernels; by default the one that suits GPU and data types.
     """
-    gpu, tokens = cluster.gpu, tokens_per_gpu
+    gpu, tokens, n_gpus = cluster.gpu, tokens_per_gpu, cluster.n_gpus
+    parallel = parallelism or Parallelism(expert=n_gpus)
     family = kernels or family_of(default_family(precision))
     layers, kernel = family.layers, expert_kernel(family, gpu, precision, phase)
-    shape = ExpertShape.of(model, n_ranks=cluster.n_gpus)
+    shape = ExpertShape.of(model, n_ranks=parallel.expert, tensor_parallel=parallel.expert_tensor)
     none = np.zeros(len(tokens))
+    heads_shared = parallel.attention_tensor
+    attended, of_group = np.unique(tokens.reshape(-1, heads_shared).sum(axis=1), return_inverse=True)
     # all parts but the experts depend on the token count alone, and most GPUs have the same
     counts, where = np.unique(tokens, return_inverse=True)
     attention = attention_seconds(
         model,
         gpu,
         precision,
-        counts,
+        attended,
         phase=phase,
         context_tokens=context_tokens,
         sequence_tokens=sequence_tokens,
+        tensor_parallel=heads_shared,
         kernels=layers,
     )
+    attention = attention + sum_seconds(model, gpu, attended, heads_shared, layers)
     logit_rows = np.array([head_rows(int(n), sequence_tokens, phase) for n in counts], dtype=np.int64)
     if family.router_is_fused:  # softmax and top-k are in the experts' kernel
         width = model.hidden_size
@@ -85,10 +103,31 @@ def step_durations(
         return network_seconds(model, gpu, precision, counts, width, kernels=layers)[where]
 
     return Durations(
-        attention=attention[where],
+        attention=np.repeat(attention[of_group], heads_shared),
         router=router[where],
         dense=network(model.intermediate_size) if model.dense_layers else none,
         shared_experts=network(model.shared_intermediate_size) if model.n_shared_experts else none,
-        experts=expert_seconds(kernel, shape, slot_tokens, slot_rank, cluster.n_gpus),
+        experts=np.concatenate(
+            [
+                _experts(kernel, shape, slot_tokens[:, own], slot_rank[own], first, parallel)
+                for first in range(0, n_gpus, parallel.group_gpus)
+                for own in [(slot_rank >= first) & (slot_rank < first + parallel.group_gpus)]
+            ],
+            axis=1,
+        ),
         head=head_seconds(model, gpu, logit_rows, layers)[where],
     )
+
+
+def _experts(
+    kernel: ExpertKernel,
+    shape: ExpertShape,
+    slot_tokens: NDArray[np.int64],
+    slot_rank: NDArray[np.int32],
+    first: int,
+    parallel: Parallelism,
+) -> NDArray[np.float64]:
+    """Seconds of each layer and GPU of the group that begins at a GPU, [L, GPUs of the group]."""
+    rank = (slot_rank - np.int32(first)) // np.int32(parallel.expert_tensor)
+    seconds = expert_seconds(kernel, shape, slot_tokens, rank, parallel.expert)
+    return np.repeat(seconds, parallel.expert_tensor, axis=1)

@@ -8,7 +8,7 @@ from moesim.hardware.constants import MEMORY_SHARE
 from moesim.hardware.dense import head_rows
 from moesim.hardware.expert import matrices, weight_bytes
 from moesim.hardware.gpu import wide_bytes
-from moesim.types import DTYPE_BYTES, ClusterShape, ModelShape, Precision
+from moesim.types import DTYPE_BYTES, ClusterShape, ModelShape, Parallelism, Precision
 
 
 def parameters(model: ModelShape) -> dict[str, int]:
@@ -39,11 +39,13 @@ def memory_bytes(
     context_tokens: int,
     sequence_tokens: int,
     phase: str,
+    parallelism: Parallelism | None = None,
 ) -> dict[str, int]:
     """Bytes that one GPU needs, by part, their total, and `available`.
 
-    Attention is data parallel: everything but the routed experts is on every
-    GPU. `experts` are all slots of the GPU, replicas included. `kv_cache` is
+    Everything but the routed experts is on every GPU, or its part of the heads
+    where they are shared; a latent cache has none and is held by all who share.
+    `experts` are all slots of the GPU, replicas included. `kv_cache` is
     the context of every sequence in decode, else the tokens of the step.
     `activations` are what is alive in one layer: the residual stream, the
     widest intermediate, the rows of the experts at their mean, the logits.
@@ -57,18 +59,22 @@ def memory_bytes(
         context_tokens: cached tokens of a sequence in decode.
         sequence_tokens: tokens of a prompt in the other phases.
         phase: "decode", "prefill" or "train" (its forward pass).
+        parallelism: who shares experts and heads; by default nobody.
     """
+    parallel = parallelism or Parallelism(expert=cluster.n_gpus)
+    shared = parallel.attention_tensor
+    held = cache_elements(model) if model.attention == "mla" else 2 * -(-model.n_kv_heads // shared) * model.head_dim
     count, narrow, wide = (
         parameters(model),
         DTYPE_BYTES[precision.weights],
         wide_bytes(precision),
     )
-    cached = tokens_per_gpu * (context_tokens if phase == "decode" else 1)
+    cached = tokens_per_gpu * shared * (context_tokens if phase == "decode" else 1)
     parts = {
-        "weights": (count["attention"] + count["dense"] + count["shared"]) * narrow
+        "weights": (count["attention"] / shared + count["dense"] + count["shared"]) * narrow
         + (count["router"] + count["embedding"]) * wide,
-        "experts": len(model.moe_layers) * slots_per_gpu * weight_bytes(model, precision),
-        "kv_cache": model.n_layers * cached * cache_elements(model) * DTYPE_BYTES[precision.kv_cache],
+        "experts": len(model.moe_layers) * slots_per_gpu * weight_bytes(model, precision) / parallel.expert_tensor,
+        "kv_cache": model.n_layers * cached * held * DTYPE_BYTES[precision.kv_cache],
         "activations": _activation_bytes(model, tokens_per_gpu, head_rows(tokens_per_gpu, sequence_tokens, phase)),
     }
     rounded = {name: round(value) for name, value in parts.items()}
@@ -86,6 +92,7 @@ def check_memory(
     context_tokens: int,
     sequence_tokens: int,
     phase: str,
+    parallelism: Parallelism | None = None,
 ) -> None:
     """Refuse what does not fit the memory of one GPU; arguments as of `memory_bytes`.
 
@@ -101,6 +108,7 @@ def check_memory(
         context_tokens=context_tokens,
         sequence_tokens=sequence_tokens,
         phase=phase,
+        parallelism=parallelism,
     )
     if need["total"] <= need["available"]:
         return

@@ -22,7 +22,8 @@ def breakdown(program: Program, timeline: Timeline) -> NDArray[np.int64]:
     exchange = program.exchange_layer >= 0
     parts = np.zeros((program.n_gpus, len(PARTS)), dtype=np.int64)
     start, end = timeline.start_ps, timeline.end_ps
-    last_entry = start.max(axis=1)
+    entered = start.reshape(len(start), program.n_groups, program.group_gpus).max(axis=2)
+    last_entry = np.repeat(entered, program.group_gpus, axis=1)  # of the group of each GPU
     if program.lost_ps is not None:
         start, end = np.minimum(start, program.lost_ps), np.minimum(end, program.lost_ps)
     _fill(program.kind, exchange, last_entry, start, end, parts)
@@ -56,7 +57,7 @@ def _fill(
                 continue
             while first < n_tasks and end[tasks[first], x] <= start[o, x]:
                 first += 1
-            entered = min(last_entry[o], end[o, x])  # the last, unless this GPU was lost before
+            entered = min(last_entry[o, x], end[o, x])  # the last, unless this GPU was lost before
             waited = entered - start[o, x]
             moved = end[o, x] - entered
             k = first
@@ -84,15 +85,17 @@ def critical_path(program: Program, timeline: Timeline) -> tuple[NDArray[np.int6
     by_gpu = np.zeros(program.n_gpus, dtype=np.int64)
     finished = end.max(axis=0)
     gpu = int(finished.argmax())
+    first = gpu // program.group_gpus * program.group_gpus
+    start = start[:, first : first + program.group_gpus]  # of those that it exchanges with
     o = int(np.flatnonzero(end[:, gpu] == finished[gpu])[-1])
     while True:
         exchange = program.exchange_layer[o] >= 0
-        begin = start[o].max() if exchange else start[o, gpu]
+        begin = start[o].max() if exchange else start[o, gpu - first]
         cost = end[o, gpu] - begin
         by_part[program.kind[o]] += cost
         by_gpu[gpu] += cost
         if exchange:
-            gpu = int(start[o].argmax())
+            gpu = first + int(start[o].argmax())
         before = [p for p in waits_for[o] if end[p, gpu] == begin]
         if not before:
             return by_part, by_gpu

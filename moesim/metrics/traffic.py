@@ -48,5 +48,6 @@ def gpu_copies(program: Program) -> NDArray[np.int64]:
         copies[o] = (out if program.kind[o] == _DISPATCH else back)[row].sum(axis=0)
     for i, experts in enumerate(program.expert_rows()):
         if experts >= 0:
-            np.add.at(copies[i], program.slot_rank, program.slot_tokens[experts])
+            for gpu in range(program.expert_tensor):  # each of those that share a slot computes all of its tokens
+                np.add.at(copies[i], program.slot_rank + gpu, program.slot_tokens[experts])
     return copies

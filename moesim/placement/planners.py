@@ -59,8 +59,19 @@ def place(
     n_layers: int,
     n_ranks: int,
     redundant_experts: int = 0,
+    n_groups: int = 1,
+    expert_tensor: int = 1,
 ) -> Placement:
-    """Place E experts and R redundant copies on G ranks, the same way in every layer.
+    """Place E experts and R redundant copies on G ranks, the same way in every layer and group.
+
+    Args:
+        name: of the planner.
+        n_experts: E.
+        n_layers: MoE layers.
+        n_ranks: expert-parallel ranks of a group, each of `expert_tensor` GPUs.
+        redundant_experts: R, of each group.
+        n_groups: groups of consecutive GPUs that have all experts each.
+        expert_tensor: GPUs that share every slot of a rank.
 
     Raises:
         InputError: an unknown planner, or more copies than there are GPUs to hold them apart.
@@ -72,9 +83,13 @@ def place(
         raise InputError(f"redundant_experts from 0 to {most}: a GPU gains nothing from two copies of one expert")
     n_slots = n_experts + redundant_experts
     expert = (np.arange(n_slots) % n_experts).astype(np.int32)
+    rank = PLANNERS[name].planner(n_slots, n_experts, n_ranks)
+    first = np.arange(n_groups, dtype=np.int32)[:, None] * n_ranks  # rank of each group
     return Placement(
-        expert=np.tile(expert, (n_layers, 1)),
-        rank=PLANNERS[name].planner(n_slots, n_experts, n_ranks),
+        expert=np.tile(expert, (n_layers, n_groups)),
+        rank=((first + rank) * expert_tensor).ravel().astype(np.int32),
         n_experts=n_experts,
-        n_ranks=n_ranks,
+        n_ranks=n_groups * n_ranks * expert_tensor,
+        n_groups=n_groups,
+        expert_tensor=expert_tensor,
     )

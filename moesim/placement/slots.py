@@ -19,7 +19,8 @@ def assign_slots(
     """The slot that serves each assignment, int32 [T, K], -1 where nobody does.
 
     Round robin, as a rank can do it without asking the others: rank r sends
-    its i-th assignment of an expert to copy (r + i) % n_copies.
+    its i-th assignment of an expert to copy (r + i) % n_copies of those in its
+    expert-parallel group.
 
     Args:
         served: [T, K] expert or -1.
@@ -29,10 +30,18 @@ def assign_slots(
         usable: which slots take anything, [S]; None = all.
     """
     slots = np.arange(placement.expert.shape[1]) if usable is None else np.flatnonzero(usable)
-    slots_of, n_copies = _copies(placement.expert[layer], slots, placement.n_experts)
     slot = np.empty(served.shape, dtype=np.int32)
     turn = np.empty((placement.n_ranks, placement.n_experts), dtype=np.int32)
-    _choose(served, source, slots_of, n_copies, turn, slot)
+    for gpus, own in placement.groups():
+        mine = slots[(slots >= own.start) & (slots < own.stop)]
+        slots_of, n_copies = _copies(placement.expert[layer], mine, placement.n_experts)
+        if placement.n_groups == 1:
+            _choose(served, source, slots_of, n_copies, turn, slot)
+        else:
+            tokens = np.flatnonzero((source >= gpus.start) & (source < gpus.stop))
+            part = np.empty((len(tokens), served.shape[1]), dtype=np.int32)
+            _choose(served[tokens], source[tokens], slots_of, n_copies, turn, part)
+            slot[tokens] = part
     return slot
 
 

@@ -22,7 +22,7 @@ def traffic_of_layer(
     "per-selection" sends one copy for each served choice, "per-rank" and
     "per-node" one for each distinct rank; "per-node" also counts one for each
     distinct node, which is what crosses nodes. The diagonal holds what stays.
-    Else the node matrix is [0, 0].
+    Else the node matrix is [0, 0]. Where GPUs share a slot each of them gets the copy.
 
     Args:
         slot: [T, K] or -1.
@@ -49,6 +49,9 @@ def traffic_of_layer(
         copies,
         nodes,
     )
+    shared_by = placement.expert_tensor
+    if shared_by > 1:  # slots are counted on the first of the GPUs that share them
+        copies = np.repeat(copies[:, ::shared_by], shared_by, axis=1)
     return slot_tokens, copies, nodes
 
 

@@ -32,6 +32,7 @@ class Collector:
     Args:
         model: its layer numbers name the rows.
         cluster: ranks and nodes.
+        expert_tensor: GPUs that share each slot and compute all of its tokens.
         keep_experts: "steps" (every one) or "none".
         keep_links: "total" (summed over steps) or "none".
         keep_timeline_steps: how many steps, from the first, the timeline holds.
@@ -45,9 +46,11 @@ class Collector:
         keep_experts: str,
         keep_links: str,
         keep_timeline_steps: int,
+        expert_tensor: int = 1,
     ) -> None:
         self._layers = np.array(model.moe_layers, dtype=np.int64)
         self._cluster = cluster
+        self._expert_tensor = expert_tensor
         self._keep_experts = keep_experts
         self._keep_links = keep_links
         self._keep_timeline_steps = keep_timeline_steps
@@ -245,7 +248,8 @@ class Collector:
         """Processed assignments of each rank, without padding, [L, G]."""
         tokens = routed.traffic.slot_tokens - routed.padding
         load = np.zeros((len(tokens), self._cluster.n_gpus), dtype=np.int64)
-        np.add.at(load.T, routed.slot_rank, tokens.T)
+        for gpu in range(self._expert_tensor):
+            np.add.at(load.T, routed.slot_rank + gpu, tokens.T)
         return load
 
 

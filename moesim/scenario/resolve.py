@@ -195,13 +195,19 @@ def _filled(spec: schema.ScenarioSpec, folder: Callable[[FieldPath], Path]) -> s
         update={
             "cluster": cluster,
             "precision": _precision(spec),
-            "parallelism": spec.parallelism.model_copy(
-                update={"expert": spec.parallelism.expert or spec.cluster.nodes * spec.cluster.gpus_per_node}
-            ),
+            "parallelism": _parallelism(spec),
             "workload": workload.model_copy(update=work),
             "routing": routing.model_copy(update=route),
         }
     )
+
+
+def _parallelism(spec: schema.ScenarioSpec) -> schema.ParallelismSpec:
+    """One expert-parallel group of all GPUs; tensor-parallel attention over the GPUs of a node."""
+    asked, a_node = spec.parallelism, spec.cluster.gpus_per_node
+    n_ranks = max(1, spec.cluster.nodes * a_node // asked.expert_tensor)
+    shared = asked.attention_tensor or (a_node if asked.attention == "tensor" else 1)
+    return asked.model_copy(update={"expert": asked.expert or n_ranks, "attention_tensor": shared})
 
 
 def _precision(spec: schema.ScenarioSpec) -> schema.PrecisionSpec:
@@ -219,6 +225,54 @@ def _precision(spec: schema.ScenarioSpec) -> schema.PrecisionSpec:
         combine=asked.combine or "bf16",
         kv_cache=asked.kv_cache or "bf16",
     )
+
+
+def _parallelism_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, Any, str]]:
+    """How groups of GPUs must fit the nodes: within one, or made of whole ones."""
+    parallel, a_node = spec.parallelism, spec.cluster.gpus_per_node
+    n_gpus, expert, shared = spec.cluster.nodes * a_node, parallel.expert or 1, parallel.attention_tensor or 1
+    group, path = expert * parallel.expert_tensor, ("parallelism", "expert")
+    sizes = f"{expert} ranks" if parallel.expert_tensor == 1 else f"{expert} ranks of {parallel.expert_tensor} GPUs"
+    dividers = ", ".join(str(n) for n in range(1, a_node + 1) if a_node % n == 0)
+    return [
+        (
+            a_node % parallel.expert_tensor == 0,
+            ("parallelism", "expert_tensor"),
+            parallel.expert_tensor,
+            f"one of {dividers}, which divide the {a_node} GPUs of a node",
+        ),
+        (n_gpus % group == 0, path, sizes, f"groups of GPUs that divide the {n_gpus} GPUs of the cluster"),
+        (
+            a_node % group == 0 or group % a_node == 0,
+            path,
+            sizes,
+            f"groups of whole nodes, or that divide the {a_node} GPUs of a node",
+        ),
+        (
+            parallel.attention == "tensor" or shared == 1,
+            ("parallelism", "attention_tensor"),
+            shared,
+            "attention: tensor beside it",
+        ),
+        (
+            a_node % shared == 0,
+            ("parallelism", "attention_tensor"),
+            shared,
+            f"one of {dividers}, which divide the {a_node} GPUs of a node",
+        ),
+        (
+            shared <= spec.model.n_heads,
+            ("parallelism", "attention_tensor"),
+            shared,
+            f"at most the {spec.model.n_heads} heads of {spec.model.name}",
+        ),
+        (
+            spec.placement.expert_gpus is None or (group == n_gpus and parallel.expert_tensor == shared == 1),
+            ("placement", "expert_gpus"),
+            spec.placement.expert_gpus,
+            "none, unless all GPUs are one group without tensor parallelism",
+        ),
+    ]
 
 
 def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
@@ -262,12 +316,7 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
             factors,
             "factors above 0, at most 100",
         ),
-        (
-            spec.parallelism.expert == n_gpus,
-            ("parallelism", "expert"),
-            spec.parallelism.expert,
-            f"all {n_gpus} GPUs: this version models expert parallelism over the whole cluster",
-        ),
+        *_parallelism_rules(spec),
         (
             spec.routing.top_k is not None and spec.routing.top_k <= model.n_experts,
             ("routing", "top_k"),

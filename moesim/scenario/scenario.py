@@ -15,7 +15,7 @@ from moesim.scenario.resolve import resolve
 from moesim.scenario.schema import ScenarioSpec
 from moesim.scenario.source import FieldPath, dotted, parse_document, shown
 from moesim.scenario.sweep import read_sweep
-from moesim.types import ClusterShape, GpuSpec, ModelShape, NetworkSpec, Precision
+from moesim.types import ClusterShape, GpuSpec, ModelShape, NetworkSpec, Parallelism, Precision
 
 SUFFIXES = (".yaml", ".yml")
 _VARIANTS = "a mapping of names to dotted overrides, such as {top-1: {routing.top_k: 1}}"
@@ -51,6 +51,7 @@ class Scenario:
         self.model = _model(self.spec)
         self.cluster = _cluster(self.spec)
         self.precision = Precision(**self.spec.precision.model_dump())
+        self.parallelism = Parallelism(**self.spec.parallelism.model_dump(exclude={"attention"}))
         self.provenance = _provenance(self.spec)
 
     @classmethod

@@ -129,10 +129,20 @@ class ClusterSpec(_Part):
 
 
 class ParallelismSpec(_Part):
-    """Expert parallelism over all GPUs, attention data parallel."""
+    """How the model is cut over the GPUs; router, shared experts, dense layers and head are data parallel."""
 
-    expert: Count | None = _described(None, "EP size; all GPUs, other sizes are not modelled yet")
-    attention: Literal["data"] = "data"
+    expert: Count | None = _described(
+        None,
+        "expert-parallel ranks of a group, which has all experts; the GPUs are as many groups as they make, and tokens "
+        "stay in theirs; default: one group",
+    )
+    expert_tensor: Count = _described(1, "GPUs of a node that are one rank and share the matrices of each expert")
+    attention: Literal["data", "tensor"] = _described(
+        "data", "every GPU computes the attention of its own tokens; or some share the heads of theirs"
+    )
+    attention_tensor: Count | None = _described(
+        None, "of attention tensor: GPUs of a node that share the heads of their tokens; default: all of a node"
+    )
 
 
 class PopularitySpec(_Part):

@@ -76,6 +76,10 @@ def check_faults(scenario: Scenario) -> None:
 
 
 def _check_loss(scenario: Scenario, where: str, without_copy: str, recovery_s: float | None) -> None:
+    parallel = scenario.parallelism
+    if parallel.group_gpus < scenario.cluster.n_gpus or parallel.expert_tensor > 1 or parallel.attention_tensor > 1:
+        wanted = "one expert-parallel group of all GPUs without tensor parallelism, or a stopped-gpu"
+        raise scenario.error(f"{where}.kind", "lost-gpu", wanted)
     if scenario.spec.simulation.experts == "queued":
         raise scenario.error(f"{where}.kind", "lost-gpu", "simulation.experts: grouped, or a stopped-gpu")
     if scenario.cluster.network.copies == "per-node" and scenario.cluster.n_nodes > 1:

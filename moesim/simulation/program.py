@@ -81,5 +81,6 @@ def _durations(stages: Stages, tokens_per_gpu: NDArray[np.int64], slot_tokens: N
         sequence_tokens=workload.sequence_tokens,
         slot_tokens=slot_tokens,
         slot_rank=stages.placement.rank,
+        parallelism=stages.scenario.parallelism,
         kernels=stages.kernels,
     )

@@ -18,7 +18,7 @@ from moesim.routing import apply_capacity, group_mask, rebalance, scores_of
 from moesim.simulation.evolution import Evolved, Watch, router_step
 from moesim.simulation.losses import Lost, usable_slots, without
 from moesim.simulation.queued import alternates_of, groups_of
-from moesim.simulation.stages import Stages
+from moesim.simulation.stages import Stages, group_nodes
 from moesim.types import Assignment, Batch, Draw, Placement, RoutedStep, RouterState, TokenGroups, Traffic
 from moesim.workload import RecordedTokens
 
@@ -352,7 +352,7 @@ def _route_block(
     scores = scores_of(logits, parameters) if needed else np.empty((0, 0), dtype=np.float32)
     if balancer is not None and balancer.policy == "node-limited" and not stages.limits_itself:
         mask = group_mask(
-            scores, n_group=stages.cluster.n_nodes, topk_group=balancer.nodes, summed=stages.best_of_a_node
+            scores, n_group=group_nodes(stages.scenario), topk_group=balancer.nodes, summed=stages.best_of_a_node
         )
         logits[~mask] = -np.inf
         scores[~mask] = -np.inf

@@ -20,6 +20,7 @@ from moesim.placement import place
 from moesim.results import frames_bytes
 from moesim.routing import OVERFLOWS, ROUNDINGS, SCOPES, SIGNED, Strategy
 from moesim.scenario import Scenario
+from moesim.scenario.schema import CapacitySpec
 from moesim.simulation.faults import check_faults
 from moesim.simulation.sampling import check_sampling, router_of, settle
 from moesim.types import ClusterShape, ModelShape, Placement, Precision
@@ -177,14 +178,14 @@ def _router(scenario: Scenario, top_k: int) -> tuple[Strategy, Any]:
 
 def _limited_to_nodes(scenario: Scenario, found: Strategy, top_k: int, parameters: Any) -> Any:
     """The parameters of a router with groups of its own, limited to nodes where the balancer says so."""
-    balancer, n_nodes, n_experts = scenario.spec.routing.balancer, scenario.cluster.n_nodes, scenario.model.n_experts
+    balancer, n_nodes, n_experts = scenario.spec.routing.balancer, group_nodes(scenario), scenario.model.n_experts
     if balancer is None or balancer.policy != "node-limited":
         return parameters
     if not found.obeys_mask:
         wanted = f"another: {found.name} does not choose by logits alone"
         raise scenario.error("routing.balancer.policy", "node-limited", wanted)
     if not 1 <= balancer.nodes <= n_nodes:
-        raise scenario.error("routing.balancer.nodes", balancer.nodes, f"1 to the {n_nodes} nodes of the cluster")
+        raise scenario.error("routing.balancer.nodes", balancer.nodes, f"1 to the {n_nodes} nodes of a group")
     if n_experts % n_nodes or balancer.nodes * (n_experts // n_nodes) < top_k:
         wanted = f"nodes that hold top_k ({top_k}) of {n_experts} experts evenly"
         raise scenario.error("routing.balancer.nodes", balancer.nodes, wanted)
@@ -199,6 +200,11 @@ def _limited_to_nodes(scenario: Scenario, found: Strategy, top_k: int, parameter
             "routing.balancer.policy", "node-limited", f"another: the router has {parameters.n_group} groups of its own"
         )
     return dataclasses.replace(parameters, n_group=n_nodes, topk_group=balancer.nodes, group_score="top-k-sum")
+
+
+def group_nodes(scenario: Scenario) -> int:
+    """Nodes that an expert-parallel group is on."""
+    return -(-scenario.parallelism.group_gpus // scenario.cluster.gpus_per_node)
 
 
 def zero_experts(found: Strategy, parameters: Any) -> int:
@@ -285,14 +291,17 @@ def _placement(scenario: Scenario) -> Placement:
     wanted, model, n_gpus = scenario.spec.placement, scenario.model, scenario.cluster.n_gpus
     if wanted.expert_gpus is not None and wanted.expert_gpus >= n_gpus:
         raise scenario.error("placement.expert_gpus", wanted.expert_gpus, f"1 to {n_gpus - 1}: some compute attention")
+    parallel = scenario.parallelism
     holders = wanted.expert_gpus or n_gpus
     try:
         placement = place(
             wanted.strategy,
             n_experts=model.n_experts,
             n_layers=len(model.moe_layers),
-            n_ranks=holders,
+            n_ranks=wanted.expert_gpus or parallel.expert,
             redundant_experts=wanted.redundant_experts,
+            n_groups=n_gpus // parallel.group_gpus,
+            expert_tensor=parallel.expert_tensor,
         )
         rank = (placement.rank + (n_gpus - holders)).astype(np.int32)
         return dataclasses.replace(placement, rank=rank, n_ranks=n_gpus)
@@ -324,8 +333,26 @@ def _check_capacity(stages: Stages) -> None:
     if capacity.pad and stages.micro_batches > 1:
         raise scenario.error("routing.capacity.pad", True, "false with simulation.overlap two-batch")
     copies = stages.placement.expert.shape[1] - stages.placement.n_experts
+    _check_capacity_of_groups(stages, capacity)
     if copies and (capacity.scope == "device" or capacity.overflow == "expanded-drop"):
         raise scenario.error("placement.redundant_experts", copies, "0, as the policy asks for the device of an expert")
+
+
+def _check_capacity_of_groups(stages: Stages, capacity: CapacitySpec) -> None:
+    """Refuse what would count the tokens of other groups, or asks which one GPU has an expert that several share."""
+    n_groups, shared_by = stages.placement.n_groups, stages.placement.expert_tensor
+    by_device = capacity.scope == "device" or capacity.overflow == "expanded-drop"
+    for field, wrong, wanted in (
+        ("pad", capacity.pad, "false"),
+        ("scope", n_groups > 1 and capacity.scope == "global", "source-rank or sequence"),
+        ("scope", capacity.scope == "device", "source-rank or sequence"),
+        ("overflow", by_device, "one that does not ask for the device of an expert"),
+    ):
+        if wrong and (n_groups > 1 or shared_by > 1):
+            why = f"{n_groups} expert-parallel groups" if n_groups > 1 else f"{shared_by} GPUs that share each expert"
+            raise stages.scenario.error(
+                f"routing.capacity.{field}", getattr(capacity, field), f"{wanted}, as there are {why}"
+            )
 
 
 def _check_balancer(stages: Stages) -> None:
@@ -336,7 +363,7 @@ def _check_balancer(stages: Stages) -> None:
         raise scenario.error("routing.balancer", balancer.policy, "none: a trace of choices has no scores")
     if balancer.policy != "node-limited":
         return
-    n_nodes, n_experts = stages.cluster.n_nodes, stages.model.n_experts
+    n_nodes, n_experts = group_nodes(scenario), stages.model.n_experts
     own_node = stages.rank_of_expert // stages.cluster.gpus_per_node
     if not np.array_equal(own_node, np.arange(n_experts) // (n_experts // n_nodes)):
         raise scenario.error(
@@ -347,6 +374,10 @@ def _check_balancer(stages: Stages) -> None:
 def _check_queues(stages: Stages) -> None:
     """Refuse queues that cannot be, and settings of queues where there are none."""
     scenario, spec = stages.scenario, stages.scenario.spec.simulation
+    if stages.queued and (stages.placement.n_groups > 1 or stages.placement.expert_tensor > 1):
+        raise scenario.error(
+            "simulation.experts", "queued", "grouped, unless all GPUs are one expert-parallel group and share no expert"
+        )
     if not stages.queued:
         if spec.queue_tokens is not None or spec.queue_overflow != "drop":
             name = "queue_overflow" if spec.queue_tokens is None else "queue_tokens"
@@ -393,6 +424,7 @@ def _check_memory(stages: Stages) -> None:
                 context_tokens=workload.context_tokens,
                 sequence_tokens=workload.sequence_tokens,
                 phase=workload.phase,
+                parallelism=scenario.parallelism,
             )
         except TooLargeError as error:
             found = f"{stages.model.name} on {stages.cluster.n_gpus} GPUs"

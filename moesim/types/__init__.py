@@ -1,7 +1,7 @@
 """The nouns that travel between the stages: frozen dataclasses of arrays and numbers, and Protocols.
 
-In: nothing. Out: ModelShape, GpuSpec, NetworkSpec, ClusterShape, Precision
-(what is simulated), Draw, Batch (whose tokens), Assignment (who goes where),
+In: nothing. Out: ModelShape, GpuSpec, NetworkSpec, ClusterShape, Parallelism,
+Precision (what is simulated), Draw, Batch (whose tokens), Assignment (who goes where),
 Placement, Traffic (which slot, which port), Program, Exchange, Timeline (when),
 Clocked, Tasks (what the clock says of a step), TokenGroups, Queues, QueuedRun
 (experts with queues).
@@ -28,6 +28,7 @@ from moesim.types.cluster import (
     ClusterShape,
     GpuSpec,
     NetworkSpec,
+    Parallelism,
     Precision,
 )
 from moesim.types.model import ModelShape
@@ -76,6 +77,7 @@ __all__ = [
     "GpuSpec",
     "ModelShape",
     "NetworkSpec",
+    "Parallelism",
     "Placement",
     "Precision",
     "Program",

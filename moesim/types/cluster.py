@@ -68,6 +68,25 @@ class ClusterShape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Parallelism:
+    """How a model is cut over the GPUs of a cluster; consecutive GPUs stand together.
+
+    `expert` ranks of `expert_tensor` GPUs each are an expert-parallel group: it
+    has all experts, and its tokens go nowhere else. `attention_tensor` GPUs of a
+    node share the heads of their tokens.
+    """
+
+    expert: int
+    expert_tensor: int = 1
+    attention_tensor: int = 1
+
+    @property
+    def group_gpus(self) -> int:
+        """GPUs of an expert-parallel group."""
+        return self.expert * self.expert_tensor
+
+
+@dataclass(frozen=True, kw_only=True)
 class Precision:
     """Data types (keys of DTYPE_BYTES) of weights, activations, payloads and KV cache."""
 

@@ -13,12 +13,27 @@ class Placement:
     """Slots of the MoE layers: slot s of layer l holds a copy of expert `expert[l, s]` on GPU `rank[s]`.
 
     `expert` int32 [L, S], `rank` int32 [S]; a slot has the same GPU in every layer.
+    `n_groups` expert-parallel groups of consecutive GPUs have equally many
+    consecutive slots each and all experts. `expert_tensor` GPUs share each
+    slot, of which `rank` is the first.
     """
 
     expert: NDArray[np.int32]
     rank: NDArray[np.int32]
     n_experts: int
     n_ranks: int
+    n_groups: int = 1
+    expert_tensor: int = 1
+
+    @property
+    def group_gpus(self) -> int:
+        """GPUs of an expert-parallel group."""
+        return self.n_ranks // self.n_groups
+
+    def groups(self) -> list[tuple[slice, slice]]:
+        """GPUs and slots of each expert-parallel group."""
+        gpus, slots = self.group_gpus, self.expert.shape[1] // self.n_groups
+        return [(slice(g * gpus, (g + 1) * gpus), slice(g * slots, (g + 1) * slots)) for g in range(self.n_groups)]
 
 
 @dataclass(frozen=True, kw_only=True)

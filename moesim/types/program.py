@@ -51,9 +51,12 @@ class Program:
     source to destination of the *dispatch*; combine runs it transposed), -1
     for compute; exchanges are totally ordered, on one stream. `slot_tokens`
     [L, S], `slot_capacity` [L, S] (-1 = unlimited) and `slot_rank` [S]: what
-    the experts admit. L counts MoE layers times `micro_batches`, micro-batch
-    the faster index. `copies_rule` is the collective's (NetworkSpec.copies),
-    `network` how exchanges are timed: "closed-form" or "port".
+    the experts admit; `expert_tensor` GPUs from that rank on share each slot.
+    L counts MoE layers times `micro_batches`, micro-batch the faster index.
+    `copies_rule` is the collective's (NetworkSpec.copies), `network` how
+    exchanges are timed: "closed-form" or "port". `n_groups` groups of
+    consecutive GPUs exchange within themselves alone, each with as many
+    consecutive slots; they have nothing to do with one another.
     """
 
     n_gpus: int
@@ -74,6 +77,8 @@ class Program:
     slot_rank: NDArray[np.int32]
     micro_batches: int = 1
     network: str = "closed-form"
+    n_groups: int = 1
+    expert_tensor: int = 1
     latency_ps: NDArray[np.int64] | None = None
     """Latency of each operation by level and sender, [O, 2, G], where messages jitter; only of the port level."""
     slow_gpus: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 4)))
@@ -90,6 +95,11 @@ class Program:
     def n_operations(self) -> int:
         """O, operations of a GPU."""
         return len(self.kind)
+
+    @property
+    def group_gpus(self) -> int:
+        """GPUs that exchange with one another."""
+        return self.n_gpus // self.n_groups
 
     def waits_for(self) -> tuple[tuple[int, ...], ...]:
         """What each operation waits for on its GPU: its predecessors and the one before it on its stream."""

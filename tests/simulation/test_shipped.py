@@ -67,6 +67,17 @@ def test_node_limited() -> None:
 
 
 @pytest.mark.slow
+def test_expert_parallel_size() -> None:
+    """Groups of a node send nothing across; two GPUs that share an expert both get its tokens; imbalance is of a group."""
+    table = study("expert-parallel-size").summary
+    across = table["bytes.across_nodes"]
+    assert across["four groups of 8"] == 0 < across["two groups of 16"] < across["one group of 32"]
+    assert across["16 ranks of 2 GPUs"] == 2 * across["one group of 32"] == 2 * across["heads shared by 4"]
+    penalty = table["imbalance_penalty"]
+    assert penalty["four groups of 8"] < penalty["two groups of 16"] < penalty["one group of 32"]
+
+
+@pytest.mark.slow
 def test_two_batch_overlap() -> None:
     """Helps the large batch, hurts the small one."""
     rate = study("two-batch-overlap").summary["tokens_per_s_per_gpu"]
