@@ -232,7 +232,7 @@ def _parallelism_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath,
     parallel, a_node = spec.parallelism, spec.cluster.gpus_per_node
     n_gpus, expert, shared = spec.cluster.nodes * a_node, parallel.expert or 1, parallel.attention_tensor or 1
     group, path = expert * parallel.expert_tensor, ("parallelism", "expert")
-    sizes = f"{expert} ranks" if parallel.expert_tensor == 1 else f"{expert} ranks of {parallel.expert_tensor} GPUs"
+    ranks = "ranks" if parallel.expert_tensor == 1 else f"ranks of {parallel.expert_tensor} GPUs"
     dividers = ", ".join(str(n) for n in range(1, a_node + 1) if a_node % n == 0)
     return [
         (
@@ -241,12 +241,12 @@ def _parallelism_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath,
             parallel.expert_tensor,
             f"one of {dividers}, which divide the {a_node} GPUs of a node",
         ),
-        (n_gpus % group == 0, path, sizes, f"groups of GPUs that divide the {n_gpus} GPUs of the cluster"),
+        (n_gpus % group == 0, path, expert, f"{ranks} in groups that divide the {n_gpus} GPUs of the cluster"),
         (
             a_node % group == 0 or group % a_node == 0,
             path,
-            sizes,
-            f"groups of whole nodes, or that divide the {a_node} GPUs of a node",
+            expert,
+            f"{ranks} in groups of whole nodes, or that divide the {a_node} GPUs of a node",
         ),
         (
             parallel.attention == "tensor" or shared == 1,

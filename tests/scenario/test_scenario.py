@@ -83,7 +83,7 @@ def test_every_preset_is_valid_and_names_its_source(kind: str) -> None:
         ("routing: {capacity: {overflow: drop-by-position}}", "routing.capacity.factor: found nothing"),
         ("routing: {capacity: {factor: 2.0e+6}}", "less than or equal to 1000000"),
         ("routing: {top_k: 9}", "at most the 8 experts"),
-        ("parallelism: {expert: 3}", "parallelism.expert: found 3 ranks, wanted groups of GPUs that divide the 8"),
+        ("parallelism: {expert: 3}", "parallelism.expert: found 3, wanted ranks in groups that divide the 8"),
         ("precision: {weights: fp4}", "which h100-sxm computes in"),
         ("simulation: {network: ring}", "closed-form"),
         ("seed: -1", "seed: found -1"),

@@ -68,7 +68,7 @@ def test_node_limited() -> None:
 
 @pytest.mark.slow
 def test_expert_parallel_size() -> None:
-    """Groups of a node send nothing across; two GPUs that share an expert both get its tokens; imbalance is of a group."""
+    """Groups of a node send nothing across nodes; two GPUs that share an expert both get its tokens."""
     table = study("expert-parallel-size").summary
     across = table["bytes.across_nodes"]
     assert across["four groups of 8"] == 0 < across["two groups of 16"] < across["one group of 32"]
