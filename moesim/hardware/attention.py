@@ -170,8 +170,9 @@ def _latent(
         )
     for n, k in widths.absorbed:
         around = around + absorbed_seconds(kernels.absorbed(), gpu, tokens, heads, float(n), float(k))
+    constants = kernels.mla_decode(precision)
     kernel = mla_decode_seconds(
-        kernels.mla_decode(precision),
+        constants,
         gpu,
         requests=tokens,
         context_tokens=float(context),
@@ -179,4 +180,4 @@ def _latent(
         cache_bytes=DTYPE_BYTES[precision.kv_cache],
         widths=widths,
     )
-    return around + kernel
+    return constants.linear_factor * around + kernel

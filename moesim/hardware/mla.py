@@ -65,7 +65,9 @@ class MlaDecodeConstants:
     SM that others share, `alone_s`, `alone_token_s` on one that it has to
     itself; `split_s`: of adding the parts of a split request;
     `compute_share`, `bandwidth_share` of the peaks; `cache_speedup`;
-    `query_passes`: how often queries and outputs are moved; `norm`.
+    `query_passes`: how often queries and outputs are moved; `norm`;
+    `linear_factor`: how much longer a module's linear layers take than each of
+    them alone, as their inputs are scaled and copied in between; 1 of a kernel.
     """
 
     launch_s: float
@@ -79,6 +81,7 @@ class MlaDecodeConstants:
     cache_speedup: float
     query_passes: float
     norm: float
+    linear_factor: float
 
 
 @dataclass(frozen=True, kw_only=True)

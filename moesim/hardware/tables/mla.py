@@ -37,6 +37,11 @@ def scope(frame: pd.DataFrame) -> pd.Series[str]:
     return text(frame, "scope", _KERNEL)
 
 
+def scope_of(group: str) -> str:
+    """The scope in the name of a group, framework/scope-kernel/types."""
+    return group.split("/")[1].partition("-")[0]
+
+
 def group(frame: pd.DataFrame) -> pd.Series[str]:
     """A framework, the scope with the kernel, and the data types of linear layers and cache."""
     linear = text(frame, "gemm_type")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from moesim.hardware.constants import load
 from moesim.hardware.mla import MlaDecodeConstants, mla_decode_seconds
 from moesim.hardware.tables.attention import bytes_of, cache_dtype, usable
 from moesim.hardware.tables.groups import Array, Constant, numbers
 from moesim.hardware.tables.kind import Constants, TableKind
-from moesim.hardware.tables.mla import around_seconds, fit_modules, fitted, group, predict_by_scope, scope
+from moesim.hardware.tables.mla import around_seconds, fit_modules, fitted, group, predict_by_scope, scope, scope_of
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
@@ -32,7 +33,22 @@ _SEARCH = {
     "cache_speedup": Constant(start=1.3, low=1.0, high=3.0),
     "query_passes": Constant(start=1.0, low=0.01, high=10.0),
     "norm": Constant(start=2.0, low=1.0, high=10.0),
+    "linear_factor": Constant(start=1.1, low=0.7, high=2.0),
 }
+
+
+_OWN_KERNEL = "sglang/kernel-flash_attention/bfloat16"
+"""Of the wide-EP modules, which were timed up to 262,144 cached tokens; the kernel has a table up to 16 million."""
+_OF_MODULES = ("launch_s", "query_passes", "linear_factor")
+
+
+def _fixed(name: str) -> Mapping[str, float]:
+    """A kernel has no linear layers; that of the wide-EP modules has a table of its own."""
+    if scope_of(name) == "kernel":
+        return {"linear_factor": 1.0}
+    kernel = load("mla_generation")[_OWN_KERNEL]
+    shared = [constant for constant in _SEARCH if constant not in _OF_MODULES]
+    return {constant: kernel[constant] for constant in shared} if scope_of(name) == "wideep_module" else {}
 
 
 def _regime(frame: pd.DataFrame) -> pd.Series[str]:
@@ -49,7 +65,7 @@ def _module_seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, a
         heads=heads,
         cache_bytes=bytes_of(cache_dtype(frame)),
     )
-    return np.asarray(around + kernel)
+    return np.asarray(c["linear_factor"] * around + kernel)
 
 
 def _around(gpu: GpuSpec, frame: pd.DataFrame) -> Array:
@@ -65,7 +81,7 @@ def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Consta
 
 
 def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    return fit_modules(frame[usable(frame)], gpus, _SEARCH, lambda _: {}, _around, _module_seconds)
+    return fit_modules(frame[usable(frame)], gpus, _SEARCH, _fixed, _around, _module_seconds)
 
 
 KIND = TableKind(
