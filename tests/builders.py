@@ -85,6 +85,7 @@ def program(
     combine: Exchange | None = None,
     shared_ps: Any = None,
     overlap: str = "none",
+    overlap_loss: float = 0.0,
     network: str = "closed-form",
 ) -> Program:
     """A program of MoE layers with times in ps: copies [L, G, G], experts_ps [L, G], attention_ps [G].
@@ -93,7 +94,7 @@ def program(
     """
     matrix = np.array(copies, dtype=np.int64)
     n_rows, n_gpus, _ = matrix.shape
-    batches = 2 if overlap == "two-batch" else 1
+    batches = 2 if overlap.startswith("two-batch") else 1
     n_layers = n_rows // batches
     slots = np.zeros((n_rows, n_gpus), dtype=np.int64) if slot_tokens is None else np.array(slot_tokens, np.int64)
     nodes = np.zeros((0, 0, 0), dtype=np.int64) if node_copies is None else np.array(node_copies, dtype=np.int64)
@@ -101,6 +102,7 @@ def program(
     experts = np.array(experts_ps) * PICO
     seconds = {
         "attention": np.array(attention_ps) * PICO,
+        "attention_in": np.array(attention_ps) // 4 * PICO,
         "router": np.full(n_gpus, router_ps * PICO),
         "dense": np.zeros(n_gpus),
         "shared_experts": shared,
@@ -120,5 +122,6 @@ def program(
         combine=combine or exchange(n_gpus, copy_ps=(5, 11)),
         has_shared=shared_ps is not None,
         overlap=overlap,
+        overlap_loss=overlap_loss,
         network=network,
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.engine.closed_form import transfer_ps
 from moesim.types import Exchange, Program, Timeline
 
 Interpreter = Callable[[Program], Timeline]
@@ -29,6 +30,14 @@ def in_groups(interpret: Interpreter) -> Interpreter:
         )
 
     return run
+
+
+def transfers_ps(program: Program) -> NDArray[np.int64]:
+    """Closed form of every exchange on each GPU, [O, G] (`closed_form.transfer_ps`), group by group."""
+    if program.n_groups == 1:
+        return transfer_ps(program)
+    parts = [transfer_ps(group_program(program, group)) for group in range(program.n_groups)]
+    return np.concatenate(parts, axis=1)
 
 
 def group_program(program: Program, group: int) -> Program:

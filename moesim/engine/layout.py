@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.engine.groups import transfers_ps
 from moesim.types import (
     COMPUTE_STREAM,
     EXCHANGE_KINDS,
@@ -22,36 +24,65 @@ from moesim.types import (
     Traffic,
 )
 
-IN_TURN = ("attention", "router", "shared_experts", "dispatch")
-SHARED_MEANWHILE = ("attention", "router", "dispatch", "shared_experts")
+Stages = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """How a layer is ordered: `front` of each micro-batch, then experts and combine of each."""
+    """How a layer is ordered: micro-batches take its `stages` in turn, the second `lag` stages behind the first."""
 
     micro_batches: int
-    front: tuple[str, ...]
+    stages: Stages
+    lag: int
     text: str
 
 
 OVERLAPS = {
-    "none": Overlap(micro_batches=1, front=IN_TURN, text="one part after the other"),
-    "shared-expert": Overlap(micro_batches=1, front=SHARED_MEANWHILE, text="shared experts during dispatch"),
+    "none": Overlap(
+        micro_batches=1,
+        stages=(("attention", "router", "shared_experts", "dispatch", "experts", "combine"),),
+        lag=0,
+        text="one part after the other",
+    ),
+    "shared-expert": Overlap(
+        micro_batches=1,
+        stages=(("attention", "router", "dispatch", "shared_experts", "experts", "combine"),),
+        lag=0,
+        text="shared experts during dispatch",
+    ),
     "two-batch": Overlap(
         micro_batches=2,
-        front=SHARED_MEANWHILE,
+        stages=(("attention", "router", "dispatch"), ("experts", "combine"), ("shared_experts",)),
+        lag=0,
         text="two micro-batches take turns: one computes while the other's tokens are on their way",
     ),
+    "two-batch-decode": Overlap(
+        micro_batches=2,
+        stages=(
+            ("attention_in",),
+            ("attention", "router"),
+            ("dispatch", "shared_experts"),
+            ("experts", "combine"),
+            (),
+        ),
+        lag=2,
+        text="the same for decode, where experts are short and the attention of each hides both exchanges of the other",
+    ),
 }
-"""By the name that scenarios use."""
+"""Scenarios name the first three; two-batch takes the last in decode. Orders of both as SGLang runs them (its
+operations_strategy.py), whose deployment of 96 H100 is among the published results."""
 
 
 class Durations(Protocol):
-    """Seconds of each part, once a layer: [G] each, `experts` [L, G]; `head` once a step."""
+    """Seconds of each part, once a layer: [G] each, `experts` [L, G]; `head` once a step.
+
+    `attention_in` is the part of `attention` before its kernel.
+    """
 
     @property
     def attention(self) -> NDArray[np.float64]: ...  # noqa: D102
+    @property
+    def attention_in(self) -> NDArray[np.float64]: ...  # noqa: D102
     @property
     def router(self) -> NDArray[np.float64]: ...  # noqa: D102
     @property
@@ -79,11 +110,14 @@ def lay_out(
     combine: Exchange,
     has_shared: bool,
     overlap: str = "none",
+    overlap_loss: float = 0.0,
     network: str = "closed-form",
 ) -> Program:
     """The program of a step: all layers, then the head.
 
-    Durations are rounded up to whole picoseconds here, once, so that every sum of them is exact.
+    Durations are rounded up to whole picoseconds here, once, so that every sum
+    of them is exact. With two micro-batches what is computed beside an exchange
+    takes longer by a part of the time of that exchange.
 
     Args:
         n_layers: of the model.
@@ -99,17 +133,21 @@ def lay_out(
         combine: the same of combine.
         has_shared: whether MoE layers have shared experts.
         overlap: a name of OVERLAPS.
+        overlap_loss: part of an exchange's closed form that computing beside it loses; only of two micro-batches.
         network: "closed-form" or "port".
     """
     order = _order(n_layers, dense_layers, overlap, has_shared)
     assert len(durations) == OVERLAPS[overlap].micro_batches
     n_gpus = placement.n_ranks
     duration = np.zeros((len(order.kind), n_gpus), dtype=np.int64)
+    split = "attention_in" in {kind for kind, _ in order.tasks}
     for (kind, batch), (rows, moe_index) in order.tasks.items():
         known = _picoseconds(head if kind == "head" else getattr(durations[batch], kind))
+        if kind == "attention" and split:  # the rest, so that both are the whole
+            known = known - _picoseconds(durations[batch].attention_in)
         duration[rows] = known[moe_index] if kind == "experts" else known
     unlimited = np.full_like(traffic.slot_tokens, -1)
-    return Program(
+    program = Program(
         n_gpus=n_gpus,
         gpus_per_node=gpus_per_node,
         kind=order.kind,
@@ -131,9 +169,23 @@ def lay_out(
         n_groups=placement.n_groups,
         expert_tensor=placement.expert_tensor,
     )
+    return _slowed_by_exchanges(program, overlap_loss) if len(durations) > 1 and overlap_loss else program
+
+
+def _slowed_by_exchanges(program: Program, loss: float) -> Program:
+    """With the tasks that follow each exchange on the computing stream longer by a part of its time."""
+    lost = np.rint(loss * transfers_ps(program)).astype(np.int64)
+    duration = program.duration_ps.copy()
+    computing = np.flatnonzero((program.exchange_layer < 0) & (program.kind != PARTS.index("head")))
+    for o in np.flatnonzero(program.exchange_layer >= 0):
+        after = computing[computing > o]
+        if len(after):  # the last exchanges have nothing beside them
+            duration[after[0]] += lost[o]
+    return dataclasses.replace(program, duration_ps=duration)
 
 
 _WAITS_FOR = {
+    "attention": ("attention_in",),
     "dense": ("attention",),
     "router": ("attention",),
     "shared_experts": ("router",),
@@ -142,6 +194,9 @@ _WAITS_FOR = {
     "combine": ("experts",),
 }
 """Parts of the same layer and micro-batch that end before one begins, where they come earlier in the order."""
+
+_ENDS = ("dense", "shared_experts", "combine")
+"""Parts that the next layer waits for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,20 +218,23 @@ class _Order:
 def _order(n_layers: int, dense_layers: tuple[int, ...], overlap: str, has_shared: bool) -> _Order:
     order = OVERLAPS[overlap]
     todo = _Operations()
-    moe_index = 0
-    for layer in range(n_layers):
-        dense = layer in dense_layers
-        front = ("attention", "dense") if dense else order.front
-        for kinds in (front, () if dense else ("experts", "combine")):
-            for batch in range(order.micro_batches):
+    moe_indices = np.cumsum([layer not in dense_layers for layer in range(n_layers)]) - 1
+    stages = [
+        (layer, _dense(kinds) if layer in dense_layers else kinds)
+        for layer in range(n_layers)
+        for kinds in order.stages
+    ]
+    for now in range(len(stages) + order.lag):
+        for batch in range(order.micro_batches):
+            if 0 <= now - batch * order.lag < len(stages):
+                layer, kinds = stages[now - batch * order.lag]
                 for kind in kinds:
                     if kind != "shared_experts" or has_shared:
-                        todo.add(kind, layer, batch, moe_index, order.micro_batches)
-        moe_index += not dense
+                        todo.add(kind, layer, batch, int(moe_indices[layer]), order.micro_batches)
     todo.add("head", -1, 0, 0, order.micro_batches)
     matrix = np.array(todo.matrix, dtype=np.int64)
     return _Order(
-        kind=np.array([PARTS.index(kind) for kind in todo.kind], dtype=np.int64),
+        kind=np.array([PARTS.index(kind.removesuffix("_in")) for kind in todo.kind], dtype=np.int64),
         layer=np.array(todo.layer, dtype=np.int64),
         stream=np.where(matrix >= 0, EXCHANGE_STREAM, COMPUTE_STREAM).astype(np.int64),
         predecessors=tuple(todo.predecessors),
@@ -185,9 +243,15 @@ def _order(n_layers: int, dense_layers: tuple[int, ...], overlap: str, has_share
     )
 
 
+def _dense(kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """What a layer without experts has of a stage."""
+    own = tuple(kind for kind in kinds if kind.startswith("attention"))
+    return (*own, "dense") if "attention" in own else own
+
+
 @dataclass
 class _Operations:
-    """The list as it grows; `done` has the operations of each micro-batch in the layer at hand."""
+    """The list as it grows; `done` has the operations of each micro-batch in the layer that it is in."""
 
     kind: list[str] = field(default_factory=list)
     layer: list[int] = field(default_factory=list)
@@ -197,15 +261,17 @@ class _Operations:
         default_factory=lambda: defaultdict(lambda: ([], []))
     )
     done: dict[int, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
+    at: dict[int, int] = field(default_factory=dict)
 
     def add(self, kind: str, layer: int, batch: int, moe_index: int, micro_batches: int) -> None:
         """One more. A layer begins when the one before it has ended, the head when all micro-batches have."""
         done = self.done[batch]
         if kind == "head":
-            before = [max(own.values()) for own in self.done.values() if own]
-        elif kind == "attention":
-            before = [max(done.values())] if done else []
+            before = [own[name] for own in self.done.values() for name in _ENDS if name in own]
+        elif self.at.get(batch) != layer:
+            before = [done[name] for name in _ENDS if name in done]
             done.clear()
+            self.at[batch] = layer
         else:
             before = [done[name] for name in _WAITS_FOR[kind] if name in done]
         done[kind] = len(self.kind)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -59,6 +61,38 @@ def attention_seconds(
     )
     # each norm reads the residual stream and the sum to add, and writes both back, of a GPU's own tokens
     return seconds + 2 * elementwise_seconds(gpu, -(-tokens // tensor_parallel), 8.0 * model.hidden_size, kernels)
+
+
+def attention_in_seconds(
+    model: ModelShape,
+    gpu: GpuSpec,
+    precision: Precision,
+    tokens: Counts,
+    *,
+    decodes: bool,
+    tensor_parallel: int = 1,
+    kernels: LayerKernels = DEFAULT,
+) -> Seconds:
+    """The part of `attention_seconds` before its kernel, seconds [G]: a norm, the products that make queries and keys.
+
+    In decode of latent attention also the product into the latent. Arguments are those of `attention_seconds`.
+    """
+    heads, kv_heads = (-(-n // tensor_parallel) for n in (model.n_heads, model.n_kv_heads))
+    norm = elementwise_seconds(gpu, -(-tokens // tensor_parallel), 8.0 * model.hidden_size, kernels)
+    part = replace(model, n_heads=heads, n_kv_heads=kv_heads)
+    before = projections(part)[:-1]  # all but the output
+    factor = 1.0
+    if model.attention == "mla" and decodes:
+        before, factor = before[:-1], kernels.mla_decode(precision).linear_factor
+    seconds = np.zeros(len(tokens))
+    for n, k in before:
+        seconds = seconds + gemm_seconds(
+            gpu, tokens, n, k, weights=precision.weights, activations=precision.activations, kernels=kernels
+        )
+    if model.attention == "mla" and decodes:
+        n, k = widths_of(model).absorbed[0]
+        seconds = seconds + absorbed_seconds(kernels.absorbed(), gpu, tokens, float(heads), float(n), float(k))
+    return norm + factor * seconds
 
 
 def cache_elements(model: ModelShape) -> int:

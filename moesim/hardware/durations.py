@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.attention import attention_seconds
+from moesim.hardware.attention import attention_in_seconds, attention_seconds
 from moesim.hardware.dense import (
     gemm_seconds,
     head_rows,
@@ -18,6 +18,7 @@ from moesim.hardware.dense import (
 )
 from moesim.hardware.expert import ExpertKernel, ExpertShape, expert_seconds
 from moesim.hardware.families import Family, default_family, expert_kernel, family_of
+from moesim.hardware.gpu import without_sms
 from moesim.types import ClusterShape, ModelShape, Parallelism, Precision
 
 
@@ -25,11 +26,12 @@ from moesim.types import ClusterShape, ModelShape, Parallelism, Precision
 class Durations:
     """Seconds, float64, of one layer each; L MoE layers, G GPUs.
 
-    `attention`, `router`, `dense`, `shared_experts` [G] are the same in every
-    layer that has them, `experts` is [L, G], `head` [G] comes once a step.
+    `attention`, of which `attention_in` comes before its kernel, `router`,
+    `dense`, `shared_experts` [G] are the same in every layer that has them, `experts` is [L, G], `head` [G] comes once a step.
     """
 
     attention: NDArray[np.float64]
+    attention_in: NDArray[np.float64]
     router: NDArray[np.float64]
     dense: NDArray[np.float64]
     shared_experts: NDArray[np.float64]
@@ -50,6 +52,7 @@ def step_durations(
     slot_rank: NDArray[np.int32],
     parallelism: Parallelism | None = None,
     kernels: Family | None = None,
+    held_sms: int = 0,
 ) -> Durations:
     """Durations of the compute parts of one step; what has no tokens takes no time.
 
@@ -69,8 +72,9 @@ def step_durations(
         slot_rank: GPU of each slot, [S]; the first of several that share it.
         parallelism: how GPUs are grouped; by default one group, nothing is shared.
         kernels: family of calibrated kernels; by default the one that suits GPU and data types.
+        held_sms: SMs of each GPU that kernels of a collective hold meanwhile.
     """
-    gpu, tokens, n_gpus = cluster.gpu, tokens_per_gpu, cluster.n_gpus
+    gpu, tokens, n_gpus = without_sms(cluster.gpu, held_sms), tokens_per_gpu, cluster.n_gpus
     parallel = parallelism or Parallelism(expert=n_gpus)
     family = kernels or family_of(default_family(precision))
     layers, kernel = family.layers, expert_kernel(family, gpu, precision, phase)
@@ -91,6 +95,9 @@ def step_durations(
         tensor_parallel=heads_shared,
         kernels=layers,
     )
+    before_kernel = attention_in_seconds(
+        model, gpu, precision, attended, decodes=phase == "decode", tensor_parallel=heads_shared, kernels=layers
+    )
     attention = attention + sum_seconds(model, gpu, attended, heads_shared, layers)
     logit_rows = np.array([head_rows(int(n), sequence_tokens, phase) for n in counts], dtype=np.int64)
     if family.router_is_fused:  # softmax and top-k are in the experts' kernel
@@ -104,6 +111,7 @@ def step_durations(
 
     return Durations(
         attention=np.repeat(attention[of_group], heads_shared),
+        attention_in=np.repeat(before_kernel[of_group], heads_shared),
         router=router[where],
         dense=network(model.intermediate_size) if model.dense_layers else none,
         shared_experts=network(model.shared_intermediate_size) if model.n_shared_experts else none,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,6 +31,13 @@ def peak_flops(gpu: GpuSpec, dtype: str) -> float:
         if candidate in gpu.peak_tflops:
             return gpu.peak_tflops[candidate] * 1e12
     raise InputError(f"{gpu.name} has no peak for {dtype}; it has {', '.join(gpu.peak_tflops)}")
+
+
+def without_sms(gpu: GpuSpec, held: int) -> GpuSpec:
+    """The GPU while so many of its SMs are held by others: peaks in proportion, memory as fast as before."""
+    left = gpu.n_sms - held
+    peaks = {dtype: peak * left / gpu.n_sms for dtype, peak in gpu.peak_tflops.items()}
+    return replace(gpu, n_sms=left, peak_tflops=peaks) if held else gpu
 
 
 def memory_bandwidth(gpu: GpuSpec) -> float:

@@ -316,6 +316,12 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
             factors,
             "factors above 0, at most 100",
         ),
+        (
+            network.held_sms < gpu.n_sms,
+            (*network_path, "held_sms"),
+            network.held_sms,
+            f"fewer than the {gpu.n_sms} SMs of {gpu.name}",
+        ),
         *_parallelism_rules(spec),
         (
             spec.routing.top_k is not None and spec.routing.top_k <= model.n_experts,

@@ -29,6 +29,10 @@ CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
 assert set(Dtype.__args__) == set(DTYPE_BYTES)  # type: ignore[attr-defined]
 
 
+OVERLAP_LOSS = 0.34
+"""Mean over four published deployments with even load: python tests/validation/overlap.py."""
+
+
 class _Part(BaseModel):
     model_config = _CONFIG
 
@@ -99,6 +103,9 @@ class NetworkPreset(_Part):
         (1.0, 1.0),
         "of both bandwidths with simulation.network: port, where they were fitted through the closed form; it holds "
         "the queueing of ports in them that the port level models",
+    )
+    held_sms: CountOrZero = _described(
+        0, "SMs that its kernels run on; with simulation.overlap: two-batch all else is computed on the others"
     )
     provenance: Literal["measured", "estimated", "synthetic"] = "synthetic"
     source: str = ""
@@ -252,6 +259,13 @@ class SimulationSpec(_Part):
     )
     overlap: Annotated[Literal["shared-expert", "two-batch"] | None, _NoneWord] = _described(
         None, "none; shared experts during dispatch; two micro-batches that alternate computing and exchanging"
+    )
+    overlap_loss: float = _described(
+        OVERLAP_LOSS,
+        "of two-batch: part of the time of an exchange that what is computed beside it takes longer, as both share "
+        "memory and links; fitted on published steps",
+        ge=0,
+        le=1,
     )
     experts: Literal["grouped", "queued"] = _described(
         "grouped",

@@ -65,6 +65,7 @@ def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDA
         combine=combine,
         has_shared=model.n_shared_experts > 0,
         overlap=stages.overlap,
+        overlap_loss=stages.scenario.spec.simulation.overlap_loss,
         network=stages.scenario.spec.simulation.network,
     )
 
@@ -83,4 +84,5 @@ def _durations(stages: Stages, tokens_per_gpu: NDArray[np.int64], slot_tokens: N
         slot_rank=stages.placement.rank,
         parallelism=stages.scenario.parallelism,
         kernels=stages.kernels,
+        held_sms=stages.cluster.network.held_sms if stages.micro_batches > 1 else 0,
     )

@@ -46,7 +46,9 @@ class Stages:
     @property
     def overlap(self) -> str:
         """How computing and exchanging overlap, a name of OVERLAPS."""
-        return self.scenario.spec.simulation.overlap or "none"
+        overlap = self.scenario.spec.simulation.overlap or "none"
+        decodes = self.scenario.spec.workload.phase == "decode"
+        return "two-batch-decode" if overlap == "two-batch" and decodes else overlap
 
     @property
     def micro_batches(self) -> int:

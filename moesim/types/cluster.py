@@ -41,6 +41,8 @@ class NetworkSpec:
     per distinct destination rank) or "per-node" (one per distinct node,
     forwarded inside it). Latencies in microseconds, bandwidths in GB/s per GPU
     and direction, as (within node, across nodes), for dispatch and combine.
+    `held_sms`: SMs of a GPU that its kernels run on, which others cannot use
+    where they are to run beside them.
     """
 
     name: str
@@ -49,6 +51,7 @@ class NetworkSpec:
     combine_latency_us: tuple[float, float]
     dispatch_bandwidth_gb_per_s: tuple[float, float]
     combine_bandwidth_gb_per_s: tuple[float, float]
+    held_sms: int = 0
     source: str = ""
 
 

@@ -78,7 +78,7 @@ def test_every_message_lands_when_the_textbook_says(seed: int) -> None:
 def test_one_micro_batch_more_or_less() -> None:
     """The programs that the package lays out agree too: every overlap, on both levels, direct and two-hop."""
     rng = np.random.default_rng(7)
-    for overlap, rows in (("none", 2), ("shared-expert", 2), ("two-batch", 4)):
+    for overlap, rows in (("none", 2), ("shared-expert", 2), ("two-batch", 4), ("two-batch-decode", 4)):
         for rule in ("per-rank", "per-node"):
             copies = rng.integers(0, 9, (rows, 8, 8))
             nodes = np.maximum(copies.reshape(rows, 8, 2, 4).max(axis=3), 0)

@@ -166,8 +166,8 @@ def random_case(seed: int) -> tuple[Program, list[TokenGroups], Queues]:
     rng = np.random.default_rng(seed)
     n_nodes, m = int(rng.integers(1, 4)), int(rng.integers(1, 4))
     g, layers = n_nodes * m, int(rng.integers(1, 4))
-    overlap = str(rng.choice(["none", "shared-expert", "two-batch"]))
-    batches = 2 if overlap == "two-batch" else 1
+    overlap = str(rng.choice(["none", "shared-expert", "two-batch", "two-batch-decode"]))
+    batches = 2 if overlap.startswith("two-batch") else 1
     experts, copies = int(rng.integers(2, 9)), int(rng.integers(0, 3))
     slots = experts + copies
     expert = np.tile((np.arange(slots) % experts).astype(np.int32), (layers, 1))

@@ -1,14 +1,15 @@
 """Published results beside simulated ones: python tests/validation/published.py.
 
 Prints one table: where a figure was published, for which configuration, the figure, the simulated one and the error.
-Figures are copied from their sources; nothing is fitted on them but the skew of each run of ST-MoE (marked). Prefill of
-DeepSeek-V3 is simulated with two and with four of its 58 equal MoE layers; the others take as long as the difference
-says.
+Figures are copied from their sources; nothing is fitted on them but the skew of each run of ST-MoE (marked) and, on the
+four steps with even load, how much computing and exchanging cost each other (overlap.py). Prefill of DeepSeek-V3 is
+simulated with some of its 58 MoE layers; the others take as long as the difference of two numbers of them says.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from math import comb
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -128,8 +129,12 @@ def deepep_sizes() -> list[Row]:
     ]
 
 
+SKEW = 0.15
+"""Zipf exponent of the experts' popularity where load was real: MaxVio near 1, as recorded models show."""
+
+
 def step_s(n_layers: int = 61, **overrides: Any) -> float:
-    """Seconds of a step of DeepSeek-V3 with that many layers."""
+    """Seconds of a step of DeepSeek-V3 with that many layers; two underscores of a field are a dot."""
     base = {
         "model": {"preset": "deepseek-v3", "n_layers": n_layers},
         "cluster": {"gpu": "h100-sxm"},
@@ -139,9 +144,10 @@ def step_s(n_layers: int = 61, **overrides: Any) -> float:
     return float(simulate(Scenario.from_dict(base, overrides=dotted)).summary["step_time_s"]["mean"])
 
 
-def decode(nodes: int, requests: int, context: int) -> float:
-    """Tokens a second and node, load even: 256 experts where GPUs divide them, else 288 equal ones for 288 slots."""
-    time = step_s(
+@cache
+def decode_s(nodes: int, requests: int, context: int, **more: Any) -> float:
+    """Seconds of a step, load even: 256 experts where GPUs divide them, else 288 equal ones for 288 slots."""
+    return step_s(
         model__n_experts=256 if 256 % (8 * nodes) == 0 else 288,
         routing__strategy="round-robin",
         routing__parameters={},
@@ -149,28 +155,43 @@ def decode(nodes: int, requests: int, context: int) -> float:
         cluster__network="deepep-low-latency",
         workload__tokens_per_gpu=requests,
         workload__context_tokens=context,
-        simulation__overlap="two-batch",
+        **{"simulation__overlap": "two-batch", **more},
     )
-    return 8 * requests / time
 
 
 @cache
-def prefill(overlap: str = "two-batch", within_node: tuple[float, float] | None = None) -> float:
-    """Tokens a second and node: EP32, 16,384 tokens a GPU, prompts of 4,096, uniform popularity."""
+def real_decode_s(nodes: int, requests: int, context: int) -> float:
+    """The same with a load as it may be: experts as unequally wanted as in recorded models, 288 slots in runs."""
+    return step_s(
+        workload__popularity={"exponent": SKEW},
+        placement__redundant_experts=32,
+        cluster__nodes=nodes,
+        cluster__network="deepep-low-latency",
+        workload__tokens_per_gpu=requests,
+        workload__context_tokens=context,
+        simulation__overlap="two-batch",
+    )
+
+
+@cache
+def prefill_s(h800: bool = False, skew: float = 0.0, prompt: int = 4096, **more: Any) -> float:
+    """Seconds of a step: EP32, 16,384 tokens a GPU; H800 has the NVLink rates of the DeepEP README."""
     network: dict[str, Any] = {"preset": "deepep-normal"}
-    if within_node:
-        network |= {
-            f"{way}_bandwidth_gb_per_s": [x, 43] for way, x in zip(("dispatch", "combine"), within_node, strict=True)
-        }
+    if h800:
+        network |= {"dispatch_bandwidth_gb_per_s": [153, 43], "combine_bandwidth_gb_per_s": [158, 43]}
     settings: dict[str, Any] = {
         "workload__phase": "prefill",
         "workload__tokens_per_gpu": 16384,
+        "workload__sequence_tokens": prompt,
+        "workload__popularity": {"exponent": skew},
+        "placement__redundant_experts": 32 if skew else 0,
         "cluster__nodes": 4,
         "cluster__network": network,
-        "simulation__overlap": overlap,
+        **{"simulation__overlap": "two-batch", **more},
     }
-    short, longer = (step_s(n_layers, **settings) for n_layers in (5, 7))
-    return 8 * 16384 / (longer + (61 - 7) / 2 * (longer - short))
+    short, longer = (step_s(n_layers, **settings) for n_layers in (5, 8 if skew else 7))
+    added = 3 if skew else 2
+    return longer + (61 - 5 - added) / added * (longer - short)
 
 
 def overlap_gains() -> list[Row]:
@@ -181,26 +202,57 @@ def overlap_gains() -> list[Row]:
         gain = rate[f"{requests} requests, overlap"] / rate[f"{requests} requests"] - 1
         name = f"decode EP72, {requests} requests a GPU"
         rows.append(Row("SGLang, two-batch overlap", name, "% gain", published, 100 * gain))
-    gain = prefill() / prefill("none") - 1
+    gain = prefill_s(simulation__overlap="none") / prefill_s() - 1
     rows.append(Row("SGLang, two-batch overlap", "prefill EP32, at most", "% gain", 35, 100 * gain))
     return rows
 
 
+class Deployment(NamedTuple):
+    """A published step of DeepSeek-V3: tokens of a GPU in it, tokens a second and node, and the simulation of it."""
+
+    source: str
+    configuration: str
+    tokens: int
+    published: float
+    step_s: Callable[..., float]
+
+    def rate(self, seconds: float) -> float:
+        """Tokens a second and node of 8 GPUs."""
+        return 8 * self.tokens / seconds
+
+
+EVEN = (
+    Deployment("DeepSeek profile-data", "prefill, H800, EP32, even load", 16384, 62713, partial(prefill_s, h800=True)),
+    Deployment("SGLang, perfect EPLB", "prefill, H100, EP32, even load", 16384, 59337, prefill_s),
+    Deployment(
+        "DeepSeek profile-data", "decode, EP128, 128 x 4,096, even load", 128, 18598, partial(decode_s, 16, 128, 4096)
+    ),
+    Deployment(
+        "SGLang, simulated MTP", "decode, EP72, 128 x 4,000, even load", 128, 17373, partial(decode_s, 9, 128, 4000)
+    ),
+)
+"""With load that was balanced perfectly."""
+
+REAL = (
+    Deployment(
+        "SGLang", "prefill, H100, EP32, prompts of 1,024", 16384, 57674, partial(prefill_s, skew=SKEW, prompt=1024)
+    ),
+    Deployment(
+        "SGLang", "prefill, H100, EP32, prompts of 2,048", 16384, 54543, partial(prefill_s, skew=SKEW, prompt=2048)
+    ),
+    Deployment("SGLang", "prefill, H100, EP32, prompts of 4,096", 16384, 50302, partial(prefill_s, skew=SKEW)),
+    Deployment("SGLang", "decode, EP72, 256 x 2,000", 256, 22282, partial(real_decode_s, 9, 256, 2000)),
+    Deployment("DeepSeek, served", "decode, EP144, 128 x 4,989", 128, 14800, partial(real_decode_s, 18, 128, 4989)),
+)
+"""With real requests, whose routing is not published."""
+
+
 def throughput() -> list[Row]:
-    """Whole deployments of DeepSeek-V3, load taken as even."""
-    even, real = "even load", "real load"
-    h800 = prefill(within_node=(153, 158))
-    unit = "tokens/s/node"
-    return [
-        Row("DeepSeek profile-data", f"prefill, H800, EP32, {even}", unit, 62713, h800),
-        Row("DeepSeek, served without cache hits", f"prefill, H800, EP32, {real}", unit, 32206, h800),
-        Row("SGLang, perfect EPLB", f"prefill, H100, EP32, {even}", unit, 59337, prefill()),
-        Row("SGLang", f"prefill, H100, EP32, {real}", unit, 50302, prefill()),
-        Row("DeepSeek profile-data", f"decode, EP128, 128 x 4,096, {even}", unit, 18598, decode(16, 128, 4096)),
-        Row("DeepSeek, served", f"decode, EP144, 128 x 4,989, {real}", unit, 14800, decode(18, 128, 4989)),
-        Row("SGLang, simulated MTP", f"decode, EP72, 128 x 4,000, {even}", unit, 17373, decode(9, 128, 4000)),
-        Row("SGLang", f"decode, EP72, 256 x 2,000, {real}", unit, 22282, decode(9, 256, 2000)),
-    ]
+    """Whole deployments of DeepSeek-V3."""
+    rows = [Row(d.source, d.configuration, "tokens/s/node", d.published, d.rate(d.step_s())) for d in (*EVEN, *REAL)]
+    busy = Deployment("", "", 16384, 0, partial(prefill_s, skew=SKEW))
+    where = "prefill, H800, EP32, mean of a day, without cache hits"
+    return [*rows, Row("DeepSeek, served", where, "tokens/s/node", 32206, busy.rate(busy.step_s()))]
 
 
 PARTS = (uniform_drops, st_moe_drops, node_limited, deepep_sizes, overlap_gains, throughput)

@@ -13,6 +13,7 @@ import pytest
 from scipy.stats import binom
 
 from moesim import Scenario, compare
+from moesim.scenario.schema import OVERLAP_LOSS
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,8 +27,23 @@ def test_the_table_of_the_readme_is_what_the_command_prints() -> None:
     (command,) = re.findall(r"`python (tests/validation/published\.py)`", section)
     printed = subprocess.run([sys.executable, str(ROOT / command)], check=True, capture_output=True, text=True).stdout
     quoted = [line for line in section.splitlines() if line.startswith("|")]
+    steps = [row.split("|") for row in quoted if "tokens/s/node" in row and "mean of a day" not in row]
+    assert len(steps) == 9
+    assert all(abs(int(row[-2].removesuffix(" % "))) < 20 for row in steps)
     assert len(quoted) > 40
     assert quoted == printed.splitlines()
+
+
+@pytest.mark.slow
+def test_steps_with_even_load_come_out_with_what_overlap_costs_in_the_others() -> None:
+    """Within 10 %; the mean over all four is the default."""
+    command = [sys.executable, str(ROOT / "tests" / "validation" / "overlap.py")]
+    *rows, last = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    errors = [abs(float(row.split()[-1])) for row in rows[1:]]
+    assert len(errors) == 4
+    assert max(errors) < 10
+    (mean,) = re.findall(r"mean loss ([\d.]+)", last)
+    assert round(float(mean), 2) == OVERLAP_LOSS
 
 
 @pytest.mark.slow
