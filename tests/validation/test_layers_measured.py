@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +45,16 @@ def test_errors_on_shapes_never_fitted(name, regime, median, p90):
     error = 100 * np.abs(predicted / (kind.unit_s * frame[kind.measured[0]].to_numpy()) - 1)
     assert np.median(error) < median
     assert np.quantile(error, 0.9) < p90
+
+
+def test_the_table_of_the_readme_is_what_the_command_prints():
+    root = Path(__file__).parents[2]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    section = readme[readme.index("`python tests/validation/layer_errors.py`") :]
+    quoted = [line for line in section[: section.index("Collectives,")].splitlines() if line.startswith("|")]
+    command = [sys.executable, str(root / "tests" / "validation" / "layer_errors.py")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert quoted == printed.splitlines()
 
 
 @pytest.mark.parametrize("name", sorted({name for name, *_ in REACHED}))
