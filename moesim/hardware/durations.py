@@ -27,7 +27,8 @@ class Durations:
     """Seconds, float64, of one layer each; L MoE layers, G GPUs.
 
     `attention`, of which `attention_in` comes before its kernel, `router`,
-    `dense`, `shared_experts` [G] are the same in every layer that has them, `experts` is [L, G], `head` [G] comes once a step.
+    `dense`, `shared_experts` [G] are the same in every layer that has them,
+    `experts` is [L, G], `head` [G] comes once a step.
     """
 
     attention: NDArray[np.float64]
@@ -74,6 +75,7 @@ def step_durations(
         kernels: family of calibrated kernels; by default the one that suits GPU and data types.
         held_sms: SMs of each GPU that kernels of a collective hold meanwhile.
     """
+    gathers = cluster.network.copies == "all"
     gpu, tokens, n_gpus = without_sms(cluster.gpu, held_sms), tokens_per_gpu, cluster.n_gpus
     parallel = parallelism or Parallelism(expert=n_gpus)
     family = kernels or family_of(default_family(precision))
@@ -117,8 +119,9 @@ def step_durations(
         shared_experts=network(model.shared_intermediate_size) if model.n_shared_experts else none,
         experts=np.concatenate(
             [
-                _experts(kernel, shape, slot_tokens[:, own], slot_rank[own], first, parallel)
+                _experts(kernel, shape, slot_tokens[:, own], slot_rank[own], first, parallel, gathered)
                 for first in range(0, n_gpus, parallel.group_gpus)
+                for gathered in [int(tokens[first : first + parallel.group_gpus].sum()) if gathers else None]
                 for own in [(slot_rank >= first) & (slot_rank < first + parallel.group_gpus)]
             ],
             axis=1,
@@ -134,8 +137,9 @@ def _experts(
     slot_rank: NDArray[np.int32],
     first: int,
     parallel: Parallelism,
+    gathered: int | None,
 ) -> NDArray[np.float64]:
     """Seconds of each layer and GPU of the group that begins at a GPU, [L, GPUs of the group]."""
     rank = (slot_rank - np.int32(first)) // np.int32(parallel.expert_tensor)
-    seconds = expert_seconds(kernel, shape, slot_tokens, rank, parallel.expert)
+    seconds = expert_seconds(kernel, shape, slot_tokens, rank, parallel.expert, gathered)
     return np.repeat(seconds, parallel.expert_tensor, axis=1)

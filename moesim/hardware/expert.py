@@ -259,6 +259,7 @@ def expert_seconds(
     slot_tokens: NDArray[np.int64],
     slot_rank: NDArray[np.int32],
     n_ranks: int,
+    tokens: int | None = None,
 ) -> Seconds:
     """Time of the experts of each layer and rank, seconds [L, G]; a rank without tokens takes none.
 
@@ -268,6 +269,7 @@ def expert_seconds(
         slot_tokens: assignments processed by each slot, [L, S].
         slot_rank: GPU of each slot, [S].
         n_ranks: G.
+        tokens: handed to every rank; by default as many as evenly spread choices bring.
     """
     order, first = np.argsort(slot_rank, kind="stable"), np.searchsorted(np.sort(slot_rank), np.arange(n_ranks))
     counts = np.bincount(slot_rank, minlength=n_ranks)
@@ -276,7 +278,7 @@ def expert_seconds(
     slots[np.repeat(np.arange(n_ranks), counts), np.arange(len(order)) - np.repeat(first, counts)] = order
     padded = np.concatenate([slot_tokens, np.zeros((len(slot_tokens), 1), dtype=np.int64)], axis=1)
     mean = np.broadcast_to(slot_tokens.sum(axis=1, keepdims=True) / shape.n_experts, (len(slot_tokens), n_ranks))
-    return kernel.time(padded[:, slots], shape, mean_load=mean)
+    return kernel.time(padded[:, slots], shape, tokens=tokens, mean_load=mean)
 
 
 def tokens_per_row(shape: ExpertShape) -> Any:

@@ -22,7 +22,8 @@ def traffic_of_layer(
     "per-selection" sends one copy for each served choice, "per-rank" and
     "per-node" one for each distinct rank; "per-node" also counts one for each
     distinct node, which is what crosses nodes. The diagonal holds what stays.
-    Else the node matrix is [0, 0]. Where GPUs share a slot each of them gets the copy.
+    Else the node matrix is [0, 0]. "all" sends each token to every GPU of its
+    group, whatever it chose, once to each node. Where GPUs share a slot each of them gets the copy.
 
     Args:
         slot: [T, K] or -1.
@@ -34,7 +35,7 @@ def traffic_of_layer(
     n_slots, n_ranks = placement.expert.shape[1], placement.n_ranks
     slot_tokens = np.zeros(n_slots, dtype=np.int64)
     copies = np.zeros((n_ranks, n_ranks), dtype=np.int64)
-    per_node = copies_rule == "per-node"
+    per_node = copies_rule in ("per-node", "all")
     n_nodes = -(-n_ranks // gpus_per_node)
     nodes = np.zeros((n_ranks, n_nodes) if per_node else (0, 0), dtype=np.int64)
     distinct = copies_rule != "per-selection"
@@ -49,6 +50,12 @@ def traffic_of_layer(
         copies,
         nodes,
     )
+    if copies_rule == "all":
+        for gpus, _ in placement.groups():
+            tokens = np.bincount(source, minlength=n_ranks)[gpus, None]
+            copies[gpus, gpus] = tokens
+            nodes[gpus, gpus.start // gpus_per_node : -(-gpus.stop // gpus_per_node)] = tokens
+        return slot_tokens, copies, nodes
     shared_by = placement.expert_tensor
     if shared_by > 1:  # slots are counted on the first of the GPUs that share them
         copies = np.repeat(copies[:, ::shared_by], shared_by, axis=1)

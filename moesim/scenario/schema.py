@@ -94,7 +94,7 @@ class NetworkPreset(_Part):
     """Two levels, [within a node, across nodes], per GPU and direction."""
 
     name: str = "inline"
-    copies: Literal["per-selection", "per-rank", "per-node"] = "per-rank"
+    copies: Literal["per-selection", "per-rank", "per-node", "all"] = "per-rank"
     dispatch_latency_us: _Pair
     combine_latency_us: _Pair
     dispatch_bandwidth_gb_per_s: _Pair

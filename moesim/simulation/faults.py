@@ -82,8 +82,11 @@ def _check_loss(scenario: Scenario, where: str, without_copy: str, recovery_s: f
         raise scenario.error(f"{where}.kind", "lost-gpu", wanted)
     if scenario.spec.simulation.experts == "queued":
         raise scenario.error(f"{where}.kind", "lost-gpu", "simulation.experts: grouped, or a stopped-gpu")
-    if scenario.cluster.network.copies == "per-node" and scenario.cluster.n_nodes > 1:
-        wanted = "a network whose copies are not per-node, where nobody hands on what the lost GPU would have"
+    copies, n_nodes = scenario.cluster.network.copies, scenario.cluster.n_nodes
+    if copies == "all" or (copies == "per-node" and n_nodes > 1):
+        wanted = (
+            "a network whose copies are neither per-node nor all, where nobody hands on what the lost GPU would have"
+        )
         raise scenario.error(f"{where}.kind", "lost-gpu", wanted)
     capacity = scenario.spec.routing.capacity
     if capacity is not None and capacity.pad:

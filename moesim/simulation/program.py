@@ -26,7 +26,7 @@ def lay_out_evenly(stages: Stages, routed: RoutedStep, lost: Lost | None = None)
         routed.micro_traffic,
         stages.placement,
         gpus_per_node=stages.cluster.gpus_per_node,
-        copies_rule=stages.copies_rule,
+        copies_rule=stages.ports_rule,
         usable=None if lost is None else usable_slots(stages.placement, lost.gone),
     )
     return _without_gone(_lay_out(stages, routed, even, None), lost)
@@ -59,7 +59,7 @@ def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDA
         traffic=traffic,
         placement=placement,
         capacity=capacity,
-        copies_rule=stages.copies_rule,
+        copies_rule=stages.ports_rule,
         gpus_per_node=cluster.gpus_per_node,
         dispatch=dispatch,
         combine=combine,

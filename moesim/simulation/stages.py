@@ -74,6 +74,11 @@ class Stages:
         return "per-selection" if self.queued else self.cluster.network.copies
 
     @property
+    def ports_rule(self) -> str:
+        """How they go: what everybody gets goes once to each node, as copies per node do."""
+        return "per-node" if self.copies_rule == "all" else self.copies_rule
+
+    @property
     def n_source_ranks(self) -> int:
         """GPUs that tokens come from: all but those that hold nothing but experts."""
         return self.cluster.n_gpus - (self.scenario.spec.placement.expert_gpus or 0)
@@ -326,6 +331,8 @@ def _check_capacity(stages: Stages) -> None:
             raise scenario.error(f"routing.capacity.{name}", value, "above 0, unless rounding is tutel")
     if capacity.fallback == "shared-expert" and not stages.model.n_shared_experts:
         raise scenario.error("routing.capacity.fallback", capacity.fallback, f"residual: {stages.model.name} has none")
+    if capacity.pad and stages.copies_rule == "all":
+        raise scenario.error("routing.capacity.pad", True, "false with a network whose copies go to all")
     if capacity.pad and capacity.scope != "source-rank":
         raise scenario.error("routing.capacity.pad", True, "scope source-rank, whose ranks each send their padding")
     if OVERFLOWS[capacity.overflow].moved and stages.strategy is None:

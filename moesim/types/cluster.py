@@ -38,9 +38,11 @@ class NetworkSpec:
     """A two-level network and the collective that runs on it.
 
     `copies`: "per-selection" (one copy per selected expert), "per-rank" (one
-    per distinct destination rank) or "per-node" (one per distinct node,
-    forwarded inside it). Latencies in microseconds, bandwidths in GB/s per GPU
-    and direction, as (within node, across nodes), for dispatch and combine.
+    per distinct destination rank), "per-node" (one per distinct node,
+    forwarded inside it) or "all" (all-gather and reduce-scatter: every GPU of
+    the expert-parallel group has all tokens, one copy a node forwarded inside).
+    Latencies in microseconds, bandwidths in GB/s per GPU and direction, as
+    (within node, across nodes), for dispatch and combine.
     `held_sms`: SMs of a GPU that its kernels run on, which others cannot use
     where they are to run beside them.
     """

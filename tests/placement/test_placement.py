@@ -74,3 +74,4 @@ def test_copies_of_tokens_by_collective() -> None:
     assert row("per-selection") == ([1, 0, 3, 1], [])
     assert row("per-rank") == ([1, 0, 2, 1], [])
     assert row("per-node") == ([1, 0, 2, 1], [1, 2])
+    assert row("all") == ([2, 2, 2, 2], [2, 2])

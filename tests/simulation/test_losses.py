@@ -173,7 +173,7 @@ def test_routers_that_see_whole_batches_see_those_that_are_there() -> None:
         ({**LOST, "without_copy": "stall"}, {}, "recovery_s, after which the run goes on"),
         ({**LOST, "for_s": 1.0}, {}, "no for_s for a lost-gpu"),
         (LOST, {"simulation__experts": "queued"}, "simulation.experts: grouped"),
-        (LOST, {"cluster__network": "deepep-normal"}, "copies are not per-node"),
+        (LOST, {"cluster__network": "deepep-normal"}, "copies are neither per-node nor all"),
         (LOST, {"routing__capacity": {"factor": 1.0, "pad": True}}, "routing.capacity.pad: false"),
     ],
 )

@@ -26,7 +26,7 @@ SMALL = {
 
 @pytest.mark.parametrize("overlap", ["none", "shared-expert", "two-batch"])
 @pytest.mark.parametrize("network", ["closed-form", "port"])
-@pytest.mark.parametrize("copies", ["per-selection", "per-node"])
+@pytest.mark.parametrize("copies", ["per-selection", "per-node", "all"])
 def test_both_interpreters_give_the_same_result(network: str, overlap: str, copies: str) -> None:
     """All frames and the summary, exactly; conservation is asserted within."""
     changes = {"simulation.network": network, "simulation.overlap": overlap, "cluster.network.copies": copies}
@@ -65,6 +65,27 @@ def test_both_interpreters_agree_on_every_shipped_scenario(
     for frame in ("steps", "gpus", "timeline", "links"):
         assert getattr(simpy, frame).equals(getattr(compiled, frame)), frame
     assert simpy.summary == compiled.summary
+
+
+def test_an_all_gather_brings_every_token_everywhere_whatever_it_chose() -> None:
+    """Two nodes of four: 12 tokens cross to one node and go on to the three others of it; combine brings all back."""
+    skews = (0.0, 3.0)
+    even, skewed = (
+        simulate(
+            Scenario.from_yaml(
+                "deepseek-v3-decode",
+                overrides={**SMALL, "cluster.network": "nccl-all-gather", "workload.popularity.exponent": skew},
+            )
+        ).summary
+        for skew in skews
+    )
+    assert even["bytes"] == skewed["bytes"]
+    layers, gpus, copy = 4, 8, 7168 + 4 * 56 + 16 + 2 * 7168
+    assert even["bytes"] == {
+        "across_nodes": layers * gpus * 12 * copy,
+        "within_node": layers * gpus * 12 * 2 * 3 * copy,
+    }
+    assert skewed["breakdown_s"]["experts"] != even["breakdown_s"]["experts"]
 
 
 def recorded(folder: Path) -> Path:

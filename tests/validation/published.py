@@ -187,7 +187,8 @@ def prefill_s(h800: bool = False, skew: float = 0.0, prompt: int = 4096, **more:
         "placement__redundant_experts": 32 if skew else 0,
         "cluster__nodes": 4,
         "cluster__network": network,
-        **{"simulation__overlap": "two-batch", **more},
+        "simulation__overlap": "two-batch",
+        **more,
     }
     short, longer = (step_s(n_layers, **settings) for n_layers in (5, 8 if skew else 7))
     added = 3 if skew else 2
