@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import pandas as pd
 
 from moesim.errors import InputError
-from moesim.report.intervals import QUEUE, intervals
+from moesim.report.intervals import QUEUE, group_gpus, intervals
 from moesim.report.run import RunLike
 from moesim.types import EXCHANGE_KINDS
 
@@ -40,7 +40,7 @@ def write_trace(run: RunLike, out: TextIO) -> None:
 
 def events(run: RunLike) -> Iterator[Event]:
     """All events: who is who, then the slices and the counters of each GPU."""
-    rows = intervals(run.timeline)
+    rows = intervals(run.timeline, group_gpus(run.scenario))
     for side in ("start", "end"):
         rows[side] = _nanoseconds(rows[f"{side}_s"])
     # of the waits in queues, dozens at a time, the counter says enough

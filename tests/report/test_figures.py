@@ -127,6 +127,32 @@ def test_timeline_bars_fill_the_step_and_split_at_the_last_entry(run: Callable[.
     assert float(np.sum(waits.x)) * 1e-6 * unit == pytest.approx(waited)
 
 
+def test_exchanges_beside_tasks_have_the_lower_half_of_a_row(run: Callable[..., Run]) -> None:
+    """GPU 1 attends from 0 to 4 us while its dispatch is under way; without overlap a bar has the whole row."""
+    columns = ["step", "gpu", "stream", "layer", "kind", "start_s", "end_s", "bytes", "tokens"]
+    rows = [(0, 1, 0, 0, "attention", 0.0, 4e-6, 0, 0), (0, 1, 1, 0, "dispatch", 1e-6, 3e-6, 9, 1)]
+    made = replace(run(), timeline=pd.DataFrame(rows, columns=columns))
+    attention, dispatch = traces(draw("timeline", {"a": made}), "bar")
+    assert (list(attention.y), list(dispatch.y)) == ([-0.2], [0.2])
+    assert attention.width == dispatch.width == 0.4
+    apart = made.timeline.assign(start_s=[0.0, 4e-6], end_s=[4e-6, 6e-6])
+    whole = traces(draw("timeline", {"a": replace(made, timeline=apart)}), "bar")
+    assert [list(bar.y) for bar in whole] == [[0], [0]]
+    assert [bar.width for bar in whole] == [0.8, 0.8]
+
+
+def test_gpus_wait_for_those_of_their_group_alone(run: Callable[..., Run]) -> None:
+    """Of two groups of one GPU neither waits; of one group of two the early one does."""
+    columns = ["step", "gpu", "stream", "layer", "kind", "start_s", "end_s", "bytes", "tokens"]
+    rows = [(0, gpu, 1, 0, "dispatch", gpu * 1e-6, 5e-6, 9, 1) for gpu in range(2)]
+    made = replace(run(), timeline=pd.DataFrame(rows, columns=columns))
+    names = [
+        {bar.name for bar in traces(draw("timeline", {"a": replace(made, scenario=scenario)}), "bar")}
+        for scenario in ({"parallelism": {"expert": 1}}, {"parallelism": {"expert": 2}}, {})
+    ]
+    assert names == [{"dispatch"}, {"dispatch", "wait"}, {"dispatch", "wait"}]
+
+
 def test_timeline_of_a_large_run_is_cut_and_says_so(run: Callable[..., Run]) -> None:
     made = run(n_steps=1, n_layers=40, n_experts=32, n_gpus=32, gpus_per_node=8)
     figure = draw("timeline", {"large": made})
