@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from moesim.errors import InputError
 from moesim.hardware.tables import KINDS, load_kind
-from moesim.validation.tables import Reading, read_frame
+from moesim.hardware.tables.reading import Reading, read_frame
 
 if TYPE_CHECKING:
     import pandas as pd

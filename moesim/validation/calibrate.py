@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from moesim.errors import InputError, OutputError
 from moesim.hardware.predict import gpu_of, published_gpus
 from moesim.hardware.tables import TableKind
+from moesim.hardware.tables.reading import Table
 from moesim.types import GpuSpec
-from moesim.validation.tables import Table
 from moesim.validation.validate import read
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.validation.tables import Table
+from moesim.hardware.tables.reading import Table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from moesim.errors import InputError, OutputError
-from moesim.hardware.predict import gpu_of, predict_columns, shipped
 from moesim.hardware.tables.kind import Constants
+from moesim.hardware.tables.reading import Reading, Table, far_off, predict_usable, read_folder
 from moesim.validation.scores import error_table, score, slowdown_table, slowdowns
-from moesim.validation.tables import Reading, Table, far_off, read_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,7 +106,8 @@ def validate(data: str | Path | None = None, *, kernels: Mapping[str, Constants]
     scores, slow, predictions, notes = [], [], [], []
     problems = list(reading.problems)
     for table in reading.tables:
-        predicted = predict(table, kernels)
+        constants = (kernels or {}).get(table.kind.noun or table.kind.name) or None
+        predicted = predict_usable(table, constants=constants)
         wrong, doubtful = far_off(table, predicted)
         problems += wrong
         notes += doubtful + _provenance(table, predicted)
@@ -135,18 +135,6 @@ def read(data: str | Path | None) -> Reading:
 
         return read_installed(data.partition(":")[2])
     return read_folder(data or MEASURED)
-
-
-def predict(table: Table, kernels: Mapping[str, Constants] | None = None) -> Any:
-    """Seconds of every row and measured column, [R, measured]; NaN where nothing is known."""
-    kind = table.kind
-    constants = (kernels or {}).get(kind.noun or kind.name, None) or shipped(kind)
-    predicted = np.full((len(table.frame), len(kind.measured)), np.nan)
-    if table.predictable.any():
-        rows = table.frame[table.predictable].reset_index(drop=True)
-        systems = {system: gpu for system in rows["system"].unique() if (gpu := gpu_of(str(system)))}
-        predicted[table.predictable] = predict_columns(rows, kind, gpus=systems, constants=constants)
-    return predicted
 
 
 def _with_predictions(table: Table, predicted: Any) -> pd.DataFrame:

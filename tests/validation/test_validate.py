@@ -8,9 +8,9 @@ import pytest
 
 from moesim.errors import InputError, OutputError
 from moesim.hardware.tables import TableKind
+from moesim.hardware.tables.reading import Table, computing_dtype, far_off
 from moesim.validation import MEASURED, validate
 from moesim.validation.scores import error_table, score, slowdown_table, slowdowns
-from moesim.validation.tables import Table, computing_dtype, far_off
 
 
 @pytest.fixture

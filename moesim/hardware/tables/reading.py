@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.hardware.predict import gpu_of, published_gpus
-from moesim.hardware.tables import TableKind, kind_of
+from moesim.hardware.predict import gpu_of, predict_columns, published_gpus, shipped
+from moesim.hardware.tables import KINDS, TableKind, kind_of
+from moesim.hardware.tables.kind import Constants
+from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +42,14 @@ class Table:
 
 @dataclass(kw_only=True)
 class Reading:
-    """The tables of a folder, the files that are none, what is wrong, and how many known artefacts are left out."""
+    """The tables of a folder, the files that are none, and what is wrong.
 
+    `kinds`: names of those that count, others are skipped; `gpus`: by the
+    names in column `system`, else the published ones.
+    """
+
+    kinds: Collection[str] = tuple(KINDS)
+    gpus: Mapping[str, GpuSpec] = field(default_factory=published_gpus)
     tables: list[Table] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -49,32 +57,41 @@ class Reading:
     def add(self, path: str, stem: str, frame: pd.DataFrame) -> None:
         """Recognise and check a table; what is wrong with it goes to the problems."""
         kind = kind_of(stem, frame.columns)
-        if kind is None or {"table", "predicted"} <= set(frame.columns):  # or predictions that validation wrote
+        written = {"table", "predicted"} <= set(frame.columns)  # predictions that validation wrote
+        if kind is None or kind.name not in self.kinds or written:
             self.skipped.append(path)
             return
         try:
-            self.tables.append(_checked(path, stem, kind, frame, self.problems))
+            self.tables.append(_checked(path, stem, kind, frame, self))
         except InputError as error:
             self.problems.append(str(error))
 
 
-def read_folder(folder: str | Path) -> Reading:
-    """Every parquet and CSV file of a folder, or one such file.
+def table_files(folder: str | Path) -> list[Path]:
+    """The parquet and CSV files of a folder in order, or one such file.
 
     Raises:
         InputError: no such folder, or no file in it.
     """
     place = Path(folder)
     if place.is_file():
-        paths = [place]
-    elif place.is_dir():
-        paths = sorted(path for path in place.iterdir() if path.suffix in {".parquet", ".csv"})
-    else:
+        return [place]
+    if not place.is_dir():
         raise InputError(f"{place}: no such folder, wanted one of measured tables (parquet or CSV)")
+    paths = sorted(path for path in place.iterdir() if path.suffix in {".parquet", ".csv"})
     if not paths:
         raise InputError(f"{place}: holds no parquet or CSV file, wanted measured tables")
-    reading = Reading()
-    for path in paths:
+    return paths
+
+
+def read_folder(folder: str | Path, reading: Reading | None = None) -> Reading:
+    """Every parquet and CSV file of a folder, or one such file, added to a reading (by default a new one).
+
+    Raises:
+        InputError: no such folder, or no file in it.
+    """
+    reading = Reading() if reading is None else reading
+    for path in table_files(folder):
         try:
             reading.add(str(path), path.stem, read_frame(path))
         except InputError as error:
@@ -96,7 +113,7 @@ def read_frame(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: cannot be read as a table: {error}") from None
 
 
-def _checked(path: str, stem: str, kind: TableKind, frame: pd.DataFrame, problems: list[str]) -> Table:
+def _checked(path: str, stem: str, kind: TableKind, frame: pd.DataFrame, reading: Reading) -> Table:
     """The table with its columns in their types; rows that are wrong are named and left out."""
     missing = [column for column in kind.columns if column not in frame]
     if missing:
@@ -107,10 +124,10 @@ def _checked(path: str, stem: str, kind: TableKind, frame: pd.DataFrame, problem
     if not len(frame):
         raise InputError(f"{path}: holds no row")
     frame = _typed(frame.reset_index(drop=True), kind)
-    predictable = _predictable(path, frame, kind, problems)
+    predictable = _predictable(path, frame, kind, reading)
     usable = np.zeros(len(frame), dtype=np.bool_)
     usable[predictable] = kind.usable(frame[predictable]).to_numpy(dtype=np.bool_)
-    scored = usable & _measured(path, frame, kind, usable, problems)
+    scored = usable & _measured(path, frame, kind, usable, reading.problems)
     return Table(path=path, stem=stem, kind=kind, frame=frame, predictable=predictable, scored=scored)
 
 
@@ -131,16 +148,17 @@ def _typed(frame: pd.DataFrame, kind: TableKind) -> pd.DataFrame:
     return frame
 
 
-def _predictable(path: str, frame: pd.DataFrame, kind: TableKind, problems: list[str]) -> NDArray[np.bool_]:
+def _predictable(path: str, frame: pd.DataFrame, kind: TableKind, reading: Reading) -> NDArray[np.bool_]:
     """Rows whose inputs are right: sizes, a known system, data types that it has."""
+    problems, gpus = reading.problems, reading.gpus
     good = np.ones(len(frame), dtype=np.bool_)
     for column, sort in kind.columns.items():
         if sort == "number" and column not in kind.measured:
             right = (frame[column] >= 0) & (frame[column] < np.inf)
             good &= _accept(path, frame, column, right, "a number from 0 on", problems)
-    systems = {system: gpu_of(str(system)) for system in frame["system"].unique()}
+    systems = {system: gpu_of(str(system), gpus) for system in frame["system"].unique()}
     known = frame["system"].map({system: gpu is not None for system, gpu in systems.items()}).astype(bool)
-    good &= _accept(path, frame, "system", known, f"one of {', '.join(published_gpus())}", problems)
+    good &= _accept(path, frame, "system", known, f"one of {', '.join(gpus)}", problems)
     for column in (*_COMPUTING, *_MOVING):
         if column in frame:
             good &= _right_dtype(path, frame, column, systems, problems)
@@ -225,6 +243,23 @@ def _accept(
 
 def _shown(value: Any) -> str:
     return f"{value:.60}" if isinstance(value, str) else f"{value:g}"
+
+
+def predict_usable(
+    table: Table, *, gpus: Mapping[str, GpuSpec] | None = None, constants: Constants | None = None
+) -> NDArray[np.float64]:
+    """Seconds of every row and measured column, [R, measured]; NaN where nothing is known.
+
+    With the shipped constants and the published GPUs, or with others.
+    """
+    kind = table.kind
+    predicted = np.full((len(table.frame), len(kind.measured)), np.nan)
+    if table.predictable.any():
+        rows = table.frame[table.predictable].reset_index(drop=True)
+        systems = {system: gpu for system in rows["system"].unique() if (gpu := gpu_of(str(system), gpus))}
+        own = shipped(kind) if constants is None else constants
+        predicted[table.predictable] = predict_columns(rows, kind, gpus=systems, constants=own)
+    return predicted
 
 
 def far_off(table: Table, predicted: NDArray[np.float64], factor: float = 300.0) -> tuple[list[str], list[str]]:
