@@ -3,7 +3,8 @@
 In: a model's shape, a cluster, data types, tokens by GPU and by expert slot.
 Out: Durations in seconds, the rates of the ports in picoseconds, bytes of
 memory. Rooflines with constants fitted on H100 kernels (`constants`), which
-families of kernels name (`families`); pure functions over arrays, no state.
+families of kernels name (`families`), or measured tables (`measured`), which
+keep what was looked up in them; all else are pure functions over arrays.
 """
 
 from moesim.hardware.durations import Durations, step_durations

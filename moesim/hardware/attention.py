@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import astuple, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +14,16 @@ from moesim.hardware.dense import elementwise_seconds, gemm_seconds
 from moesim.hardware.layer_kernels import DEFAULT, LayerKernels
 from moesim.hardware.mla import (
     absorbed_seconds,
+    down_shape,
     mla_decode_seconds,
     mla_prefill_seconds,
-    mla_projection_seconds,
+    projection_shapes,
     widths_of,
 )
 from moesim.hardware.prefill import prefill_seconds
 from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape, Precision
+
+_WITHOUT_DOWN = "/wideep_module-"
 
 Seconds = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -75,8 +80,11 @@ def attention_in_seconds(
 ) -> Seconds:
     """The part of `attention_seconds` before its kernel, seconds [G]: a norm, the products that make queries and keys.
 
-    In decode of latent attention also the product into the latent. Arguments are those of `attention_seconds`.
+    In decode of latent attention also the product into the latent, by formula:
+    measured modules are one. Arguments are those of `attention_seconds`.
     """
+    if model.attention == "mla":
+        kernels = replace(kernels, measured=None)
     heads, kv_heads = (-(-n // tensor_parallel) for n in (model.n_heads, model.n_kv_heads))
     norm = elementwise_seconds(gpu, -(-tokens // tensor_parallel), 8.0 * model.hidden_size, kernels)
     part = replace(model, n_heads=heads, n_kv_heads=kv_heads)
@@ -136,30 +144,40 @@ def _heads(
     """Attention with keys and values a head: projections and kernel; a context means decode."""
     heads, kv_heads = (float(-(-n // tensor_parallel)) for n in (model.n_heads, model.n_kv_heads))
     width = float(model.head_dim)
-    if context:
-        kernel = decode_seconds(
+    shape = (heads, kv_heads, width)
+
+    def decode(where: Any) -> Seconds:
+        return decode_seconds(
             kernels.decode(model, precision),
             gpu,
-            requests=tokens,
+            requests=tokens[where],
             context_tokens=float(context),
             heads=heads,
             kv_heads=kv_heads,
             head_width=width,
             cache_bytes=DTYPE_BYTES[precision.kv_cache],
         )
-    else:
-        kernel = prefill_seconds(
+
+    def prefill(where: Any) -> Seconds:
+        return prefill_seconds(
             kernels.prefill(model, precision),
             gpu,
-            prompts=tokens // sequence_tokens,
+            prompts=tokens[where] // sequence_tokens,
             prompt_tokens=float(sequence_tokens),
-            short_tokens=tokens % sequence_tokens,
+            short_tokens=tokens[where] % sequence_tokens,
             heads=heads,
             kv_heads=kv_heads,
             key_width=width,
             value_width=width,
             compute=KERNEL_DTYPE,
         )
+
+    if context:
+        group = kernels.decode_rows(model, precision)
+        kernel = kernels.timed(decode, "attention_generation", group, shape, tokens, float(context))
+    else:
+        group = kernels.prefill_rows(model, precision)
+        kernel = kernels.timed(prefill, "attention_context", group, shape, *_prompts(tokens, sequence_tokens))
     inputs, inner = model.hidden_size, int(heads * width)
     for n, k in ((inner + 2 * int(kv_heads * width), inputs), (inputs, inner)):
         kernel = kernel + gemm_seconds(
@@ -180,38 +198,63 @@ def _latent(
 ) -> Seconds:
     """Latent attention: linear layers, in decode the absorbed products, and the kernel; a context means decode."""
     widths, heads = widths_of(model), float(-(-model.n_heads // tensor_parallel))
-    around = mla_projection_seconds(
-        kernels.linear(precision.activations),
-        gpu,
-        tokens,
-        heads,
-        absorbed=context > 0,
-        weights=precision.weights,
-        activations=precision.activations,
-        widths=widths,
-    )
-    if not context:
+    shape = (heads, *astuple(widths))
+
+    def product(where: Any, size: tuple[Any, Any]) -> Seconds:
+        weights, activations, (n, k) = precision.weights, precision.activations, size
+        return gemm_seconds(gpu, tokens[where], n, k, weights=weights, activations=activations, kernels=kernels)
+
+    def linear(where: Any) -> Seconds:
+        shapes = projection_shapes(widths, heads, absorbed=context > 0)
+        return np.asarray(sum(product(where, size) for size in shapes))
+
+    def prefill(where: Any) -> Seconds:
         return mla_prefill_seconds(
             kernels.mla_prefill(precision),
             gpu,
-            prompts=tokens // sequence_tokens,
+            prompts=tokens[where] // sequence_tokens,
             prompt_tokens=float(sequence_tokens),
-            short_tokens=tokens % sequence_tokens,
+            short_tokens=tokens[where] % sequence_tokens,
             heads=heads,
             compute=KERNEL_DTYPE,
             widths=widths,
-            around_s=around,
+            around_s=linear(where),
         )
-    for n, k in widths.absorbed:
-        around = around + absorbed_seconds(kernels.absorbed(), gpu, tokens, heads, float(n), float(k))
-    constants = kernels.mla_decode(precision)
-    kernel = mla_decode_seconds(
-        constants,
-        gpu,
-        requests=tokens,
-        context_tokens=float(context),
-        heads=heads,
-        cache_bytes=DTYPE_BYTES[precision.kv_cache],
-        widths=widths,
-    )
-    return constants.linear_factor * around + kernel
+
+    def absorbed(own: Counts, n: int, k: int) -> Callable[[Any], Seconds]:
+        return lambda where: absorbed_seconds(kernels.absorbed(), gpu, own[where], heads, float(n), float(k))
+
+    def decode(where: Any) -> Seconds:
+        around = linear(where)
+        for name, (n, k) in zip(("mla_gen_pre", "mla_gen_post"), widths.absorbed, strict=True):
+            group = f"{kernels.absorbed_rows()}/{name}"
+            around = around + kernels.timed(absorbed(tokens[where], n, k), "mla_bmm", group, shape, tokens[where])
+        constants = kernels.mla_decode(precision)
+        kernel = mla_decode_seconds(
+            constants,
+            gpu,
+            requests=tokens[where],
+            context_tokens=float(context),
+            heads=heads,
+            cache_bytes=DTYPE_BYTES[precision.kv_cache],
+            widths=widths,
+        )
+        return constants.linear_factor * around + kernel
+
+    def down(where: Any) -> Seconds:
+        factor = kernels.mla_decode(precision).linear_factor if context else 1.0
+        return factor * product(where, down_shape(widths, heads))
+
+    kind, formula = ("mla_generation", decode) if context else ("mla_context", prefill)
+    sizes, along = (tokens, float(context)) if context else _prompts(tokens, sequence_tokens)
+    group = kernels.mla_rows(kind, precision)
+    # modules of wide expert parallelism were timed without the product down to the latents
+    beside = down if _WITHOUT_DOWN in group else None
+    return kernels.timed(formula, kind, group, shape, sizes, along, beside)
+
+
+def _prompts(tokens: Counts, sequence_tokens: int) -> tuple[Seconds, Counts]:
+    """How many prompts, [G], of how many tokens, [G], where all have the same length; else NaN prompts."""
+    whole, short = np.divmod(tokens, sequence_tokens)
+    alike = np.where(short == 0, whole, np.where(whole == 0, 1.0, np.nan))
+    return alike, np.where(short == 0, sequence_tokens, short)

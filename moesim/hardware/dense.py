@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,16 +41,22 @@ def gemm_seconds(
     kernels: LayerKernels = DEFAULT,
 ) -> Seconds:
     """Time of `count` products [rows, k] x [k, n] in one launch, one for each entry of `rows`; 0 rows take no time."""
-    return product_seconds(
-        kernels.linear(activations),
-        gpu,
-        rows,
-        float(n),
-        float(k),
-        weights=weights,
-        activations=activations,
-        count=float(count),
-    )
+
+    def formula(where: Any) -> Seconds:
+        return product_seconds(
+            kernels.linear(activations),
+            gpu,
+            np.asarray(rows)[where],
+            float(n),
+            float(k),
+            weights=weights,
+            activations=activations,
+            count=float(count),
+        )
+
+    if count != 1:  # tables are of single products
+        return formula(...)
+    return kernels.timed(formula, "gemm", kernels.linear_rows(weights, activations), (n, k), rows)
 
 
 def elementwise_seconds(gpu: GpuSpec, rows: Counts, bytes_per_row: float, kernels: LayerKernels = DEFAULT) -> Seconds:
@@ -85,8 +92,15 @@ def sum_seconds(
     model: ModelShape, gpu: GpuSpec, rows: Counts, tensor_parallel: int, kernels: LayerKernels = DEFAULT
 ) -> Seconds:
     """The all-reduce that adds up the parts of a tensor-parallel layer inside a node, bf16; none for one GPU."""
-    message = rows * model.hidden_size * _WIDE_BYTES
-    return allreduce_seconds(kernels.allreduce(), gpu, gpus=float(tensor_parallel), message=message)
+    elements = np.asarray(rows) * model.hidden_size
+
+    def formula(where: Any) -> Seconds:
+        message = elements[where] * _WIDE_BYTES
+        return allreduce_seconds(kernels.allreduce(), gpu, gpus=float(tensor_parallel), message=message)
+
+    if tensor_parallel == 1:
+        return formula(...)
+    return kernels.timed(formula, "allreduce", kernels.allreduce_rows(), (tensor_parallel,), elements)
 
 
 def feed_forward_seconds(

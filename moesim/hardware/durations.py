@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,10 @@ from moesim.hardware.dense import (
     router_seconds,
     sum_seconds,
 )
-from moesim.hardware.expert import ExpertKernel, ExpertShape, expert_seconds
+from moesim.hardware.expert import ExpertShape, expert_seconds
 from moesim.hardware.families import Family, default_family, expert_kernel, family_of
 from moesim.hardware.gpu import without_sms
+from moesim.hardware.measured_experts import at_measured_level
 from moesim.types import ClusterShape, ModelShape, Parallelism, Precision
 
 
@@ -29,6 +31,7 @@ class Durations:
     `attention`, of which `attention_in` comes before its kernel, `router`,
     `dense`, `shared_experts` [G] are the same in every layer that has them,
     `experts` is [L, G], `head` [G] comes once a step.
+    Where the family has measured tables, they stand instead of formulas.
     """
 
     attention: NDArray[np.float64]
@@ -51,6 +54,7 @@ def step_durations(
     sequence_tokens: int,
     slot_tokens: NDArray[np.int64],
     slot_rank: NDArray[np.int32],
+    head_tokens: NDArray[np.int64] | None = None,
     parallelism: Parallelism | None = None,
     kernels: Family | None = None,
     held_sms: int = 0,
@@ -71,14 +75,33 @@ def step_durations(
         sequence_tokens: tokens of a prompt, in the other phases.
         slot_tokens: assignments processed by each slot, [L, S].
         slot_rank: GPU of each slot, [S]; the first of several that share it.
+        head_tokens: tokens of each GPU in the whole step, [G], where these are of a part of it.
         parallelism: how GPUs are grouped; by default one group, nothing is shared.
         kernels: family of calibrated kernels; by default the one that suits GPU and data types.
-        held_sms: SMs of each GPU that kernels of a collective hold meanwhile.
+        held_sms: SMs of each GPU that kernels of a collective hold meanwhile;
+            what was measured on a whole GPU slows down as the formula does.
     """
+    family = kernels or family_of(default_family(precision))
+    if held_sms and family.measured is not None:
+        again = partial(
+            step_durations,
+            model,
+            cluster,
+            precision,
+            phase=phase,
+            tokens_per_gpu=tokens_per_gpu,
+            context_tokens=context_tokens,
+            sequence_tokens=sequence_tokens,
+            slot_tokens=slot_tokens,
+            slot_rank=slot_rank,
+            head_tokens=head_tokens,
+            parallelism=parallelism,
+        )
+        formulas = replace(family, measured=None)
+        return _slowed(again(kernels=family), again(kernels=formulas), again(kernels=formulas, held_sms=held_sms))
     gathers = cluster.network.copies == "all"
     gpu, tokens, n_gpus = without_sms(cluster.gpu, held_sms), tokens_per_gpu, cluster.n_gpus
     parallel = parallelism or Parallelism(expert=n_gpus)
-    family = kernels or family_of(default_family(precision))
     layers, kernel = family.layers, expert_kernel(family, gpu, precision, phase)
     shape = ExpertShape.of(model, n_ranks=parallel.expert, tensor_parallel=parallel.expert_tensor)
     none = np.zeros(len(tokens))
@@ -86,6 +109,8 @@ def step_durations(
     attended, of_group = np.unique(tokens.reshape(-1, heads_shared).sum(axis=1), return_inverse=True)
     # all parts but the experts depend on the token count alone, and most GPUs have the same
     counts, where = np.unique(tokens, return_inverse=True)
+    in_all, last = (counts, where) if head_tokens is None else np.unique(head_tokens, return_inverse=True)
+    logit_rows = np.array([head_rows(int(n), sequence_tokens, phase) for n in in_all], dtype=np.int64)
     attention = attention_seconds(
         model,
         gpu,
@@ -100,8 +125,8 @@ def step_durations(
     before_kernel = attention_in_seconds(
         model, gpu, precision, attended, decodes=phase == "decode", tensor_parallel=heads_shared, kernels=layers
     )
+    before_kernel = np.minimum(before_kernel, attention)
     attention = attention + sum_seconds(model, gpu, attended, heads_shared, layers)
-    logit_rows = np.array([head_rows(int(n), sequence_tokens, phase) for n in counts], dtype=np.int64)
     if family.router_is_fused:  # softmax and top-k are in the experts' kernel
         width = model.hidden_size
         router = gemm_seconds(gpu, counts, model.n_experts, width, weights="bf16", activations="bf16", kernels=layers)
@@ -111,35 +136,44 @@ def step_durations(
     def network(width: int) -> NDArray[np.float64]:
         return network_seconds(model, gpu, precision, counts, width, kernels=layers)[where]
 
+    groups = []
+    for first in range(0, n_gpus, parallel.group_gpus):
+        until = first + parallel.group_gpus
+        own = (slot_rank >= first) & (slot_rank < until)
+        rank = (slot_rank[own] - np.int32(first)) // np.int32(parallel.expert_tensor)
+        in_group = int(tokens[first:until].sum())
+        handed = in_group if gathers else None
+        experts = expert_seconds(kernel, shape, slot_tokens[:, own], rank, parallel.expert, handed)
+        if family.measured is not None:
+            experts = at_measured_level(
+                experts,
+                family.measured,
+                kernel,
+                shape,
+                precision,
+                tokens=in_group,
+                inner_size=model.moe_intermediate_size,
+                ranks=len(np.unique(rank)),
+                tensor_parallel=parallel.expert_tensor,
+            )
+        groups.append(np.repeat(experts, parallel.expert_tensor, axis=1))
     return Durations(
         attention=np.repeat(attention[of_group], heads_shared),
         attention_in=np.repeat(before_kernel[of_group], heads_shared),
         router=router[where],
         dense=network(model.intermediate_size) if model.dense_layers else none,
         shared_experts=network(model.shared_intermediate_size) if model.n_shared_experts else none,
-        experts=np.concatenate(
-            [
-                _experts(kernel, shape, slot_tokens[:, own], slot_rank[own], first, parallel, gathered)
-                for first in range(0, n_gpus, parallel.group_gpus)
-                for gathered in [int(tokens[first : first + parallel.group_gpus].sum()) if gathers else None]
-                for own in [(slot_rank >= first) & (slot_rank < first + parallel.group_gpus)]
-            ],
-            axis=1,
-        ),
-        head=head_seconds(model, gpu, logit_rows, layers)[where],
+        experts=np.concatenate(groups, axis=1),
+        head=head_seconds(model, gpu, logit_rows, layers)[last],
     )
 
 
-def _experts(
-    kernel: ExpertKernel,
-    shape: ExpertShape,
-    slot_tokens: NDArray[np.int64],
-    slot_rank: NDArray[np.int32],
-    first: int,
-    parallel: Parallelism,
-    gathered: int | None,
-) -> NDArray[np.float64]:
-    """Seconds of each layer and GPU of the group that begins at a GPU, [L, GPUs of the group]."""
-    rank = (slot_rank - np.int32(first)) // np.int32(parallel.expert_tensor)
-    seconds = expert_seconds(kernel, shape, slot_tokens, rank, parallel.expert, gathered)
-    return np.repeat(seconds, parallel.expert_tensor, axis=1)
+def _slowed(found: Durations, whole: Durations, held: Durations) -> Durations:
+    """What was found of a whole GPU, as much slower as the formulas are on a part of it."""
+
+    def part(name: str) -> NDArray[np.float64]:
+        seconds, before, after = (getattr(durations, name) for durations in (found, whole, held))
+        ratio = np.divide(after, before, out=np.ones_like(after), where=before > 0)
+        return np.asarray(np.where(seconds == before, after, seconds * ratio))
+
+    return Durations(**{field.name: part(field.name) for field in fields(Durations)})

@@ -11,6 +11,7 @@ from moesim.hardware.constants import document
 from moesim.hardware.expert import ExpertConstants, ExpertKernel, calibrated_gpu
 from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype
 from moesim.hardware.layer_kernels import LayerKernels
+from moesim.hardware.measured import Measured
 from moesim.hardware.tables.kind import Constants
 from moesim.types import DTYPE_BYTES, GpuSpec, Precision
 
@@ -34,7 +35,8 @@ class Family:
 
     `parts` is its entry of families.yaml. `constants`, by noun, come before the
     shipped ones; they are of `file`, which has the digest `sha256`, and were
-    fitted on `gpu`. Without a file these are empty.
+    fitted on `gpu`. Without a file these are empty. `measured`: tables that come
+    before the formulas.
     """
 
     name: str
@@ -43,13 +45,19 @@ class Family:
     gpu: str = ""
     file: str = ""
     sha256: str = ""
+    measured: Measured | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of the files that it rests on beside those that ship; "" where there are none."""
+        return self.sha256 + (self.measured.sha256 if self.measured is not None else "")
 
     @property
     def layers(self) -> LayerKernels:
         """The kernels of all parts but the experts."""
         groups = {noun: self.parts[noun] for noun in LAYERS if noun in self.parts}
         framework = self.parts.get("framework", LayerKernels.framework)
-        return LayerKernels(framework=framework, groups=groups, constants=self.constants)
+        return LayerKernels(framework=framework, groups=groups, constants=self.constants, measured=self.measured)
 
     @property
     def router_is_fused(self) -> bool:
@@ -133,7 +141,8 @@ def provenance(family: Family, gpu: GpuSpec) -> str:
             f"constants of {family.file} on {family.gpu} ({', '.join(sorted(family.constants))}; "
             f"sha256 {family.sha256}), others of {family.name} on {shipped}"
         )
-    text = f"estimated: formulas with {constants}"
+    rest = f", where the tables of {family.measured.name} have no measurement" if family.measured is not None else ""
+    text = f"estimated: formulas with {constants}{rest}"
     if {calibrated, shipped} == {gpu.name}:
         return text
     return f"{text}, for {gpu.name} only the published specifications changed"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from moesim.hardware.allreduce import AllReduceConstants
 from moesim.hardware.constants import load
@@ -11,8 +15,10 @@ from moesim.hardware.decode import DecodeConstants
 from moesim.hardware.elementwise import ElementwiseConstants
 from moesim.hardware.gemm import GemmConstants
 from moesim.hardware.kernel_dtypes import kernel_dtype
+from moesim.hardware.measured import Measured
 from moesim.hardware.mla import AbsorbedConstants, MlaDecodeConstants, MlaPrefillConstants
 from moesim.hardware.prefill import PrefillConstants
+from moesim.hardware.tables.dtypes import dtype_of
 from moesim.hardware.tables.groups import nearest
 from moesim.hardware.tables.kind import Constants
 from moesim.types import ModelShape, Precision
@@ -49,19 +55,47 @@ class LayerKernels:
     and the template of the heads follow from the scenario. `constants`: groups
     by noun in place of the shipped ones, as `moesim calibrate` writes them; the
     nearest of the data type, else the shipped ones. A group that is missing is
-    replaced by the nearest.
+    replaced by the nearest. `measured`: tables whose rows of exactly these
+    kernels come before the formulas.
     """
 
     framework: str = "trtllm"
     groups: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, Constants] = field(default_factory=dict)
+    measured: Measured | None = None
+
+    def timed(
+        self,
+        formula: Callable[[Any], NDArray[np.float64]],
+        kind: str,
+        group: str,
+        shape: tuple[float, ...],
+        sizes: ArrayLike,
+        along: ArrayLike = 0.0,
+        beside: Callable[[Any], NDArray[np.float64]] | None = None,
+    ) -> NDArray[np.float64]:
+        """Seconds at sizes [G]: measured, else of the formula for places of [G] (arguments of Measured.instead)."""
+        if self.measured is None:
+            return formula(...)
+        return self.measured.instead(formula, kind, group, shape, sizes, along, beside)
 
     def linear(self, activations: str) -> GemmConstants:
         """Dense layers whose activations are multiplied in a data type."""
+        group = self._linear(activations)
+        return GemmConstants(**self._of("gemm", _LINEAR_OF.get(group, group)))
+
+    def linear_rows(self, weights: str, activations: str) -> str:
+        """The group of measured dense layers of these data types."""
+        group = self._linear(activations)
+        dtype = dtype_of(group.rpartition("/")[2])
+        same = (dtype.weights, dtype.activations) == (weights, activations)
+        return group if same else f"{group} with {weights} weights and {activations} activations"
+
+    def _linear(self, activations: str) -> str:
         group, own = f"{self.framework}/{_LINEAR.get(activations, _LINEAR_OTHERWISE)}", self.groups.get("gemm")
         if own is not None and (kernel_dtype(own.rpartition("/")[2]).compute in _LINEAR) == (activations in _LINEAR):
             group = own
-        return GemmConstants(**self._of("gemm", _LINEAR_OF.get(group, group)))
+        return group
 
     def elementwise(self) -> ElementwiseConstants:
         """Norms, sums and activations."""
@@ -70,17 +104,29 @@ class LayerKernels:
 
     def prefill(self, model: ModelShape, precision: Precision) -> PrefillConstants:
         """The attention kernel over prompts."""
+        return PrefillConstants(**self._of("attention_context", self._prefill(model, precision)))
+
+    def prefill_rows(self, model: ModelShape, precision: Precision) -> str:
+        """The group of its measurements."""
+        return _with_cache(self._prefill(model, precision), precision)
+
+    def _prefill(self, model: ModelShape, precision: Precision) -> str:
         types = "bfloat16-fp8" if _cache(precision) == "fp8" else "bfloat16"
-        group = f"{self._framework('attention_context')}/{_template(model)}/{types}"
-        return PrefillConstants(**self._of("attention_context", group))
+        return f"{self._framework('attention_context')}/{_template(model)}/{types}"
 
     def decode(self, model: ModelShape, precision: Precision) -> DecodeConstants:
         """The attention kernel over the cache."""
+        return DecodeConstants(**self._of("attention_generation", self._decode(model, precision)))
+
+    def decode_rows(self, model: ModelShape, precision: Precision) -> str:
+        """The group of its measurements."""
+        return _with_cache(self._decode(model, precision), precision)
+
+    def _decode(self, model: ModelShape, precision: Precision) -> str:
         framework = self._framework("attention_generation")
         apart = framework == "trtllm" and model.n_heads >= _MANY_HEADS * model.n_kv_heads
         template = "mqa-128" if apart else _template(model)
-        group = f"{framework}/{template}/{_cache(precision)}"
-        return DecodeConstants(**self._of("attention_generation", group))
+        return f"{framework}/{template}/{_cache(precision)}"
 
     def mla_prefill(self, precision: Precision) -> MlaPrefillConstants:
         """Latent attention over prompts with what stands around its linear layers; the host keeps ahead of the GPU."""
@@ -92,13 +138,28 @@ class LayerKernels:
         group = self._module("mla_generation", _MLA_DECODE, precision)
         return MlaDecodeConstants(**self._of("mla_generation", group))
 
+    def mla_rows(self, noun: str, precision: Precision) -> str:
+        """The group of measured modules of latent attention, of "mla_context" or "mla_generation"."""
+        sources = _MLA_PREFILL if noun == "mla_context" else _MLA_DECODE
+        group = _with_cache(self._module(noun, sources, precision), precision)
+        same = precision.weights == precision.activations and precision.weights in ("bf16", "fp8")
+        return group if same else f"{group} with {precision.weights} weights and {precision.activations} activations"
+
     def absorbed(self) -> AbsorbedConstants:
         """The products into the latent and out of it, in bf16."""
-        return AbsorbedConstants(**self._of("mla_bmm", f"{self._framework('mla_bmm')}/bmm/bfloat16"))
+        return AbsorbedConstants(**self._of("mla_bmm", self.absorbed_rows()))
+
+    def absorbed_rows(self) -> str:
+        """The group of their measurements, and of their constants."""
+        return f"{self._framework('mla_bmm')}/bmm/bfloat16"
 
     def allreduce(self) -> AllReduceConstants:
         """Sums over the GPUs of a node."""
-        return AllReduceConstants(**self._of("allreduce", f"{self.framework}/custom/graph"))
+        return AllReduceConstants(**self._of("allreduce", self.allreduce_rows()))
+
+    def allreduce_rows(self) -> str:
+        """The group of their measurements, and of their constants."""
+        return f"{self.framework}/custom/graph"
 
     def _framework(self, noun: str) -> str:
         return self.groups.get(noun, self.framework)
@@ -119,6 +180,11 @@ class LayerKernels:
 
 def _cache(precision: Precision) -> str:
     return "fp8" if precision.kv_cache in ("fp8", "int8", "fp4") else "bfloat16"
+
+
+def _with_cache(group: str, precision: Precision) -> str:
+    """The group of measurements: of the data type of the cache itself, not one that stands in for it."""
+    return group if precision.kv_cache in ("bf16", "fp8") else f"{group} with a cache in {precision.kv_cache}"
 
 
 def _template(model: ModelShape) -> str:

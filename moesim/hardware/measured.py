@@ -1,105 +1,211 @@
-"""Latencies out of measured tables instead of formulas, where there are measurements around a point."""
+"""Latencies out of measured tables instead of formulas, where there are measurements around a size."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from moesim.errors import InputError
-from moesim.hardware.tables import TableKind
+Seconds = NDArray[np.float64]
 
-if TYPE_CHECKING:
-    import pandas as pd
+MEASURED, INTERPOLATED = "measured", "interpolated"
+OUTSIDE = "outside the measured sizes"
+NO_SHAPE = "no rows of this shape"
+MIXED = "prompts of several lengths"
 
-MEASURED, INTERPOLATED, FORMULA = "measured", "interpolated", "formula"
-
-_SIZES = (
-    "num_tokens",
-    "num_token",
-    "m",
-    "message_size",
-    "message_size_elements",
-    "past_kv_tokens",
-    "isl",
-    "batch_size",
-)
-"""What varies along a curve: the first of these that a table has."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interpolated:
-    """Seconds [R, measured columns], and where those of each row are from, [R]: MEASURED, INTERPOLATED or FORMULA."""
-
-    seconds: NDArray[np.float64]
-    source: NDArray[np.str_]
-
-    def provenance(self) -> dict[str, int]:
-        """How many rows are from where."""
-        names, counts = np.unique(self.source, return_counts=True)
-        return dict(zip(names.tolist(), counts.tolist(), strict=True))
+PARTS: Mapping[str, str] = {
+    "moe": "experts",
+    "wideep_context": "experts",
+    "wideep_generation": "experts",
+    "gemm": "dense products",
+    "attention_context": "attention",
+    "attention_generation": "attention",
+    "mla_context": "attention",
+    "mla_generation": "attention",
+    "mla_bmm": "absorbed products",
+    "allreduce": "all-reduce",
+}
+"""Kinds of tables that a step takes, and the part that results count each under."""
 
 
-def interpolate(table: pd.DataFrame, rows: pd.DataFrame, kind: TableKind, formula: NDArray[np.float64]) -> Interpolated:
-    """Latencies of rows from the measurements of a table.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """R measurements: `group` framework/kernel/data type [R], `shape` [R, n], `seconds` [R].
 
-    A row on the curve of measured ones, the same in everything but its size
-    (tokens or bytes), is interpolated linearly in the logarithms of size and
-    time between the two nearest, as kernels are power laws over short ranges.
-    Outside a curve, and where there is none, the formula stands. Rows of the
-    table that are known artefacts are left out; of equal ones the median
-    counts.
-
-    Args:
-        table: measured rows of a kind.
-        rows: R rows of the same kind, latencies not needed.
-        kind: its layout.
-        formula: predicted seconds, [R, measured columns].
-
-    Raises:
-        InputError: a column is missing.
+    `size` [R] is what varies along a curve (tokens or requests); `along` [R]
+    what tells the curves of a shape apart that lie beside each other (tokens
+    of a prompt or of a cache), 0 where there is one curve a shape.
     """
-    size = next((column for column in _SIZES if column in kind.columns), None)
-    if size is None:
-        raise InputError(f"{kind.name}: its tables have no size to interpolate along")
-    key = [column for column in kind.columns if column not in kind.measured and column != size]
-    for frame, needed in ((table, (*key, size, *kind.measured)), (rows, (*key, size))):
-        missing = next((column for column in needed if column not in frame), None)
-        if missing:
-            raise InputError(f"{kind.name}: column {missing} is missing, wanted {', '.join(needed)}")
-    seconds = np.array(formula, dtype=np.float64)
-    source = np.full(len(rows), FORMULA, dtype=f"<U{len(INTERPOLATED)}")
-    curves = _curves(table, kind, key, size)
-    asked = rows[key].assign(group=kind.group(rows).astype(str)).reset_index(drop=True)
-    sizes = rows[size].to_numpy(dtype=np.float64)
-    for name, places in asked.groupby([*key, "group"], sort=False, dropna=False).indices.items():
-        curve = curves.get(name)
-        if curve is None:
-            continue
-        known, times = curve
-        inside = places[(sizes[places] >= known[0]) & (sizes[places] <= known[-1])]
-        for column in range(seconds.shape[1]):
-            # tables of counts have zeros, which have no logarithm
-            logs = np.log(np.maximum(times[:, column], 1e-15))
-            seconds[inside, column] = np.exp(np.interp(np.log(sizes[inside]), np.log(known), logs))
-        source[inside] = np.where(np.isin(sizes[inside], known), MEASURED, INTERPOLATED)
-    return Interpolated(seconds=seconds, source=source)
+
+    group: NDArray[np.str_]
+    shape: NDArray[np.float64]
+    along: NDArray[np.float64]
+    size: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+
+    @cached_property
+    def groups(self) -> frozenset[str]:
+        """The groups that there are."""
+        return frozenset(self.group.tolist())
 
 
-def _curves(
-    table: pd.DataFrame, kind: TableKind, key: list[str], size: str
-) -> Mapping[object, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Ascending sizes [N] and seconds [N, measured columns] of every curve."""
-    good = table[kind.usable(table) & (table[size] > 0)]
-    good = good.assign(group=kind.group(good).astype(str))
-    medians = good.groupby([*key, "group", size], sort=True, dropna=False)[list(kind.measured)].median().reset_index()
-    return {
-        name: (
-            part[size].to_numpy(dtype=np.float64),
-            part[list(kind.measured)].to_numpy(dtype=np.float64) * kind.unit_s,
-        )
-        for name, part in medians.groupby([*key, "group"], sort=False, dropna=False)
-    }
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Curve:
+    """Ascending sizes [N] and their seconds [N]; `measured`: they are measurements, not between two curves."""
+
+    size: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+    measured: bool
+
+    def at(self, sizes: NDArray[np.float64]) -> tuple[Seconds, list[str]]:
+        """Seconds at sizes [G] and where each is from; NaN outside the curve.
+
+        A measured size has its latency. Between two of them the logarithm of
+        time is linear in the logarithm of size, as kernels are power laws over
+        short ranges.
+        """
+        place = np.minimum(np.searchsorted(self.size, sizes), len(self.size) - 1)
+        met = self.size[place] == sizes
+        inside = (sizes >= self.size[0]) & (sizes <= self.size[-1])
+        between = np.exp(np.interp(np.log(sizes), np.log(self.size), np.log(self.seconds)))
+        seconds = np.where(met, self.seconds[place], np.where(inside, between, np.nan))
+        words = np.where(met & self.measured, MEASURED, np.where(inside, INTERPOLATED, OUTSIDE))
+        return seconds, words.tolist()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measured:
+    """The measured tables of a run.
+
+    `name` of the file or folder; `files`: the digest of each table in it;
+    `sha256` of them all; `rows` by kind of table; `excluded`: parts that take
+    their formula all the same, and why. `seen` fills with what was looked up,
+    each size once; `curves` with what that took, `even` with what the formula
+    gives evenly loaded experts.
+    """
+
+    name: str
+    files: Mapping[str, str]
+    sha256: str
+    rows: Mapping[str, Rows]
+    excluded: Mapping[str, str] = field(default_factory=dict)
+    curves: dict[Hashable, Curve | str] = field(default_factory=dict)
+    even: dict[Hashable, float] = field(default_factory=dict)
+    seen: dict[str, dict[Hashable, str]] = field(default_factory=dict)
+
+    def seconds(
+        self, kind: str, group: str, shape: tuple[float, ...], sizes: ArrayLike, along: ArrayLike = 0.0
+    ) -> Seconds:
+        """Measured seconds at sizes [G], NaN where the formula has to stand.
+
+        Args:
+            kind: of the table.
+            group: framework/kernel/data type.
+            shape: in the order of the kind's columns.
+            sizes: along the curve; what has none takes no time and is not looked up; NaN: prompts of several lengths.
+            along: which of the curves of a shape, a number or [G]; between two of them the same law holds.
+        """
+        asked, beside = np.broadcast_arrays(np.asarray(sizes, np.float64), np.asarray(along, np.float64))
+        found = np.where(asked == 0, 0.0, np.nan)
+        seen = self.seen.setdefault(PARTS[kind], {})
+        for value in np.unique(beside[asked != 0]).tolist():
+            where = (beside == value) & (asked != 0)
+            curve = self._curve(kind, group, shape, value)
+            if isinstance(curve, str):
+                words = [curve] * int(where.sum())
+            else:
+                found[where], words = curve.at(asked[where])
+            for size, word in zip(asked[where].tolist(), words, strict=True):
+                seen[kind, group, shape, value, size] = MIXED if math.isnan(size) else word
+        return found
+
+    def instead(
+        self,
+        formula: Callable[[Any], Seconds],
+        kind: str,
+        group: str,
+        shape: tuple[float, ...],
+        sizes: ArrayLike,
+        along: ArrayLike = 0.0,
+        beside: Callable[[Any], Seconds] | None = None,
+    ) -> Seconds:
+        """Measured seconds at sizes [G], and those of the formula for the places (bool [G]) that have none.
+
+        `beside`: seconds to add to what is measured, likewise.
+        """
+        found = self.seconds(kind, group, shape, sizes, along)
+        missing = np.isnan(found)
+        if beside is not None and not missing.all():
+            found[~missing] += beside(~missing)
+        if missing.any():
+            found[missing] = formula(missing)
+        return found
+
+    def sizes(self) -> dict[str, dict[str, int]]:
+        """How many different sizes of each part were measured, interpolated, or left to the formula, by reason."""
+        counts = {part: Counter(seen.values()) for part, seen in sorted(self.seen.items()) if seen}
+        first = (MEASURED, INTERPOLATED)
+        return {
+            part: {word: own[word] for word in (*first, *sorted(set(own) - set(first))) if own[word]}
+            for part, own in counts.items()
+        }
+
+    def provenance(self) -> dict[str, str]:
+        """The same in words, with their label."""
+        return {part: _said(counts) for part, counts in self.sizes().items()}
+
+    def _curve(self, kind: str, group: str, shape: tuple[float, ...], along: float) -> Curve | str:
+        """The curve, or why there is none."""
+        if PARTS[kind] in self.excluded:
+            return self.excluded[PARTS[kind]]
+        key = (kind, group, shape, along)
+        if key not in self.curves:
+            self.curves[key] = self._find(kind, group, shape, along)
+        return self.curves[key]
+
+    def _find(self, kind: str, group: str, shape: tuple[float, ...], along: float) -> Curve | str:
+        rows = self.rows.get(kind)
+        if rows is None or group not in rows.groups:
+            return f"no rows of {group}"
+        own = (rows.group == group) & (rows.shape == np.asarray(shape)).all(axis=1)
+        known = np.unique(rows.along[own])
+        if not len(known):
+            return NO_SHAPE
+        if along in known:
+            return _medians(rows, own & (rows.along == along))
+        above = int(np.searchsorted(known, along))
+        if above in (0, len(known)):
+            return OUTSIDE
+        low, high = (_medians(rows, own & (rows.along == known[i])) for i in (above - 1, above))
+        common, of_low, of_high = np.intersect1d(low.size, high.size, return_indices=True)
+        if not len(common):
+            return OUTSIDE
+        share = np.log(along / known[above - 1]) / np.log(known[above] / known[above - 1])
+        logs = (1 - share) * np.log(low.seconds[of_low]) + share * np.log(high.seconds[of_high])
+        return Curve(size=common, seconds=np.exp(logs), measured=False)
+
+
+def _medians(rows: Rows, own: NDArray[np.bool_]) -> Curve:
+    """A curve of measurements; of those of the same size the median."""
+    sizes, which = np.unique(rows.size[own], return_inverse=True)
+    seconds = rows.seconds[own]
+    medians = np.array([np.median(seconds[which == i]) for i in range(len(sizes))])
+    return Curve(size=sizes, seconds=medians, measured=True)
+
+
+def _said(counts: Mapping[str, int]) -> str:
+    n = sum(counts.values())
+    words = [f"{k} of {n} sizes {word}" for word, k in counts.items() if word in (MEASURED, INTERPOLATED)]
+    label = "measured" if words else "estimated"
+    words += [
+        f"formula ({word})" if k == n else f"formula for {k} ({word})"
+        for word, k in counts.items()
+        if word not in (MEASURED, INTERPOLATED)
+    ]
+    return f"{label}: {', '.join(words)}"

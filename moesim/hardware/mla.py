@@ -231,23 +231,35 @@ def mla_projection_seconds(
     Down to both latents (unless `down` is false, which leaves them out), up to
     the queries, up to keys and values (only where not absorbed), output.
     """
-    heads = np.asarray(heads, dtype=np.float64)
-    query = heads * (widths.plain + widths.rotated)
-    shapes: list[tuple[Numbers, Numbers]] = [(float(widths.hidden), heads * widths.value)]
-    if widths.query_latent:
-        shapes.append((query, float(widths.query_latent)))
-    if down:
-        shapes.append(((float(widths.query_latent) or query) + widths.cached, float(widths.hidden)))
-    if not absorbed:
-        shapes.append((heads * (widths.plain + widths.value), float(widths.latent)))
     return np.asarray(
         sum(
             product_seconds(
                 constants, gpu, rows, n, k, weights=weights, activations=activations, weight_bytes=weight_bytes
             )
-            for n, k in shapes
+            for n, k in projection_shapes(widths, np.asarray(heads, dtype=np.float64), absorbed=absorbed, down=down)
         )
     )
+
+
+def projection_shapes(
+    widths: MlaWidths, heads: Numbers, *, absorbed: bool, down: bool = True
+) -> list[tuple[Numbers, Numbers]]:
+    """(Outputs, inputs) of these linear layers for so many heads, in the order of their sum."""
+    query = heads * (widths.plain + widths.rotated)
+    shapes: list[tuple[Numbers, Numbers]] = [(float(widths.hidden), heads * widths.value)]
+    if widths.query_latent:
+        shapes.append((query, float(widths.query_latent)))
+    if down:
+        shapes.append(down_shape(widths, heads))
+    if not absorbed:
+        shapes.append((heads * (widths.plain + widths.value), float(widths.latent)))
+    return shapes
+
+
+def down_shape(widths: MlaWidths, heads: Numbers) -> tuple[Numbers, Numbers]:
+    """(Outputs, inputs) of the layer down to both latents; without a query latent it makes the queries themselves."""
+    query = heads * (widths.plain + widths.rotated)
+    return (float(widths.query_latent) or query) + widths.cached, float(widths.hidden)
 
 
 def absorbed_seconds(

@@ -113,9 +113,9 @@ class Result:
 
     def shown_yaml(self) -> str:
         """The resolved scenario without the folders of this machine, as the report shows it."""
-        text = self.scenario_yaml
-        for part, name in (("workload", "trace"), ("cluster", "kernels")):
-            path = self.scenario.get(part, {}).get(name)
+        text, kernels = self.scenario_yaml, self.scenario.get("cluster", {}).get("kernels")
+        paths = kernels if isinstance(kernels, dict) else {"kernels": kernels}
+        for path in (self.scenario.get("workload", {}).get("trace"), *paths.values()):
             if path:
                 text = text.replace(path, Path(path).name)
         return text

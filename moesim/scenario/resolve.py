@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from moesim.errors import ScenarioError
 from moesim.scenario import schema
 from moesim.scenario.hugging_face import read_config
+from moesim.scenario.kernel_paths import whole_paths
 from moesim.scenario.presets import names, preset
 from moesim.scenario.source import FieldPath, shown
 
@@ -26,6 +27,7 @@ PARTS: Mapping[FieldPath, type[BaseModel]] = {
     ("cluster",): schema.ClusterSpec,
     ("cluster", "gpu"): schema.GpuPreset,
     ("cluster", "network"): schema.NetworkPreset,
+    ("cluster", "kernels"): schema.KernelTables,
     ("parallelism",): schema.ParallelismSpec,
     ("workload",): schema.WorkloadSpec,
     ("workload", "popularity"): schema.PopularitySpec,
@@ -120,11 +122,6 @@ def _is_path(text: str) -> bool:
     return os.sep in text or "/" in text or text.endswith(".json")
 
 
-def _is_constants(text: str) -> bool:
-    """Whether the kernels named are a file of constants, not a family."""
-    return os.sep in text or text.endswith((".yaml", ".yml"))
-
-
 def _cluster(value: dict[str, Any], fail: Fail) -> dict[str, Any]:
     cluster = dict(value)
     if "gpu" not in cluster:
@@ -153,8 +150,12 @@ def _refuse_later_fields(data: dict[str, Any], fail: Fail) -> None:
 
 def _first_error(error: ValidationError, fail: Fail) -> ScenarioError:
     """The first error of a validation as ours."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    path: FieldPath = tuple(part for part in first["loc"] if part != "[key]")
+    errors = error.errors(include_url=False, include_context=False)
+    first = errors[0]
+    if first["type"] == "missing":  # a field beside it that is misspelt says more
+        beside = [e for e in errors if e["type"] == "extra_forbidden" and e["loc"][:-1] == first["loc"][:-1]]
+        first = (beside or errors)[0]
+    path: FieldPath = tuple(part for part in first["loc"] if part not in ("[key]", "[name]", "[tables]"))
     kind, message = first["type"], first["msg"]
     if kind == "extra_forbidden":
         part = schema.FaultSpec if path[0] == "faults" else PARTS.get(path[:-1])
@@ -176,9 +177,7 @@ def _first_error(error: ValidationError, fail: Fail) -> ScenarioError:
 def _filled(spec: schema.ScenarioSpec, folder: Callable[[FieldPath], Path]) -> schema.ScenarioSpec:
     """The scenario with the defaults that depend on other fields."""
     model, workload, routing, cluster = spec.model, spec.workload, spec.routing, spec.cluster
-    if cluster.kernels is not None and _is_constants(cluster.kernels):
-        file = str((folder(("cluster", "kernels")) / cluster.kernels).expanduser().resolve())
-        cluster = cluster.model_copy(update={"kernels": file})
+    cluster = cluster.model_copy(update={"kernels": whole_paths(cluster.kernels, folder)})
     work: dict[str, Any] = {}
     if workload.trace is not None:
         work["trace"] = str((folder(("workload", "trace")) / workload.trace).expanduser().resolve())

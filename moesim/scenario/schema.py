@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from moesim.scenario.sweep import SWEEP_SCHEMA
 from moesim.types import DTYPE_BYTES
@@ -121,6 +121,27 @@ class PrecisionSpec(_Part):
     kv_cache: Dtype | None = None
 
 
+class KernelTables(_Part):
+    """Measured tables before the formulas of a family of kernels."""
+
+    table: str = _described(
+        ..., "a measured table (.parquet, .csv) or a folder of them, relative to this file; layouts as moesim validate"
+    )
+    family: Annotated[str | None, _NoneWord] = _described(
+        None, "whose rows are taken, and whose formulas stand for the rest; default: as without tables"
+    )
+
+
+def _kernels_tag(value: Any) -> str:
+    """In brackets, as parts of a path that are no fields."""
+    return "[tables]" if isinstance(value, dict | KernelTables) else "[name]"
+
+
+_Kernels = Annotated[
+    Annotated[str, Tag("[name]")] | Annotated[KernelTables, Tag("[tables]")], Discriminator(_kernels_tag)
+]
+
+
 class ClusterSpec(_Part):
     """Equal GPUs in equal nodes."""
 
@@ -128,10 +149,10 @@ class ClusterSpec(_Part):
     nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
     gpus_per_node: Annotated[int, Field(ge=1, le=1024)] = 8
     network: NetworkPreset = _described(..., "preset or inline fields; default: the GPU's own")
-    kernels: Annotated[str | None, _NoneWord] = _described(
+    kernels: Annotated[_Kernels | None, _NoneWord] = _described(
         None,
-        "family of calibrated kernels (moesim list kernels), or a .yaml that moesim calibrate wrote; default: the "
-        "family that suits the data types",
+        "family of calibrated kernels (moesim list kernels), or a .yaml that moesim calibrate wrote, or {table: PATH}: "
+        "measured tables instead of formulas where they reach; default: the family that suits the data types",
     )
 
 
@@ -373,7 +394,11 @@ def json_schema() -> dict[str, Any]:
         "anyOf": [{"type": "string"}, {"type": "null"}],
         "default": None,
     }
-    definitions["ClusterSpec"]["properties"]["kernels"]["anyOf"] = [{"type": "string"}, {"type": "null"}]
+    definitions["ClusterSpec"]["properties"]["kernels"]["anyOf"] = [
+        {"type": "string"},
+        {"$ref": "#/$defs/KernelTables"},
+        {"type": "null"},
+    ]
     overlap = definitions["SimulationSpec"]["properties"]["overlap"]
     overlap["anyOf"] = [{"enum": ["none", "shared-expert", "two-batch"]}, {"type": "null"}]
     for name, part in (("capacity", "CapacitySpec"), ("balancer", "BalancerSpec"), ("balancing", "BalancingSpec")):
@@ -381,6 +406,8 @@ def json_schema() -> dict[str, Any]:
             "anyOf": [{"$ref": f"#/$defs/{part}"}, {"const": "none"}, {"type": "null"}],
             "default": None,
         }
+    for optional in (CapacitySpec, BalancerSpec, BalancingSpec, KernelTables):  # not there yet, as they may be none
+        definitions[optional.__name__] = optional.model_json_schema()
     overrides = {"type": "object", "description": "dotted field: value"}
     schema["properties"] |= {
         "extends": {"type": "string", "description": "another scenario file that this one changes"},

@@ -45,17 +45,15 @@ def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDA
         np.bincount(routed.batch.source[own], minlength=cluster.n_gpus).astype(np.int64)
         for own in micro_batches_of(routed.batch, stages.micro_batches)
     ]
+    whole = np.sum(tokens, axis=0)  # the head is computed for all tokens at once
     durations = [
-        _durations(stages, own, traffic.slot_tokens[b :: stages.micro_batches]) for b, own in enumerate(tokens)
+        _durations(stages, own, whole, traffic.slot_tokens[b :: stages.micro_batches]) for b, own in enumerate(tokens)
     ]
-    whole = durations[0]
-    if len(durations) > 1:  # the head is computed for all tokens at once
-        whole = _durations(stages, np.sum(tokens, axis=0), traffic.slot_tokens[:0])
     return lay_out(
         n_layers=model.n_layers,
         dense_layers=model.dense_layers,
         durations=durations,
-        head=whole.head,
+        head=durations[0].head,
         traffic=traffic,
         placement=placement,
         capacity=capacity,
@@ -70,7 +68,9 @@ def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDA
     )
 
 
-def _durations(stages: Stages, tokens_per_gpu: NDArray[np.int64], slot_tokens: NDArray[np.int64]) -> Durations:
+def _durations(
+    stages: Stages, tokens_per_gpu: NDArray[np.int64], whole: NDArray[np.int64], slot_tokens: NDArray[np.int64]
+) -> Durations:
     workload = stages.scenario.spec.workload
     return step_durations(
         stages.model,
@@ -78,6 +78,7 @@ def _durations(stages: Stages, tokens_per_gpu: NDArray[np.int64], slot_tokens: N
         stages.precision,
         phase=workload.phase,
         tokens_per_gpu=tokens_per_gpu,
+        head_tokens=whole,
         context_tokens=workload.context_tokens,
         sequence_tokens=workload.sequence_tokens,
         slot_tokens=slot_tokens,

@@ -87,14 +87,19 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
 
 def _manifest(stages: Stages) -> dict[str, Any]:
     """What the result rests on: versions, seed, inputs with checksums, provenance."""
+    kernels = stages.kernels
     manifest: dict[str, Any] = {
         "versions": versions(),
         "seed": stages.scenario.spec.seed,
         "engine": stages.engine,
-        "provenance": {**stages.scenario.provenance, "kernel times": provenance(stages.kernels, stages.cluster.gpu)},
+        "provenance": {**stages.scenario.provenance, "kernel times": provenance(kernels, stages.cluster.gpu)},
         "inputs": [],
     }
-    kernels = stages.kernels
+    if kernels.measured is not None:
+        tables = kernels.measured
+        manifest["provenance"] |= {f"time of {part}": text for part, text in tables.provenance().items()}
+        manifest["inputs"] = [{"name": name, "sha256": digest} for name, digest in tables.files.items()]
+        manifest["table"] = {"name": tables.name, "sha256": tables.sha256, "sizes": tables.sizes()}
     if kernels.file:
         manifest["kernels"] = {
             "name": kernels.file,
@@ -104,6 +109,6 @@ def _manifest(stages: Stages) -> dict[str, Any]:
         }
     if isinstance(stages.source, RecordedTokens):
         trace = stages.source.trace
-        manifest["inputs"] = [{"name": os.path.basename(trace.path), "sha256": trace.sha256}]
+        manifest["inputs"].append({"name": os.path.basename(trace.path), "sha256": trace.sha256})
         manifest["trace_passes"] = stages.source.passes(stages.n_steps)
     return manifest

@@ -16,11 +16,12 @@ from moesim.engine import OVERLAPS
 from moesim.errors import InputError, ParameterError, TooLargeError
 from moesim.hardware import Family, check_family, check_memory, default_family, family_of
 from moesim.hardware.kernel_file import read_family
+from moesim.hardware.measured_file import with_table
 from moesim.placement import place
 from moesim.results import frames_bytes
 from moesim.routing import OVERFLOWS, ROUNDINGS, SCOPES, SIGNED, Strategy
 from moesim.scenario import Scenario
-from moesim.scenario.schema import CapacitySpec
+from moesim.scenario.schema import CapacitySpec, KernelTables
 from moesim.simulation.faults import check_faults
 from moesim.simulation.sampling import check_sampling, router_of, settle
 from moesim.types import ClusterShape, ModelShape, Placement, Precision
@@ -277,20 +278,34 @@ def _recorded(scenario: Scenario, top_k: int) -> tuple[RecordedTokens, int]:
 
 
 def _kernels(scenario: Scenario) -> Family:
-    """The family of calibrated kernels, or the file, that the scenario names; else what suits its data types."""
-    named = scenario.spec.cluster.kernels
+    """The kernels that the scenario names: a family, a file of constants, or measured tables before one of these."""
+    kernels = scenario.spec.cluster.kernels
+    if not isinstance(kernels, KernelTables):
+        return _family(scenario, kernels, "cluster.kernels")
+    family = _family(scenario, kernels.family, "cluster.kernels.family")
+    queued = scenario.spec.simulation.experts == "queued"
+    excluded = {"experts": "queued experts are kernels of their own"} if queued else {}
+    try:
+        return with_table(family, kernels.table, scenario.cluster.gpu, excluded)
+    except InputError as error:
+        wanted = f"a measured table or a folder of them ({error})"
+        raise scenario.error("cluster.kernels.table", Path(kernels.table).name, wanted) from None
+
+
+def _family(scenario: Scenario, named: str | None, field: str) -> Family:
+    """The family of calibrated kernels, or the file, of that name; by default what suits the data types."""
     if named is None:
         return family_of(default_family(scenario.precision))
     if Path(named).is_absolute():  # as a path is once it is resolved
         try:
             return read_family(named, scenario.precision)
         except InputError as error:
-            raise scenario.error("cluster.kernels", Path(named).name, f"a file of constants ({error})") from None
+            raise scenario.error(field, Path(named).name, f"a file of constants ({error})") from None
     try:
         family = family_of(named)
         check_family(family, scenario.precision)
     except InputError as error:
-        raise scenario.error("cluster.kernels", named, str(error)) from None
+        raise scenario.error(field, named, str(error)) from None
     return family
 
 

@@ -223,7 +223,7 @@ def _cell(point: Scenario, place: dict[str, Any], name: str | None, seeds: tuple
         return Cell(place=place, variant=variant, scenario=None, seeds=seeds, error=str(error))
     trace = stages.source.trace.sha256 if isinstance(stages.source, RecordedTokens) else ""
     return Cell(
-        place=place, variant=variant, scenario=run, seeds=seeds, inputs=inputs_of(run, trace + stages.kernels.sha256)
+        place=place, variant=variant, scenario=run, seeds=seeds, inputs=inputs_of(run, trace + stages.kernels.digest)
     )
 
 

@@ -53,3 +53,20 @@ def test_show_checks_what_only_the_stages_know(moesim, small):
     outcome = moesim("show", small, "--set", "routing.strategy=nonsense")
     assert (outcome.code, outcome.out) == (2, "")
     assert "nonsense" in outcome.err
+
+
+def test_show_prints_measured_tables_with_their_whole_path(moesim, small, folder):
+    from hardware.measured_rows import experts, save
+
+    save(folder / "tables", moe=experts({64: 1.0}))
+    first = moesim("show", small, "--set", "cluster.kernels={table: tables}")
+    assert first.code == 0
+    assert yaml.safe_load(first.out)["cluster"]["kernels"] == {"table": str(folder / "tables"), "family": None}
+    (folder / "resolved.yaml").write_text(first.out, encoding="utf-8")
+    assert moesim("show", "resolved.yaml").out == first.out
+    wrong = moesim("show", small, "--set", "cluster.kernels={table: nowhere}")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert wrong.err.startswith(
+        "error: override cluster.kernels: cluster.kernels.table: found nowhere, wanted a measured"
+    )
+    assert wrong.err.count("\n") == 1

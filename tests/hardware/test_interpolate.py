@@ -1,69 +1,137 @@
-"""Interpolation in measured tables."""
+"""Interpolation in measured curves: worked by hand, laws, and against sizes that were left out."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from moesim.errors import InputError
-from moesim.hardware.measured import interpolate
+from moesim.hardware.measured import Curve, Measured, Rows
 from moesim.hardware.predict import predict_columns
 from moesim.hardware.tables import load_kind
 from moesim.validation import MEASURED
 
-KIND = load_kind("nccl")
+
+def rows(points: list[tuple[float, float, float]], group: str = "a/b/c") -> Rows:
+    """Rows (along, size, seconds) of one shape, (1, 2)."""
+    along, size, seconds = np.array(points, dtype=np.float64).T
+    shape = np.tile([1.0, 2.0], (len(points), 1))
+    return Rows(group=np.full(len(points), group), shape=shape, along=along, size=size, seconds=seconds)
 
 
-@pytest.fixture
-def table():
-    """10 us at 1,000 elements and 40 us at 4,000, of one operation on 8 GPUs."""
-    return pd.DataFrame(
-        {
-            "system": "h100_sxm",
-            "op_name": "alltoall",
-            "nccl_dtype": "half",
-            "num_gpus": 8,
-            "message_size": [1000, 4000],
-            "latency": [0.01, 0.04],
-        }
+def measured(points: list[tuple[float, float, float]], **fields: object) -> Measured:
+    return Measured(name="t", files={}, sha256="", rows={"gemm": rows(points)}, **fields)
+
+
+def test_between_two_measurements_time_is_a_power_law():
+    """10 us at 1,000 and 40 us at 4,000: 20 us at 2,000."""
+    table = measured([(0, 1000, 10e-6), (0, 4000, 40e-6)])
+    found = table.seconds("gemm", "a/b/c", (1, 2), [1000, 2000, 4000])
+    assert found[[0, 2]].tolist() == [10e-6, 40e-6]  # exactly
+    assert found[1] == pytest.approx(20e-6, rel=1e-12)
+    assert table.sizes() == {"dense products": {"measured": 2, "interpolated": 1}}
+
+
+def test_outside_a_curve_and_without_one_the_formula_stands():
+    table = measured([(0, 1000, 10e-6), (0, 4000, 40e-6)])
+    formula = np.arange(4.0)
+    for group, shape in (("a/b/c", (1, 2)), ("a/b/c", (2, 1)), ("x/b/c", (1, 2))):
+        sizes = [999, 4001, 0, 5000] if shape == (1, 2) else [1000, 2000, 0, 4000]
+        assert table.instead(lambda where: formula[where], "gemm", group, shape, sizes).tolist() == [0, 1, 0, 3]
+    assert table.sizes() == {
+        "dense products": {"no rows of this shape": 3, "no rows of x/b/c": 3, "outside the measured sizes": 3}
+    }
+    said = "estimated: formula for 3 (no rows of this shape), formula for 3 (no rows of x/b/c), formula for 3 (outside "
+    assert table.provenance()["dense products"].startswith(said)
+
+
+def test_what_stands_beside_a_measurement_is_added_to_it_alone():
+    table = measured([(0, 10, 1.0)])
+    found = table.instead(
+        lambda where: np.array([5.0, 6.0])[where], "gemm", "a/b/c", (1, 2), [10, 11], 0.0, lambda _: 0.5
     )
+    assert found.tolist() == [1.5, 6.0]
 
 
-def test_between_two_measurements_time_is_a_power_law(table):
-    rows = table.drop(columns="latency").assign(message_size=[2000, 4000])
-    found = interpolate(table, rows, KIND, np.ones((2, 1)))
-    assert found.seconds[:, 0].tolist() == pytest.approx([20e-6, 40e-6])
-    assert found.source.tolist() == ["interpolated", "measured"]
+def test_of_equal_rows_the_median_counts():
+    table = measured([(0, 10, 1.0), (0, 10, 9.0), (0, 10, 3.0)])
+    assert table.seconds("gemm", "a/b/c", (1, 2), [10]).tolist() == [3.0]
 
 
-def test_outside_a_curve_and_without_one_the_formula_stands(table):
-    rows = pd.concat([table.assign(message_size=[999, 4001]), table.assign(num_gpus=4), table.assign(op_name="x")])
-    found = interpolate(table, rows, KIND, np.arange(6.0)[:, None])
-    assert found.seconds[:, 0].tolist() == [0, 1, 2, 3, 4, 5]
-    assert found.provenance() == {"formula": 6}
+def test_between_two_curves_the_same_law_holds_at_sizes_that_both_have():
+    """4 s with a cache of 100 and 16 s with 400: 8 s with 200. A size that one curve lacks is none of theirs."""
+    table = measured([(100, 1, 4.0), (100, 2, 5.0), (400, 1, 16.0), (400, 4, 17.0)])
+    found = table.seconds("gemm", "a/b/c", (1, 2), [1, 1, 2, 1], [200, 100, 200, 401])
+    assert found[:2].tolist() == pytest.approx([8.0, 4.0])
+    assert np.isnan(found[2:]).all()
+    assert table.sizes()["dense products"] == {"measured": 1, "interpolated": 1, "outside the measured sizes": 2}
 
 
-def test_artefacts_are_left_out_and_equal_rows_are_their_median(table):
-    spike = table.assign(latency=[9.0, 9.0], flag="spike")
-    again = pd.concat([table.assign(flag=""), table.assign(flag="", latency=[0.03, 0.04]), spike])
-    found = interpolate(again, table.head(1), KIND, np.ones((1, 1)))
-    assert found.seconds[0, 0] == pytest.approx(20e-6)
+def test_a_size_counts_once_however_often_it_is_looked_up():
+    table = measured([(0, 1, 1.0)])
+    for _ in range(3):
+        table.seconds("gemm", "a/b/c", (1, 2), [1, 1, 0])
+    assert table.provenance() == {"dense products": "measured: 1 of 1 sizes measured"}
+
+
+def test_a_part_may_be_left_to_its_formula():
+    table = measured([(0, 1, 1.0)], excluded={"dense products": "because"})
+    assert np.isnan(table.seconds("gemm", "a/b/c", (1, 2), [1])).all()
+    assert table.provenance() == {"dense products": "estimated: formula (because)"}
+
+
+CURVES = st.dictionaries(st.integers(1, 10**6), st.floats(1e-7, 10.0), min_size=1, max_size=12)
+
+
+@given(CURVES, st.lists(st.integers(1, 2 * 10**6), min_size=1, max_size=20))
+def test_a_time_lies_between_those_of_its_neighbours_or_is_unknown(points, sizes):
+    size = np.array(sorted(points), dtype=np.float64)
+    curve = Curve(size=size, seconds=np.array([points[int(n)] for n in size]), measured=True)
+    seconds, words = curve.at(np.array(sizes, dtype=np.float64))
+    for asked, found, word in zip(sizes, seconds, words, strict=True):
+        if not size[0] <= asked <= size[-1]:
+            assert (np.isnan(found), word) == (True, "outside the measured sizes")
+            continue
+        near = [points[int(size[size <= asked][-1])], points[int(size[size >= asked][0])]]
+        assert min(near) * (1 - 1e-12) <= found <= max(near) * (1 + 1e-12)
+        assert (word == "measured") == (asked in points)
+        if asked in points:
+            assert found == points[asked]
+
+
+@given(
+    st.lists(st.integers(1, 10**6), min_size=2, max_size=8, unique=True),
+    st.floats(0.0, 2.0),
+    st.floats(1e-7, 1e-3),
+    st.integers(1, 10**6),
+)
+def test_a_power_law_is_met_everywhere_inside(sizes, exponent, scale, asked):
+    size = np.sort(np.array(sizes, dtype=np.float64))
+    curve = Curve(size=size, seconds=scale * size**exponent, measured=True)
+    found = curve.at(np.array([asked], dtype=np.float64))[0][0]
+    if size[0] <= asked <= size[-1]:
+        assert found == pytest.approx(scale * asked**exponent, rel=1e-9)
 
 
 def test_leaving_out_every_second_size_it_is_better_than_the_formula():
-    measured = pd.read_parquet(MEASURED / "nccl_h100_calib.parquet")
-    measured = measured[measured["op_name"] != "alltoall"]
-    odd = np.log2(measured["message_size"].astype(float)) % 2 == 1
-    rows, formula = measured[odd], predict_columns(measured[odd], KIND)
-    found = interpolate(measured[~odd], rows, KIND, formula)
-    truth = rows["latency"].to_numpy() * 1e-3
-    assert set(found.source) == {"interpolated"}
-    error, of_formula = (np.median(np.abs(s[:, 0] / truth - 1)) for s in (found.seconds, formula))
-    assert error < 0.06
-    assert of_formula < 0.06
-
-
-def test_a_missing_column_is_named(table):
-    with pytest.raises(InputError, match="column num_gpus is missing"):
-        interpolate(table.drop(columns="num_gpus"), table, KIND, np.ones((2, 1)))
+    """On even loads of TensorRT-LLM in bf16, whose formula saw these rows: 1.9 % against 3.1 % in the median."""
+    frame = pd.read_parquet(MEASURED / "moe_h100_calib.parquet")
+    kind = load_kind("moe")
+    frame = frame[(kind.group(frame) == "trtllm/cutlass/bfloat16") & (frame.distribution == "balanced")]
+    frame = frame[kind.usable(frame)].reset_index(drop=True)
+    columns = ["hidden_size", "inter_size", "moe_ep_size", "moe_tp_size"]
+    out = np.log2(frame["num_tokens"].astype(float)) % 2 == 1
+    formula = predict_columns(frame, kind)[:, 0]
+    errors = []
+    for places in frame.groupby(columns).indices.values():
+        part = frame.iloc[places]
+        known, left = part[~out.iloc[places]].sort_values("num_tokens"), part[out.iloc[places]]
+        curve = Curve(size=known.num_tokens.to_numpy(float), seconds=known.latency_ms.to_numpy() / 1e3, measured=True)
+        found, _ = curve.at(left.num_tokens.to_numpy(float))
+        errors.append(np.stack([found, formula[left.index]]) / (left.latency_ms.to_numpy() / 1e3) - 1)
+    error = np.abs(np.concatenate(errors, axis=1))
+    interpolated, by_formula = np.median(error[:, np.isfinite(error[0])], axis=1)
+    assert interpolated < 0.022
+    assert by_formula > 0.029

@@ -25,6 +25,18 @@ def test_balanced_by_hand():
     assert np.flatnonzero(balanced(2, 256, 2, 1)).tolist() == [0, 64, 128, 192]
 
 
+@given(st.integers(1, 600), st.sampled_from([(8, 2), (256, 8), (60, 4), (7, 3), (9, 2)]))
+def test_balanced_counts_what_every_token_chooses(tokens, shape):
+    n_experts, top_k = shape
+    stride = -(-n_experts // top_k)
+    counts = np.zeros(n_experts, dtype=np.int64)
+    for t in range(tokens):
+        first = t if tokens >= stride else t * stride // tokens
+        for k in range(top_k):
+            counts[(first + k * stride) % n_experts] += 1
+    assert balanced(tokens, n_experts, top_k, 1).tolist() == counts.tolist()
+
+
 def test_uniform_by_hand():
     # 10 tokens with 2 choices over 4 ranks: 5 a rank, the first of two experts takes the odd one
     assert uniform(10, 8, 2, 4).tolist() == [3, 2]

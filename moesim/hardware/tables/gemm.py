@@ -62,7 +62,7 @@ def _group(frame: pd.DataFrame) -> pd.Series[str]:
     return text(frame, "framework").str.lower() + "/" + _library(frame) + "/" + text(frame, "gemm_dtype")
 
 
-def _resident(frame: pd.DataFrame) -> pd.Series[bool]:
+def resident(frame: pd.DataFrame) -> pd.Series[bool]:
     """Whether all copies of the weight stay in the L2 cache, as the collectors reckon: in decimal megabytes."""
     if "weights_fit_l2" in frame:
         return frame["weights_fit_l2"].astype(bool)
@@ -76,8 +76,8 @@ def _resident(frame: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _regime(frame: pd.DataFrame) -> pd.Series[str]:
-    resident, narrow = _resident(frame), (frame["n"] < _NARROW) | (frame["k"] < _NARROW)
-    return resident.map({True: "weights in L2", False: "weights beyond L2"}).mask(narrow & ~resident, "narrow")
+    in_cache, narrow = resident(frame), (frame["n"] < _NARROW) | (frame["k"] < _NARROW)
+    return in_cache.map({True: "weights in L2", False: "weights beyond L2"}).mask(narrow & ~in_cache, "narrow")
 
 
 def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
@@ -91,7 +91,7 @@ def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
 
 def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
     m, n, k = numbers(frame, "m", "n", "k")
-    resident = _resident(frame).to_numpy(dtype=np.bool_)
+    in_cache = resident(frame).to_numpy(dtype=np.bool_)
     seconds = np.empty(len(frame))
     for name, rows in frame.groupby(text(frame, "gemm_dtype").to_numpy()).indices.items():
         dtype = dtype_of(str(name))
@@ -104,7 +104,7 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
             weights=dtype.weights,
             activations=dtype.activations,
             weight_bytes=dtype.weight_bytes,
-            resident=resident[rows],
+            resident=in_cache[rows],
         )
     return seconds
 

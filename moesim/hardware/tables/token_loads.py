@@ -71,10 +71,13 @@ def exponent_of(distribution: str) -> float:
 
 def balanced(tokens: int, n_experts: int, top_k: int, ep: int) -> Loads:
     """Tokens of the experts of rank 0, round robin: expert = (t + k ceil(E / K)) % E, few tokens spread apart."""
-    stride = -(-n_experts // top_k)
+    stride, own = -(-n_experts // top_k), np.arange(n_experts // ep)
+    if tokens >= stride:  # choice k of every n_experts tokens is each expert once
+        first = (own[:, None] - stride * np.arange(top_k)) % n_experts
+        counts: Loads = (tokens // n_experts + (first < tokens % n_experts)).sum(axis=1, dtype=np.int64)
+        return counts
     token = np.arange(tokens)
-    first = token if tokens >= stride else token * stride // tokens
-    expert = (first[:, None] + stride * np.arange(top_k)) % n_experts
+    expert = ((token * stride // tokens)[:, None] + stride * np.arange(top_k)) % n_experts
     return np.bincount(expert.ravel(), minlength=n_experts)[: n_experts // ep].astype(np.int64)
 
 

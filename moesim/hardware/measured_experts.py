@@ -1,0 +1,90 @@
+"""Experts at the level of a measured table, with the slowdown that the formula gives their actual loads."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.hardware.expert import ExpertKernel, ExpertShape
+from moesim.hardware.kernel_dtypes import KERNEL_DTYPES
+from moesim.hardware.measured import Measured
+from moesim.hardware.tables.token_loads import token_loads
+from moesim.types import DTYPE_BYTES, Precision
+
+_EVEN = {"moe": "balanced", "wideep_context": "uniform", "wideep_generation": "uniform"}
+"""Kinds of tables of experts, and how their evenly loaded rank was loaded."""
+_HANDED_ALL = ("moe", "wideep_context")
+"""Those whose rank was handed the tokens of all ranks, where an exchange would deliver fewer."""
+_MATRICES = 3
+"""Of the networks of all tables: gate, up and down."""
+_SCALES = 0.1
+"""Bytes of a weight at most that are its share of the scales."""
+
+
+def at_measured_level(
+    seconds: NDArray[np.float64],
+    measured: Measured,
+    kernel: ExpertKernel,
+    shape: ExpertShape,
+    precision: Precision,
+    *,
+    tokens: int,
+    inner_size: int,
+    ranks: int,
+    tensor_parallel: int = 1,
+) -> NDArray[np.float64]:
+    """Seconds of experts [L, G] by the formula, moved to the level that was measured; as they are where none was.
+
+    Tables hold a few distributions of tokens, a run has loads of its own. So
+    the table gives the level, and the formula what the routing makes of it:
+
+        formula(actual loads) x measured(even loads) / formula(even loads)
+
+    with the table's curve over global tokens for the same widths, number of
+    experts, choices and ranks. The last formula is that of what was timed:
+    collectors of `moe_*` and `wideep_context_*` hand the tokens of all ranks to
+    the one that they time, of which an exchange would deliver those that chose
+    an expert there. This difference is the formula's too: none on one rank, 1
+    to 4 % of TensorRT-LLM's layers on eight, up to a quarter on 64. The rank of
+    `wideep_generation_*` had what is delivered.
+
+    Args:
+        seconds: of each layer and rank.
+        measured: the tables.
+        kernel: whose formula it is.
+        shape: with which the formula was asked.
+        precision: data types of weights and activations.
+        tokens: that enter the layer, of all ranks together.
+        inner_size: of an expert as a whole.
+        ranks: that share the experts.
+        tensor_parallel: GPUs that share each expert, of which `shape` has a slice.
+    """
+    if not tokens or not len(seconds):
+        return seconds
+    group = kernel.name if _same_types(kernel.name, precision) else f"{kernel.name} with {precision.weights} weights"
+    if shape.matrices != _MATRICES:
+        group = f"{group} without gates"
+    kind = next((kind for kind in _EVEN if kind in measured.rows and group in measured.rows[kind].groups), "moe")
+    own = (shape.hidden_size, inner_size, shape.top_k, shape.n_experts, ranks, tensor_parallel)
+    level = float(measured.seconds(kind, group, own, [tokens])[0])
+    if np.isnan(level):
+        return seconds
+    key = (kernel.name, shape, kind, tokens, ranks)
+    if key not in measured.even:
+        measured.even[key] = _even_seconds(kernel, shape, kind, tokens, ranks)
+    return seconds / measured.even[key] * level
+
+
+def _even_seconds(kernel: ExpertKernel, shape: ExpertShape, kind: str, tokens: int, ranks: int) -> float:
+    """The formula for the rank that a table of that kind timed."""
+    loads = token_loads(_EVEN[kind], tokens, shape.n_experts, shape.top_k, ranks)
+    handed = np.array([tokens]) if kind in _HANDED_ALL and ranks > 1 else None
+    mean = tokens * shape.top_k / shape.n_experts
+    return float(kernel.time(loads, shape, tokens=handed, mean_load=mean)[0])
+
+
+def _same_types(group: str, precision: Precision) -> bool:
+    """Whether a group computes with the weights and activations of the scenario."""
+    dtype = KERNEL_DTYPES[group.rpartition("/")[2]]
+    same_bytes = abs(dtype.weight_bytes - DTYPE_BYTES[precision.weights]) < _SCALES
+    return same_bytes and dtype.compute == precision.activations
