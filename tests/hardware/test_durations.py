@@ -15,7 +15,7 @@ from moesim.hardware import step_durations
 from moesim.hardware.attention import attention_seconds
 from moesim.hardware.dense import gemm_seconds
 from moesim.hardware.gemm import GemmConstants, join, product_seconds
-from moesim.hardware.gpu import peak_flops
+from moesim.hardware.gpu import peak_flops, without_sms
 
 PARTS = ("attention", "router", "dense", "shared_experts", "experts", "head")
 
@@ -162,3 +162,27 @@ def test_a_published_decode_step_is_in_reach():
     tokens = np.array([128])
     common = {"weights": "fp8", "activations": "fp8"}
     assert gemm_seconds(slower, tokens, 7168, 7168, **common) > gemm_seconds(H100, tokens, 7168, 7168, **common)
+
+
+def test_sms_that_a_collective_holds_slow_down_what_computes_but_not_what_streams():
+    # 24 of 132 held: a product of many rows takes 132 / 108 times as long, one row, which streams weights, as before
+    left = without_sms(H100, 24)
+    many, one = (
+        [
+            gemm_seconds(gpu, np.array([rows]), 16384, 16384, weights="bf16", activations="bf16")[0]
+            for gpu in (H100, left)
+        ]
+        for rows in (65536, 1)
+    )
+    assert many[1] / many[0] == pytest.approx(132 / 108, rel=0.02)
+    assert one[1] / one[0] == pytest.approx(1, abs=0.02)
+    assert without_sms(H100, 0) is H100
+
+
+@pytest.mark.parametrize("model, precision", [(MIXTRAL, BF16), (DEEPSEEK_V3, FP8)])
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+def test_what_comes_before_the_kernel_is_a_part_of_attention(model, precision, phase):
+    made = durations(model, precision, [64, 0, 128, 64], phase)
+    assert (made.attention_in <= made.attention).all()
+    assert (made.attention_in[[0, 2, 3]] > 0).all()
+    assert made.attention_in[1] == 0
