@@ -46,6 +46,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("MaxVio, max", number(of("max_violation.max")), ""),
         ("balancedness, mean", number(of("balancedness.mean")), "mean / max of the processed load over GPUs"),
         ("balancedness, min", number(of("balancedness.min")), ""),
+        ("balancedness, requested", number(of("balancedness_requested.mean")), "the same of what was asked for"),
         ("drop rate", f"{percent(of('drop_rate'))} %", "of the requested assignments"),
         ("tokens dropped", f"{percent(of('token_drop_rate'))} %", "tokens that lost every choice"),
         ("reroute rate", f"{percent(of('reroute_rate'))} %", ""),

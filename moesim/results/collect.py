@@ -18,6 +18,7 @@ from moesim.types import (
     Clocked,
     ClusterShape,
     ModelShape,
+    Placement,
     RoutedStep,
     Tasks,
 )
@@ -32,6 +33,7 @@ class Collector:
     Args:
         model: its layer numbers name the rows.
         cluster: ranks and nodes.
+        placement: of the experts.
         keep_experts: "steps" (every one) or "none".
         keep_links: "total" (summed over steps) or "none".
         keep_timeline_steps: how many steps, from the first, the timeline holds.
@@ -42,12 +44,14 @@ class Collector:
         *,
         model: ModelShape,
         cluster: ClusterShape,
+        placement: Placement,
         keep_experts: str,
         keep_links: str,
         keep_timeline_steps: int,
     ) -> None:
         self._layers = np.array(model.moe_layers, dtype=np.int64)
         self._cluster = cluster
+        self._placement = placement
         self._keep_experts = keep_experts
         self._keep_links = keep_links
         self._keep_timeline_steps = keep_timeline_steps
@@ -82,6 +86,7 @@ class Collector:
             causes=routed.causes,
             zero_choices=routed.zero_choices,
             processed_violation=metrics.max_violation(routed.processed),
+            requested_balancedness=metrics.balancedness(self._requested_load(routed)),
             events=clocked.n_events,
             queues=clocked.queues,
         )
@@ -240,6 +245,14 @@ class Collector:
             bytes=tasks.bytes,
             tokens=tasks.tokens,
         )
+
+    def _requested_load(self, routed: RoutedStep) -> NDArray[np.float64]:
+        """Requested assignments of each rank, each expert's shared evenly by its copies, [L, G]."""
+        expert = self._placement.expert
+        copies = np.bincount(expert[0], minlength=self._placement.n_experts)
+        load = np.zeros((len(expert), self._cluster.n_gpus))
+        np.add.at(load.T, self._placement.rank, np.take_along_axis(routed.requested / copies, expert, axis=1).T)
+        return load
 
     def _rank_load(self, routed: RoutedStep) -> NDArray[np.int64]:
         """Processed assignments of each rank, without padding, [L, G]."""

@@ -52,6 +52,7 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
     collector = Collector(
         model=stages.model,
         cluster=stages.cluster,
+        placement=stages.placement,
         keep_experts=spec.keep.experts,
         keep_links=spec.keep.links,
         keep_timeline_steps=spec.keep.timeline_steps,
