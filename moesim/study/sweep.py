@@ -201,7 +201,7 @@ class _Run:
 def _cells(scenario: Scenario, place: dict[str, Any], names: list[str | None], seeds: tuple[int, ...]) -> list[Cell]:
     """A point with every variant; its own error is that of them all."""
     try:
-        point = scenario.changed(place)
+        point = scenario.at(place)
     except InputError as error:
         variants = [scenario.spec.name if name is None else name for name in names]
         return [Cell(place=place, variant=v, scenario=None, seeds=seeds, error=str(error)) for v in variants]
