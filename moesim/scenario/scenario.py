@@ -111,8 +111,14 @@ class Scenario:
         changes = (self._compare or {})[name]
         if not (changes is None or isinstance(changes, dict)):
             raise self._fail(("compare", name), shown(changes), _VARIANTS)
-        own = {"variant": name, "changes": changes, "swept": self._swept}
-        return Scenario(self._layered, overrides=self._overrides, with_points=False, **own)
+        return Scenario(
+            self._layered,
+            overrides=self._overrides,
+            variant=name,
+            changes=changes,
+            swept=self._swept,
+            with_points=False,
+        )
 
     def changes(self) -> list[str]:
         """The dotted fields that this variant replaces; none for a base scenario."""
