@@ -45,7 +45,7 @@ def compare(
     """
     from moesim import study
     from moesim.report.paired import paired_table
-    from moesim.report.sentence import few_steps, sentence
+    from moesim.report.sentence import sentence
     from moesim.report.sparkline import balancedness
     from moesim.report.terminal import compare_table, print_table
     from moesim.results import Study, prepare_output
@@ -73,14 +73,13 @@ def compare(
         print_summary_json(folder)
     elif not quiet:
         lines = {variant: balancedness(result) for variant, result in done.results.items()}
-        tables = [compare_table(done.summaries(), sparklines=lines)]
+        tables = [compare_table(done.summaries(), sparklines=lines, paired=done.paired)]
         if done.paired["n"].max() > 1:
             tables.append(paired_table(done.paired))
         for table in tables[:-1]:
             print_table(table, sys.stdout)
             print()
         print_table(tables[-1], sys.stdout)
-        for line in (sentence(done.summary, done.paired), few_steps(done.summary)):
-            if line:
-                print(f"\n{line}")
+        if line := sentence(done.summary, done.paired):
+            print(f"\n{line}")
         print(f"\nreport: {folder / 'report.html'}")

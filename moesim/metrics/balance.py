@@ -18,7 +18,7 @@ def max_violation(load: Loads) -> Metric:
     return _ratio(load.max(axis=-1) * load.shape[-1], load.sum(axis=-1), 1.0) - 1.0
 
 
-def balancedness(load: Loads) -> Metric:
+def balancedness(load: Loads | NDArray[np.float64]) -> Metric:
     """Mean / max, in (0, 1]; 1 = even."""
     return _ratio(load.sum(axis=-1), load.max(axis=-1) * load.shape[-1], 1.0)
 

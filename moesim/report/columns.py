@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moesim.report.units import ABSENT, number, percent
+from moesim.report.units import ABSENT, count, number, percent
+
+FEW = "\u2020"
+"""The mark (a dagger) of a percentile of too few steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +18,7 @@ class Column:
 
     `keys` are dotted; the value is the first, divided by the second where
     there are two, times `scale`. `better` is "low", "high" or "" (no best).
+    A percentile of fewer than `min_steps` steps is little else than the largest.
     """
 
     header: str
@@ -22,6 +26,7 @@ class Column:
     keys: tuple[str, ...]
     better: str
     scale: float = 1.0
+    min_steps: int = 0
 
     def value(self, summary: Mapping[str, Any]) -> float | None:
         """The raw value (not scaled), or None where the summary lacks it."""
@@ -33,6 +38,11 @@ class Column:
             return first
         return first / rest[0] if rest[0] else None
 
+    def few(self, summary: Mapping[str, Any]) -> bool:
+        """Whether the value is of too few steps a run to be what the header says."""
+        steps = lookup(summary, "n_steps")
+        return steps is not None and steps < self.min_steps and self.value(summary) is not None
+
     def text(self, value: float | None) -> str:
         """The value as it is shown."""
         if self.unit == "%":
@@ -42,7 +52,7 @@ class Column:
 
 COLUMNS: Sequence[Column] = (
     Column(header="step time mean", unit="ms", keys=("step_time_s.mean",), better="low", scale=1e3),
-    Column(header="step time p99", unit="ms", keys=("step_time_s.p99",), better="low", scale=1e3),
+    Column(header="step time p99", unit="ms", keys=("step_time_s.p99",), better="low", scale=1e3, min_steps=100),
     Column(header="tokens/s/GPU", unit="", keys=("tokens_per_s_per_gpu",), better="high"),
     Column(header="imbalance penalty", unit="", keys=("imbalance_penalty",), better="low"),
     Column(header="MaxVio mean", unit="", keys=("max_violation.mean",), better="low"),
@@ -65,10 +75,11 @@ def lookup(summary: Mapping[str, Any], key: str) -> float | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """A value as it is shown, and whether it is the best of its column."""
+    """A value as it is shown, whether it is the best of its column, and whether it is of too few steps."""
 
     text: str
     best: bool
+    few: bool = False
 
 
 def cells(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Cell]]:
@@ -83,7 +94,7 @@ def cells(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Cell]]:
         texts = {variant: column.text(value) for variant, value in values.items()}
         best = _best(column, values)
         for variant, text in texts.items():
-            table[variant].append(Cell(text=text, best=text == best))
+            table[variant].append(Cell(text=text, best=text == best, few=column.few(rows[variant])))
     return table
 
 
@@ -93,3 +104,15 @@ def _best(column: Column, values: Mapping[str, float | None]) -> str | None:
     if not column.better or len({column.text(value) for value in known}) < 2:
         return None
     return column.text(min(known) if column.better == "low" else max(known))
+
+
+def few_steps(summaries: Iterable[Mapping[str, Any]]) -> str:
+    """The line below a table that says what FEW marks, "" where it marks nothing."""
+    marked = [(column, summary) for summary in summaries for column in COLUMNS if column.few(summary)]
+    if not marked:
+        return ""
+    steps = count(min(lookup(summary, "n_steps") or 0.0 for _, summary in marked))
+    column = marked[0][0]
+    return (
+        f"{FEW} of {steps} steps a run a {column.header} is little else than the slowest; {column.min_steps} are enough"
+    )

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from moesim.errors import InputError
 from moesim.report.captions import CAPTIONS
-from moesim.report.columns import COLUMNS, cells
 from moesim.report.facts import facts
 from moesim.report.figures import FIGURES, POINT_FIGURES, draw
 from moesim.report.page import CONFIG
@@ -187,11 +186,7 @@ def _in_script(text: str) -> str:
 
 def _summary_table(runs: Mapping[str, RunLike]) -> Table:
     rows = {name: run.summary for name, run in runs.items()}
-    table = cells(rows)
-    values = [[column.value(summary) for column in COLUMNS] for summary in rows.values()]
-    return Table.of_columns(
-        [[plain(name)] for name in rows], [("variant", False)], list(table.values()), values, links=len(runs) > 1
-    )
+    return Table.of_columns([[plain(name)] for name in rows], [("variant", False)], rows, links=len(runs) > 1)
 
 
 def _variants(runs: Mapping[str, RunLike]) -> list[dict[str, Any]]:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from moesim.report.columns import COLUMNS, Column
+from moesim.report.columns import COLUMNS, FEW, Column, few_steps
+from moesim.report.points import nested
 from moesim.report.text import plain
 from moesim.report.units import ABSENT, count, number
 
@@ -76,23 +77,18 @@ def points_table(summary: pd.DataFrame, axes: Sequence[str]) -> Table:
     columns = [column for column in COLUMNS if all(key in summary for key in column.keys)]
     headers = [*_short(axes), *(["variant"] if several else [])]
     headers += [f"{column.header}\n[{column.unit}]" if column.unit else column.header for column in columns]
+    shown = summary.head(LONGEST)
+    flat = shown.drop(columns=[*axes, "variant"]).to_dict("records")
+    found = [nested({str(key): value for key, value in row.items() if value == value}) for row in flat]
     rows = [
         [
             *(_place(row[axis]) for axis in axes),
             *([plain(row["variant"])] if several else []),
-            *(column.text(_value(column, row)) for column in columns),
+            *(column.text(column.value(own)) + (FEW if column.few(own) else "") for column in columns),
         ]
-        for row in summary.head(LONGEST).to_dict("records")
+        for row, own in zip(shown.to_dict("records"), found, strict=True)
     ]
-    return _table(headers, rows, len(axes) + several, _with_rest("", len(summary)))
-
-
-def _value(column: Column, row: dict[Any, Any]) -> float | None:
-    """As Column.value, of a row of dotted keys."""
-    values = [float(row[key]) for key in column.keys]
-    if any(math.isnan(value) for value in values) or (len(values) > 1 and not values[1]):
-        return None
-    return values[0] / values[1] if len(values) > 1 else values[0]
+    return _table(headers, rows, len(axes) + several, _with_rest(few_steps(found), len(summary)))
 
 
 def _place(value: Any) -> str:

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from moesim.report.text import plain
-from moesim.report.units import count, number, percent
+from moesim.report.units import number, percent
 
 if TYPE_CHECKING:
     import pandas as pd
 
 STEP = "step_time_s.mean"
 WAIT = "breakdown_s.wait"
-P99_STEPS = 100
-"""Steps below which a 99th percentile says little more than the largest."""
 
 
 def sentence(summary: pd.DataFrame, paired: pd.DataFrame | None = None) -> str:
@@ -39,14 +37,6 @@ def sentence(summary: pd.DataFrame, paired: pd.DataFrame | None = None) -> str:
         return f"no variant is faster than {base}: {name} comes nearest and takes {time.words()} as long"
     words = time.words(inverse=True).replace("x", "x faster than " + base, 1)
     return f"{name} is {words}{_tail(summary.iloc[0], summary.iloc[best])}"
-
-
-def few_steps(summary: pd.DataFrame) -> str:
-    """A warning where the 99th percentiles shown are of too few steps to be percentiles, else ""."""
-    if "n_steps" not in summary or not len(summary) or summary["n_steps"].min() >= P99_STEPS:
-        return ""
-    steps = count(float(summary["n_steps"].min()))
-    return f"step time p99: of {steps} steps a run it is little else than the slowest step; {P99_STEPS} are enough"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from moesim.report.columns import lookup
+from moesim.report.columns import COLUMNS, lookup
 from moesim.report.units import bytes_text, count, number, percent, time_text
 from moesim.types import PARTS
 
@@ -21,6 +21,12 @@ def _queue_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
+def _few(summary: Mapping[str, Any]) -> str:
+    """What to think of a percentile of too few steps."""
+    column = next(column for column in COLUMNS if column.min_steps)
+    return f"of fewer than {column.min_steps} steps: little else than the slowest" if column.few(summary) else ""
+
+
 def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(name, value, note) of each row."""
 
@@ -32,7 +38,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("step time, mean", time_text(step), f"over {count(of('n_steps'))} measured steps"),
         ("step time, p50", time_text(of("step_time_s.p50")), ""),
         ("step time, p95", time_text(of("step_time_s.p95")), ""),
-        ("step time, p99", time_text(of("step_time_s.p99")), ""),
+        ("step time, p99", time_text(of("step_time_s.p99")), _few(summary)),
         ("step time, max", time_text(of("step_time_s.max")), ""),
         ("tokens/s/GPU", number(of("tokens_per_s_per_gpu")), ""),
         ("imbalance penalty", number(of("imbalance_penalty")), "mean step time / the same load spread evenly"),
@@ -40,6 +46,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("MaxVio, max", number(of("max_violation.max")), ""),
         ("balancedness, mean", number(of("balancedness.mean")), "mean / max of the processed load over GPUs"),
         ("balancedness, min", number(of("balancedness.min")), ""),
+        ("balancedness, requested", number(of("balancedness_requested.mean")), "the same of what was asked for"),
         ("drop rate", f"{percent(of('drop_rate'))} %", "of the requested assignments"),
         ("tokens dropped", f"{percent(of('token_drop_rate'))} %", "tokens that lost every choice"),
         ("reroute rate", f"{percent(of('reroute_rate'))} %", ""),

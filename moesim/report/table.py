@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from moesim.report.axes import axis_text, axis_title, groups, is_numeric, varying
-from moesim.report.columns import COLUMNS, Cell, Column, cells
+from moesim.report.columns import COLUMNS, FEW, Cell, Column, cells, few_steps
 from moesim.report.points import means, nested
 from moesim.report.text import plain
 from moesim.report.units import count, number
@@ -21,11 +21,15 @@ MAX_ROWS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A cell: its text, the value it is sorted by ("" where it has none), and whether it is the best of its column."""
+    """A cell: its text, the value it is sorted by ("" where it has none), whether it is the best of its column.
+
+    `marks` stand behind the text: * of the best, FEW of a percentile of too few steps.
+    """
 
     text: str
     value: str
     best: bool = False
+    marks: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +46,7 @@ class Head:
 class Table:
     """Headers of the names, each with whether they are numbers, heads, and for each row its names and its cells.
 
-    `links` says that row i leads to the page of variant i.
+    `links` says that row i leads to the page of variant i; `note` stands below.
     """
 
     names: list[tuple[str, bool]]
@@ -50,19 +54,19 @@ class Table:
     rows: list[tuple[list[str], list[Shown]]]
     links: bool
     left_out: int = 0
+    note: str = ""
 
     @classmethod
     def of_columns(
         cls,
         names: Sequence[list[str]],
         name_heads: list[tuple[str, bool]],
-        shown: Sequence[Sequence[Cell]],
-        values: Sequence[Sequence[float | None]],
+        summaries: Mapping[str, Mapping[str, Any]],
         *,
         links: bool,
         left_out: int = 0,
     ) -> Table:
-        """The table of COLUMNS: a row for each of `names`."""
+        """The table of COLUMNS: a row for each of `names` and of their nested summaries."""
         heads = [
             Head(
                 text=column.header,
@@ -73,10 +77,11 @@ class Table:
             for column in COLUMNS
         ]
         rows = [
-            (name, [Shown(text=c.text, value=_sortable(v), best=c.best) for c, v in zip(row, of_row, strict=True)])
-            for name, row, of_row in zip(names, shown, values, strict=True)
+            (name, [_shown(cell, column.value(summary)) for cell, column in zip(row, COLUMNS, strict=True)])
+            for name, summary, row in zip(names, summaries.values(), cells(summaries).values(), strict=True)
         ]
-        return cls(names=name_heads, heads=heads, rows=rows, links=links, left_out=left_out)
+        note = few_steps(summaries.values())
+        return cls(names=name_heads, heads=heads, rows=rows, links=links, left_out=left_out, note=note)
 
 
 def points_table(points: pd.DataFrame) -> Table:
@@ -84,13 +89,10 @@ def points_table(points: pd.DataFrame) -> Table:
     names = ["variant", *(name for name in varying(points) if name != "variant")]
     parts = groups(points, names)
     summaries = {str(i): nested(means(part)) for i, (_, part) in enumerate(parts[:MAX_ROWS])}
-    shown = cells(summaries)
-    values = [[column.value(summary) for column in COLUMNS] for summary in summaries.values()]
     return Table.of_columns(
         [[*values, str(len(part))] for values, part in parts[:MAX_ROWS]],
         [*((_name(name), name != "variant" and is_numeric(points[name])) for name in names), ("seeds", True)],
-        list(shown.values()),
-        values,
+        summaries,
         links=False,
         left_out=max(0, len(parts) - MAX_ROWS),
     )
@@ -139,6 +141,11 @@ def _paired_row(row: Mapping[Any, Any], axes: Sequence[str], column: Column) -> 
     metric = f"{column.header} [{column.unit}]" if column.unit else column.header
     names = [*(axis_text(row[axis]) for axis in axes), plain(row["variant"]), metric]
     return names, [*cells, Shown(text=", ".join(notes), value=", ".join(notes))]
+
+
+def _shown(cell: Cell, value: float | None) -> Shown:
+    marks = ("*" if cell.best else "") + (FEW if cell.few else "")
+    return Shown(text=cell.text, value=_sortable(value), best=cell.best, marks=marks)
 
 
 def _sortable(value: float | None) -> str:

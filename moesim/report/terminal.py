@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any
 
-from moesim.report.columns import COLUMNS, cells
+from moesim.report.columns import COLUMNS, FEW, cells, few_steps
 from moesim.report.provenance import counts
 from moesim.report.summary import summary_rows
 from moesim.report.text import plain
@@ -48,6 +48,8 @@ def compare_table(
 ) -> Table:
     """Summaries by variant: a row a variant, the best value of each column bold and marked with *.
 
+    Percentiles of too few steps are marked too, and a line below says so.
+
     Args:
         rows: nested summaries by variant; the first is the baseline.
         sparklines: balancedness over the steps of each variant, a last column.
@@ -67,14 +69,14 @@ def compare_table(
         shown = []
         for column, cell in zip(COLUMNS, row, strict=True):
             mark = "~" if len(column.keys) == 1 and (variant, column.keys[0]) in unsure else ""
-            star = "*" if cell.best else ""
-            shown.append(Text(f"{cell.text}{star + mark or ' '}", style="bold" if cell.best else ""))
+            marks = ("*" if cell.best else "") + mark + (FEW if cell.few else "")
+            shown.append(Text(f"{cell.text}{marks or ' '}", style="bold" if cell.best else ""))
         line = [Text(sparklines.get(variant, ""))] if sparklines else []
         table.add_row(Text(plain(variant)), *shown, *line)
-    if len(rows) > 1:
-        words = "* best of its column; the first variant is the baseline"
-        table.caption = Text(words + ("; ~ its difference to the baseline may be chance" if unsure else ""))
-        table.caption_justify = "left"
+    words = "* best of its column; the first variant is the baseline" if len(rows) > 1 else ""
+    words += "; ~ its difference to the baseline may be chance" if words and unsure else ""
+    table.caption = Text("\n".join(line for line in (words, few_steps(rows.values())) if line))
+    table.caption_justify = "left"
     return table
 
 

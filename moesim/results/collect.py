@@ -18,6 +18,7 @@ from moesim.types import (
     Clocked,
     ClusterShape,
     ModelShape,
+    Placement,
     RoutedStep,
     Tasks,
 )
@@ -32,7 +33,7 @@ class Collector:
     Args:
         model: its layer numbers name the rows.
         cluster: ranks and nodes.
-        expert_tensor: GPUs that share each slot and compute all of its tokens.
+        placement: of the experts.
         keep_experts: "steps" (every one) or "none".
         keep_links: "total" (summed over steps) or "none".
         keep_timeline_steps: how many steps, from the first, the timeline holds.
@@ -43,14 +44,14 @@ class Collector:
         *,
         model: ModelShape,
         cluster: ClusterShape,
+        placement: Placement,
         keep_experts: str,
         keep_links: str,
         keep_timeline_steps: int,
-        expert_tensor: int = 1,
     ) -> None:
         self._layers = np.array(model.moe_layers, dtype=np.int64)
         self._cluster = cluster
-        self._expert_tensor = expert_tensor
+        self._placement = placement
         self._keep_experts = keep_experts
         self._keep_links = keep_links
         self._keep_timeline_steps = keep_timeline_steps
@@ -85,6 +86,7 @@ class Collector:
             causes=routed.causes,
             zero_choices=routed.zero_choices,
             processed_violation=metrics.max_violation(routed.processed),
+            requested_balancedness=metrics.balancedness(self._requested_load(routed)),
             events=clocked.n_events,
             queues=clocked.queues,
         )
@@ -244,11 +246,21 @@ class Collector:
             tokens=tasks.tokens,
         )
 
+    def _requested_load(self, routed: RoutedStep) -> NDArray[np.float64]:
+        """Requested assignments of each rank, each expert's shared evenly by its copies, [L, G]."""
+        expert = self._placement.expert
+        copies = np.bincount(expert[0], minlength=self._placement.n_experts)
+        load = np.zeros((len(expert), self._cluster.n_gpus))
+        share = np.take_along_axis(routed.requested / copies, expert, axis=1)
+        for gpu in range(self._placement.expert_tensor):
+            np.add.at(load.T, self._placement.rank + gpu, share.T)
+        return load
+
     def _rank_load(self, routed: RoutedStep) -> NDArray[np.int64]:
         """Processed assignments of each rank, without padding, [L, G]."""
         tokens = routed.traffic.slot_tokens - routed.padding
         load = np.zeros((len(tokens), self._cluster.n_gpus), dtype=np.int64)
-        for gpu in range(self._expert_tensor):
+        for gpu in range(self._placement.expert_tensor):
             np.add.at(load.T, routed.slot_rank + gpu, tokens.T)
         return load
 

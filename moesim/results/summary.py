@@ -32,6 +32,7 @@ class StepTotals:
     causes: NDArray[np.int64]
     zero_choices: NDArray[np.int64]
     processed_violation: NDArray[np.float64]
+    requested_balancedness: NDArray[np.float64]
     events: int
     queues: QueueTotals | None = None
 
@@ -50,6 +51,7 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
     lost = np.concatenate([total.lost_tokens / max(1, total.tokens) for total in totals])
     causes = np.concatenate([total.causes for total in totals])
     processed = np.concatenate([total.processed_violation for total in totals])
+    asked = np.concatenate([total.requested_balancedness for total in totals])
     zero = np.concatenate([total.zero_choices for total in totals])
     simulated = int(step_ps.sum()) * PS
     return {
@@ -60,6 +62,10 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
         "balancedness": {
             "mean": _mean(layers["balancedness"]),
             "min": _least(layers["balancedness"]),
+        },
+        "balancedness_requested": {
+            "mean": _mean(asked),
+            "min": float(asked.min()) if len(asked) else None,
         },
         "max_violation": {
             "mean": _mean(layers["max_violation"]),

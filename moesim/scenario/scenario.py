@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,10 +35,12 @@ class Scenario:
         overrides: Mapping[str, Any] | None = None,
         variant: str | None = None,
         changes: Mapping[str, Any] | None = None,
+        swept: Collection[str] = (),
         with_points: bool = True,
     ) -> None:
         self._layered = layered
         self._overrides = dict(overrides or {})
+        self._swept = frozenset(swept)
         self._variant = variant
         self._changes = dict(changes or {})
         data = override(layered.data, self._overrides, "--set")
@@ -110,7 +112,14 @@ class Scenario:
         changes = (self._compare or {})[name]
         if not (changes is None or isinstance(changes, dict)):
             raise self._fail(("compare", name), shown(changes), _VARIANTS)
-        return Scenario(self._layered, overrides=self._overrides, variant=name, changes=changes, with_points=False)
+        return Scenario(
+            self._layered,
+            overrides=self._overrides,
+            variant=name,
+            changes=changes,
+            swept=self._swept,
+            with_points=False,
+        )
 
     def changes(self) -> list[str]:
         """The dotted fields that this variant replaces; none for a base scenario."""
@@ -126,7 +135,16 @@ class Scenario:
         Raises:
             ScenarioError: a field is wrong.
         """
-        return Scenario(self._layered, overrides={**self._overrides, **overrides}, with_points=False)
+        swept = self._swept - set(overrides)
+        return Scenario(self._layered, overrides={**self._overrides, **overrides}, swept=swept, with_points=False)
+
+    def at(self, point: Mapping[str, Any]) -> Scenario:
+        """This scenario at a point of its sweep; paths on its axes are relative to the file that has the sweep.
+
+        Raises:
+            ScenarioError: a field is wrong.
+        """
+        return Scenario(self._layered, overrides={**self._overrides, **point}, swept=point, with_points=False)
 
     def settled(self, sampling: Literal["logits", "direct"]) -> Scenario:
         """This scenario, or variant, with `workload.sampling` decided."""
@@ -187,10 +205,14 @@ class Scenario:
 
     def _folder(self, path: FieldPath) -> Path:
         """The folder to which a path in this field is relative."""
-        if _governing(self._overrides, path) is not None:
+        own, override = _naming(self._changes, path), _naming(self._overrides, path)
+        where = path
+        if own is not None and self._variant is not None:
+            where = ("compare", self._variant, own)
+        elif override in self._swept:
+            where = ("sweep",)
+        elif override is not None:
             return Path.cwd()
-        own = _governing(self._changes, path)
-        where = path if own is None or self._variant is None else ("compare", self._variant, own)
         for length in range(len(where), 0, -1):
             if where[:length] in self._layered.folders:
                 return self._layered.folders[where[:length]]
@@ -207,6 +229,14 @@ def _governing(overrides: Mapping[str, Any], path: FieldPath) -> str | None:
         if own[:shorter] == parts[:shorter] and len(own) >= 1 and (best is None or len(name) > len(best)):
             best = name
     return best
+
+
+def _naming(overrides: Mapping[str, Any], path: FieldPath) -> str | None:
+    """The override that wrote the value of a field, or a parent of it; not one of a field below."""
+    parts = tuple(str(part) for part in path)
+    names = {str(name): tuple(str(name).split(".")) for name in overrides}
+    writes = [name for name, own in names.items() if own in (parts[: len(own)], (*parts, "preset"))]
+    return max(writes, key=len, default=None)
 
 
 def _locate(name: str) -> Path:

@@ -455,8 +455,13 @@ def _check_memory(stages: Stages) -> None:
             raise scenario.error("cluster", found, str(error)) from None
 
 
-def _check_run_size(stages: Stages) -> None:
-    """Refuse a run that this machine's memory cannot hold, with the estimate."""
+def run_bytes(stages: Stages, threads: int | None = None) -> tuple[int, int]:
+    """Estimates of the memory of a run's result frames and of all of it, in bytes.
+
+    Args:
+        stages: of the run.
+        threads: over layers; `default_threads` where there is no number.
+    """
     model, n_gpus, spec = stages.model, stages.cluster.n_gpus, stages.scenario.spec
     n_layers, n_slots = stages.placement.expert.shape
     frames = frames_bytes(
@@ -467,13 +472,24 @@ def _check_run_size(stages: Stages) -> None:
         timeline_steps=min(spec.keep.timeline_steps, stages.n_steps),
         n_operations=7 * model.n_layers * stages.micro_batches,
     )
-    # a layer's ids, weights and flags for every worker, and the step's matrices (requested and evenly spread)
-    tokens = stages.source.tokens_per_step * (16 + 40 * stages.top_k) * min(default_threads(), n_layers)
+    # a layer's ids, weights and flags for every thread, and the step's matrices (requested and evenly spread)
+    at_once = min(threads or default_threads(), n_layers)
+    tokens = stages.source.tokens_per_step * (16 + 40 * stages.top_k) * at_once
     if stages.strategy is not None and (stages.strategy.scope == "batch" or stages.keeps_scores):
-        # logits, probabilities, order and flags of a whole layer for every worker
-        tokens += stages.source.tokens_per_step * 24 * model.n_experts * min(default_threads(), n_layers)
+        # logits, probabilities, order and flags of a whole layer for every thread
+        tokens += stages.source.tokens_per_step * 24 * model.n_experts * at_once
     step = 16 * n_layers * (8 * model.n_experts + 4 * n_slots + 6 * n_gpus * n_gpus * stages.micro_batches)
-    needed, available = frames + tokens + step, psutil.virtual_memory().available
+    return frames, frames + tokens + step
+
+
+def free_bytes() -> int:
+    """Memory that this machine has free."""
+    return int(psutil.virtual_memory().available)
+
+
+def _check_run_size(stages: Stages) -> None:
+    """Refuse a run that this machine's memory cannot hold, with the estimate."""
+    (frames, needed), available = run_bytes(stages), free_bytes()
     if needed > available:
         raise stages.scenario.error(
             "workload",

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from moesim.errors import InputError, ScenarioError
+from moesim.errors import InputError, ScenarioError, TooLargeError
 from moesim.results import Study, points_frame
 from moesim.results.points import text
 from moesim.scenario import Scenario
 from moesim.simulation import settle
-from moesim.simulation.stages import prepare
+from moesim.simulation.stages import free_bytes, prepare, run_bytes
 from moesim.study.compare import Progress
 from moesim.study.execute import execute
 from moesim.study.replicate import first_seeds, seeds_wanted
@@ -35,6 +35,8 @@ class Cell:
     scenario: Scenario | None
     seeds: tuple[int, ...]
     inputs: str = ""
+    bytes: int = 0
+    """Memory of a run with one thread, an estimate."""
     error: str = ""
 
 
@@ -91,7 +93,8 @@ def sweep(
         progress: called with (scenario's name, runs done, runs to do).
 
     Raises:
-        InputError: the sweep, or every point of it, is wrong; nothing has run then.
+        InputError: the sweep, or every point of it, is wrong, or this machine's memory does not hold as many runs as
+            there are workers; nothing has run then.
         OutputError: the folder cannot be written, or holds another result.
     """
     wanted = first_seeds(seeds, until_ci)
@@ -136,10 +139,14 @@ class _Run:
     def all(self, workers: int, dask: str | None, progress: Progress | None) -> None:
         """Run what is not finished."""
         pending: dict[str, Scenario] = {}
+        needed = []
         for cell, keys in zip(self._cells, self._keys, strict=True):
             for seed, key in keys.items():
                 if cell.scenario is not None and key not in self._errors and self._store.get(key) is None:
                     pending[key] = cell.scenario.seeded(seed)
+                    needed.append(cell.bytes)
+        if dask is None:
+            _check_memory(needed, workers)
         if progress is not None:
             progress(self._name, 0, len(pending))
         with closing(execute(pending, workers=workers, dask=dask)) as outcomes:
@@ -201,7 +208,7 @@ class _Run:
 def _cells(scenario: Scenario, place: dict[str, Any], names: list[str | None], seeds: tuple[int, ...]) -> list[Cell]:
     """A point with every variant; its own error is that of them all."""
     try:
-        point = scenario.changed(place)
+        point = scenario.at(place)
     except InputError as error:
         variants = [scenario.spec.name if name is None else name for name in names]
         return [Cell(place=place, variant=v, scenario=None, seeds=seeds, error=str(error)) for v in variants]
@@ -223,8 +230,24 @@ def _cell(point: Scenario, place: dict[str, Any], name: str | None, seeds: tuple
         return Cell(place=place, variant=variant, scenario=None, seeds=seeds, error=str(error))
     trace = stages.source.trace.sha256 if isinstance(stages.source, RecordedTokens) else ""
     return Cell(
-        place=place, variant=variant, scenario=run, seeds=seeds, inputs=inputs_of(run, trace + stages.kernels.digest)
+        place=place,
+        variant=variant,
+        scenario=run,
+        seeds=seeds,
+        inputs=inputs_of(run, trace + stages.kernels.digest),
+        bytes=run_bytes(stages, threads=1)[1],
     )
+
+
+def _check_memory(needed: Sequence[int], workers: int) -> None:
+    """Refuse more workers than this machine's memory has room for, where each holds one of the largest runs."""
+    at_once, free = sorted(needed, reverse=True)[:workers], free_bytes()
+    if len(at_once) > 1 and sum(at_once) > free:
+        fit = max(1, sum(sum(at_once[:n]) <= free for n in range(1, len(at_once))))
+        raise TooLargeError(
+            f"workers: found {workers}, wanted at most {fit}: a run takes up to {at_once[0] / 1e9:,.1f} GB of the "
+            f"{free / 1e9:,.1f} GB that this machine has free"
+        )
 
 
 def _own_seed(scenario: Scenario | None) -> tuple[int, ...]:

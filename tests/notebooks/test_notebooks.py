@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
 from pathlib import Path
 
@@ -19,6 +21,16 @@ def test_the_readme_leads_to_every_notebook() -> None:
     """Links to notebooks that are there, and none is left out."""
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     assert {f"notebooks/{path.name}" for path in NOTEBOOKS} == set(re.findall(r"notebooks/[^)\s]+\.ipynb", readme))
+
+
+def test_notebooks_need_public_names_alone() -> None:
+    """What they import of moesim is in the list of a package's names, none of it private."""
+    for path in NOTEBOOKS:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        for module, names in re.findall(r"^from (moesim\S*) import (.+)$", source, re.MULTILINE):
+            assert module in {"moesim", "moesim.hardware", "moesim.validation"}, path.name
+            assert set(names.split(", ")) <= set(importlib.import_module(module).__all__), path.name
 
 
 @pytest.mark.slow

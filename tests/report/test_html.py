@@ -89,7 +89,10 @@ def test_no_path_and_no_wall_time(runs: dict[str, Run]) -> None:
 
 def test_tables_mark_the_best_and_name_the_worst(page: str) -> None:
     summary = page[page.index('id="summary-table"') :]
-    assert summary[: summary.index("</table>")].count('class="best"') >= 8
+    table, _, below = summary.partition("</table>")
+    assert table.count('class="best"') >= 8
+    assert table.count("\u2020</span>") == 4  # the 99th percentile of each variant
+    assert "\u2020 of 6 steps a run" in below[:200]
     worst = page[page.index('id="worst-table"') :]
     assert worst[: worst.index("</table>")].count("<tr") == 1 + 3 * 4
 

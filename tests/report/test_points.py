@@ -35,6 +35,7 @@ def sweep(axes: Mapping[str, list[Any]], *, variants: tuple[str, ...] = ("only",
                 "max_violation.mean": 0.5,
                 "max_violation_processed.mean": 0.25,
                 "balancedness.mean": 0.8,
+                "balancedness_requested.mean": 0.6,
                 "drop_rate": 0.0 if factor is None else 0.2 / factor,
                 "token_drop_rate": 0.0,
                 "n_steps": 10,
@@ -139,9 +140,9 @@ def test_balance_against_skew_has_requested_and_processed() -> None:
     points = sweep({"workload.popularity.exponent": [0, 0.2, 0.4]}, variants=("a", "b"))
     figure = draw("skew_balance", {}, points)
     titles = [note.text for note in figure.layout.annotations]
-    assert [title.rpartition(", ")[2] for title in titles] == ["requested", "processed", "processed"]
-    assert [trace.name for trace in figure.data] == ["a", "b"] * 3
-    assert list(figure.data[0].y) == [0.5] * 3
+    assert [title.rpartition(", ")[2] for title in titles] == ["requested", "processed"] * 2
+    assert [trace.name for trace in figure.data] == ["a", "b"] * 4
+    assert [list(figure.data[2 * i].y) for i in range(4)] == [[value] * 3 for value in (0.5, 0.25, 0.6, 0.8)]
 
 
 def test_nothing_beats_the_points_on_the_frontier() -> None:

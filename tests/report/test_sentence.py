@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from moesim.report.paired import paired_table, points_table
-from moesim.report.sentence import few_steps, sentence
+from moesim.report.sentence import sentence
 from moesim.report.terminal import print_table
 from moesim.study.statistics import paired
 
@@ -77,13 +77,6 @@ def test_names_of_users_are_one_printable_line() -> None:
     """Escapes of a terminal as well."""
     assert "\x1b" not in told(points(**{"a\x1b[31m": [1.0], "b\nc": [0.5]}))
     assert "\n" not in told(points(**{"a": [1.0], "b\nc": [0.5]}))
-
-
-def test_percentiles_of_few_steps_are_warned_of() -> None:
-    """Below 100 steps."""
-    summary = pd.DataFrame({"n_steps": [10.0, 120.0]})
-    assert "of 10 steps" in few_steps(summary)
-    assert few_steps(summary.iloc[1:]) == few_steps(pd.DataFrame()) == ""
 
 
 def shown(table: object) -> str:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from moesim.report import Run
+from moesim.report.paired import points_table
 from moesim.report.sparkline import balancedness, sparkline
 from moesim.report.terminal import compare_table, print_table, summary_table
 
@@ -103,3 +104,19 @@ def test_what_may_be_chance_is_marked(runs: dict[str, Run]) -> None:
     assert "may be chance" in table
     assert "~" not in text_of(compare_table(rows, paired=paired.assign(n=1)))  # one seed says nothing of chance
     assert "~" not in text_of(compare_table(rows, paired=paired.assign(difference=0.0)))  # the same is no chance
+
+
+def test_percentiles_of_too_few_steps_are_marked() -> None:
+    """Below 100 steps a dagger and a line that says so, in the table of variants, of points, and of one run."""
+    few, enough = ({"n_steps": n, "step_time_s": {"mean": 0.001, "p99": p99}} for n, p99 in ((99, 0.002), (100, 0.003)))
+    short, long, *notes = text_of(compare_table({"short": few, "long": enough})).splitlines()[-4:]
+    assert (short.split()[1:3], long.split()[1:3]) == (["1.000", "2.000*\u2020"], ["1.000", "3.000"])
+    assert notes[-1] == "\u2020 of 99 steps a run a step time p99 is little else than the slowest; 100 are enough"
+    assert "\u2020" not in text_of(compare_table({"long": enough, "longer": enough}))
+    points = pd.DataFrame(
+        {"axis": [1, 2], "variant": "v", "n_steps": [99, 100], "step_time_s.mean": 0.001, "step_time_s.p99": 0.002}
+    )
+    _, _, table = text_of(points_table(points, ["axis"])).partition("\u2500\n")
+    assert table.split() == ["1", "1.000", "2.000\u2020", "2", "1.000", "2.000", *notes[-1].split()]  # wrapped
+    assert "of fewer than 100 steps" in text_of(summary_table(few, {}))
+    assert "of fewer than 100 steps" not in text_of(summary_table(enough, {}))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from interpreted import enough
 
 from moesim import Assignment, Scenario, register_strategy, route, simulate
 from moesim.errors import InputError
@@ -28,13 +29,14 @@ number = 3
 
 def test_hash_sends_an_id_always_to_the_same_distinct_experts() -> None:
     """Whatever the logits; other ids and tables to others, evenly over many ids."""
-    ids = np.arange(40_000) % 20_000
-    got = route(np.zeros((40_000, 16)), strategy="hash", top_k=2, token_ids=ids)
-    np.testing.assert_array_equal(got.expert[:20_000], got.expert[20_000:])
+    n = enough(20_000)
+    ids = np.arange(2 * n) % n
+    got = route(np.zeros((2 * n, 16)), strategy="hash", top_k=2, token_ids=ids)
+    np.testing.assert_array_equal(got.expert[:n], got.expert[n:])
     assert (got.expert[:, 0] != got.expert[:, 1]).all()
     load = got.requested_load(16) / 2
-    assert np.abs(load - 2500).max() < 5 * np.sqrt(2500)
-    other = route(np.zeros((40_000, 16)), strategy="hash", top_k=2, token_ids=ids, table_seed=1)
+    assert np.abs(load - n / 8).max() < 5 * np.sqrt(n / 8)
+    other = route(np.zeros((2 * n, 16)), strategy="hash", top_k=2, token_ids=ids, table_seed=1)
     assert (other.expert != got.expert).any()
     with pytest.raises(InputError, match="token_ids"):
         route(np.zeros((2, 16)), strategy="hash", top_k=2)
@@ -42,26 +44,28 @@ def test_hash_sends_an_id_always_to_the_same_distinct_experts() -> None:
 
 def test_token_ids_follow_zipf_and_the_step() -> None:
     """The most frequent id has the share 1 / H(V); another step, other ids."""
+    tokens = enough(50_000)
     source = SyntheticTokens(
         seed=1,
         n_layers=1,
         n_experts=2,
         n_ranks=1,
-        tokens_per_rank=50_000,
+        tokens_per_rank=tokens,
         phase="decode",
         sequence_tokens=1,
         vocab_size=1000,
     )
     ids = source.token_ids(0)
     share = 1 / (1 / np.arange(1, 1001)).sum()
-    assert abs((ids == 0).mean() - share) < 5 * np.sqrt(share / 50_000)
+    assert abs((ids == 0).mean() - share) < 5 * np.sqrt(share / tokens)
     assert 0 <= ids.min() < ids.max() <= 999
     assert (source.token_ids(1) != ids).any()
 
 
 def test_hash_runs_in_a_scenario() -> None:
     """Frequent words make hot experts."""
-    base = {"model": "olmoe-1b-7b", "cluster": {"gpu": "h100-sxm"}, "workload": {"steps": 1, "tokens_per_gpu": 64}}
+    model = {"preset": "olmoe-1b-7b", "n_layers": 2}
+    base = {"model": model, "cluster": {"gpu": "h100-sxm"}, "workload": {"steps": 1, "tokens_per_gpu": 64}}
     hashed = simulate(Scenario.from_dict({**base, "routing": {"strategy": "hash"}})).summary
     drawn = simulate(Scenario.from_dict({**base, "routing": {"strategy": "random"}})).summary
     assert hashed["max_violation"]["mean"] > 2 * drawn["max_violation"]["mean"]

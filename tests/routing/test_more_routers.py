@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from interpreted import enough
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
@@ -138,7 +139,7 @@ def test_expert_choice_fills_every_expert(x: np.ndarray, k: int) -> None:
 
 def test_gshard_leaves_out_second_experts_at_the_stated_rate() -> None:
     """Kept with probability g2 / threshold; at 0 always, and the first choice is never touched."""
-    x = np.tile(np.array([[1.0, 0.0, -5.0]], dtype=np.float32), (20_000, 1))
+    x = np.tile(np.array([[1.0, 0.0, -5.0]], dtype=np.float32), (enough(20_000), 1))
     every = route(x, strategy="gshard", top_k=2)
     assert (every.expert == [0, 1]).all()
     g2 = 1 / (1 + np.e)
@@ -422,12 +423,12 @@ def test_grouped_experts_give_every_group_its_quota() -> None:
 
 def test_noise_has_the_stated_deviation_and_follows_the_seed() -> None:
     """Gaps between chosen logits: without noise the best two; with it, as likely as the normal law says."""
-    x = np.zeros((20_000, 2), dtype=np.float32)
+    x = np.zeros((enough(20_000), 2), dtype=np.float32)
     x[:, 1] = 1.0
     got = route(x, strategy="noisy-top-k", top_k=1, noise_std=0.5, seed=1)
     lower = (got.expert[:, 0] == 0).mean()
     wanted = stats.norm.sf(1 / (0.5 * np.sqrt(2)))
-    assert abs(lower - wanted) < 5 * np.sqrt(wanted / 20_000)
+    assert abs(lower - wanted) < 5 * np.sqrt(wanted / len(x))
     assert (route(x, strategy="noisy-top-k", top_k=1, noise_std=0.5, seed=2).expert != got.expert).any()
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from interpreted import INTERPRETED
 
 from moesim import route
 from moesim.routing import STRATEGIES, parameters_for, strategy
 from moesim.types import Draw
 
 KINDS = ("random", "quantised", "bfloat16", "extreme", "degenerate")
-SIZES = ((8, 1), (8, 2), (60, 4), (64, 6), (128, 8), (256, 8), (512, 16))
+SIZES = ((8, 1), (8, 2), (60, 4), (64, 6), (128, 8), (256, 8), (512, 16))[: 4 if INTERPRETED else None]
 TOP_K = {"switch": 1, "base": 1, "gshard": 2, "moe-plus-plus": 2}
 SHIFT_INVARIANT = ("mixtral", "softmax-top-k", "gpt-oss", "st-moe", "deepseek-v2", "switch", "top-p", "expert-choice")
 DRAWS = {"random", "round-robin", "hash"}  # whatever the logits say

@@ -186,6 +186,36 @@ def test_extends_merges_and_paths_are_relative_to_who_names_them(tmp_path: Path)
     assert spec.workload.trace == str(tmp_path / "base" / "t.parquet")
 
 
+def test_paths_of_variants_and_axes_are_relative_to_their_file_and_of_the_command_line_to_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever moesim is started."""
+    (tmp_path / "files").mkdir()
+    config = {"model_type": "mixtral", "hidden_size": 512, "num_hidden_layers": 4, "num_local_experts": 8}
+    config |= {"num_experts_per_tok": 2, "vocab_size": 999, "num_attention_heads": 8, "intermediate_size": 256}
+    (tmp_path / "files" / "config.json").write_text(json.dumps(config))
+    path = write(
+        tmp_path / "files",
+        "compare: {a: {workload.trace: a.parquet}, b: {workload: {trace: b.parquet}}, c: {model: ./config.json}}\n"
+        "sweep: {workload.trace: [s.parquet], cluster.kernels: [./k.yaml], model: [./config.json]}\n",
+    )
+    (tmp_path / "child.yaml").write_text("extends: files/s.yaml\n")
+    monkeypatch.chdir(tmp_path)
+    for scenario in (Scenario.from_yaml(path), Scenario.from_yaml("child.yaml")):
+        a, b, c = scenario.variants().values()
+        assert [v.spec.workload.trace for v in (a, b)] == [str(tmp_path / "files" / f"{v}.parquet") for v in "ab"]
+        assert c.model.hidden_size == 512
+        (place,) = scenario.points()
+        point = scenario.at(place)
+        assert point.spec.workload.trace == point.variant("c").spec.workload.trace == str(path.parent / "s.parquet")
+        assert point.variant("a").spec.workload.trace == a.spec.workload.trace
+        assert point.spec.cluster.kernels == str(path.parent / "k.yaml")
+        assert point.model.hidden_size == point.changed({"model.n_layers": 2}).model.hidden_size == 512
+        set_here = scenario.changed({"workload.trace": "s.parquet"})
+        assert set_here.spec.workload.trace == str(tmp_path / "s.parquet")
+        assert point.changed({"workload.trace": "t.parquet"}).spec.workload.trace == str(tmp_path / "t.parquet")
+
+
 def test_defaults_depend_on_phase_model_and_trace() -> None:
     """128 tokens in decode, 4096 otherwise, one step of a whole trace; the model's router and types."""
     decode = Scenario.from_dict({**BASE, "model": "deepseek-v3", "cluster": {"gpu": "h200-sxm", "nodes": 8}})

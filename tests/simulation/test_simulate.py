@@ -217,6 +217,20 @@ def test_without_a_limit_capacity_changes_nothing() -> None:
     assert free.steps.equals(wide.steps)
 
 
+def test_balancedness_of_what_was_asked_for_knows_no_capacity() -> None:
+    """Two consecutive experts a GPU, worked out from the loads of the experts; copies share what theirs is asked."""
+    free, tight = simulate(small()), simulate(small(routing__capacity={"factor": 1.0}))
+    load = free.experts.assign(gpu=free.experts["expert"] // 2).groupby(["step", "layer", "gpu"])["requested"].sum()
+    by_layer = load.groupby(["step", "layer"])
+    expected = (by_layer.mean() / by_layer.max()).mean()
+    for result in (free, tight):
+        assert result.summary["balancedness_requested"]["mean"] == pytest.approx(expected)
+    assert free.summary["balancedness"] == pytest.approx(free.summary["balancedness_requested"])
+    assert tight.summary["balancedness"]["mean"] > expected
+    everywhere = simulate(small(placement__redundant_experts=24))  # a copy of each expert on each of four GPUs
+    assert everywhere.summary["balancedness_requested"]["mean"] == pytest.approx(1.0)
+
+
 def test_slots_admit_no_more_than_the_experts_capacity() -> None:
     """The engine refuses a step that would exceed what the policy promised."""
     stages = prepare(small(routing__capacity={"factor": 1.0}))

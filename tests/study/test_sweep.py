@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -245,11 +246,16 @@ def test_a_variant_may_refine_what_the_sweep_sets(make: Any) -> None:
 def test_a_process_that_is_killed_costs_its_own_run_alone(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The router of one point ends its process, as the system does where memory ends."""
+    """SIGKILL, as the system sends it where memory ends: one error that says so, the rest is kept and goes on."""
     (tmp_path / "deadly.py").write_text(
-        "import os\nfrom moesim import register_strategy\n"
-        "@register_strategy('deadly')\ndef kill(logits, top_k, parameters, state, draw):\n    os._exit(9)\n"
+        "import os, signal\nfrom pathlib import Path\nimport numpy as np\n"
+        "from moesim import Assignment, register_strategy\n"
+        "@register_strategy('deadly')\ndef kill(logits, top_k, parameters, state, draw):\n"
+        "    if Path('armed').exists():\n        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    first = np.zeros((len(logits), top_k), dtype=np.int32)\n"
+        "    return Assignment.of(first, np.ones(first.shape, dtype=np.float32))\n"
     )
+    (tmp_path / "armed").touch()
     monkeypatch.chdir(tmp_path)
     get_reusable_executor().shutdown()  # processes of other tests stand in other folders
     monkeypatch.setattr("moesim.study.execute.compile_for", lambda runs: None)  # it would die here
@@ -260,6 +266,26 @@ def test_a_process_that_is_killed_costs_its_own_run_alone(
     assert list(study.points["routing.strategy"]) == ["mixtral", "switch", "random"]
     (error,) = study.errors
     assert (error["routing.strategy"], "process was killed" in error["error"]) == ("deadly:kill", True)
+    assert "too little memory" in error["error"]
+    kept = {file: file.stat().st_mtime_ns for file in (tmp_path / "s" / "points").glob("*.json")}
+    assert len(kept) == 3
+    (tmp_path / "armed").unlink()
+    again = sweep(scenario, folder=tmp_path / "s")
+    assert (len(again.points), again.errors) == (4, [])
+    assert all(file.stat().st_mtime_ns == time for file, time in kept.items())
+
+
+def test_more_workers_than_memory_has_room_for_are_refused(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that fits alone but not twice; one after the other they run, and then nothing is left to refuse."""
+    one = max(cell.bytes for cell in plan_sweep(make()))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1.9 * one))
+    with pytest.raises(InputError, match=r"workers: found 4, wanted at most 1: a run takes up to \S+ GB of the "):
+        sweep(make(), folder=tmp_path, workers=4)
+    assert not list((tmp_path / "points").glob("*.json"))
+    assert len(sweep(make(), folder=tmp_path, workers=1).points) == 8
+    assert len(sweep(make(), folder=tmp_path, workers=4).points) == 8
 
 
 def test_finished_runs_are_kept_in_memory_without_a_folder() -> None:

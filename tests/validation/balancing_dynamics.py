@@ -49,21 +49,21 @@ ROWS: Sequence[Row] = (
         published=0.72,
         kind="fitted",
         settings={"mechanism": "aux-loss", "learning_rate": FAST},
-        steps=1500,
+        steps=750,
     ),
     Row(
         what="auxiliary loss 1e-3, 3B",
         published=0.52,
         kind="predicted",
         settings={"mechanism": "aux-loss", "learning_rate": FAST},
-        steps=1500,
+        steps=750,
     ),
     Row(
         what="loss-free, sign, 1e-3",
         published=0.044,
         kind="predicted",
         settings={"mechanism": "loss-free", "step_size": 1e-3},
-        steps=2000,
+        steps=500,
     ),
     *(
         Row(
@@ -73,7 +73,7 @@ ROWS: Sequence[Row] = (
             settings={"mechanism": "loss-free", "rule": "proportional", "step_size": step_size},
             steps=steps,
         )
-        for step_size, published, steps in ((0.01, 0.028, 2000), (0.001, 0.036, 3000))
+        for step_size, published, steps in ((0.01, 0.028, 500), (0.001, 0.036, 1500))
     ),
 )
 
@@ -130,7 +130,7 @@ def table() -> pd.DataFrame:
 def step_sizes() -> pd.DataFrame:
     """Sign rule: how soon each step size balances, and how quiet it is then."""
     rows = []
-    for step_size, steps in ((1e-2, 1000), (1e-3, 2000), (1e-4, 6000)):
+    for step_size, steps in ((1e-2, 400), (1e-3, 600), (1e-4, 2000)):
         frame = evolve(scenario(steps, mechanism="loss-free", step_size=step_size))
         rows.append(
             {"step size": step_size, "steps to MaxVio < 0.3": steps_to_balance(frame), "late MaxVio": late(frame)}
@@ -142,7 +142,7 @@ def batches() -> pd.DataFrame:
     """MaxVio of single steps as the computation batch grows."""
     rows = []
     for tokens_per_gpu in (128, 512, 2048):
-        free = evolve(scenario(1500, tokens_per_gpu, mechanism="loss-free"))
+        free = evolve(scenario(500, tokens_per_gpu, mechanism="loss-free"))
         loss = evolve(scenario(600, tokens_per_gpu, mechanism="aux-loss", learning_rate=FAST))
         rows.append({"tokens": GPUS * tokens_per_gpu, "loss-free": late(free), "auxiliary loss": late(loss)})
     return pd.DataFrame(rows)

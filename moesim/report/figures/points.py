@@ -60,7 +60,7 @@ def capacity_drops(points: pd.DataFrame) -> go.Figure:
 
 
 def skew_balance(points: pd.DataFrame) -> go.Figure:
-    """A line a variant against the skew: MaxVio of the requested and the processed load, balancedness of the GPUs."""
+    """A line a variant against skew: MaxVio of the experts and balancedness of the GPUs, requested and processed."""
     title = "Balance against skew"
     axis = first_axis(points, SKEW)
     if axis is None:
@@ -68,6 +68,7 @@ def skew_balance(points: pd.DataFrame) -> go.Figure:
     wanted = [
         ("max_violation.mean", "MaxVio of the experts, requested"),
         ("max_violation_processed.mean", "MaxVio of the experts, processed"),
+        ("balancedness_requested.mean", "balancedness of the GPUs, requested"),
         ("balancedness.mean", "balancedness of the GPUs, processed"),
     ]
     return _panels(
@@ -205,7 +206,10 @@ def _panels(
     names = list(dict.fromkeys((line.name, line.group) for *_, found in drawn for line in found))[:MAX_LINES]
     style = _styles(names)
     figure, height, places = panels(
-        [text for _, text, _, _ in drawn], columns=min(3, len(drawn)), panel_px=330, gap_px=110
+        [text for _, text, _, _ in drawn],
+        columns=2 if len(drawn) == 4 else min(3, len(drawn)),
+        panel_px=330,
+        gap_px=110,
     )
     for (axis, text, scale, found), (row, col) in zip(drawn, places, strict=True):
         numeric = is_numeric(points[axis])
