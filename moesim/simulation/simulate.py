@@ -12,9 +12,10 @@ from moesim.results import Collector, Result, versions
 from moesim.scenario import Scenario
 from moesim.simulation.evolution import initial_states
 from moesim.simulation.losses import Lost
+from moesim.simulation.prepare import prepare
 from moesim.simulation.routed import Profile, route_step
 from moesim.simulation.runner import Runner
-from moesim.simulation.stages import Stages, default_threads, prepare
+from moesim.simulation.stages import Stages, default_threads
 from moesim.types import RoutedStep, RouterState
 from moesim.workload import RecordedTokens
 

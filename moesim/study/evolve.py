@@ -12,8 +12,9 @@ from moesim import metrics
 from moesim.errors import InputError
 from moesim.scenario import Scenario
 from moesim.simulation.evolution import initial_states
+from moesim.simulation.prepare import prepare
 from moesim.simulation.routed import Profile, route_step
-from moesim.simulation.stages import default_threads, prepare
+from moesim.simulation.stages import default_threads
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,8 @@ from moesim.results import Study, points_frame
 from moesim.results.points import text
 from moesim.scenario import Scenario
 from moesim.simulation import settle
-from moesim.simulation.stages import free_bytes, prepare, run_bytes
+from moesim.simulation.checks import free_bytes, run_bytes
+from moesim.simulation.prepare import prepare
 from moesim.study.compare import Progress
 from moesim.study.execute import execute
 from moesim.study.replicate import first_seeds, seeds_wanted

@@ -36,9 +36,10 @@ from textbook import textbook
 from moesim import Scenario, simulate
 from moesim.engine import run, run_compiled
 from moesim.simulation import routed
+from moesim.simulation.prepare import prepare
 from moesim.simulation.program import lay_out_step
 from moesim.simulation.routed import Profile, route_step
-from moesim.simulation.stages import default_threads, prepare
+from moesim.simulation.stages import default_threads
 from moesim.types import Program
 
 CASE = {"placement.redundant_experts": 64, "placement.strategy": "round-robin"}

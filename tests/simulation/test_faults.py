@@ -16,7 +16,7 @@ from moesim.engine import jitter
 from moesim.engine.faults import task_end
 from moesim.errors import ScenarioError
 from moesim.simulation.faults import Faults
-from moesim.simulation.stages import prepare
+from moesim.simulation.prepare import prepare
 
 SMALL = {
     "workload.steps": 3,

@@ -16,9 +16,9 @@ import pytest
 from moesim import Scenario, compare, simulate, sweep
 from moesim.errors import ConservationError, InputError
 from moesim.results import Result
+from moesim.simulation.prepare import prepare
 from moesim.simulation.program import lay_out_step
 from moesim.simulation.routed import Profile, route_step
-from moesim.simulation.stages import prepare
 from moesim.types import PARTS, Batch
 from moesim.workload import import_recordings
 

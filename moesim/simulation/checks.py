@@ -1,0 +1,196 @@
+"""What the stages of a run must agree on, what must fit a GPU, and what this machine."""
+
+from __future__ import annotations
+
+import numpy as np
+import psutil
+
+from moesim.errors import TooLargeError
+from moesim.hardware import check_memory
+from moesim.results import frames_bytes
+from moesim.routing import OVERFLOWS, ROUNDINGS, SCOPES, SIGNED
+from moesim.scenario.schema import CapacitySpec
+from moesim.simulation.faults import check_faults
+from moesim.simulation.stages import Stages, default_threads, group_nodes
+
+
+def check_stages(stages: Stages) -> None:
+    """Refuse what cannot run.
+
+    Raises:
+        InputError: one line that names the file, line and field, what was found and what would be right.
+    """
+    _check_capacity(stages)
+    _check_balancer(stages)
+    _check_balancing(stages)
+    _check_queues(stages)
+    check_faults(stages.scenario)
+    _check_memory(stages)
+    _check_run_size(stages)
+
+
+def _check_capacity(stages: Stages) -> None:
+    scenario, capacity = stages.scenario, stages.scenario.spec.routing.capacity
+    if capacity is None:
+        return
+    for name, table in (("overflow", OVERFLOWS), ("scope", SCOPES), ("rounding", ROUNDINGS)):
+        found = getattr(capacity, name)
+        if found not in table:
+            raise scenario.error(f"routing.capacity.{name}", found, "one of " + ", ".join(table))
+    for name in ("factor", "evaluation_factor"):
+        value = getattr(capacity, name)
+        if value is not None and value <= 0 and capacity.rounding not in SIGNED:
+            raise scenario.error(f"routing.capacity.{name}", value, "above 0, unless rounding is tutel")
+    if capacity.fallback == "shared-expert" and not stages.model.n_shared_experts:
+        raise scenario.error("routing.capacity.fallback", capacity.fallback, f"residual: {stages.model.name} has none")
+    if capacity.pad and stages.copies_rule == "all":
+        raise scenario.error("routing.capacity.pad", True, "false with a network whose copies go to all")
+    if capacity.pad and capacity.scope != "source-rank":
+        raise scenario.error("routing.capacity.pad", True, "scope source-rank, whose ranks each send their padding")
+    if OVERFLOWS[capacity.overflow].moved and stages.strategy is None:
+        raise scenario.error(
+            "routing.capacity.overflow", capacity.overflow, "one that drops: a trace of choices has no other scores"
+        )
+    if capacity.pad and stages.micro_batches > 1:
+        raise scenario.error("routing.capacity.pad", True, "false with simulation.overlap two-batch")
+    copies = stages.placement.expert.shape[1] - stages.placement.n_experts
+    _check_capacity_of_groups(stages, capacity)
+    if copies and (capacity.scope == "device" or capacity.overflow == "expanded-drop"):
+        raise scenario.error("placement.redundant_experts", copies, "0, as the policy asks for the device of an expert")
+
+
+def _check_capacity_of_groups(stages: Stages, capacity: CapacitySpec) -> None:
+    """Refuse what would count the tokens of other groups, or asks which one GPU has an expert that several share."""
+    n_groups, shared_by = stages.placement.n_groups, stages.placement.expert_tensor
+    by_device = capacity.scope == "device" or capacity.overflow == "expanded-drop"
+    for field, wrong, wanted in (
+        ("pad", capacity.pad, "false"),
+        ("scope", n_groups > 1 and capacity.scope == "global", "source-rank or sequence"),
+        ("scope", capacity.scope == "device", "source-rank or sequence"),
+        ("overflow", by_device, "one that does not ask for the device of an expert"),
+    ):
+        if wrong and (n_groups > 1 or shared_by > 1):
+            why = f"{n_groups} expert-parallel groups" if n_groups > 1 else f"{shared_by} GPUs that share each expert"
+            raise stages.scenario.error(
+                f"routing.capacity.{field}", getattr(capacity, field), f"{wanted}, as there are {why}"
+            )
+
+
+def _check_balancer(stages: Stages) -> None:
+    scenario, balancer = stages.scenario, stages.scenario.spec.routing.balancer
+    if balancer is None:
+        return
+    if stages.strategy is None:
+        raise scenario.error("routing.balancer", balancer.policy, "none: a trace of choices has no scores")
+    if balancer.policy != "node-limited":
+        return
+    n_nodes, n_experts = group_nodes(scenario), stages.model.n_experts
+    own_node = stages.rank_of_expert // stages.cluster.gpus_per_node
+    if not np.array_equal(own_node, np.arange(n_experts) // (n_experts // n_nodes)):
+        raise scenario.error(
+            "routing.balancer.policy", "node-limited", "a placement of consecutive experts on each node"
+        )
+
+
+def _check_queues(stages: Stages) -> None:
+    """Refuse queues that cannot be, and settings of queues where there are none."""
+    scenario, spec = stages.scenario, stages.scenario.spec.simulation
+    if stages.queued and (stages.placement.n_groups > 1 or stages.placement.expert_tensor > 1):
+        raise scenario.error(
+            "simulation.experts", "queued", "grouped, unless all GPUs are one expert-parallel group and share no expert"
+        )
+    if not stages.queued:
+        if spec.queue_tokens is not None or spec.queue_overflow != "drop":
+            name = "queue_overflow" if spec.queue_tokens is None else "queue_tokens"
+            raise scenario.error(f"simulation.{name}", getattr(spec, name), "simulation.experts: queued beside it")
+        return
+    if spec.engine == "compiled":
+        raise scenario.error("simulation.engine", "compiled", "auto or simpy, which runs queued experts")
+    if stages.hands_on and stages.strategy is None:
+        raise scenario.error(
+            "simulation.queue_overflow", "next", "drop or block: a trace of choices has no other scores"
+        )
+    if spec.queue_overflow != "drop" and spec.queue_tokens is None:
+        raise scenario.error("simulation.queue_tokens", None, "a number of tokens, beyond which a queue is full")
+    capacity = stages.scenario.spec.routing.capacity
+    if capacity is not None and capacity.pad:
+        raise scenario.error("routing.capacity.pad", True, "false with queued experts")
+
+
+def _check_balancing(stages: Stages) -> None:
+    scenario, balancing = stages.scenario, stages.scenario.spec.routing.balancing
+    if balancing is None:
+        return
+    if stages.strategy is None:
+        raise scenario.error("routing.balancing", balancing.mechanism, "none: a trace holds the choices of its router")
+    if balancing.mechanism == "loss-free" and not stages.strategy.takes_bias:
+        wanted = f"none or aux-loss: {stages.strategy.name} has no selection bias"
+        raise scenario.error("routing.balancing.mechanism", balancing.mechanism, wanted)
+
+
+def _check_memory(stages: Stages) -> None:
+    """Refuse a model that does not fit the memory of the GPU that holds most slots."""
+    scenario, workload = stages.scenario, stages.scenario.spec.workload
+    slots = int(np.bincount(stages.placement.rank, minlength=stages.cluster.n_gpus).max())
+    tokens = -(-stages.source.tokens_per_step // stages.n_source_ranks)
+    apart = scenario.spec.placement.expert_gpus is not None
+    for slots_per_gpu, tokens_per_gpu in ((0, tokens), (slots, 0)) if apart else ((slots, tokens),):
+        try:
+            check_memory(
+                stages.model,
+                stages.cluster,
+                stages.precision,
+                slots_per_gpu=slots_per_gpu,
+                tokens_per_gpu=tokens_per_gpu,
+                context_tokens=workload.context_tokens,
+                sequence_tokens=workload.sequence_tokens,
+                phase=workload.phase,
+                parallelism=scenario.parallelism,
+            )
+        except TooLargeError as error:
+            found = f"{stages.model.name} on {stages.cluster.n_gpus} GPUs"
+            raise scenario.error("cluster", found, str(error)) from None
+
+
+def run_bytes(stages: Stages, threads: int | None = None) -> tuple[int, int]:
+    """Estimates of the memory of a run's result frames and of all of it, in bytes.
+
+    Args:
+        stages: of the run.
+        threads: over layers; `default_threads` where there is no number.
+    """
+    model, n_gpus, spec = stages.model, stages.cluster.n_gpus, stages.scenario.spec
+    n_layers, n_slots = stages.placement.expert.shape
+    frames = frames_bytes(
+        n_steps=stages.n_steps,
+        n_layers=n_layers,
+        n_experts=model.n_experts if spec.keep.experts == "steps" else 0,
+        n_gpus=n_gpus,
+        timeline_steps=min(spec.keep.timeline_steps, stages.n_steps),
+        n_operations=7 * model.n_layers * stages.micro_batches,
+    )
+    # a layer's ids, weights and flags for every thread, and the step's matrices (requested and evenly spread)
+    at_once = min(threads or default_threads(), n_layers)
+    tokens = stages.source.tokens_per_step * (16 + 40 * stages.top_k) * at_once
+    if stages.strategy is not None and (stages.strategy.scope == "batch" or stages.keeps_scores):
+        # logits, probabilities, order and flags of a whole layer for every thread
+        tokens += stages.source.tokens_per_step * 24 * model.n_experts * at_once
+    step = 16 * n_layers * (8 * model.n_experts + 4 * n_slots + 6 * n_gpus * n_gpus * stages.micro_batches)
+    return frames, frames + tokens + step
+
+
+def free_bytes() -> int:
+    """Memory that this machine has free."""
+    return int(psutil.virtual_memory().available)
+
+
+def _check_run_size(stages: Stages) -> None:
+    """Refuse a run that this machine's memory cannot hold, with the estimate."""
+    (frames, needed), available = run_bytes(stages), free_bytes()
+    if needed > available:
+        raise stages.scenario.error(
+            "workload",
+            f"{stages.n_steps:,} steps of {stages.source.tokens_per_step:,} tokens, about {needed / 1e9:,.1f} GB "
+            f"({frames / 1e9:,.1f} GB of result frames)",
+            f"at most the {available / 1e9:,.1f} GB that this machine has free: fewer steps, tokens or GPUs",
+        )

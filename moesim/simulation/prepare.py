@@ -1,0 +1,211 @@
+"""From a scenario to its stages, resolved and checked before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moesim.errors import InputError, ParameterError
+from moesim.hardware import Family, check_family, default_family, family_of
+from moesim.hardware.kernel_file import read_family
+from moesim.hardware.measured_file import with_table
+from moesim.placement import place
+from moesim.routing import Strategy
+from moesim.scenario import Scenario
+from moesim.scenario.schema import KernelTables
+from moesim.simulation.checks import check_stages
+from moesim.simulation.sampling import check_sampling, router_of, settle
+from moesim.simulation.stages import Stages, group_nodes, zero_experts
+from moesim.types import Placement
+from moesim.workload import RecordedTokens, SyntheticTokens, read_trace
+
+
+def prepare(scenario: Scenario) -> Stages:
+    """Resolve names and parameters against the stages and refuse what cannot run.
+
+    Of a scenario that leaves `workload.sampling` open it is decided here, for that scenario alone.
+    """
+    scenario = settle({"": scenario})[""]
+    model, cluster, spec = scenario.model, scenario.cluster, scenario.spec
+    recorded = spec.workload.trace is not None
+    top_k = spec.routing.top_k or model.top_k
+    router, parameters = (None, None) if recorded else _router(scenario, top_k)
+    check_sampling(scenario)
+    zero = 0 if router is None else zero_experts(router, parameters)
+    source, n_steps = _recorded(scenario, top_k) if recorded else (_synthetic(scenario, zero), spec.workload.steps)
+    placement = _placement(scenario)
+    stages = Stages(
+        scenario=scenario,
+        model=model,
+        cluster=cluster,
+        precision=scenario.precision,
+        strategy=router,
+        parameters=parameters,
+        top_k=top_k,
+        source=source,
+        placement=placement,
+        n_steps=n_steps,
+        kernels=_kernels(scenario),
+    )
+    check_stages(stages)
+    return stages
+
+
+def _router(scenario: Scenario, top_k: int) -> tuple[Strategy, Any]:
+    """The strategy of the scenario with its parameters, the model's own where it names none."""
+    routing, model = scenario.spec.routing, scenario.model
+    name = routing.strategy or model.router
+    try:
+        found, parameters = router_of(scenario)
+        parameters = _limited_to_nodes(scenario, found, top_k, parameters)
+        found.validate(model.n_experts + zero_experts(found, parameters), top_k, parameters)
+    except ParameterError as error:
+        given = f"routing.parameters.{error.argument}"
+        where = given if error.argument in routing.parameters else "routing"
+        if error.argument == "top_k" and routing.top_k is not None:
+            where = "routing.top_k"
+        raise scenario.error(where, f"{error.argument} {error.found} for {name}", error.wanted) from None
+    except InputError as error:
+        raise scenario.error("routing.strategy", name, str(error)) from None
+    return found, parameters
+
+
+def _limited_to_nodes(scenario: Scenario, found: Strategy, top_k: int, parameters: Any) -> Any:
+    """The parameters of a router with groups of its own, limited to nodes where the balancer says so."""
+    balancer, n_nodes, n_experts = scenario.spec.routing.balancer, group_nodes(scenario), scenario.model.n_experts
+    if balancer is None or balancer.policy != "node-limited":
+        return parameters
+    if not found.obeys_mask:
+        wanted = f"another: {found.name} does not choose by logits alone"
+        raise scenario.error("routing.balancer.policy", "node-limited", wanted)
+    if not 1 <= balancer.nodes <= n_nodes:
+        raise scenario.error("routing.balancer.nodes", balancer.nodes, f"1 to the {n_nodes} nodes of a group")
+    if n_experts % n_nodes or balancer.nodes * (n_experts // n_nodes) < top_k:
+        wanted = f"nodes that hold top_k ({top_k}) of {n_experts} experts evenly"
+        raise scenario.error("routing.balancer.nodes", balancer.nodes, wanted)
+    if getattr(parameters, "n_zero_experts", 0):
+        raise scenario.error(
+            "routing.balancer.policy", "node-limited", "another: zero-computation experts have no node"
+        )
+    if not hasattr(parameters, "n_group"):
+        return parameters
+    if parameters.n_group > 1:
+        raise scenario.error(
+            "routing.balancer.policy", "node-limited", f"another: the router has {parameters.n_group} groups of its own"
+        )
+    return dataclasses.replace(parameters, n_group=n_nodes, topk_group=balancer.nodes, group_score="top-k-sum")
+
+
+def _synthetic(scenario: Scenario, zero: int) -> SyntheticTokens:
+    workload, model = scenario.spec.workload, scenario.model
+    assert workload.tokens_per_gpu is not None  # only a trace comes without
+    return SyntheticTokens(
+        seed=scenario.spec.seed,
+        n_layers=len(model.moe_layers),
+        n_experts=model.n_experts,
+        n_zero_experts=zero,
+        n_ranks=scenario.cluster.n_gpus - (scenario.spec.placement.expert_gpus or 0),
+        tokens_per_rank=workload.tokens_per_gpu,
+        phase=workload.phase,
+        sequence_tokens=workload.sequence_tokens,
+        zipf_exponent=workload.popularity.exponent if workload.popularity.kind == "zipf" else 0.0,
+        topic_count=workload.topics.count,
+        topic_strength=workload.topics.strength,
+        vocab_size=model.vocab_size,
+    )
+
+
+def _recorded(scenario: Scenario, top_k: int) -> tuple[RecordedTokens, int]:
+    """The recorded tokens of the scenario's trace, which must be of its model."""
+    spec, model = scenario.spec, scenario.model
+    assert spec.workload.trace is not None
+    if spec.routing.strategy not in (None, "recorded"):
+        raise scenario.error(
+            "routing.strategy",
+            spec.routing.strategy,
+            "no strategy: the trace holds the choices of its own router",
+        )
+    try:
+        trace = read_trace(spec.workload.trace)
+    except InputError as error:
+        raise scenario.error("workload.trace", spec.workload.trace, str(error)) from None
+    for field_name, found, wanted in (
+        ("layers", trace.n_layers, len(model.moe_layers)),
+        ("top_k", trace.top_k, top_k),
+    ):
+        if found != wanted:
+            raise scenario.error(
+                "workload.trace",
+                f"{found} {field_name}",
+                f"{wanted}, as model {model.name} has",
+            )
+    if trace.n_experts > model.n_experts:
+        raise scenario.error(
+            "workload.trace",
+            f"expert {trace.n_experts - 1}",
+            f"experts 0 to {model.n_experts - 1} of {model.name}",
+        )
+    source = RecordedTokens(
+        trace,
+        n_ranks=scenario.cluster.n_gpus - (spec.placement.expert_gpus or 0),
+        tokens_per_rank=spec.workload.tokens_per_gpu,
+    )
+    return source, spec.workload.steps
+
+
+def _kernels(scenario: Scenario) -> Family:
+    """The kernels that the scenario names: a family, a file of constants, or measured tables before one of these."""
+    kernels = scenario.spec.cluster.kernels
+    if not isinstance(kernels, KernelTables):
+        return _family(scenario, kernels, "cluster.kernels")
+    family = _family(scenario, kernels.family, "cluster.kernels.family")
+    queued = scenario.spec.simulation.experts == "queued"
+    excluded = {"experts": "queued experts are kernels of their own"} if queued else {}
+    try:
+        return with_table(family, kernels.table, scenario.cluster.gpu, excluded)
+    except InputError as error:
+        wanted = f"a measured table or a folder of them ({error})"
+        raise scenario.error("cluster.kernels.table", Path(kernels.table).name, wanted) from None
+
+
+def _family(scenario: Scenario, named: str | None, field: str) -> Family:
+    """The family of calibrated kernels, or the file, of that name; by default what suits the data types."""
+    if named is None:
+        return family_of(default_family(scenario.precision))
+    if Path(named).is_absolute():  # as a path is once it is resolved
+        try:
+            return read_family(named, scenario.precision)
+        except InputError as error:
+            raise scenario.error(field, Path(named).name, f"a file of constants ({error})") from None
+    try:
+        family = family_of(named)
+        check_family(family, scenario.precision)
+    except InputError as error:
+        raise scenario.error(field, named, str(error)) from None
+    return family
+
+
+def _placement(scenario: Scenario) -> Placement:
+    wanted, model, n_gpus = scenario.spec.placement, scenario.model, scenario.cluster.n_gpus
+    if wanted.expert_gpus is not None and wanted.expert_gpus >= n_gpus:
+        raise scenario.error("placement.expert_gpus", wanted.expert_gpus, f"1 to {n_gpus - 1}: some compute attention")
+    parallel = scenario.parallelism
+    holders = wanted.expert_gpus or n_gpus
+    try:
+        placement = place(
+            wanted.strategy,
+            n_experts=model.n_experts,
+            n_layers=len(model.moe_layers),
+            n_ranks=wanted.expert_gpus or parallel.expert,
+            redundant_experts=wanted.redundant_experts,
+            n_groups=n_gpus // parallel.group_gpus,
+            expert_tensor=parallel.expert_tensor,
+        )
+        rank = (placement.rank + (n_gpus - holders)).astype(np.int32)
+        return dataclasses.replace(placement, rank=rank, n_ranks=n_gpus)
+    except InputError as error:
+        found = f"{wanted.strategy} with {wanted.redundant_experts} redundant experts"
+        raise scenario.error("placement", found, str(error)) from None
