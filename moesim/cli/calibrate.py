@@ -37,9 +37,15 @@ def calibrate(
         from moesim.results.files import json_text
         from moesim.validation.validate import records
 
-        sys.stdout.write(json_text({"file": str(output), "errors": records(found.errors)}))
+        document = {"file": str(output), "errors": records(found.errors), "taken": sorted(found.taken)}
+        sys.stdout.write(json_text(document))
     elif not quiet:
         _print(found.errors)
+        others = sorted(set(found.kernels) - set(found.taken))
+        if found.taken:
+            print(f"\na scenario that names the file takes its constants of {', '.join(sorted(found.taken))}")
+        if others:
+            print(f"no step takes those of {', '.join(others)}; moesim validate --kernels does")
         print(f"\nconstants: {output}")
 
 

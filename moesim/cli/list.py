@@ -29,8 +29,9 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("memory_bandwidth_gb_per_s", "memory GB/s"),
         ("n_sms", "SMs"),
         ("network", "network"),
-        ("kernels", "calibrated kernels"),
+        ("link_gb_per_s", "port GB/s"),
         ("source", "source"),
+        ("kernels", "calibrated kernels"),
     ),
     "kernels": (
         ("summary", "what it is"),
@@ -109,7 +110,17 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
         return {name: {**family, "gpu": calibrated_gpu().name} for name, family in families().items()}
     found = presets(kind)
     if kind == "gpus":
-        return {name: {**entry, "kernels": calibrated_families(name)} for name, entry in found.items()}
+        from moesim.hardware.collectives import links
+        from moesim.types import GpuSpec
+
+        return {
+            name: {
+                **entry,
+                "link_gb_per_s": [rate / 1e9 for rate in links(GpuSpec(name=name, **entry))],
+                "kernels": calibrated_families(name),
+            }
+            for name, entry in found.items()
+        }
     return {name: {**_model_defaults(), **entry} for name, entry in found.items()} if kind == "models" else found
 
 
@@ -145,7 +156,7 @@ def _print(kind: str, found: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _text(value: Any) -> str:
     """A value for people: pairs as `within / across`, mappings as `name value`, absent as a dash."""
-    if value is None or value == "":
+    if value is None or value == "" or value == []:
         return "-"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items())

@@ -22,7 +22,6 @@ Array = NDArray[np.float64]
 Numbers = NDArray[Any] | float
 
 _FEW, _MANY = 2.0, 8.0
-_COUNTS = (2.0, 4.0, 8.0)
 _SHORTEST_S = 1e-12
 
 
@@ -35,8 +34,7 @@ class AllReduceConstants:
     GPUs^`two_width`) of the links' bandwidth; `most_read_bytes`: what one-shot
     reads at most, `most_bytes`: message that two-shot takes at most, beyond
     them NCCL, with `nccl_s`, `nccl_hop_s`, `nccl_fill_s` of filling its
-    pipeline, and `nccl_share`, `nccl_wide_share` at 2 and 8 GPUs, and the same
-    with `four` at 4; `copies`:
+    pipeline, and `nccl_share`, `nccl_wide_share` at 2 and 8 GPUs; `copies`:
     how often a message is copied in memory besides; `floor_s`: what the host
     needs at least.
     """
@@ -54,9 +52,6 @@ class AllReduceConstants:
     nccl_fill_s: float
     nccl_share: float
     nccl_wide_share: float
-    nccl_four_s: float
-    nccl_four_fill_s: float
-    nccl_four_share: float
     copies: float
     floor_s: float
 
@@ -80,12 +75,11 @@ def allreduce_seconds(c: AllReduceConstants, gpu: GpuSpec, *, gpus: Numbers, mes
     width = np.float_power(gpus / _MANY, c.two_width)
     two = barrier + c.second_s + c.hop_s * further + turns * own / (c.two_share * width * within)
     kernel = np.minimum(np.where(own <= reads, one, np.inf), np.where(own <= c.most_bytes, two, np.inf))
-    # what is known of 2, 4 and 8 GPUs, and on straight lines between them
-    share = np.interp(gpus, _COUNTS, (c.nccl_share, c.nccl_four_share, c.nccl_wide_share))
-    start = np.interp(gpus, _COUNTS, (c.nccl_s, c.nccl_four_s, c.nccl_s + c.nccl_hop_s * (_MANY - _FEW)))
-    filling = np.interp(gpus, _COUNTS, (c.nccl_fill_s, c.nccl_four_fill_s, c.nccl_fill_s))
+    # what is known of 2 and 8 GPUs, and on a straight line between them
+    share = np.interp(gpus, (_FEW, _MANY), (c.nccl_share, c.nccl_wide_share))
+    start = c.nccl_s + c.nccl_hop_s * np.clip(further, 0.0, _MANY - _FEW)
     wire = turns * message / (share * within)
-    nccl = start + wire + wire * filling / np.maximum(wire + filling, _SHORTEST_S)
+    nccl = start + wire + wire * c.nccl_fill_s / np.maximum(wire + c.nccl_fill_s, _SHORTEST_S)
     seconds = np.where(message <= own, kernel, np.maximum(kernel, nccl))
     seconds = seconds + c.copies * 2.0 * message / memory_bandwidth(gpu)
     return np.asarray(np.where((gpus > 1) & (message > 0), np.maximum(seconds, c.floor_s), 0.0))

@@ -116,8 +116,8 @@ class Load:
     hottest: Any
 
 
-def summarize(tokens_per_expert: NDArray[np.int64], mean_load: ArrayLike | None, constants: ExpertConstants) -> Load:
-    """The loads [N, E] of N ranks.
+def summarize(tokens_per_expert: NDArray[np.int64], mean_load: ArrayLike | None, tiles_of: tuple[float, float]) -> Load:
+    """The loads [N, E] of N ranks, with the smallest and the largest tile of the kernel.
 
     Frameworks choose one tile for all experts by the mean load of the batch,
     [N] or one number: the smallest that holds it. Without it every expert is
@@ -125,7 +125,7 @@ def summarize(tokens_per_expert: NDArray[np.int64], mean_load: ArrayLike | None,
     """
     from moesim.kernels import tiles
 
-    low, high = int(constants.tile_low), int(constants.tile_high)
+    low, high = map(int, tiles_of)
     n = len(tokens_per_expert)
     if mean_load is None:
         row_tile, weight_tile = np.full(n, low), np.full(n, high)
@@ -248,7 +248,7 @@ class ExpertKernel:
         flat = np.ascontiguousarray(counts, dtype=np.int64).reshape(-1, counts.shape[-1])
         outer = counts.shape[:-1]
         mean = None if mean_load is None else np.broadcast_to(np.asarray(mean_load), outer).ravel()
-        summary = summarize(flat, mean, self.constants)
+        summary = summarize(flat, mean, (self.constants.tile_low, self.constants.tile_high))
         handed = summary.rows * tokens_per_row(own) if tokens is None else np.broadcast_to(tokens, outer).ravel()
         return expert_time(summary, own, handed, self.gpu, self.dtype, self.constants).reshape(outer)
 

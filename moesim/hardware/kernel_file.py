@@ -12,12 +12,14 @@ from typing import Any
 import yaml
 
 from moesim.errors import InputError
+from moesim.hardware.allreduce import AllReduceConstants
 from moesim.hardware.decode import DecodeConstants
 from moesim.hardware.elementwise import ElementwiseConstants
 from moesim.hardware.expert import ExpertConstants
 from moesim.hardware.families import Family, default_family, families, suits
 from moesim.hardware.gemm import GemmConstants
 from moesim.hardware.kernel_dtypes import KERNEL_DTYPES, nearest_group
+from moesim.hardware.layer_kernels import ELEMENTWISE
 from moesim.hardware.mla import AbsorbedConstants, MlaDecodeConstants, MlaPrefillConstants
 from moesim.hardware.predict import nouns
 from moesim.hardware.prefill import PrefillConstants
@@ -35,9 +37,13 @@ _STEP: Mapping[str, Any] = {
     "mla_context": MlaPrefillConstants,
     "mla_generation": MlaDecodeConstants,
     "mla_bmm": AbsorbedConstants,
+    "allreduce": AllReduceConstants,
 }
-"""The nouns that the computing parts of a step take, and what their constants are."""
-_POSITIVE = ("compute_share", "bandwidth_share", "norm", "scan_norm", "cache_speedup")
+"""The nouns that the computing parts of a step take, with the sums of heads that GPUs share, and their constants."""
+_POSITIVE = (
+    *("compute_share", "bandwidth_share", "norm", "scan_norm", "cache_speedup"),
+    *("one_share", "two_share", "nccl_share", "nccl_wide_share"),
+)
 _LOWEST = {"max_split": 1.0, "widest_tile": 64.0, "tile_low": 1.0, "tile_high": 1.0}
 _TILES = ("tile_low", "tile_high")
 _APART = ("deepep", "wideep")
@@ -68,7 +74,7 @@ def read_family(path: str | Path, precision: Precision) -> Family:
     gpu = document.get("gpu")
     if not isinstance(gpu, str) or not gpu:
         raise InputError(f"{path}: gpu: found {gpu!r:.60}, wanted the name of the GPU of the measurements")
-    constants = {noun: groups for noun, groups in _constants(path, document).items() if noun in _STEP}
+    constants = taken(_constants(path, document))
     if not constants:
         raise InputError(f"{path}: holds no constants of a part of a step, wanted some of {', '.join(_STEP)}")
     for noun, groups in constants.items():
@@ -77,6 +83,14 @@ def read_family(path: str | Path, precision: Precision) -> Family:
     name, parts = _parts(path, constants.get("experts", {}), precision)
     digest = hashlib.sha256(content).hexdigest()
     return Family(name=name, parts=parts, constants=constants, gpu=gpu[:100], file=Path(path).name, sha256=digest)
+
+
+def taken(kernels: Mapping[str, Constants]) -> dict[str, Constants]:
+    """What a step takes of constants by noun: those of its computing parts, of elementwise kernels the one group."""
+    parts = {noun: groups for noun, groups in kernels.items() if noun in _STEP}
+    if "elementwise" in parts and ELEMENTWISE not in parts["elementwise"]:
+        del parts["elementwise"]
+    return parts
 
 
 def _parts(path: str | Path, experts: Constants, precision: Precision) -> tuple[str, Mapping[str, str]]:

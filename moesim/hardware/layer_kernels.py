@@ -29,7 +29,7 @@ _LINEAR_OTHERWISE = "cublas/bfloat16"
 # vLLM's table of FP8 blocks is timed from the host; the kernel is the one that SGLang calls
 _LINEAR_OF: Mapping[str, str] = {"vllm/deepgemm/fp8_block": "sglang/deepgemm/fp8_block"}
 # the only elementwise kernel with a table whose launch and bandwidth are those of norms too
-_ELEMENTWISE = "vllm/scale_matrix/fp8"
+ELEMENTWISE = "vllm/scale_matrix/fp8"
 # Modules around the kernel that a framework would take, by the data type of the cache.
 _MLA_DECODE: Mapping[str, Mapping[str, str]] = {
     "trtllm": {},
@@ -99,8 +99,8 @@ class LayerKernels:
 
     def elementwise(self) -> ElementwiseConstants:
         """Norms, sums and activations."""
-        mine = self.constants.get("elementwise", {}).get(_ELEMENTWISE)
-        return ElementwiseConstants(**(mine or load("elementwise")[_ELEMENTWISE]))
+        mine = self.constants.get("elementwise", {}).get(ELEMENTWISE)
+        return ElementwiseConstants(**(mine or load("elementwise")[ELEMENTWISE]))
 
     def prefill(self, model: ModelShape, precision: Precision) -> PrefillConstants:
         """The attention kernel over prompts."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.hardware.constants import load
+from moesim.hardware.constants import load, shipped_yaml
 from moesim.hardware.tables import KINDS, TableKind, kind_of, load_kind
 from moesim.hardware.tables.kind import Constants
 from moesim.types import GpuSpec
@@ -94,9 +94,7 @@ def gpu_of(system: str, gpus: Mapping[str, GpuSpec] | None = None) -> GpuSpec | 
 @cache
 def published_gpus() -> Mapping[str, GpuSpec]:
     """The GPUs of the presets by the names that tables give their systems; data, not an import of that package."""
-    import yaml
-
-    entries = yaml.safe_load(_PRESETS.read_text(encoding="utf-8"))
+    entries = shipped_yaml(_PRESETS)
     return {name.replace("-", "_"): GpuSpec(name=name, **entry) for name, entry in entries.items()}
 
 

@@ -12,17 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError, OutputError
+from moesim.hardware.kernel_file import taken
 from moesim.hardware.predict import gpu_of, published_gpus
 from moesim.hardware.tables import TableKind
-from moesim.hardware.tables.reading import Table
+from moesim.hardware.tables.kind import Constants
+from moesim.hardware.tables.reading import Table, far_off, predict_usable
 from moesim.types import GpuSpec
 from moesim.validation.validate import read
 
 if TYPE_CHECKING:
     import pandas as pd
-
-FEWEST_ROWS = 12
-"""Rows below which the constants of a group are not fitted."""
 
 FOLDS = 5
 
@@ -54,6 +53,11 @@ class Calibration:
     source: str
     kernels: dict[str, dict[str, dict[str, float]]]
     errors: pd.DataFrame
+
+    @property
+    def taken(self) -> dict[str, Constants]:
+        """The constants that a scenario takes which names the file; the others are for `validate` alone."""
+        return taken(self.kernels)
 
     def write(self, path: str | Path) -> None:
         """The constants as a YAML file that `cluster.kernels` can name.
@@ -108,8 +112,9 @@ def calibrate(
             by_kind.setdefault(table.kind.name, []).append(table)
     if not by_kind:
         raise InputError(f"{data}: column system: no usable row of {system} in any table of a known layout")
-    for table in (table for tables in by_kind.values() for table in tables):
-        _check_enough(table, system)
+    for tables in by_kind.values():
+        _check_enough(tables, system)
+        _check_units(tables)
     kernels: dict[str, dict[str, dict[str, float]]] = {}
     errors = []
     steps = max(1, len(by_kind) * (1 + (folds if folds > 1 else 0)))
@@ -121,6 +126,7 @@ def calibrate(
         gpus = {system: gpu}
         tell(kind.name)
         constants = kind.fit(rows, gpus)
+        _check_fitted(tables, kind.group(rows), constants)
         kernels.setdefault(kind.noun or kind.name, {}).update(constants)
         inside = _error(kind, rows, kind.predict(rows, gpus, constants))
         outside = _cross_validated(kind, rows, gpus, folds, tell)
@@ -141,32 +147,56 @@ def curves(kind: TableKind, rows: pd.DataFrame) -> NDArray[np.int64]:
     return np.asarray(numbers.to_numpy(), dtype=np.int64)
 
 
-def _check_enough(table: Table, system: str) -> None:
-    mine = table.frame[table.scored & (table.frame["system"] == system).to_numpy()]
-    sizes = table.kind.group(mine).value_counts(sort=False)
-    for group, n in sizes.items():
-        if n < FEWEST_ROWS:
+def _check_enough(tables: list[Table], system: str) -> None:
+    """Refuse groups of too few rows in all tables of a kind together."""
+    import pandas as pd
+
+    kind, files = tables[0].kind, [table.path for table in tables]
+    mine = [table.frame[table.scored & (table.frame["system"] == system).to_numpy()] for table in tables]
+    names = pd.concat([kind.group(rows).rename("group").to_frame() for rows in mine], keys=files, names=["file"])
+    for group, part in names.groupby("group", sort=False):
+        if len(part) < kind.fewest_rows:
             raise InputError(
-                f"{table.path}: column {table.kind.measured[0]}: {n} usable rows of {group} on {system}, "
-                f"wanted at least {FEWEST_ROWS} to fit constants"
+                f"{part.index[0][0]}: column {kind.measured[0]}: {len(part)} usable rows of {group} on {system}, "
+                f"wanted at least {kind.fewest_rows} to fit constants"
+            )
+
+
+def _check_units(tables: list[Table]) -> None:
+    """Refuse latencies hundreds of times off those that the shipped constants predict: they are in another unit."""
+    problems = [problem for table in tables for problem in far_off(table, predict_usable(table))[0]]
+    if problems:
+        raise InputError("; ".join(problems))
+
+
+def _check_fitted(tables: list[Table], groups: pd.Series[str], constants: Constants) -> None:
+    """Refuse groups that the fit left out, which have no more rows than their formula has constants."""
+    for group, n in groups.value_counts(sort=False).items():
+        if not any(name == group or name.startswith(f"{group}/") for name in constants):
+            raise InputError(
+                f"{tables[0].path}: column {tables[0].kind.measured[0]}: {n} usable rows of {group}, "
+                "wanted more than its formula has constants"
             )
 
 
 def _cross_validated(
     kind: TableKind, rows: pd.DataFrame, gpus: Mapping[str, GpuSpec], folds: int, tell: _Teller
 ) -> NDArray[np.float64]:
-    """Errors of each row and measured column by constants that never saw its curve, NaN where there are none."""
+    """Errors of each row and measured column by constants that never saw its curve, NaN where too few others are."""
     error = np.full((len(rows), len(kind.measured)), np.nan)
-    number = curves(kind, rows)
+    number, group = curves(kind, rows), kind.group(rows)
     n_folds = min(folds, int(number.max()) + 1)
     if n_folds < 2:
         return error
     for fold in range(n_folds):
         out = number % n_folds == fold
         tell(f"{kind.name}, fold {fold + 1}")
-        constants = kind.fit(rows[~out].reset_index(drop=True), gpus)
-        left = rows[out].reset_index(drop=True)
-        error[out] = _error(kind, left, kind.predict(left, gpus, constants))
+        sizes = group[~out].value_counts()
+        known = group.isin(sizes[sizes >= kind.fewest_rows].index).to_numpy()
+        if (out & known).any():
+            constants = kind.fit(rows[~out & known].reset_index(drop=True), gpus)
+            left = rows[out & known].reset_index(drop=True)
+            error[out & known] = _error(kind, left, kind.predict(left, gpus, constants))
     return error
 
 

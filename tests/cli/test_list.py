@@ -45,6 +45,13 @@ def test_no_column_is_empty(moesim, kind):
         assert any(field in entry for entry in entries.values()), field
 
 
+def test_gpus_show_their_peaks_bandwidths_and_calibrated_kernels(moesim):
+    lines = {line.split()[0]: line for line in moesim("list", "gpus").out.splitlines()[2:]}
+    for word in ("fp8 1978.9", "3352", "450 / 50", "datasheet (2023)", "trtllm-bf16 / trtllm-fp8 /"):
+        assert word in lines["h100-sxm"]
+    assert lines["b200-sxm"].rstrip().endswith(" -")  # none: its kernels take the constants of H100
+
+
 def test_an_unknown_kind_is_exit_2_with_a_suggestion(moesim):
     outcome = moesim("list", "model")
     assert (outcome.code, outcome.out) == (2, "")

@@ -68,6 +68,7 @@ def test_constants_are_fitted_written_and_used(moesim, folder, data):
     assert (outcome.code, outcome.err) == (0, "")
     assert "NCCL/nccl/alltoall" in outcome.out
     assert outcome.out.splitlines()[-1] == f"constants: {folder / 'k.yaml'}"
+    assert "no step takes those of collectives; moesim validate --kernels does" in outcome.out
     used = moesim("validate", "--data", data, "--kernels", folder / "k.yaml", "--json")
     shipped = moesim("validate", "--data", data, "--json")
     assert used.code == shipped.code == 0

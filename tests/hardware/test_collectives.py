@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import combinations
 from math import comb
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import pytest
+from hardware.shapes import FP8, cluster
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moesim.hardware import collectives
+from moesim.hardware import collectives, exchange_rates
+from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
 from moesim.hardware.collectives import LowLatency, Nccl, Normal, Wrapper
 from moesim.hardware.constants import load
 from moesim.hardware.predict import predict_columns, published_gpus
@@ -44,6 +48,10 @@ def nccl(message, operation, *, gpu=H100, gpus=8, **changed):
     return collectives.nccl_seconds(c, gpu, operation=operation, gpus=gpus, message=message)
 
 
+def wrapper(sent, *, gpu=H100, c=WRAPPER, nodes=1):
+    return collectives.wrapper_seconds(c, gpu, sent=np.asarray(sent), nodes=np.asarray(float(nodes)))
+
+
 def slower(c, **factors):
     return type(c)(**{**vars(c), **{name: getattr(c, name) * factor for name, factor in factors.items()}})
 
@@ -59,9 +67,7 @@ def test_more_tokens_never_take_less_time(a, b, nodes):
 def test_more_bytes_never_take_less_time(a, b, operation, gpus):
     less, more = sorted((a, b))
     assert nccl(less, operation, gpus=gpus) <= nccl(more, operation, gpus=gpus) * (1 + 1e-12)
-    sent = [np.asarray(less), np.asarray(more)]
-    times = [collectives.wrapper_seconds(WRAPPER, H100, sent=s, nodes=np.asarray(1.0)) for s in sent]
-    assert times[0] <= times[1]
+    assert wrapper(less) <= wrapper(more)
 
 
 @given(st.integers(1, 100_000), st.sampled_from([1, 2, 8]), st.sampled_from(OPERATIONS))
@@ -81,6 +87,80 @@ def test_a_longer_latency_never_takes_less_time(tokens, nodes):
     later = slower(LOW_LATENCY, launch_s=2, across_launch_s=2)
     assert low_latency(tokens, c=later, nodes=nodes) > low_latency(tokens, nodes=nodes)
     assert normal(tokens, c=slower(NORMAL, launch_s=2, across_launch_s=2), nodes=nodes) > normal(tokens, nodes=nodes)
+
+
+@given(st.integers(1, 100_000), st.integers(1, 100_000), st.sampled_from([1, 2, 4, 16]))
+def test_splitting_an_exchange_is_never_faster(a, b, nodes):
+    for seconds in (low_latency, normal):
+        assert seconds(a, nodes=nodes) + seconds(b, nodes=nodes) >= seconds(a + b, nodes=nodes) * (1 - 1e-12)
+    assert wrapper(7168 * a, nodes=nodes) + wrapper(7168 * b, nodes=nodes) >= wrapper(7168 * (a + b), nodes=nodes)
+
+
+@given(st.floats(1, 1e9), st.floats(1, 1e9), st.sampled_from(OPERATIONS), st.sampled_from([2, 4, 8]))
+def test_splitting_a_message_is_never_faster(a, b, operation, gpus):
+    parts = nccl(a, operation, gpus=gpus) + nccl(b, operation, gpus=gpus)
+    assert parts >= nccl(a + b, operation, gpus=gpus) * (1 - 1e-12)
+
+
+def in_another_unit(c, factor):
+    """The same constants where a second is called `factor` seconds: times grow, rates shrink, all else has no time."""
+    values = {}
+    for name, value in vars(c).items():
+        rate, time = name.endswith("bytes_per_s"), name.endswith("_s")
+        values[name] = value / factor if rate else value * factor if time else value
+    return type(c)(**values)
+
+
+@given(
+    st.integers(1, 100_000),
+    st.sampled_from([1, 2, 4, 16]),
+    st.sampled_from([2, 4, 8]),
+    st.sampled_from(sorted(CONSTANTS)),
+    st.sampled_from(sorted(load("allreduce"))),
+    st.floats(0.1, 10),
+)
+def test_units(tokens, nodes, gpus, group, summed, factor):
+    """With every bandwidth divided and every latency multiplied by a factor, so is the time of every collective."""
+    noun, own = group.split("/")[1], CONSTANTS[group]
+    other = dataclasses.replace(H100, network="other", memory_bandwidth_gb_per_s=3352 / factor)
+    within, across = collectives.links(H100)
+
+    def times(gpu, factor):
+        if noun == "nccl":
+            c, operation = in_another_unit(Nccl(**own), factor), group.split("/")[2]
+            message = {"gpus": np.asarray(float(gpus)), "message": np.asarray(1e3 * tokens)}
+            yield collectives.nccl_seconds(c, gpu, operation=operation, **message)
+        elif noun == "deepep-ll":
+            yield low_latency(tokens, gpu=gpu, c=in_another_unit(LowLatency(**own), factor), nodes=nodes)
+        elif noun == "deepep-normal":
+            c = in_another_unit(Normal(**own), factor)
+            yield normal(tokens, gpu=gpu, c=c, nodes=nodes)
+            yield collectives.notify_seconds(c, np.asarray(nodes))
+        else:
+            yield wrapper(7168.0 * tokens, gpu=gpu, c=in_another_unit(Wrapper(**own), factor), nodes=nodes)
+        c = in_another_unit(AllReduceConstants(**load("allreduce")[summed]), factor)
+        yield allreduce_seconds(c, gpu, gpus=gpus, message=1e3 * tokens)
+
+    with patch.dict(collectives._LINKS, {"other": (within / factor, across / factor)}):
+        found = [float(t) for t in times(other, factor)]
+    assert found == pytest.approx([factor * float(t) for t in times(H100, 1.0)], rel=1e-9)
+
+
+@given(st.floats(0.1, 10))
+def test_units_of_the_ports(factor):
+    """The exchanges of a run: integer picoseconds, so to half of one."""
+    plain = cluster(2, 4)
+    scaled = {
+        name: tuple(x * factor if name.endswith("us") else x / factor for x in getattr(plain.network, name))
+        for name in vars(plain.network)
+        if name.endswith(("latency_us", "bandwidth_gb_per_s"))
+    }
+    other = dataclasses.replace(plain, network=dataclasses.replace(plain.network, **scaled))
+    assert len(scaled) == 4
+    for mine, theirs in zip(exchange_rates(plain, FP8, 7168), exchange_rates(other, FP8, 7168), strict=True):
+        for name in ("out_ps", "in_ps", "latency_ps"):
+            wanted = factor * getattr(mine, name)
+            assert np.abs(getattr(theirs, name) - wanted).max() <= 0.5 * (1 + factor)
 
 
 def test_few_experts_leave_most_senders_idle():

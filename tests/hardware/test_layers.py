@@ -113,8 +113,8 @@ GROUPS = [(noun, group) for noun in LAWS for group in load(noun)]
 
 
 @st.composite
-def cases(draw):
-    noun, group = draw(st.sampled_from(GROUPS))
+def cases(draw, nouns=tuple(LAWS)):
+    noun, group = draw(st.sampled_from([(noun, group) for noun, group in GROUPS if noun in nouns]))
     kind, seconds, sizes = LAWS[noun]
     drawn = {name: draw(values) for name, values in sizes.items()}
     return kind(**load(noun)[group]), seconds, drawn
@@ -150,6 +150,20 @@ def test_a_faster_gpu_is_never_slower(case, compute, bandwidth):
     assert seconds(constants, faster(H100, compute, bandwidth), **sizes) <= before * (1 + 1e-12)
 
 
+# what needs no more than bytes, tiles and launches; a library that has a menu, or splits requests, has its jumps
+WHOLE = ("attention_context", "mla_context", "mla_bmm", "elementwise")
+
+
+@given(cases(WHOLE), st.data())
+def test_splitting_a_batch_is_never_faster(case, data):
+    """But for what stays in the L2 cache, which a part may fit and the whole not."""
+    constants, seconds, sizes = case
+    name, cold = next(iter(sizes)), dataclasses.replace(H100, l2_cache_mb=1e-9)
+    other = data.draw(st.integers(1, 300 if name == "prompts" else 20000))
+    parts = [seconds(constants, cold, **{**sizes, name: n}) for n in (sizes[name], other)]
+    assert sum(parts) >= seconds(constants, cold, **{**sizes, name: sizes[name] + other}) * (1 - 1e-12)
+
+
 @given(cases())
 def test_nothing_to_do_takes_no_time(case):
     constants, seconds, sizes = case
@@ -173,6 +187,14 @@ def test_larger_sums_are_never_faster(group, gpus, message, more):
     assert after >= before > 0
     assert allreduce_seconds(c, H100, gpus=gpus, message=0) == 0
     assert allreduce_seconds(c, H100, gpus=1, message=message) == 0
+
+
+@given(st.sampled_from(list(load("allreduce"))), st.sampled_from([2, 3, 4, 6, 8]), st.integers(1, 2**28))
+def test_faster_links_and_memory_never_slow_down_a_sum(group, gpus, message):
+    c, newer = AllReduceConstants(**load("allreduce")[group]), dataclasses.replace(H100, network="nvlink5-ib400")
+    took = allreduce_seconds(c, H100, gpus=gpus, message=message)
+    assert allreduce_seconds(c, newer, gpus=gpus, message=message) <= took
+    assert allreduce_seconds(c, faster(H100, bandwidth=2.0), gpus=gpus, message=message) <= took
 
 
 @pytest.mark.parametrize("group", load("allreduce"))

@@ -22,7 +22,7 @@ def test_errors_on_rows_never_fitted(expert_time):
         "power_law_1.01": "fitted",
         "uniform": "fitted",
     }
-    # reached when fitted: 1.8 / 5.2 % and 2.1 / 6.2 %
+    # reached: 1.9 / 5.0 % and 1.9 / 5.6 %
     assert error.loc["power_law_0.6", "median %"] < 2.5
     assert error.loc["power_law_0.6", "p90 %"] < 7
     assert (error["median %"] < 4).all()

@@ -333,7 +333,7 @@ WRONG = {
     ),
     "no number": (
         {"moe": experts({64: 1.0}, num_experts="many")},
-        "moe_test.csv: row 1, column num_experts: found nan, wanted a number from 0 on",
+        "moe_test.csv: row 1, column num_experts: found many, wanted a whole number from 1 on",
     ),
     "seconds": (
         {"moe": experts({64: 0.001, 128: 0.001})},

@@ -20,10 +20,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from moesim.hardware.expert import calibrated_gpu
+from moesim.hardware.expert import ExpertConstants, calibrated_gpu, expert_time
+from moesim.hardware.kernel_dtypes import kernel_dtype
 from moesim.hardware.tables import (
     TableKind,
     expert_fit,
+    expert_rows,
     load_kind,
     moe,
     wideep_context,
@@ -133,6 +135,29 @@ def show_slowdowns(name: str, frame: pd.DataFrame, value: np.ndarray) -> None:
     shown(f"{name}: slowdown by model, EP, regime; Spearman {rank:.3f}", mean.ours, mean.real)
 
 
+def laws(constants: Mapping[str, Any]) -> None:
+    """Slowdown by EP size of an exponent that was never fitted, 1.2, with the tokens of the measured uniform rows."""
+    for name, least in (("wideep_generation", 32), ("wideep_context", 1)):
+        kind, even = load_kind(name), read(name)
+        even = even[(even.distribution == "uniform") & (even.num_tokens >= least * even.moe_ep_size)]
+        times = [predicted(kind, even.assign(distribution=d), constants) for d in ("power_law_1.2", "uniform")]
+        mean = pd.Series(times[0] / times[1], even.index).groupby(even.moe_ep_size).mean()
+        print(f"{name}, exponent 1.2: " + ", ".join(f"EP{ep} {value:.2f}" for ep, value in mean.items() if ep > 2))
+
+
+def spread_of_draws(name: str, frame: pd.DataFrame, constants: Mapping[str, Any]) -> np.ndarray:
+    """Relative distance of means of five draws, as rows are measured, from the mean of all, [R * 80].
+
+    What the latency of the draws alone differs by, so that no prediction of the expected one can have a smaller error.
+    """
+    layout, group = LAYOUTS[name][0], load_kind(name).group(frame).iloc[0]
+    own = ExpertConstants(**constants[group])
+    rows = expert_rows.rows_of(frame, layout, own, 400)
+    dtype = kernel_dtype(group.rpartition("/")[2])
+    seconds = expert_time(rows.load, rows.shape, rows.tokens, calibrated_gpu(), dtype, own)
+    return (seconds.reshape(len(frame), -1, 5).mean(axis=2) / seconds.mean(axis=1, keepdims=True)).ravel()
+
+
 def cross_validate() -> None:
     """Errors on what was left out."""
     frame = read("moe")
@@ -155,6 +180,8 @@ def cross_validate() -> None:
             part = fitted(name, frame[~own])
             ours = slowdowns(frame, predicted(load_kind(name), frame, part))
             shown(f"{name}, {exponent} left out: slowdown", ours[own], slowdowns(frame, frame.latency_ms)[own])
+            drawn = spread_of_draws(name, frame[own], part)
+            shown(f"{name}, {exponent}: five draws about their mean", drawn, np.ones(len(drawn)))
     frame = read("wideep_trtllm_eplb")
     value = without("wideep_trtllm_eplb", frame, frame.hidden_size)
     shown("wideep_trtllm_eplb, hidden sizes left out: latency", value, frame.latency_ms)
@@ -193,6 +220,7 @@ def main() -> None:
             core = group.isin(CORE) & left_out
             shown("moe: core, held out", value[core], frame.latency_ms[core])
             show_slowdowns("moe: core, held out", frame[core], value[core])
+    laws(constants)
     if asked.cross_validate:
         cross_validate()
     if asked.write:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from moesim import Scenario, simulate
 from moesim.errors import InputError
 from moesim.hardware.constants import load
 from moesim.hardware.tables import load_kind
@@ -61,6 +62,69 @@ def test_too_few_rows_name_file_and_column(tmp_path, nccl):
     nccl.head(7).to_parquet(tmp_path / "nccl_few.parquet")
     with pytest.raises(InputError, match=r"nccl_few.parquet: column latency: 7 usable rows of .* wanted at least 12"):
         calibrate(tmp_path, "h100_sxm")
+
+
+def experts(n):
+    """Rows of one group of the experts' kernels."""
+    rows = pd.read_parquet(MEASURED / "moe_h100_calib.parquet")
+    mine = rows["framework"].eq("TRTLLM") & rows["moe_dtype"].eq("fp8_block") & rows["flag"].eq("")
+    return rows[mine].sample(n, random_state=0)
+
+
+def test_experts_need_more_rows_which_may_be_of_several_files(tmp_path):
+    experts(20).to_parquet(tmp_path / "moe_a.parquet")
+    with pytest.raises(InputError, match=r"moe_a.parquet: column latency_ms: 20 usable rows of .*wanted at least 30"):
+        calibrate(tmp_path, "h100_sxm", folds=0)
+    experts(45).tail(25).to_parquet(tmp_path / "moe_b.parquet")
+    assert calibrate(tmp_path, "h100_sxm", folds=0).errors["n"].tolist() == [45]
+
+
+def test_what_has_too_few_rows_without_a_fold_has_no_error_left_out(tmp_path):
+    experts(32).to_parquet(tmp_path / "moe_a.parquet")
+    (row,) = calibrate(tmp_path, "h100_sxm", folds=2).errors.to_dict("records")
+    assert row["median"] < 0.1
+    assert np.isnan(row["cv_median"])
+
+
+@pytest.mark.parametrize("factor, words", [(1000, "1,"), (0.001, "1/")])
+def test_latencies_in_another_unit_are_pointed_out(tmp_path, nccl, factor, words):
+    nccl.assign(latency=nccl["latency"] * factor).to_parquet(tmp_path / "nccl_us.parquet")
+    match = rf"nccl_us.parquet: column latency: its latencies are {words}.*wanted milliseconds"
+    with pytest.raises(InputError, match=match):
+        calibrate(tmp_path, "h100_sxm")
+
+
+LAYERS = {
+    "moe": ("experts", "trtllm/cutlass/bfloat16"),
+    "gemm": ("gemm", "trtllm/cublas/bfloat16"),
+    "attention_context": ("attention_context", "trtllm/mha-128/bfloat16"),
+    "attention_generation": ("attention_generation", "trtllm/mha-128/bfloat16"),
+    "elementwise": ("elementwise", "vllm/scale_matrix/fp8"),
+    "allreduce": ("allreduce", "trtllm/custom/graph"),
+}
+
+
+@pytest.mark.slow
+def test_constants_of_all_layers_are_those_that_a_scenario_takes(tmp_path):
+    """Every latency of one's own GPU is twice that of H100: so is the time of its step, but for the network."""
+    for name, (_, group) in LAYERS.items():
+        kind, rows = load_kind(name), pd.read_parquet(MEASURED / f"{name}_h100_calib.parquet")
+        rows = rows[kind.usable(rows) & kind.group(rows).eq(group)]
+        few = rows.sample(min(len(rows), 300), random_state=0)
+        few.assign(latency_ms=2 * few["latency_ms"]).to_parquet(tmp_path / f"{name}_mine.parquet")
+    found = calibrate(tmp_path, "h100_sxm", folds=2)
+    assert {(row.kind, row.group) for row in found.errors.itertuples()} == {(k, g) for k, (_, g) in LAYERS.items()}
+    assert found.errors[["median", "p90", "cv_median", "cv_p90"]].notna().all(axis=None)
+    assert (found.errors["median"] < 0.07).all()
+    assert set(found.kernels) == set(found.taken)
+    found.write(tmp_path / "mine.yaml")
+    plain = {"model": "olmoe-1b-7b", "cluster": {"gpu": "h100-sxm", "gpus_per_node": 4}}
+    for phase, tokens, heads in (("decode", 64, "data"), ("prefill", 4096, "data"), ("decode", 64, "tensor")):
+        work = {"workload": {"phase": phase, "steps": 1, "tokens_per_gpu": tokens}, "parallelism": {"attention": heads}}
+        mine = {"cluster": {**plain["cluster"], "kernels": str(tmp_path / "mine.yaml")}}
+        parts = [simulate(Scenario.from_dict({**plain, **work, **c})).summary["breakdown_s"] for c in ({}, mine)]
+        for part in ("attention", "experts", "head", "router"):
+            assert parts[1][part] == pytest.approx(2 * parts[0][part], rel=0.15), part
 
 
 def test_what_cannot_be_calibrated_is_named(folder, nccl):

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
+from moesim.hardware.constants import load
 from moesim.hardware.predict import predict_columns, published_gpus
 from moesim.hardware.tables import load_kind
 
@@ -25,6 +27,7 @@ REACHED = [
     ("mla_context", "module", 3.0, 8.5),
     ("mla_context", "", 3.2, 9.5),
     ("mla_generation", "module", 3.4, 9.5),
+    ("mla_generation", "wideep_module", 3.6, 13.0),
     ("mla_generation", "", 4.2, 12.0),
     ("mla_bmm", "", 2.5, 8.5),
     ("mlp", "", 5.5, 8.0),
@@ -45,6 +48,19 @@ def test_errors_on_shapes_never_fitted(name, regime, median, p90):
     error = 100 * np.abs(predicted / (kind.unit_s * frame[kind.measured[0]].to_numpy()) - 1)
     assert np.median(error) < median
     assert np.quantile(error, 0.9) < p90
+
+
+def test_sums_of_4_gpus_from_those_of_2_and_8():
+    """The sizes that TensorRT-LLM leaves to NCCL on 4 GPUs, by nccl-tests; constants saw 2 and 8 GPUs."""
+    rows = pd.read_parquet(SHIPPED / "nccl_h100_calib.parquet")
+    rows = rows[rows["op_name"].eq("all_reduce") & rows["num_gpus"].eq(4) & rows["message_size"].ge(2**20)]
+    c = AllReduceConstants(**load("allreduce")["trtllm/custom/graph"])
+    message = 2.0 * rows["message_size"].to_numpy()
+    predicted = allreduce_seconds(c, published_gpus()["h100_sxm"], gpus=4, message=message)
+    error = 100 * np.abs(predicted / (1e-3 * rows["latency"].to_numpy()) - 1)
+    assert len(error) == 9
+    assert np.median(error) < 5.5
+    assert np.quantile(error, 0.9) < 14.5
 
 
 def test_the_table_of_the_readme_is_what_the_command_prints():

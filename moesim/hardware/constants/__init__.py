@@ -16,10 +16,16 @@ from typing import Any
 @cache
 def document(noun: str) -> dict[str, Any]:
     """<noun>.yaml beside this file: `groups`, and a header that says where they come from."""
+    content: dict[str, Any] = shipped_yaml(Path(__file__).with_name(f"{noun}.yaml"))
+    return content
+
+
+def shipped_yaml(path: Path) -> Any:
+    """The content of a YAML file of the package, by the loader in C where PyYAML has it: ten times as fast."""
     import yaml
 
-    content: dict[str, Any] = yaml.safe_load(Path(__file__).with_name(f"{noun}.yaml").read_text(encoding="utf-8"))
-    return content
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
 
 
 def load(noun: str) -> dict[str, dict[str, float]]:

@@ -33,9 +33,6 @@ _SEARCH = {
     "nccl_fill_s": Constant(start=7e-5, low=1e-6, high=3e-4),
     "nccl_share": Constant(start=0.7, low=0.1, high=1.0),
     "nccl_wide_share": Constant(start=1.0, low=0.1, high=1.2),
-    "nccl_four_s": Constant(start=1.27e-5, low=1e-6, high=1e-4),
-    "nccl_four_fill_s": Constant(start=2.34e-5, low=1e-7, high=3e-4),
-    "nccl_four_share": Constant(start=0.779, low=0.1, high=1.2),
     "copies": Constant(start=1.0, low=0.01, high=5.0),
     "floor_s": Constant(start=2e-5, low=1e-6, high=1e-4),
 }
@@ -46,8 +43,6 @@ _LIMITS: Mapping[str, Mapping[str, float]] = {
     "vllm": {"most_bytes": 2.0**26, "most_read_bytes": 5.5e6},
     "trtllm": {"most_bytes": 0.0, "most_read_bytes": 5.5e6, "two_width": 0.0, "second_s": 0.0, "two_share": 1.0},
 }
-# NCCL on 4 GPUs where a table has none: fitted to the all-reduces of 2 MiB and more of nccl-tests (nccl_h100_calib).
-_FOUR = ("nccl_four_s", "nccl_four_fill_s", "nccl_four_share")
 _IN_A_GRAPH = {"copies": 0.0, "floor_s": 0.0}
 
 
@@ -94,8 +89,6 @@ def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str
         fixed = {**_LIMITS.get(made, _LIMITS["vllm"]), **(_IN_A_GRAPH if mode == "graph" else {})}
         if len(set(rows["num_gpus"])) == 1:
             fixed |= {constant: _SEARCH[constant].start for constant in ("hop_s", "nccl_hop_s")}
-        if 4 not in set(rows["num_gpus"]):
-            fixed |= {constant: _SEARCH[constant].start for constant in _FOUR}
         free = [constant for constant in _SEARCH if constant not in fixed]
         if len(rows) > len(free):
             fitted[str(name)] = fit_rows(_SEARCH, free, fixed, rows, gpus, _seconds, measured_s)

@@ -47,7 +47,7 @@ TILES = ((16.0, 128.0), (16.0, 64.0), (16.0, 256.0))
 """Smallest and largest tile that a kernel may have; the pair that fits best is taken."""
 
 DRAWS = 16
-LEAST_ROWS = 30
+FEWEST_ROWS = 30
 
 
 def fit(
@@ -66,8 +66,8 @@ def fit(
     found = {}
     for group, part in frame.groupby(layout.group(frame), sort=True):
         name = str(group)
-        if len(part) < LEAST_ROWS:
-            raise InputError(f"{name}: found {len(part)} rows, wanted at least {LEAST_ROWS} to fit its constants")
+        if len(part) < FEWEST_ROWS:
+            raise InputError(f"{name}: found {len(part)} rows, wanted at least {FEWEST_ROWS} to fit its constants")
         dtype = kernel_dtype(name.rpartition("/")[2])
         fits = [fit_group(part, gpus, layout, dtype, tiles=pair, pull=pull) for pair in tiles]
         found[name] = min(fits, key=lambda fit: fit[0])[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +72,11 @@ class Rows:
 def rows_of(frame: pd.DataFrame, layout: Layout, constants: ExpertConstants, draws: int) -> Rows:
     """The rows of a frame of known distributions, with the tiles that the constants allow."""
     keys = frame.loc[:, list(KEY)].drop_duplicates().reset_index(drop=True)
-    loads = [_load(layout, constants, draws, *key) for key in keys.itertuples(index=False, name=None)]
+    tiles = (constants.tile_low, constants.tile_high)
+    loads = [
+        _load(layout.skewed_multiple, tiles, draws, str(name), *map(int, sizes))
+        for name, *sizes in keys.itertuples(index=False, name=None)
+    ]
     which = frame.loc[:, list(KEY)].merge(keys.reset_index(names="key"), on=list(KEY), how="left").key.to_numpy()
     load = Load(**{f.name: np.stack([getattr(one, f.name) for one in loads])[which] for f in dataclasses.fields(Load)})
 
@@ -89,9 +94,10 @@ def rows_of(frame: pd.DataFrame, layout: Layout, constants: ExpertConstants, dra
     return Rows(load=load, shape=shape, tokens=handed)
 
 
+@lru_cache(maxsize=4096)
 def _load(
-    layout: Layout,
-    constants: ExpertConstants,
+    multiple: int,
+    tiles: tuple[float, float],
     draws: int,
     distribution: str,
     tokens: int,
@@ -99,11 +105,11 @@ def _load(
     k: int,
     ep: int,
 ) -> Load:
-    """The loads [D] of a key; a distribution without chance is repeated."""
-    drawn = token_loads(distribution, int(tokens), int(experts), int(k), int(ep), draws)
-    if len(drawn) > 1 and layout.skewed_multiple > 1:
-        drawn = -(-drawn // layout.skewed_multiple) * layout.skewed_multiple
-    summary = summarize(np.ascontiguousarray(drawn), tokens * k / experts, constants)
+    """The loads [D] of a key, counts rounded up to a multiple where they are random; one load is repeated."""
+    drawn = token_loads(distribution, tokens, experts, k, ep, draws)
+    if len(drawn) > 1 and multiple > 1:
+        drawn = -(-drawn // multiple) * multiple
+    summary = summarize(np.ascontiguousarray(drawn), tokens * k / experts, tiles)
     return Load(**{f.name: np.broadcast_to(getattr(summary, f.name), (draws,)) for f in dataclasses.fields(Load)})
 
 

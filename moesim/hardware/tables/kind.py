@@ -33,8 +33,9 @@ class TableKind:
     for known artefacts). `predict(frame, gpus, constants)` gives seconds
     [R, len(measured)], NaN where nothing is known of a row's group; `gpus` has
     a GpuSpec for each name in the column `system`. `fit(frame, gpus)` gives
-    the constants of the groups in the frame. `noun` is the file of
-    `moesim.hardware.constants` that holds them, by default the kind's name.
+    the constants of the groups in the frame, each of which needs `fewest_rows`.
+    `noun` is the file of `moesim.hardware.constants` that holds them, by
+    default the kind's name.
     """
 
     name: str
@@ -49,6 +50,7 @@ class TableKind:
     predict: Callable[[pd.DataFrame, Mapping[str, GpuSpec], Constants], NDArray[np.float64]]
     fit: Callable[[pd.DataFrame, Mapping[str, GpuSpec]], dict[str, dict[str, float]]]
     noun: str = ""
+    fewest_rows: int = 12
 
 
 KINDS: Mapping[str, str] = {

@@ -104,4 +104,5 @@ KIND = TableKind(
     predict=predict,
     fit=fit,
     noun="experts",
+    fewest_rows=expert_fit.FEWEST_ROWS,
 )

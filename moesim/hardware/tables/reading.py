@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _COMPUTING = ("moe_dtype", "gemm_dtype", "gemm_type", "attn_dtype", "mla_dtype", "bmm_dtype", "quant_type")
 """Columns of the data type that a kernel computes in, which the GPU must have."""
 
+_MAY_BE_0 = ("past_kv_tokens",)
+"""Sizes that may be 0."""
+
 _MOVING = ("quant_dtype", "kv_cache_dtype", "nccl_dtype", "comm_dtype", "allreduce_dtype")
 """Columns of a data type that is only moved."""
 
@@ -123,11 +126,12 @@ def _checked(path: str, stem: str, kind: TableKind, frame: pd.DataFrame, reading
         )
     if not len(frame):
         raise InputError(f"{path}: holds no row")
-    frame = _typed(frame.reset_index(drop=True), kind)
-    predictable = _predictable(path, frame, kind, reading)
+    raw = frame.reset_index(drop=True)
+    frame = _typed(raw.copy(), kind)
+    predictable = _predictable(path, frame, kind, reading, raw)
     usable = np.zeros(len(frame), dtype=np.bool_)
     usable[predictable] = kind.usable(frame[predictable]).to_numpy(dtype=np.bool_)
-    scored = usable & _measured(path, frame, kind, usable, reading.problems)
+    scored = usable & _measured(path, frame, kind, usable, reading.problems, raw)
     return Table(path=path, stem=stem, kind=kind, frame=frame, predictable=predictable, scored=scored)
 
 
@@ -148,14 +152,17 @@ def _typed(frame: pd.DataFrame, kind: TableKind) -> pd.DataFrame:
     return frame
 
 
-def _predictable(path: str, frame: pd.DataFrame, kind: TableKind, reading: Reading) -> NDArray[np.bool_]:
+def _predictable(
+    path: str, frame: pd.DataFrame, kind: TableKind, reading: Reading, raw: pd.DataFrame
+) -> NDArray[np.bool_]:
     """Rows whose inputs are right: sizes, a known system, data types that it has."""
     problems, gpus = reading.problems, reading.gpus
     good = np.ones(len(frame), dtype=np.bool_)
     for column, sort in kind.columns.items():
         if sort == "number" and column not in kind.measured:
-            right = (frame[column] >= 0) & (frame[column] < np.inf)
-            good &= _accept(path, frame, column, right, "a number from 0 on", problems)
+            least = 0 if column in _MAY_BE_0 else 1
+            right = (frame[column] >= least) & (frame[column] < np.inf) & (frame[column] % 1 == 0)
+            good &= _accept(path, frame, column, right, f"a whole number from {least} on", problems, raw=raw)
     systems = {system: gpu_of(str(system), gpus) for system in frame["system"].unique()}
     known = frame["system"].map({system: gpu is not None for system, gpu in systems.items()}).astype(bool)
     good &= _accept(path, frame, "system", known, f"one of {', '.join(gpus)}", problems)
@@ -166,13 +173,18 @@ def _predictable(path: str, frame: pd.DataFrame, kind: TableKind, reading: Readi
 
 
 def _measured(
-    path: str, frame: pd.DataFrame, kind: TableKind, usable: NDArray[np.bool_], problems: list[str]
+    path: str,
+    frame: pd.DataFrame,
+    kind: TableKind,
+    usable: NDArray[np.bool_],
+    problems: list[str],
+    raw: pd.DataFrame,
 ) -> NDArray[np.bool_]:
     """Rows whose latencies are right; of several one may be 0, as the counts that a node need not exchange."""
     good = np.ones(len(frame), dtype=np.bool_)
     for column in kind.measured:
         right = (frame[column] >= 0) & (frame[column] < np.inf)
-        good &= _accept(path, frame, column, right | ~usable, "a latency", problems)
+        good &= _accept(path, frame, column, right | ~usable, "a latency", problems, raw=raw)
     some = frame[list(kind.measured)].sum(axis=1) > 0
     return good & _accept(path, frame, kind.measured[0], some | ~(usable & good), "a latency above 0", problems)
 
@@ -188,7 +200,11 @@ def _right_dtype(
         dtype, gpu = computing_dtype(word), systems.get(system)
         there = gpu is None or column in _MOVING or dtype in {"", *gpu.peak_tflops}
         right[pair] = dtype is not None and there
-    wanted = "a data type that the GPU has" if column in _COMPUTING else "a data type"
+    wanted = "a data type"
+    if column in _COMPUTING:
+        first = next((str(pair).partition("\n")[0] for pair, good in right.items() if not good), "")
+        gpu = systems.get(first)
+        wanted += f" that the GPU has ({', '.join(gpu.peak_tflops)})" if gpu else " that the GPU has"
     return _accept(path, frame, column, pairs.map(right).astype(bool), wanted, problems, also="system")
 
 
@@ -226,16 +242,18 @@ def _accept(
     wanted: str,
     problems: list[str],
     also: str = "",
+    raw: pd.DataFrame | None = None,
 ) -> NDArray[np.bool_]:
-    """`right` as an array; the first row that is wrong becomes a problem, with how many there are."""
+    """`right` as an array; the first row that is wrong, as in `raw`, becomes a problem, with how many there are."""
     good = right.to_numpy(dtype=np.bool_)
     wrong = np.flatnonzero(~good)
     if len(wrong):
         row = int(wrong[0])
         others = f" (and {len(wrong) - 1:,} rows more)" if len(wrong) > 1 else ""
         place = f" on {frame[also].iloc[row]}" if also else ""
+        shown = frame if raw is None else raw
         problems.append(
-            f"{path}: row {row + 1}, column {column}: found {_shown(frame[column].iloc[row])}{place}, wanted {wanted}"
+            f"{path}: row {row + 1}, column {column}: found {_shown(shown[column].iloc[row])}{place}, wanted {wanted}"
             f"{others}"
         )
     return good

@@ -75,4 +75,5 @@ KIND = TableKind(
     predict=predict,
     fit=fit,
     noun="experts",
+    fewest_rows=expert_fit.FEWEST_ROWS,
 )
