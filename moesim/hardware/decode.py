@@ -117,10 +117,11 @@ def split_seconds(
 ) -> Array:
     """Seconds of units over the SMs with the best split of their tokens.
 
-    Whole, or into a power of two of parts that find an SM each; a part takes
-    no less than its shortest useful length. `together` and `alone`: seconds of
-    a unit and of each of its tokens where many units share the SMs, and of one
-    that has an SM to itself.
+    Whole, or into a power of two of parts; a part takes no less than its
+    shortest useful length. `together` and `alone`: seconds of a unit and of
+    each of its tokens where many units share the SMs, and of one that has an SM
+    to itself. More parts cost each unit more, so that a batch is never slower
+    than the parts that it is cut into.
     """
     best = np.maximum(units / gpu.n_sms * (together[0] + tokens * together[1]), alone[0] + tokens * alone[1])
     parts = 2
@@ -128,6 +129,6 @@ def split_seconds(
         spread = units / gpu.n_sms * (parts * together[0] + tokens * together[1])
         longest = alone[0] + np.maximum(tokens / parts, FEWEST_SPLIT_TOKENS) * alone[1]
         split = np.maximum(spread, longest) + split_s
-        best = np.where(units * parts <= gpu.n_sms, np.minimum(best, split), best)
+        best = np.minimum(best, split)
         parts *= 2
     return np.asarray(best)

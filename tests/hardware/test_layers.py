@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from hardware.shapes import DEEPSEEK_V3, FP8, H100, MIXTRAL
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
@@ -150,18 +150,17 @@ def test_a_faster_gpu_is_never_slower(case, compute, bandwidth):
     assert seconds(constants, faster(H100, compute, bandwidth), **sizes) <= before * (1 + 1e-12)
 
 
-# what needs no more than bytes, tiles and launches; a library that has a menu, or splits requests, has its jumps
-WHOLE = ("attention_context", "mla_context", "mla_bmm", "elementwise")
-
-
-@given(cases(WHOLE), st.data())
+@given(cases(), st.data())
 def test_splitting_a_batch_is_never_faster(case, data):
-    """But for what stays in the L2 cache, which a part may fit and the whole not."""
+    """But for what stays in the L2 cache, which a part may fit, and the menus of tiles: those that follow from the rows
+    alone jump, as libraries do (by up to 17 %), the best of a menu by less than half a per cent."""
     constants, seconds, sizes = case
+    assume(not getattr(constants, "by_rows", 0))
     name, cold = next(iter(sizes)), dataclasses.replace(H100, l2_cache_mb=1e-9)
     other = data.draw(st.integers(1, 300 if name == "prompts" else 20000))
     parts = [seconds(constants, cold, **{**sizes, name: n}) for n in (sizes[name], other)]
-    assert sum(parts) >= seconds(constants, cold, **{**sizes, name: sizes[name] + other}) * (1 - 1e-12)
+    jump = 5e-3 if isinstance(constants, GemmConstants) else 1e-12
+    assert sum(parts) >= seconds(constants, cold, **{**sizes, name: sizes[name] + other}) * (1 - jump)
 
 
 @given(cases())
