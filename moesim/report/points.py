@@ -129,6 +129,10 @@ def differing(scenarios: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [field for field in differ if not _said_by(_name_of(field), field, values)]
 
 
+_FILES = ("trace", "kernels", "table", "family")
+"""Fields that may name a file: recordings, constants and measured tables of kernels."""
+
+
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested keys joined by dots; `compare` and `sweep` of a scenario are left out."""
     flat: dict[str, Any] = {}
@@ -138,8 +142,8 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             flat.update(leaves(value, f"{prefix}{key}."))
         else:
-            # of a recording its name: its folder is of one machine
-            flat[f"{prefix}{key}"] = PurePath(value).name if key == "trace" and isinstance(value, str) else value
+            # of a file its name: its folder is of one machine
+            flat[f"{prefix}{key}"] = PurePath(value).name if key in _FILES and isinstance(value, str) else value
     return flat
 
 

@@ -14,7 +14,7 @@ from moesim.errors import InputError
 from moesim.report import POINT_FIGURES, Plots, Run, draw, points_of, report_html
 from moesim.report.axes import few_lines, interval, lines, varying
 from moesim.report.palette import run_styles, styles
-from moesim.report.points import axes_of, with_axes
+from moesim.report.points import axes_of, leaves, with_axes
 from moesim.report.units import number
 
 
@@ -229,3 +229,18 @@ def test_of_several_seeds_the_summary_figures_show_means(run: Callable[..., Run]
     assert draw("step_time", runs, two).layout.title.subtitle.text == "n = 6 steps of each of 2 variants, seed 1"
     page = report_html(runs, title="t", scenario_yaml=None, points=pd.concat([one, two], ignore_index=True))
     assert number(one["imbalance_penalty"][0] + 0.1) in page
+
+
+def test_files_are_told_by_their_names() -> None:
+    """Their folders are of one machine; names of families and dotted fields stay as they are."""
+    tree = {
+        "workload": {"trace": "/home/me/a.parquet", "steps": 3},
+        "cluster": {"kernels": {"table": "/home/me/measured", "family": "trtllm-bf16"}},
+    }
+    assert leaves(tree) == {
+        "workload.trace": "a.parquet",
+        "workload.steps": 3,
+        "cluster.kernels.table": "measured",
+        "cluster.kernels.family": "trtllm-bf16",
+    }
+    assert leaves({"cluster": {"kernels": "/home/me/mine.yaml"}}) == {"cluster.kernels": "mine.yaml"}
