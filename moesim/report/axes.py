@@ -159,6 +159,14 @@ def say(axis: str, value: str) -> str:
     return value if axis in _BY_VALUE else f"{axis_title(axis).partition(' [')[0]} {value}"
 
 
+_RANGES = {
+    **dict.fromkeys(("drop_rate", "token_drop_rate", "reroute_rate"), (0.0, 1.0)),
+    **dict.fromkeys(("balancedness", "balancedness_requested"), (0.0, 1.0)),
+    **dict.fromkeys(("max_violation", "max_violation_processed"), (0.0, np.inf)),
+}
+"""What these keys can be at all: an interval of few seeds, which knows nothing of it, ends there."""
+
+
 def groups(points: pd.DataFrame, others: Sequence[str]) -> list[tuple[tuple[str, ...], pd.DataFrame]]:
     """Rows by their texts in these columns, in the order of their first appearance."""
     if not others:
@@ -178,13 +186,14 @@ def _line(points: pd.DataFrame, axis: str, key: str, *, name: str, group: str) -
             places.setdefault(place, []).append(float(value))
     order = sorted(places, key=lambda x: (isinstance(x, str), x if numeric and not isinstance(x, str) else 0.0))
     spreads = [interval(places[x]) for x in order]
+    least, most = _RANGES.get(key.partition(".")[0], (-np.inf, np.inf))
     return Line(
         name=name,
         group=group,
         x=order,
         mean=[mean for mean, _, _ in spreads],
-        low=[low for _, low, _ in spreads],
-        high=[high for _, _, high in spreads],
+        low=[max(low, least) for _, low, _ in spreads],
+        high=[min(high, most) for _, _, high in spreads],
         n=[len(places[x]) for x in order],
     )
 

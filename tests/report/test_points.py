@@ -244,3 +244,24 @@ def test_files_are_told_by_their_names() -> None:
         "cluster.kernels.family": "trtllm-bf16",
     }
     assert leaves({"cluster": {"kernels": "/home/me/mine.yaml"}}) == {"cluster.kernels": "mine.yaml"}
+
+
+def test_an_interval_ends_where_its_value_cannot_be() -> None:
+    """Drops of 0 and 2 % of two seeds: 1 +- 12.7 % would begin below nothing; step times have no such end."""
+    points = pd.DataFrame(
+        {
+            "routing.capacity.factor": [1.0, 1.0, 2.0, 2.0],
+            "variant": "only",
+            "seed": [1, 2, 1, 2],
+            "drop_rate": [0.0, 0.02, 0.0, 0.0],
+            "balancedness.mean": [0.9, 1.0, 1.0, 1.0],
+            "step_time_s.mean": [0.0, 0.02, 0.0, 0.0],
+        }
+    )
+    drops, balance, time = (
+        lines(points, "routing.capacity.factor", key)[0]
+        for key in ("drop_rate", "balancedness.mean", "step_time_s.mean")
+    )
+    assert (drops.low[0], balance.high[0]) == (0.0, 1.0)
+    assert drops.high[0] == pytest.approx(0.01 + 0.127, abs=1e-3)
+    assert time.low[0] == pytest.approx(0.01 - 0.127, abs=1e-3)
