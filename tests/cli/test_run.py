@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
@@ -144,7 +145,11 @@ def test_the_first_run_says_that_it_compiles(subprocess_moesim, small, folder):
 def test_ctrl_c_leaves_no_partial_output(small, folder, source_environment):
     command = [sys.executable, "-m", "moesim", "run", small, "--set", "workload.steps=20000", "-o", "out"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=source_environment) as process:
+    # what runs in the background of a shell ignores interrupts, and so would its children
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env=source_environment, preexec_fn=listen
+    ) as process:
         time.sleep(4)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
