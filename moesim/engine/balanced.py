@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.kernels.jit import njit
-from moesim.types import Placement, Traffic
+from moesim.types import Placement, Traffic, nodes_of
 
 
 def balanced_traffic(
@@ -42,7 +42,7 @@ def balanced_traffic(
         node_copies=np.zeros_like(traffic.node_copies),
     )
     for gpus, slots in placement.groups():
-        part, nodes = part_of(traffic, gpus, slots, gpus_per_node)
+        part, nodes = _part_of(traffic, gpus, slots, gpus_per_node)
         own = np.where(rank[slots] < 0, np.int32(-1), rank[slots] - np.int32(gpus.start))
         a_node = min(gpus_per_node, placement.group_gpus)
         spread = _balanced(part, own, placement.group_gpus, shared_by, a_node, per_node)
@@ -52,9 +52,9 @@ def balanced_traffic(
     return even
 
 
-def part_of(traffic: Traffic, gpus: slice, slots: slice, gpus_per_node: int) -> tuple[Traffic, slice]:
+def _part_of(traffic: Traffic, gpus: slice, slots: slice, gpus_per_node: int) -> tuple[Traffic, slice]:
     """What belongs to a group of consecutive GPUs, with the nodes that it is on; it sends nothing out of it."""
-    nodes = slice(gpus.start // gpus_per_node, -(-gpus.stop // gpus_per_node))
+    nodes = nodes_of(gpus, gpus_per_node)
     node_copies = traffic.node_copies[:, gpus, nodes] if traffic.node_copies.size else traffic.node_copies
     part = Traffic(
         slot_tokens=traffic.slot_tokens[:, slots],

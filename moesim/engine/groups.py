@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.engine.closed_form import transfer_ps
-from moesim.types import Exchange, Program, Timeline
+from moesim.types import Exchange, Program, Timeline, nodes_of
 
 Interpreter = Callable[[Program], Timeline]
 
@@ -45,7 +45,7 @@ def group_program(program: Program, group: int) -> Program:
     n_gpus, n_slots = program.group_gpus, program.slot_tokens.shape[1] // program.n_groups
     first, last = group * n_gpus, (group + 1) * n_gpus
     gpus, slots = slice(first, last), slice(group * n_slots, (group + 1) * n_slots)
-    nodes = slice(first // program.gpus_per_node, -(-last // program.gpus_per_node))
+    nodes = nodes_of(gpus, program.gpus_per_node)
     node_copies = program.node_copies
     return dataclasses.replace(
         program,

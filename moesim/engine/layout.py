@@ -24,15 +24,13 @@ from moesim.types import (
     Traffic,
 )
 
-Stages = tuple[tuple[str, ...], ...]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
     """How a layer is ordered: micro-batches take its `stages` in turn, the second `lag` stages behind the first."""
 
     micro_batches: int
-    stages: Stages
+    stages: tuple[tuple[str, ...], ...]
     lag: int
     text: str
 
@@ -177,10 +175,10 @@ def _slowed_by_exchanges(program: Program, loss: float) -> Program:
     lost = np.rint(loss * transfers_ps(program)).astype(np.int64)
     duration = program.duration_ps.copy()
     computing = np.flatnonzero((program.exchange_layer < 0) & (program.kind != PARTS.index("head")))
-    for o in np.flatnonzero(program.exchange_layer >= 0):
-        after = computing[computing > o]
-        if len(after):  # the last exchanges have nothing beside them
-            duration[after[0]] += lost[o]
+    exchanges = np.flatnonzero(program.exchange_layer >= 0)
+    after = np.searchsorted(computing, exchanges)
+    beside = after < len(computing)  # the last exchanges have nothing beside them
+    np.add.at(duration, computing[after[beside]], lost[exchanges[beside]])
     return dataclasses.replace(program, duration_ps=duration)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.kernels.jit import njit
-from moesim.types import Placement
+from moesim.types import Placement, nodes_of
 
 
 def traffic_of_layer(
@@ -51,10 +51,9 @@ def traffic_of_layer(
         nodes,
     )
     if copies_rule == "all":
+        tokens = np.bincount(source, minlength=n_ranks)[:, None]
         for gpus, _ in placement.groups():
-            tokens = np.bincount(source, minlength=n_ranks)[gpus, None]
-            copies[gpus, gpus] = tokens
-            nodes[gpus, gpus.start // gpus_per_node : -(-gpus.stop // gpus_per_node)] = tokens
+            copies[gpus, gpus] = nodes[gpus, nodes_of(gpus, gpus_per_node)] = tokens[gpus]
         return slot_tokens, copies, nodes
     shared_by = placement.expert_tensor
     if shared_by > 1:  # slots are counted on the first of the GPUs that share them

@@ -250,18 +250,17 @@ class Collector:
         """Requested assignments of each rank, each expert's shared evenly by its copies, [L, G]."""
         expert = self._placement.expert
         copies = np.bincount(expert[0], minlength=self._placement.n_experts)
-        load = np.zeros((len(expert), self._cluster.n_gpus))
-        share = np.take_along_axis(routed.requested / copies, expert, axis=1)
-        for gpu in range(self._placement.expert_tensor):
-            np.add.at(load.T, self._placement.rank + gpu, share.T)
-        return load
+        return self._by_gpu(np.take_along_axis(routed.requested / copies, expert, axis=1))
 
     def _rank_load(self, routed: RoutedStep) -> NDArray[np.int64]:
         """Processed assignments of each rank, without padding, [L, G]."""
-        tokens = routed.traffic.slot_tokens - routed.padding
-        load = np.zeros((len(tokens), self._cluster.n_gpus), dtype=np.int64)
+        return self._by_gpu(routed.traffic.slot_tokens - routed.padding)
+
+    def _by_gpu(self, of_slots: NDArray[Any]) -> NDArray[Any]:
+        """Counts of slots [L, S] by the GPUs that hold them, [L, G]; each of those that share one has it whole."""
+        load = np.zeros((len(of_slots), self._cluster.n_gpus), dtype=of_slots.dtype)
         for gpu in range(self._placement.expert_tensor):
-            np.add.at(load.T, routed.slot_rank + gpu, tokens.T)
+            np.add.at(load.T, self._placement.rank + gpu, of_slots.T)
         return load
 
 

@@ -53,8 +53,8 @@ def _check_capacity(stages: Stages) -> None:
         )
     if capacity.pad and stages.micro_batches > 1:
         raise scenario.error("routing.capacity.pad", True, "false with simulation.overlap two-batch")
-    copies = stages.placement.expert.shape[1] - stages.placement.n_experts
     _check_capacity_of_groups(stages, capacity)
+    copies = stages.placement.expert.shape[1] - stages.placement.n_experts
     if copies and (capacity.scope == "device" or capacity.overflow == "expanded-drop"):
         raise scenario.error("placement.redundant_experts", copies, "0, as the policy asks for the device of an expert")
 

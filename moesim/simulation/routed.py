@@ -90,7 +90,6 @@ def route_step(
         capacity=stack("capacity"),
         padding=stack("padding"),
         causes=stack("causes"),
-        slot_rank=stages.placement.rank,
         groups=tuple(groups for layer in layers for groups in layer.groups),
         traffic=traffic,
         micro_traffic=micro,

@@ -32,7 +32,7 @@ from moesim.types.cluster import (
     Precision,
 )
 from moesim.types.model import ModelShape
-from moesim.types.placement import Placement, Traffic
+from moesim.types.placement import Placement, Traffic, nodes_of
 from moesim.types.program import (
     COMPUTE_KINDS,
     COMPUTE_STREAM,
@@ -93,4 +93,5 @@ __all__ = [
     "TokenGroups",
     "TokenSource",
     "Traffic",
+    "nodes_of",
 ]

@@ -36,6 +36,11 @@ class Placement:
         return [(slice(g * gpus, (g + 1) * gpus), slice(g * slots, (g + 1) * slots)) for g in range(self.n_groups)]
 
 
+def nodes_of(gpus: slice, gpus_per_node: int) -> slice:
+    """The nodes that a run of GPUs is on."""
+    return slice(gpus.start // gpus_per_node, -(-gpus.stop // gpus_per_node))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Traffic:
     """What one step asks of slots and ports, all int64 counts; G ranks, N nodes, S slots, L MoE layers.

@@ -39,8 +39,6 @@ class RoutedStep:
     capacity: NDArray[np.int64]
     padding: NDArray[np.int64]
     causes: NDArray[np.int64]
-    slot_rank: NDArray[np.int32]
-    """GPU of each slot, [S]."""
     traffic: Traffic
     """Of every layer."""
     micro_traffic: Traffic

@@ -234,8 +234,8 @@ def test_of_several_seeds_the_summary_figures_show_means(run: Callable[..., Run]
 def test_files_are_told_by_their_names() -> None:
     """Their folders are of one machine; names of families and dotted fields stay as they are."""
     tree = {
-        "workload": {"trace": "/home/me/a.parquet", "steps": 3},
-        "cluster": {"kernels": {"table": "/home/me/measured", "family": "trtllm-bf16"}},
+        "workload": {"trace": "elsewhere/a.parquet", "steps": 3},
+        "cluster": {"kernels": {"table": "elsewhere/measured", "family": "trtllm-bf16"}},
     }
     assert leaves(tree) == {
         "workload.trace": "a.parquet",
@@ -243,7 +243,7 @@ def test_files_are_told_by_their_names() -> None:
         "cluster.kernels.table": "measured",
         "cluster.kernels.family": "trtllm-bf16",
     }
-    assert leaves({"cluster": {"kernels": "/home/me/mine.yaml"}}) == {"cluster.kernels": "mine.yaml"}
+    assert leaves({"cluster": {"kernels": "elsewhere/mine.yaml"}}) == {"cluster.kernels": "mine.yaml"}
 
 
 def test_an_interval_ends_where_its_value_cannot_be() -> None:
