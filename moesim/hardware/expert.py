@@ -67,6 +67,9 @@ class ExpertConstants:
     sm_bytes_per_s: float = 3352e9 / 132
 
 
+GATED = 3
+"""Matrices of a gated network, of which the constants are."""
+
 MOVED_BYTES = 12.0
 """Bytes of an element of a row that the memory sees: permute 2 + 2, quantise 2 + 1, read 1, write 2, sum up 2."""
 
@@ -85,7 +88,7 @@ class ExpertShape:
     n_experts: Any
     top_k: Any
     n_ranks: Any = 1
-    matrices: int = 3
+    matrices: Any = GATED
 
     @classmethod
     def of(cls, model: ModelShape, *, n_ranks: int = 1, tensor_parallel: int = 1) -> ExpertShape:
@@ -161,14 +164,15 @@ def expert_time(
     """
     c, bandwidth = constants, memory_bandwidth(gpu)
     hidden, inner = shape.hidden_size, shape.inner_size
+    between = inner * (np.asarray(shape.matrices) / GATED)  # without a gate one width less is written and read
     choices = np.asarray(tokens) * shape.top_k
     fixed = c.launch_s + c.ranks_launch_s * (np.asarray(shape.n_ranks) > 1) + c.serial_s * hidden
     traffic = (
         _moved(c.token_hidden, hidden * np.asarray(tokens), gpu, c)
         + _moved(c.choice_hidden, hidden * choices, gpu, c)
         + _moved(c.row_hidden, hidden * load.rows, gpu, c)
-        + _moved(c.choice_inner, inner * choices, gpu, c)
-        + _moved(c.row_inner, inner * load.rows, gpu, c)
+        + _moved(c.choice_inner, between * choices, gpu, c)
+        + _moved(c.row_inner, between * load.rows, gpu, c)
     )
     weights = shape.matrices * hidden * inner
     rate = c.compute_share * peak_flops(gpu, dtype.compute)
@@ -294,7 +298,7 @@ def calibrated_gpu() -> GpuSpec:
 
 def matrices(model: ModelShape) -> int:
     """Matrices of one network: gate, up and down, or up and down."""
-    return 3 if model.gated else 2
+    return GATED if model.gated else GATED - 1
 
 
 def weight_bytes(model: ModelShape, precision: Precision) -> float:

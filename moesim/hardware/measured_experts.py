@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.expert import ExpertKernel, ExpertShape
+from moesim.hardware.expert import GATED, ExpertKernel, ExpertShape
 from moesim.hardware.kernel_dtypes import KERNEL_DTYPES
 from moesim.hardware.measured import Measured
 from moesim.hardware.tables.token_loads import token_loads
@@ -15,8 +15,6 @@ _EVEN = {"moe": "balanced", "wideep_context": "uniform", "wideep_generation": "u
 """Kinds of tables of experts, and how their evenly loaded rank was loaded."""
 _HANDED_ALL = ("moe", "wideep_context")
 """Those whose rank was handed the tokens of all ranks, where an exchange would deliver fewer."""
-_MATRICES = 3
-"""Of the networks of all tables: gate, up and down."""
 _SCALES = 0.1
 """Bytes of a weight at most that are its share of the scales."""
 
@@ -62,7 +60,7 @@ def at_measured_level(
     if not tokens or not len(seconds):
         return seconds
     group = kernel.name if _same_types(kernel.name, precision) else f"{kernel.name} with {precision.weights} weights"
-    if shape.matrices != _MATRICES:
+    if shape.matrices != GATED:
         group = f"{group} without gates"
     kind = next((kind for kind in _EVEN if kind in measured.rows and group in measured.rows[kind].groups), "moe")
     own = (shape.hidden_size, inner_size, shape.top_k, shape.n_experts, ranks, tensor_parallel)

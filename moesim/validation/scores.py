@@ -103,7 +103,7 @@ def slowdowns(table: Table, predicted: NDArray[np.float64]) -> pd.DataFrame:
             lambda a, b: a + "|" + b, (pairs[name].astype(str) for name in [*curve, "distribution"])
         ).to_numpy(),
         ep=pairs["moe_ep_size"].to_numpy() if "moe_ep_size" in pairs else 1,
-        core=_core(part.loc[pairs["row"]]).to_numpy(),
+        core=well_behaved(part.loc[pairs["row"]]).to_numpy(),
         measured=(pairs["m"] / pairs["m_even"]).to_numpy(),
         predicted=(pairs["p"] / pairs["p_even"]).to_numpy(),
     )
@@ -170,15 +170,18 @@ def slowdown_table(slow: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["case", "kernels", "rows", "n", "median", "p90", "spearman"])
 
 
-def _core(part: pd.DataFrame) -> pd.Series[bool]:
-    """Rows of the kernels that are well behaved: not tuned per shape, not untuned; all outside the fused layers."""
+def well_behaved(part: pd.DataFrame) -> pd.Series[bool]:
+    """Rows of kernels whose constants ship and that are well behaved: neither tuned per shape nor untuned.
+
+    All rows outside the fused layers.
+    """
     framework, kernel, dtype = (_word(part, (name,)) for name in ("framework", "kernel_source", "moe_dtype"))
     if "moe_dtype" not in part or part["kernel_source"].str.contains("deepep|wideep").all():
         return framework.notna()
-    cutlass = framework.eq("TRTLLM") & dtype.isin(["bfloat16", "fp8", "fp8_block"])
-    vllm = framework.eq("VLLM") & (dtype.eq("fp8_block") | (dtype.eq("bfloat16") & kernel.str.contains("triton")))
-    sglang = framework.eq("SGLang") & dtype.eq("fp8_block") & kernel.str.contains("triton")
-    return cutlass | vllm | sglang
+    cutlass, triton = kernel.str.contains("cutlass"), kernel.str.contains("triton")
+    trtllm = framework.eq("TRTLLM") & cutlass & dtype.isin(["bfloat16", "fp8", "fp8_block"])
+    vllm = framework.eq("VLLM") & ((dtype.eq("fp8_block") & (cutlass | triton)) | (dtype.eq("bfloat16") & triton))
+    return trtllm | vllm | (framework.eq("SGLang") & dtype.eq("fp8_block") & triton)
 
 
 def _word(part: pd.DataFrame, columns: Sequence[str]) -> pd.Series[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ import pytest
 from moesim.errors import InputError
 from moesim.hardware import ExpertKernel, ExpertShape
 from moesim.hardware.constants import load
-from moesim.hardware.expert import calibrated_gpu
-from moesim.hardware.kernel_dtypes import nearest_group
-from moesim.hardware.tables import expert_fit, kind_of, load_kind, moe, wideep_context
+from moesim.hardware.expert import ExpertConstants, calibrated_gpu, expert_time, summarize
+from moesim.hardware.kernel_dtypes import kernel_dtype, nearest_group
+from moesim.hardware.tables import expert_fit, expert_rows, kind_of, load_kind, moe, wideep_context
 from moesim.hardware.tables.token_loads import token_loads
 
 GPUS = {"h100_sxm": calibrated_gpu()}
@@ -118,13 +119,40 @@ def test_tables_without_flags_lose_their_known_artefacts():
     table = pd.concat(
         [
             frame(num_tokens=tokens, latency_ms=[1.0, 3.0, 2.0, 2.5]),  # 3.0 is a spike
-            frame(framework="SGLang", num_experts=8, topk=2, moe_ep_size=[1, 2]),
+            frame(framework="SGLang", inter_size=14336, num_experts=8, topk=2, moe_ep_size=[1, 2]),
             frame(framework=["TRTLLM", "VLLM"], hidden_size=7168, num_experts=256),
+            frame(num_experts=64, moe_ep_size=1, distribution=["balanced", "power_law_1.2"], latency_ms=[1.0, 4.0]),
         ],
         ignore_index=True,
     )
-    assert moe.usable(table).tolist() == [True, False, True, True, True, False, True, False]
+    assert moe.usable(table).tolist() == [True, False, True, True, True, False, True, False, True, False]
     assert moe.usable(table.assign(flag="")).all()
+
+
+def test_experts_without_a_gate_have_two_matrices():
+    """As the kernel or a known model says; work and bytes of weights are two thirds, and so is what lies between."""
+    table = frame(kernel_source=["moe_torch_flow_cutlass", "moe_torch_flow_nongated"], num_tokens=65536, moe_ep_size=1)
+    assert expert_rows.ungated(table).tolist() == [False, True]
+    nemotron = frame(hidden_size=2688, inter_size=1856, topk=6)
+    assert expert_rows.ungated(nemotron).all()
+    gated, ungated = moe.predict(table, GPUS, load("experts"))[:, 0]
+    kernel = ExpertKernel.from_preset("trtllm/cutlass/fp8_block")
+    shape = ExpertShape(hidden_size=4096, inner_size=1536, n_experts=128, top_k=8, matrices=2)
+    loads = token_loads("balanced", 65536, 128, 8, 1)
+    assert ungated == pytest.approx(kernel.time(loads, shape, tokens=65536, mean_load=4096)[0], rel=1e-12)
+    assert 2 / 3 < ungated / gated < 0.85
+
+
+def test_ungated_time_is_two_thirds_where_only_the_inner_width_counts():
+    own = dict.fromkeys(load("experts")["trtllm/cutlass/fp8_block"], 0.0) | {"row_inner": 6.0, "choice_inner": 2.0}
+    usable = {"bandwidth_share": 1.0, "compute_share": 1.0, "norm": 4.0, "scan_norm": 4.0, "tile_low": 16.0}
+    constants = ExpertConstants(**{**own, **usable, "tile_high": 16.0, "sm_bytes_per_s": 1e9})
+    shape = ExpertShape(hidden_size=64, inner_size=1 << 20, n_experts=4, top_k=1)
+    rows = summarize(np.full((1, 4), 64), None, (16, 16))
+    gpu, dtype = calibrated_gpu(), kernel_dtype("fp8_block")
+    three = expert_time(rows, shape, 256, gpu, dtype, constants)
+    two = expert_time(rows, replace(shape, matrices=2), 256, gpu, dtype, constants)
+    assert two / three == pytest.approx(2 / 3, rel=1e-12)
 
 
 def test_prefill_is_handed_all_tokens_and_padded_counts():

@@ -10,7 +10,7 @@ from moesim.errors import InputError, OutputError
 from moesim.hardware.tables import TableKind
 from moesim.hardware.tables.reading import Table, computing_dtype, far_off
 from moesim.validation import MEASURED, validate
-from moesim.validation.scores import error_table, score, slowdown_table, slowdowns
+from moesim.validation.scores import error_table, score, slowdown_table, slowdowns, well_behaved
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def skewed_table():
     frame = pd.DataFrame(
         {
             "framework": "TRTLLM",
-            "kernel_source": "x",
+            "kernel_source": "any_cutlass",
             "moe_dtype": "fp8",
             "num_tokens": [8, 8, 8, 8, 16],
             "moe_ep_size": [1, 1, 2, 2, 2],
@@ -254,3 +254,24 @@ def test_a_unit_is_only_doubted_when_hundreds_of_times_off():
     assert far_off(table, right * 100) == ([], [])
     (problem,), _ = far_off(table, right * 1000)
     assert "wanted milliseconds" in problem
+
+
+def test_well_behaved_kernels_are_those_with_constants_of_their_own():
+    rows = pd.DataFrame(
+        [
+            ("TRTLLM", "moe_torch_flow_cutlass", "bfloat16", True),
+            ("TRTLLM", "moe_torch_flow_nongated", "bfloat16", False),
+            ("TRTLLM", "deepgemm", "fp8_block", False),
+            ("TRTLLM", "moe_torch_flow_cutlass", "nvfp4", False),
+            ("VLLM", "vllm_fp8moe_flashinfer_cutlass_flashinferexperts", "fp8_block", True),
+            ("VLLM", "vllm_fp8moe_triton_tritonexperts", "fp8_block", True),
+            ("VLLM", "vllm_fp8moe_flashinfer_trtllm_trtllmfp8expertsmonolithic", "fp8_block", False),
+            ("VLLM", "vllm_modeloptfp8moe_flashinfer_cutlass_flashinferexperts", "fp8", False),
+            ("SGLang", "sglang_fused_moe_triton", "fp8_block", True),
+            ("SGLang", "sglang_fused_moe_triton", "bfloat16", False),
+        ],
+        columns=["framework", "kernel_source", "moe_dtype", "core"],
+    )
+    assert well_behaved(rows).tolist() == rows["core"].tolist()
+    layers = rows.rename(columns={"moe_dtype": "gemm_dtype"})
+    assert well_behaved(layers).all()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
-from moesim.hardware.tables.attention import bytes_of, framework, measured_s, usable
+from moesim.hardware.tables.artefacts import sound
+from moesim.hardware.tables.attention import bytes_of, framework, measured_s
 from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, text
 from moesim.hardware.tables.kind import Constants, TableKind
 from moesim.types import GpuSpec
@@ -70,6 +71,10 @@ def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
     return frame["system"].eq("h100_sxm") & frame["num_gpus"].isin([2, 8]) & pd.Series(exponent % 2 == 0, frame.index)
 
 
+def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
+    return sound(frame, size="message_size_elements", curve=("allreduce_dtype", "num_gpus"))
+
+
 def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
     gpus = numbers(frame, "num_gpus")[0]
     return allreduce_seconds(AllReduceConstants(**c), gpu, gpus=gpus, message=_bytes(frame))
@@ -83,7 +88,7 @@ def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Consta
 
 
 def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    fitted, rows_usable = {}, frame[usable(frame)]
+    fitted, rows_usable = {}, frame[_usable(frame)]
     for name, rows in rows_usable.groupby(_group(rows_usable).to_numpy()):
         made, _, mode = str(name).split("/")
         fixed = {**_LIMITS.get(made, _LIMITS["vllm"]), **(_IN_A_GRAPH if mode == "graph" else {})}
@@ -111,7 +116,7 @@ KIND = TableKind(
     group=_group,
     regime=_regime,
     fitted=_fitted,
-    usable=usable,
+    usable=_usable,
     predict=_predict,
     fit=_fit,
 )

@@ -56,6 +56,5 @@ def measured_s(frame: pd.DataFrame) -> Array:
     return np.asarray(1e-3 * frame["latency_ms"].to_numpy(dtype=np.float64))
 
 
-def usable(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Rows without a flag."""
-    return text(frame, "flag").eq("")
+CURVE = ("attn_dtype", "kv_cache_dtype", "num_heads", "num_key_value_heads", "head_dim", "window_size", "batch_size")
+"""Columns that a curve of latencies over lengths shares."""

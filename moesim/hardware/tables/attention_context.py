@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.hardware.prefill import PrefillConstants, prefill_seconds
+from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.attention import (
+    CURVE,
     HELD_OUT_HEADS,
     cache_dtype,
     column,
     framework,
     measured_s,
     template,
-    usable,
 )
 from moesim.hardware.tables.dtypes import dtype_of, stand_in
 from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, text
@@ -61,6 +62,10 @@ def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
     return frame["system"].eq("h100_sxm") & frame["num_heads"].ne(HELD_OUT_HEADS)
 
 
+def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
+    return sound(frame, size="isl", curve=(*CURVE, "past_kv_tokens"))
+
+
 def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
     batch, length, heads, kv_heads, width = numbers(
         frame, "batch_size", "isl", "num_heads", "num_key_value_heads", "head_dim"
@@ -92,7 +97,7 @@ def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Consta
 
 
 def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    fitted, rows_usable = {}, frame[usable(frame)]
+    fitted, rows_usable = {}, frame[_usable(frame)]
     for name, rows in rows_usable.groupby(_group(rows_usable).to_numpy()):
         fixed = {"score_s": _SEARCH["score_s"].start, "packs": float(not str(name).startswith(_DOES_NOT_PACK))}
         if not (column(rows, "window_size") > 0).any():
@@ -122,7 +127,7 @@ KIND = TableKind(
     group=_group,
     regime=_regime,
     fitted=_fitted,
-    usable=usable,
+    usable=_usable,
     predict=_predict,
     fit=_fit,
 )

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.hardware.decode import DecodeConstants, decode_seconds
+from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.attention import (
+    CURVE,
     HELD_OUT_HEADS,
     bytes_of,
     cache_dtype,
@@ -20,7 +22,6 @@ from moesim.hardware.tables.attention import (
     many_heads,
     measured_s,
     template,
-    usable,
 )
 from moesim.hardware.tables.dtypes import stand_in
 from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers
@@ -67,6 +68,10 @@ def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
     return frame["system"].eq("h100_sxm") & frame["num_heads"].ne(HELD_OUT_HEADS)
 
 
+def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
+    return sound(frame, size="past_kv_tokens", curve=CURVE)
+
+
 def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
     batch, cached, heads, kv_heads, width = numbers(
         frame, "batch_size", "past_kv_tokens", "num_heads", "num_key_value_heads", "head_dim"
@@ -92,7 +97,7 @@ def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Consta
 
 
 def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    fitted, rows_usable = {}, frame[usable(frame)]
+    fitted, rows_usable = {}, frame[_usable(frame)]
     for name, rows in rows_usable.groupby(_group(rows_usable).to_numpy()):
         template_name = str(name).split("/")[1]
         fixed = {"per_query_head": float(template_name.startswith("mqa"))}
@@ -124,7 +129,7 @@ KIND = TableKind(
     group=_group,
     regime=_regime,
     fitted=_fitted,
-    usable=usable,
+    usable=_usable,
     predict=_predict,
     fit=_fit,
 )

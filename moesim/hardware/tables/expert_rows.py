@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.hardware.constants import document
-from moesim.hardware.expert import ExpertConstants, ExpertShape, Load, expert_time, summarize, tokens_per_row
+from moesim.hardware.expert import GATED, ExpertConstants, ExpertShape, Load, expert_time, summarize, tokens_per_row
 from moesim.hardware.kernel_dtypes import KERNEL_DTYPES, kernel_dtype, nearest_group
 from moesim.hardware.tables.kind import Constants
 from moesim.hardware.tables.token_loads import DRAWS, exponent_of, token_loads
@@ -43,6 +43,19 @@ KEY = ("distribution", "num_tokens", "num_experts", "topk", "moe_ep_size")
 """What the loads of a row follow from."""
 
 EVEN = ("balanced", "uniform")
+SHAPE = ("hidden_size", "inter_size", "num_experts", "topk")
+"""Columns of what a model's experts are."""
+
+_NO_GATE = "nongated"
+"""In the name of a kernel."""
+_NEMOTRON = (
+    (2688, 1856, 128, 6),
+    (4096, 2688, 512, 22),
+    (1024, 2688, 512, 22),
+    (8192, 5120, 512, 22),
+    (2048, 5120, 512, 22),
+)
+"""Nemotron 3's experts have no gate, whatever the kernel is called."""
 CHUNK = 4096
 
 
@@ -89,9 +102,23 @@ def rows_of(frame: pd.DataFrame, layout: Layout, constants: ExpertConstants, dra
         n_experts=column(frame.num_experts),
         top_k=column(frame.topk),
         n_ranks=column(frame.moe_ep_size),
+        matrices=column(np.where(ungated(frame), GATED - 1, GATED)),
     )
     handed = column(layout.handed(frame)) if layout.handed else load.rows * tokens_per_row(shape)
     return Rows(load=load, shape=shape, tokens=handed)
+
+
+def ungated(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    """Rows whose experts have two matrices, [R]: by the kernel, or by the shape of a known model."""
+    named: NDArray[np.bool_] = frame.kernel_source.str.contains(_NO_GATE).to_numpy(dtype=np.bool_)
+    return named | of_shapes(frame, _NEMOTRON)
+
+
+def of_shapes(frame: pd.DataFrame, shapes: Iterable[Sequence[int]]) -> NDArray[np.bool_]:
+    """Rows whose columns SHAPE are one of some shapes, [R]."""
+    wanted = {tuple(shape) for shape in shapes}
+    rows = zip(*(frame[name] for name in SHAPE), strict=True)
+    return np.fromiter((row in wanted for row in rows), dtype=np.bool_, count=len(frame))
 
 
 @lru_cache(maxsize=4096)
@@ -166,9 +193,7 @@ def fitted_as(frame: pd.DataFrame, kind: str, usable: pd.Series[bool]) -> pd.Ser
     split = document("experts")["fitted"].get(kind)
     if split is None:
         return _series(frame, np.zeros(len(frame), dtype=bool))
-    shapes = {tuple(shape) for shape in split["shapes"]}
-    own = zip(frame.hidden_size, frame.inter_size, frame.num_experts, frame.topk, strict=True)
-    seen = np.array([shape in shapes for shape in own], dtype=bool)
+    seen = of_shapes(frame, split["shapes"])
     version = frame["version"] if "version" in frame else _series(frame, np.full(len(frame), "", dtype=object))
     for values, known in (
         (frame.system, [split["system"]]),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.hardware.gemm import GemmConstants, product_seconds
+from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.dtypes import dtype_of, stand_in
 from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, text
 from moesim.hardware.tables.kind import Constants, TableKind
@@ -47,6 +48,7 @@ _NO_QUANTISATION = {"quantise_passes": 0.0, "quantise_row_s": 0.0, "cache_speedu
 _COPIES = {"TRTLLM": 5, "SGLang": 6, "VLLM": 6}
 _COPIES_OTHERWISE = 5
 _EAGER = ("VLLM", "fp8_block")
+_HOST_MS = 0.2
 _NARROW = 512
 _HELD_OUT = 7168
 
@@ -62,6 +64,10 @@ def _group(frame: pd.DataFrame) -> pd.Series[str]:
     return text(frame, "framework").str.lower() + "/" + _library(frame) + "/" + text(frame, "gemm_dtype")
 
 
+def _eager(frame: pd.DataFrame) -> pd.Series[bool]:
+    return text(frame, "framework").eq(_EAGER[0]) & text(frame, "gemm_dtype").eq(_EAGER[1])
+
+
 def resident(frame: pd.DataFrame) -> pd.Series[bool]:
     """Whether all copies of the weight stay in the L2 cache, as the collectors reckon: in decimal megabytes."""
     if "weights_fit_l2" in frame:
@@ -70,8 +76,7 @@ def resident(frame: pd.DataFrame) -> pd.Series[bool]:
 
     sizes = {name: 0.0 if (gpu := gpu_of(name)) is None else 1e6 * gpu.l2_cache_mb for name in set(frame["system"])}
     width = text(frame, "gemm_dtype").map(lambda name: dtype_of(name).weight_bytes)
-    eager = text(frame, "framework").eq(_EAGER[0]) & text(frame, "gemm_dtype").eq(_EAGER[1])
-    copies = text(frame, "framework").map(_COPIES).fillna(_COPIES_OTHERWISE).mask(eager, 1)
+    copies = text(frame, "framework").map(_COPIES).fillna(_COPIES_OTHERWISE).mask(_eager(frame), 1)
     return copies * frame["n"] * frame["k"] * width <= frame["system"].map(sizes)
 
 
@@ -86,7 +91,9 @@ def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
-    return text(frame, "flag").eq("")
+    """Sound rows; blocks of FP8 of vLLM are launched without a graph: short products wait for the host."""
+    host_bound = _eager(frame) & frame["latency_ms"].lt(_HOST_MS)
+    return sound(frame, size="m", curve=("gemm_dtype", "n", "k"), wrong=host_bound)
 
 
 def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:

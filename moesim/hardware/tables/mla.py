@@ -32,6 +32,10 @@ _LIBRARY_OTHERWISE = "cublas"
 _BLOCKS_OF_VLLM = {"vllm/deepgemm/fp8_block": "sglang/deepgemm/fp8_block"}
 
 
+CURVE = ("scope", "mla_dtype", "kv_cache_dtype", "gemm_type", "num_heads", "batch_size")
+"""Columns that a curve of latencies over lengths shares."""
+
+
 def scope(frame: pd.DataFrame) -> pd.Series[str]:
     """What was timed: kernel, module or wideep_module."""
     return text(frame, "scope", _KERNEL)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.hardware.mla import DEEPSEEK_V3, AbsorbedConstants, absorbed_seconds
-from moesim.hardware.tables.attention import framework, measured_s, usable
+from moesim.hardware.tables.artefacts import sound
+from moesim.hardware.tables.attention import framework, measured_s
 from moesim.hardware.tables.dtypes import dtype_of, stand_in
 from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, text
 from moesim.hardware.tables.kind import Constants, TableKind
@@ -50,6 +51,10 @@ def _regime(frame: pd.DataFrame) -> pd.Series[str]:
     return text(frame, "op_name")
 
 
+def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
+    return sound(frame, size="num_tokens", curve=("bmm_dtype", "num_heads"))
+
+
 def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
     rows, heads = numbers(frame, "num_tokens", "num_heads")
     after = text(frame, "op_name").eq(_AFTER).to_numpy(dtype=np.bool_)
@@ -77,7 +82,7 @@ def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Consta
 
 
 def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    rows_usable = frame[usable(frame)]
+    rows_usable = frame[_usable(frame)]
     return {
         str(name): fit_rows(_SEARCH, list(_SEARCH), {}, rows, gpus, _seconds, measured_s)
         for name, rows in rows_usable.groupby(_group(rows_usable).to_numpy())
@@ -101,7 +106,7 @@ KIND = TableKind(
     group=_group,
     regime=_regime,
     fitted=_fitted,
-    usable=usable,
+    usable=_usable,
     predict=_predict,
     fit=_fit,
 )

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.hardware.mla import MlaPrefillConstants, mla_prefill_seconds
-from moesim.hardware.tables.attention import column, usable
+from moesim.hardware.tables.artefacts import sound
+from moesim.hardware.tables.attention import column, framework
 from moesim.hardware.tables.dtypes import dtype_of
 from moesim.hardware.tables.groups import Array, Constant, numbers, text
 from moesim.hardware.tables.kind import Constants, TableKind
-from moesim.hardware.tables.mla import around_seconds, fit_modules, fitted, group, predict_by_scope, scope
+from moesim.hardware.tables.mla import CURVE, around_seconds, fit_modules, fitted, group, predict_by_scope, scope
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
@@ -40,10 +41,18 @@ _FIXED = {"score_s": 3e-11, "window_blocks": 0.0, "packs": 0.0}
 _KERNEL_FIXED = {"prompt_s": 0.0, "token_passes": 0.0}
 _IN_A_GRAPH = {"host_s": 0.0}
 _EAGER_MODULE = "wideep_module-"
+_HOST_MS = 0.7
 
 
 def _regime(frame: pd.DataFrame) -> pd.Series[str]:
     return scope(frame)
+
+
+def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
+    """SGLang's kernel multiplies prompts as decode does, at three times the FLOPs; eager modules wait for the host."""
+    absorbed = scope(frame).eq("kernel") & framework(frame).eq("sglang")
+    host_bound = scope(frame).eq("wideep_module") & frame["latency_ms"].lt(_HOST_MS)
+    return sound(frame, size="isl", curve=(*CURVE, "past_kv_tokens"), wrong=absorbed | host_bound)
 
 
 def _module_seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, around: Array) -> Array:
@@ -85,7 +94,7 @@ def _fixed(name: str) -> dict[str, float]:
 
 
 def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    return fit_modules(frame[usable(frame)], gpus, _SEARCH, _fixed, _around, _module_seconds)
+    return fit_modules(frame[_usable(frame)], gpus, _SEARCH, _fixed, _around, _module_seconds)
 
 
 KIND = TableKind(
@@ -104,7 +113,7 @@ KIND = TableKind(
     group=group,
     regime=_regime,
     fitted=fitted,
-    usable=usable,
+    usable=_usable,
     predict=_predict,
     fit=_fit,
 )

@@ -12,10 +12,20 @@ import numpy as np
 
 from moesim.hardware.constants import load
 from moesim.hardware.mla import MlaDecodeConstants, mla_decode_seconds
-from moesim.hardware.tables.attention import bytes_of, cache_dtype, usable
+from moesim.hardware.tables.artefacts import sound
+from moesim.hardware.tables.attention import bytes_of, cache_dtype
 from moesim.hardware.tables.groups import Array, Constant, numbers
 from moesim.hardware.tables.kind import Constants, TableKind
-from moesim.hardware.tables.mla import around_seconds, fit_modules, fitted, group, predict_by_scope, scope, scope_of
+from moesim.hardware.tables.mla import (
+    CURVE,
+    around_seconds,
+    fit_modules,
+    fitted,
+    group,
+    predict_by_scope,
+    scope,
+    scope_of,
+)
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
@@ -55,6 +65,10 @@ def _regime(frame: pd.DataFrame) -> pd.Series[str]:
     return scope(frame)
 
 
+def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
+    return sound(frame, size="past_kv_tokens", curve=CURVE)
+
+
 def _module_seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, around: Array) -> Array:
     batch, cached, heads = numbers(frame, "batch_size", "past_kv_tokens", "num_heads")
     kernel = mla_decode_seconds(
@@ -81,7 +95,7 @@ def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Consta
 
 
 def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    return fit_modules(frame[usable(frame)], gpus, _SEARCH, _fixed, _around, _module_seconds)
+    return fit_modules(frame[_usable(frame)], gpus, _SEARCH, _fixed, _around, _module_seconds)
 
 
 KIND = TableKind(
@@ -100,7 +114,7 @@ KIND = TableKind(
     group=group,
     regime=_regime,
     fitted=fitted,
-    usable=usable,
+    usable=_usable,
     predict=_predict,
     fit=_fit,
 )

@@ -12,7 +12,8 @@ import numpy as np
 
 from moesim.hardware.dense import FeedForwardConstants, feed_forward_seconds
 from moesim.hardware.layer_kernels import LayerKernels
-from moesim.hardware.tables.attention import framework, measured_s, usable
+from moesim.hardware.tables.artefacts import sound
+from moesim.hardware.tables.attention import framework, measured_s
 from moesim.hardware.tables.dtypes import dtype_of, stand_in
 from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, text
 from moesim.hardware.tables.kind import Constants, TableKind
@@ -45,6 +46,10 @@ def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
     return frame["system"].eq("h100_sxm") & pd.Series(exponent % 2 == 0, frame.index)
 
 
+def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
+    return sound(frame, size="num_tokens", curve=("quant_type", "hidden_size", "intermediate_size", "phase"))
+
+
 def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
     rows, hidden, width = numbers(frame, "num_tokens", "hidden_size", "intermediate_size")
     keys, seconds = framework(frame) + "\n" + text(frame, "quant_type"), np.empty(len(frame))
@@ -72,7 +77,7 @@ def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Consta
 
 
 def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    rows_usable = frame[usable(frame)]
+    rows_usable = frame[_usable(frame)]
     return {
         str(name): fit_rows(_SEARCH, list(_SEARCH), {}, rows, gpus, _seconds, measured_s)
         for name, rows in rows_usable.groupby(_group(rows_usable).to_numpy())
@@ -97,7 +102,7 @@ KIND = TableKind(
     group=_group,
     regime=_regime,
     fitted=_fitted,
-    usable=usable,
+    usable=_usable,
     predict=_predict,
     fit=_fit,
 )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.hardware.tables import expert_fit, expert_rows
+from moesim.hardware.tables.artefacts import ALWAYS, sound
 from moesim.hardware.tables.kind import Constants, TableKind
 from moesim.types import GpuSpec
 
@@ -21,20 +22,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _KERNELS = ("modelopt", "cutlass", "triton", "deepgemm", "marlin", "trtllm_gen", "min_latency")
-_SPIKE = 1.3
-_CURVE = [
-    "system",
-    "framework",
-    "kernel_source",
-    "moe_dtype",
-    "hidden_size",
-    "inter_size",
-    "topk",
-    "num_experts",
-    "moe_tp_size",
-    "moe_ep_size",
-    "distribution",
-]
+_CURVE = ("moe_dtype", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size", "distribution")
+_DEFAULT_ROUTER = ((4096, 14336, 8, 2), (6144, 16384, 8, 2), (2816, 704, 128, 8), (1024, 2688, 512, 22))
+"""Mixtral, Gemma 4 and the latent experts of Nemotron 3 Super, as SHAPE: plain softmax routers."""
+_SLOW_CURVE = 3.0
 
 
 def group(frame: pd.DataFrame) -> pd.Series[str]:
@@ -56,21 +47,25 @@ def handed(frame: pd.DataFrame) -> NDArray[np.float64]:
 def usable(frame: pd.DataFrame) -> pd.Series[bool]:
     """Rows that are no artefact: by the column `flag` where there is one, else by the known patterns.
 
-    SGLang's Triton path computes remote experts too where a model of few
-    experts is spread over ranks; SGLang and vLLM route DeepSeek-V3 by groups,
-    which drops half of the intended experts; a latency above 1.3 times that
-    of a larger batch of the same curve is a bad tactic of the tuner.
+    SGLang's Triton path computes the choices of remote experts too where a
+    model with the default router is spread over ranks; SGLang and vLLM route DeepSeek-V3 by groups,
+    which drops half of the intended experts; a GPU with all experts takes as
+    long for uneven loads, or was tuned badly for the whole curve.
     """
-    known = expert_rows.known_distribution(frame)
-    if "flag" in frame:
-        return known & (frame["flag"].fillna("") == "")
-    clamped = (frame.framework == "SGLang") & (frame.moe_ep_size > 1) & (frame.num_experts <= 16)
+    clamped = (frame.framework == "SGLang") & (frame.moe_ep_size > 1) & expert_rows.of_shapes(frame, _DEFAULT_ROUTER)
     grouped = (frame.framework != "TRTLLM") & (frame.hidden_size == 7168) & (frame.num_experts == 256)
-    ordered = frame.sort_values("num_tokens", ascending=False)
-    curve = [name for name in [*_CURVE, "version"] if name in frame]
-    larger = ordered.groupby(curve).latency_ms.cummin().groupby([ordered[name] for name in curve]).shift(1)
-    spike = (ordered.latency_ms > _SPIKE * larger).reindex(frame.index)
-    return known & ~clamped & ~grouped & ~spike
+    wrong = clamped | grouped | _slow_curve(frame)
+    return expert_rows.known_distribution(frame) & sound(frame, size="num_tokens", curve=_CURVE, wrong=wrong)
+
+
+def _slow_curve(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Rows of one rank whose skewed curve is thrice as slow as the even one in the median."""
+    curve = [name for name in (*ALWAYS, *_CURVE) if name in frame and name != "distribution"]
+    even = frame["distribution"].isin(expert_rows.EVEN)
+    base = frame[even].groupby([*curve, "num_tokens"], dropna=False)["latency_ms"].median()
+    ratio = frame["latency_ms"] / frame.join(base.rename("even_ms"), on=[*curve, "num_tokens"])["even_ms"]
+    keys = [frame[name] for name in (*curve, "distribution")]
+    return frame["moe_ep_size"].eq(1) & ratio.groupby(keys, dropna=False).transform("median").gt(_SLOW_CURVE)
 
 
 def fitted(frame: pd.DataFrame) -> pd.Series[bool]:
