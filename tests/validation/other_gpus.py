@@ -2,9 +2,10 @@
 
 Needs an installed aiconfigurator-core (extra `measured`). Only the published specifications of a GPU differ from those
 of the H100 on which everything was fitted. Rows are of the versions of the frameworks whose constants ship; artefacts
-are left out by their patterns. Rows of kernels and data types that have constants stand apart from those for which
-the nearest stand in, and models of the fitted layers apart from others. Percent, median / 90th percentile (rows). The
-figures are looked at after all constants and forms stand; nothing may be changed for them.
+are left out by their patterns. Sizes that were measured on H100 too stand apart from others, and data types for which
+those of another stand in from those with constants of their own; of fused layers kernels tuned for each shape or not
+at all are not counted. Percent, median / 90th percentile (rows). The figures are looked at after all constants and
+forms stand; nothing may be changed for them.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from moesim.hardware.constants import document
 from moesim.hardware.predict import shipped
-from moesim.hardware.tables.expert_rows import of_shapes
 from moesim.hardware.tables.reading import Table, predict_usable
+from moesim.validation import MEASURED
 from moesim.validation.aiconfigurator import read_installed
 from moesim.validation.scores import score, slowdown_table, slowdowns, well_behaved
 
 VERSIONS = {"TRTLLM": ("1.3.0rc20",), "SGLang": ("0.5.14", "0.5.10"), "VLLM": ("0.24.0",)}
 LAYERS = {
+    "moe": "fused MoE layers",
     "gemm": "dense products, weights beyond L2",
     "attention_context": "attention over prompts",
     "attention_generation": "attention over the cache",
@@ -31,7 +32,8 @@ LAYERS = {
     "mla_generation": "latent attention over the cache, module",
 }
 REGIMES = {"gemm": "weights beyond L2", "mla_context": "module", "mla_generation": "module"}
-OTHERS = "kernels and data types without constants"
+ALSO = ("scope", "gemm_type", "kv_cache_dtype", "mla_dtype", "past_kv_tokens", "window_size")
+"""Columns of sizes that some layouts of a kind lack."""
 
 
 def error(values: pd.Series) -> str:
@@ -46,37 +48,41 @@ def of_our_versions(table: Table) -> bool:
     return all(f"_{version}_" in table.stem for name in frameworks for version in VERSIONS.get(name, ()))
 
 
-def of_fitted_models(table: Table, rows: pd.Series) -> np.ndarray:
-    """Whether rows are of a shape that the experts' constants were fitted on."""
-    return of_shapes(table.frame.loc[rows], document("experts")["fitted"]["moe"]["shapes"])
+def of_measured_sizes(table: Table, rows: pd.Series) -> np.ndarray:
+    """Whether rows are of a size that was measured on H100: only the GPU is another."""
+    seen = pd.concat([pd.read_parquet(path) for path in MEASURED.glob(f"{table.kind.name}_h100_*.parquet")])
+    told = {"system", "kernel_source", *table.kind.measured}
+    key = [name for name in (*table.kind.columns, *ALSO) if name in seen and name in table.frame and name not in told]
+    known = pd.MultiIndex.from_frame(seen[key].drop_duplicates())
+    found: np.ndarray = pd.MultiIndex.from_frame(table.frame.loc[rows, key]).isin(known)
+    return found
 
 
 def cases(table: Table) -> Iterator[tuple[str, pd.Series]]:
     """Errors of a table by case."""
     scores = score(table, predict_usable(table))
-    frame = table.frame.loc[scores["row"]]
+    frame, name = table.frame.loc[scores["row"]], LAYERS[table.kind.name]
+    wanted = REGIMES.get(table.kind.name)
+    here = scores["regime"].eq(wanted).to_numpy() if wanted else np.ones(len(scores), dtype=bool)
     if table.kind.name == "moe":
-        core = well_behaved(frame).to_numpy()
-        known = of_fitted_models(table, scores["row"])
-        yield "fused MoE layers, models that were fitted", scores["error"][core & known]
-        yield "fused MoE layers, other models", scores["error"][core & ~known]
-    elif table.kind.name in LAYERS:
-        wanted = REGIMES.get(table.kind.name)
-        here = scores["regime"].eq(wanted).to_numpy() if wanted else np.ones(len(scores), dtype=bool)
+        known = well_behaved(frame).to_numpy()
+        here &= known  # others are tuned for each shape or not at all
+    else:
         known = table.kind.group(frame).isin(list(shipped(table.kind))).to_numpy()
-        name = LAYERS[table.kind.name]
-        yield name, scores["error"][here & known]
-        yield f"{name}, {OTHERS}", scores["error"][here & ~known]
+    same = of_measured_sizes(table, scores["row"])
+    yield f"{name}, sizes measured on H100", scores["error"][here & known & same]
+    yield f"{name}, other sizes", scores["error"][here & known & ~same]
+    yield f"{name}, data types without constants", scores["error"][here & ~known]
 
 
 def column(system: str) -> dict[str, str]:
     """Errors of a system by case."""
     tables = [table for table in read_installed(system).tables if of_our_versions(table)]
     found: dict[str, list[pd.Series]] = {}
-    for table in tables:
+    for table in (table for table in tables if table.kind.name in LAYERS):
         for name, errors in cases(table):
             found.setdefault(name, []).append(errors)
-    cells = {name: error(pd.concat(errors)) for name, errors in found.items()}
+    cells = {name: error(pd.concat(errors)) for name, errors in found.items() if any(len(part) for part in errors)}
     fused = [table for table in tables if table.kind.name == "moe"]
     slow = slowdown_table(pd.concat([slowdowns(table, predict_usable(table)) for table in fused]))
     for _, row in slow[(slow["kernels"] == "core") & (slow["rows"] == "all")].iterrows():

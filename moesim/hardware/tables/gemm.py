@@ -5,12 +5,12 @@ Layout: NVIDIA aiconfigurator `gemm_perf`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moesim.hardware.gemm import GemmConstants, product_seconds
+from moesim.hardware.gemm import GemmConstants, loop_seconds, product_seconds
 from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.dtypes import dtype_of, stand_in
 from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, text
@@ -137,8 +137,15 @@ def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str
             fixed |= _NO_QUANTISATION
         free = [constant for constant in _SEARCH if constant not in fixed]
         if len(rows) > len(free):
-            fitted[str(name)] = fit_rows(_SEARCH, free, fixed, rows, gpus, _seconds, _measured_s)
+            found = fit_rows(_SEARCH, free, fixed, rows, gpus, _seconds, _measured_s)
+            fitted[str(name)] = found | {"loop_s": _loop_s(found, gpus, set(rows["system"]), dtype)}
     return fitted
+
+
+def _loop_s(c: Mapping[str, float], gpus: Mapping[str, GpuSpec], systems: Iterable[str], dtype: str) -> float:
+    """No longer than the smallest tile took on any measured GPU, to four digits."""
+    least = min(loop_seconds(c["compute_share"], gpus[name], dtype_of(dtype).activations) for name in systems)
+    return float(f"{0.9995 * least:.4g}")
 
 
 KIND = TableKind(
