@@ -94,7 +94,7 @@ def test_a_group_never_fitted_takes_the_nearest():
 
 def test_a_prediction_is_the_mean_over_draws_of_the_kernel():
     table = frame(distribution=["balanced", "power_law_1.2"], moe_tp_size=2)
-    predicted = moe.predict(table, GPUS, load("experts"))
+    predicted = moe.KIND.predict(table, GPUS, load("experts"))
     kernel = ExpertKernel.from_preset("trtllm/cutlass/fp8_block")
     shape = ExpertShape(hidden_size=4096, inner_size=768, n_experts=128, top_k=8, n_ranks=4)
     for row, distribution in enumerate(table.distribution):
@@ -109,9 +109,9 @@ def test_what_is_not_known_is_nan_and_the_rest_does_not_change():
         moe_dtype=["fp8_block", "fp8_block", "strange", "fp8_block", "fp8_block"],
         system=["h100_sxm", "h100_sxm", "h100_sxm", "h100_sxm", "other"],
     )
-    predicted = moe.predict(table, GPUS, load("experts"))[:, 0]
+    predicted = moe.KIND.predict(table, GPUS, load("experts"))[:, 0]
     assert np.isnan(predicted).tolist() == [False, True, True, True, True]
-    assert predicted[0] == moe.predict(frame(), GPUS, load("experts"))[0, 0]
+    assert predicted[0] == moe.KIND.predict(frame(), GPUS, load("experts"))[0, 0]
 
 
 def test_tables_without_flags_lose_their_known_artefacts():
@@ -135,7 +135,7 @@ def test_experts_without_a_gate_have_two_matrices():
     assert expert_rows.ungated(table).tolist() == [False, True]
     nemotron = frame(hidden_size=2688, inter_size=1856, topk=6)
     assert expert_rows.ungated(nemotron).all()
-    gated, ungated = moe.predict(table, GPUS, load("experts"))[:, 0]
+    gated, ungated = moe.KIND.predict(table, GPUS, load("experts"))[:, 0]
     kernel = ExpertKernel.from_preset("trtllm/cutlass/fp8_block")
     shape = ExpertShape(hidden_size=4096, inner_size=1536, n_experts=128, top_k=8, matrices=2)
     loads = token_loads("balanced", 65536, 128, 8, 1)
@@ -164,7 +164,7 @@ def test_prefill_is_handed_all_tokens_and_padded_counts():
     shape = ExpertShape(hidden_size=4096, inner_size=1536, n_experts=256, top_k=8, n_ranks=4)
     loads = -(-token_loads("power_law_1.01", 8192, 256, 8, 4) // 128) * 128
     expected = kernel.time(loads, shape, tokens=8192, mean_load=256).mean()
-    assert wideep_context.predict(table, GPUS, load("experts"))[1, 0] == pytest.approx(expected, rel=1e-12)
+    assert wideep_context.KIND.predict(table, GPUS, load("experts"))[1, 0] == pytest.approx(expected, rel=1e-12)
 
 
 def test_rows_after_load_balancing_are_not_scored():
@@ -182,9 +182,9 @@ def test_a_fit_finds_the_constants_that_made_the_times():
         for hidden, inter in ((2048, 768), (4096, 1536), (6144, 8192))
     ]
     table = pd.concat(tables, ignore_index=True)
-    table["latency_ms"] = 1e3 * moe.predict(table, GPUS, load("experts"))[:, 0]
-    found = moe.fit(table, GPUS)
-    again = 1e3 * moe.predict(table, GPUS, found)[:, 0]
+    table["latency_ms"] = 1e3 * moe.KIND.predict(table, GPUS, load("experts"))[:, 0]
+    found = moe.KIND.fit(table, GPUS)
+    again = 1e3 * moe.KIND.predict(table, GPUS, found)[:, 0]
     assert [*found] == ["trtllm/cutlass/fp8_block"]
     error = np.abs(again / table.latency_ms - 1)
     assert error.median() < 0.01
@@ -213,9 +213,9 @@ def errors(ours, real):
 def test_errors_of_the_shipped_constants_on_token_counts_never_fitted(fit_experts):
     table = fit_experts.read("moe")
     core = table[moe.group(table).isin(fit_experts.CORE)].reset_index(drop=True)
-    held = ~moe.fitted(core)
+    held = ~moe.KIND.fitted(core)
     assert held.equals(core.num_tokens.isin(fit_experts.HELD_OUT_TOKENS))
-    predicted = 1e3 * moe.predict(core, GPUS, load("experts"))[:, 0]
+    predicted = 1e3 * moe.KIND.predict(core, GPUS, load("experts"))[:, 0]
     # reached when fitted: 2.8 / 10.1, 3.3 / 10.6 %
     median, p90 = errors(predicted[held], core.latency_ms[held])
     assert (median < 3.2, p90 < 11.5) == (True, True)
@@ -250,5 +250,5 @@ def test_the_slowdown_of_prefill_grows_with_the_ranks(ep, measured):
         distribution=["uniform", "power_law_1.2"] * len(tokens),
         num_tokens=np.repeat(tokens, 2).tolist(),
     )
-    seconds = wideep_context.predict(table, GPUS, load("experts"))[:, 0]
+    seconds = wideep_context.KIND.predict(table, GPUS, load("experts"))[:, 0]
     assert np.mean(seconds[1::2] / seconds[0::2]) == pytest.approx(measured, rel=0.08)

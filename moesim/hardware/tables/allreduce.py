@@ -12,9 +12,9 @@ import numpy as np
 
 from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
 from moesim.hardware.tables.artefacts import sound
-from moesim.hardware.tables.attention import bytes_of, framework, measured_s
-from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, text
-from moesim.hardware.tables.kind import Constants, TableKind
+from moesim.hardware.tables.attention import bytes_of, framework
+from moesim.hardware.tables.groups import Array, Constant, numbers, text
+from moesim.hardware.tables.layer import fit_groups, layer_kind, predict_groups
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
@@ -80,43 +80,27 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
     return allreduce_seconds(AllReduceConstants(**c), gpu, gpus=gpus, message=_bytes(frame))
 
 
-def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
-    seconds = np.full((len(frame), 1), np.nan)
-    for rows, gpu, c in by_group(frame, _group(frame), gpus, constants):
-        seconds[rows, 0] = _seconds(c, gpu, frame.iloc[rows])
-    return seconds
+def _fixed(name: str, rows: pd.DataFrame) -> dict[str, float]:
+    """What a framework is known to do; rows of one number of GPUs show no hops."""
+    made, _, mode = name.split("/")
+    fixed = {**_LIMITS.get(made, _LIMITS["vllm"]), **(_IN_A_GRAPH if mode == "graph" else {})}
+    if len(set(rows["num_gpus"])) == 1:
+        fixed |= {constant: _SEARCH[constant].start for constant in ("hop_s", "nccl_hop_s")}
+    return fixed
 
 
-def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    fitted, rows_usable = {}, frame[_usable(frame)]
-    for name, rows in rows_usable.groupby(_group(rows_usable).to_numpy()):
-        made, _, mode = str(name).split("/")
-        fixed = {**_LIMITS.get(made, _LIMITS["vllm"]), **(_IN_A_GRAPH if mode == "graph" else {})}
-        if len(set(rows["num_gpus"])) == 1:
-            fixed |= {constant: _SEARCH[constant].start for constant in ("hop_s", "nccl_hop_s")}
-        free = [constant for constant in _SEARCH if constant not in fixed]
-        if len(rows) > len(free):
-            fitted[str(name)] = fit_rows(_SEARCH, free, fixed, rows, gpus, _seconds, measured_s)
-    return fitted
-
-
-KIND = TableKind(
+KIND = layer_kind(
     name="allreduce",
     prefixes=("allreduce", "custom_allreduce"),
     columns={
-        "system": "text",
-        "framework": "text",
         "kernel_source": "text",
         "num_gpus": "number",
         "message_size_elements": "number",
-        "latency_ms": "number",
     },
-    measured=("latency_ms",),
-    unit_s=1e-3,
     group=_group,
     regime=_regime,
     fitted=_fitted,
     usable=_usable,
-    predict=_predict,
-    fit=_fit,
+    predict=predict_groups(_group, _seconds),
+    fit=fit_groups(_SEARCH, _group, _usable, _seconds, _fixed),
 )

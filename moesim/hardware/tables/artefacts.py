@@ -31,9 +31,18 @@ def sound(
         wrong: other artefacts of this kind of table.
     """
     if "flag" in frame:
-        return frame["flag"].fillna("").eq("")
+        return unflagged(frame)
     fine = ~spikes(frame, size=size, curve=curve)
     return fine if wrong is None else fine & ~wrong
+
+
+def unflagged(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Rows without a flag, bool [R]; all where the table has no such column."""
+    import pandas as pd
+
+    if "flag" in frame:
+        return frame["flag"].fillna("").eq("")
+    return pd.Series(data=True, index=frame.index)
 
 
 def spikes(frame: pd.DataFrame, *, size: str, curve: Sequence[str]) -> pd.Series[bool]:

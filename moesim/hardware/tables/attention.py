@@ -51,10 +51,5 @@ def column(frame: pd.DataFrame, name: str) -> Array:
     return frame[name].to_numpy(dtype=np.float64) if name in frame else np.zeros(len(frame))
 
 
-def measured_s(frame: pd.DataFrame) -> Array:
-    """Latencies in seconds."""
-    return np.asarray(1e-3 * frame["latency_ms"].to_numpy(dtype=np.float64))
-
-
 CURVE = ("attn_dtype", "kv_cache_dtype", "num_heads", "num_key_value_heads", "head_dim", "window_size", "batch_size")
 """Columns that a curve of latencies over lengths shares."""

@@ -18,12 +18,11 @@ from moesim.hardware.tables.attention import (
     cache_dtype,
     column,
     framework,
-    measured_s,
     template,
 )
-from moesim.hardware.tables.dtypes import dtype_of, stand_in
-from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, text
-from moesim.hardware.tables.kind import Constants, TableKind
+from moesim.hardware.tables.dtypes import dtype_of
+from moesim.hardware.tables.groups import Array, Constant, numbers, text
+from moesim.hardware.tables.layer import fit_groups, layer_kind, predict_groups
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
@@ -89,45 +88,28 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
     return seconds
 
 
-def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
-    seconds = np.full((len(frame), 1), np.nan)
-    for rows, gpu, c in by_group(frame, stand_in(_group(frame), constants), gpus, constants):
-        seconds[rows, 0] = _seconds(c, gpu, frame.iloc[rows])
-    return seconds
+def _fixed(name: str, rows: pd.DataFrame) -> dict[str, float]:
+    fixed = {"score_s": _SEARCH["score_s"].start, "packs": float(not name.startswith(_DOES_NOT_PACK))}
+    if not (column(rows, "window_size") > 0).any():
+        fixed["window_blocks"] = _SEARCH["window_blocks"].start
+    return fixed
 
 
-def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    fitted, rows_usable = {}, frame[_usable(frame)]
-    for name, rows in rows_usable.groupby(_group(rows_usable).to_numpy()):
-        fixed = {"score_s": _SEARCH["score_s"].start, "packs": float(not str(name).startswith(_DOES_NOT_PACK))}
-        if not (column(rows, "window_size") > 0).any():
-            fixed["window_blocks"] = _SEARCH["window_blocks"].start
-        free = [constant for constant in _SEARCH if constant not in fixed]
-        if len(rows) > len(free):
-            fitted[str(name)] = fit_rows(_SEARCH, free, fixed, rows, gpus, _seconds, measured_s)
-    return fitted
-
-
-KIND = TableKind(
+KIND = layer_kind(
     name="attention_context",
     prefixes=("attention_context", "context_attention"),
     columns={
-        "system": "text",
-        "framework": "text",
         "batch_size": "number",
         "isl": "number",
         "num_heads": "number",
         "num_key_value_heads": "number",
         "head_dim": "number",
         "attn_dtype": "text",
-        "latency_ms": "number",
     },
-    measured=("latency_ms",),
-    unit_s=1e-3,
     group=_group,
     regime=_regime,
     fitted=_fitted,
     usable=_usable,
-    predict=_predict,
-    fit=_fit,
+    predict=predict_groups(_group, _seconds),
+    fit=fit_groups(_SEARCH, _group, _usable, _seconds, _fixed),
 )

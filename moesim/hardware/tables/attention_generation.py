@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from moesim.hardware.decode import DecodeConstants, decode_seconds
 from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.attention import (
@@ -20,12 +18,10 @@ from moesim.hardware.tables.attention import (
     column,
     framework,
     many_heads,
-    measured_s,
     template,
 )
-from moesim.hardware.tables.dtypes import stand_in
-from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers
-from moesim.hardware.tables.kind import Constants, TableKind
+from moesim.hardware.tables.groups import Array, Constant, numbers
+from moesim.hardware.tables.layer import fit_groups, layer_kind, predict_groups
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
@@ -89,47 +85,30 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
     )
 
 
-def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
-    seconds = np.full((len(frame), 1), np.nan)
-    for rows, gpu, c in by_group(frame, stand_in(_group(frame), constants), gpus, constants):
-        seconds[rows, 0] = _seconds(c, gpu, frame.iloc[rows])
-    return seconds
+def _fixed(name: str, rows: pd.DataFrame) -> dict[str, float]:
+    template_name = name.split("/")[1]
+    fixed = {"per_query_head": float(template_name.startswith("mqa"))}
+    if template_name.startswith("mha"):
+        fixed |= {"unit_head_s": 0.0, "token_head_s": 0.0}
+    if not (column(rows, "window_size") > 0).any():
+        fixed["window_tokens"] = _SEARCH["window_tokens"].start
+    return fixed
 
 
-def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    fitted, rows_usable = {}, frame[_usable(frame)]
-    for name, rows in rows_usable.groupby(_group(rows_usable).to_numpy()):
-        template_name = str(name).split("/")[1]
-        fixed = {"per_query_head": float(template_name.startswith("mqa"))}
-        if template_name.startswith("mha"):
-            fixed |= {"unit_head_s": 0.0, "token_head_s": 0.0}
-        if not (column(rows, "window_size") > 0).any():
-            fixed["window_tokens"] = _SEARCH["window_tokens"].start
-        free = [constant for constant in _SEARCH if constant not in fixed]
-        if len(rows) > len(free):
-            fitted[str(name)] = fit_rows(_SEARCH, free, fixed, rows, gpus, _seconds, measured_s)
-    return fitted
-
-
-KIND = TableKind(
+KIND = layer_kind(
     name="attention_generation",
     prefixes=("attention_generation", "generation_attention"),
     columns={
-        "system": "text",
-        "framework": "text",
         "batch_size": "number",
         "num_heads": "number",
         "num_key_value_heads": "number",
         "head_dim": "number",
         "past_kv_tokens": "number",
-        "latency_ms": "number",
     },
-    measured=("latency_ms",),
-    unit_s=1e-3,
     group=_group,
     regime=_regime,
     fitted=_fitted,
     usable=_usable,
-    predict=_predict,
-    fit=_fit,
+    predict=predict_groups(_group, _seconds),
+    fit=fit_groups(_SEARCH, _group, _usable, _seconds, _fixed),
 )

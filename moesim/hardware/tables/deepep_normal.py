@@ -6,21 +6,32 @@ Layout: NVIDIA aiconfigurator `wideep_deepep_normal_perf`, microseconds, `num_to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moesim.hardware.collectives import Normal, fp8_payload, normal_seconds, notify_seconds
-from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, subset, text
+from moesim.hardware.collectives import Normal, normal_seconds, notify_seconds
+from moesim.hardware.tables.deepep import (
+    COLUMNS,
+    DIRECTIONS,
+    Timing,
+    fit_directions,
+    measured_s,
+    of_fitted_shapes,
+    payload,
+    usable,
+    versions,
+    where,
+)
+from moesim.hardware.tables.groups import Array, Constant, by_group, numbers, subset
 from moesim.hardware.tables.kind import Constants, TableKind
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DIRECTIONS = ("dispatch", "combine")
 MEASURED = ("dispatch_transmit_us", "dispatch_notify_us", "combine_transmit_us", "combine_notify_us")
 NOUN = "deepep-normal"
 
@@ -46,30 +57,15 @@ _WITHIN = ("launch_s", "sm_bytes_per_s", "link_share")
 _WITHIN_SHAPES = (*_WITHIN, "per_hidden_s", "norm", "per_token_s", "fill_s")
 _ACROSS = (*(name for name in _SEARCH if name.startswith("across_")), "nic_share", "congestion")
 _NOTIFY = ("notify_s", "notify_hop_s")
-_SHAPES_NEEDED = 4
 
 
 def _group(frame: pd.DataFrame) -> pd.Series[str]:
-    """The constants are those of <group>/dispatch and of <group>/combine."""
-    return text(frame, "framework") + f"/{NOUN}/" + text(frame, "version")
-
-
-def _regime(frame: pd.DataFrame) -> pd.Series[str]:
-    return frame["node_num"].eq(1).map({True: "within a node", False: "across nodes"})
+    return versions(frame, NOUN)
 
 
 def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Fitted on H100; held out: 16 SMs, Qwen3-235B's and one wider shape within a node."""
-    shipped = frame["system"].eq("h100_sxm") & text(frame, "version").isin(["0.5.12", "0.5.0"])
-    wide = frame["hidden_size"].eq(7168) & frame["num_experts"].eq(384) & frame["num_topk"].eq(8)
-    qwen = frame["hidden_size"].eq(4096) & frame["num_experts"].isin([128, 256]) & frame["num_topk"].eq(8)
-    return shipped & ~wide & ~qwen & frame["dispatch_sms"].ne(16)
-
-
-def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Not flagged, and not the table of H200 that is a copy of H100's."""
-    copied = frame["system"].eq("h200_sxm") & text(frame, "version").eq("0.5.0")
-    return text(frame, "flag").eq("") & ~copied
+    """Fitted shapes of H100; held out: 16 SMs."""
+    return of_fitted_shapes(frame) & frame["dispatch_sms"].ne(16)
 
 
 def _transmit(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, direction: str) -> Array:
@@ -83,7 +79,7 @@ def _transmit(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, directi
         top_k=top_k,
         experts=experts,
         nodes=nodes,
-        payload=fp8_payload(hidden) if direction == "dispatch" else 2.0 * hidden,
+        payload=payload(hidden, direction),
         hidden=hidden,
         sms=sms,
     )
@@ -92,10 +88,6 @@ def _transmit(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, directi
 def _notify(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:  # noqa: ARG001 - as _transmit
     (nodes,) = numbers(frame, "node_num")
     return notify_seconds(Normal(**c), nodes)
-
-
-def _measured_s(frame: pd.DataFrame, column: str) -> Array:
-    return np.asarray(1e-6 * frame[column].to_numpy(dtype=np.float64))
 
 
 def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
@@ -109,47 +101,24 @@ def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Consta
     return seconds
 
 
+def _timings(direction: str, rows: pd.DataFrame, many_shapes: bool) -> Iterator[Timing]:
+    transmit, notify = f"{direction}_transmit_us", f"{direction}_notify_us"
+    far = rows[rows["node_num"] > 1]
+    seconds, measured = partial(_transmit, direction=direction), partial(measured_s, column=transmit)
+    yield rows[rows["node_num"] == 1], _WITHIN_SHAPES if many_shapes else _WITHIN, seconds, measured
+    yield far, _ACROSS, seconds, measured
+    yield far[far[notify] > 0], _NOTIFY, _notify, partial(measured_s, column=notify)
+
+
 def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    """Groups of few shapes, or of one node only, take what they cannot tell from the group with most shapes."""
-    groups = {str(name): part for name, part in frame.groupby(_group(frame).to_numpy())}
-    shapes = {name: len(part.groupby(["hidden_size", "num_topk", "num_experts"])) for name, part in groups.items()}
-    fitted: dict[str, dict[str, float]] = {}
-    for direction in DIRECTIONS:
-        transmit = partial(_transmit, direction=direction)
-        transmit_s = partial(_measured_s, column=f"{direction}_transmit_us")
-        notify_s = partial(_measured_s, column=f"{direction}_notify_us")
-        shared: dict[str, float] = {}
-        own: dict[str, dict[str, float]] = {name: {} for name in groups}
-        for name in sorted(groups, key=lambda name: -shapes[name]):
-            part = groups[name]
-            near, far = part[part["node_num"] == 1], part[part["node_num"] > 1]
-            within = _WITHIN_SHAPES if shapes[name] >= _SHAPES_NEEDED else _WITHIN
-            counted = far[far[f"{direction}_notify_us"] > 0]
-            for rows, free, seconds, measured_s in (
-                (near, within, transmit, transmit_s),
-                (far, _ACROSS, transmit, transmit_s),
-                (counted, _NOTIFY, _notify, notify_s),
-            ):
-                if len(rows) > len(free):
-                    found = fit_rows(_SEARCH, free, shared, rows, gpus, seconds, measured_s)
-                    own[name] |= {key: found[key] for key in free}
-            shared = own[name] | shared
-        for name in groups:
-            known = shared | own[name]
-            fitted[f"{name}/{direction}"] = {key: known.get(key, constant.start) for key, constant in _SEARCH.items()}
-    return fitted
+    return fit_directions(frame, gpus, _group(frame), _SEARCH, _timings)
 
 
 KIND = TableKind(
     name="deepep_normal",
     prefixes=("deepep_normal", "wideep_deepep_normal"),
     columns={
-        "system": "text",
-        "node_num": "number",
-        "hidden_size": "number",
-        "num_token": "number",
-        "num_topk": "number",
-        "num_experts": "number",
+        **COLUMNS,
         "dispatch_sms": "number",
         "combine_sms": "number",
         **dict.fromkeys(MEASURED, "number"),
@@ -157,9 +126,9 @@ KIND = TableKind(
     measured=MEASURED,
     unit_s=1e-6,
     group=_group,
-    regime=_regime,
+    regime=where,
     fitted=_fitted,
-    usable=_usable,
+    usable=usable,
     predict=_predict,
     fit=_fit,
     noun="collectives",

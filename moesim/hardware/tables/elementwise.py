@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from moesim.hardware.elementwise import ElementwiseConstants, pass_seconds
-from moesim.hardware.tables.dtypes import stand_in
-from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, text
-from moesim.hardware.tables.kind import Constants, TableKind
+from moesim.hardware.tables.artefacts import unflagged
+from moesim.hardware.tables.groups import Array, Constant, numbers, text
+from moesim.hardware.tables.layer import fit_groups, layer_kind, predict_groups
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
@@ -46,7 +44,7 @@ def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
-    return text(frame, "flag").eq("") & text(frame, "op_name").eq("scale_matrix") & (frame["latency_ms"] > 0)
+    return unflagged(frame) & text(frame, "op_name").eq("scale_matrix") & (frame["latency_ms"] > 0)
 
 
 def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
@@ -54,43 +52,18 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
     return pass_seconds(ElementwiseConstants(**c), gpu, m, _READ_AND_WRITTEN_BYTES * k)
 
 
-def _measured_s(frame: pd.DataFrame) -> Array:
-    return np.asarray(1e-3 * frame["latency_ms"].to_numpy(dtype=np.float64))
-
-
-def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
-    seconds = np.full((len(frame), 1), np.nan)
-    for rows, gpu, c in by_group(frame, stand_in(_group(frame), constants), gpus, constants):
-        seconds[rows, 0] = _seconds(c, gpu, frame.iloc[rows])
-    return seconds
-
-
-def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    usable = frame[_usable(frame)]
-    return {
-        str(name): fit_rows(_SEARCH, list(_SEARCH), {}, rows, gpus, _seconds, _measured_s)
-        for name, rows in usable.groupby(_group(usable).to_numpy())
-        if len(rows) > len(_SEARCH)
-    }
-
-
-KIND = TableKind(
+KIND = layer_kind(
     name="elementwise",
     prefixes=("elementwise", "scale_matrix", "computescale"),
     columns={
-        "system": "text",
-        "framework": "text",
         "op_name": "text",
         "m": "number",
         "k": "number",
-        "latency_ms": "number",
     },
-    measured=("latency_ms",),
-    unit_s=1e-3,
     group=_group,
     regime=_regime,
     fitted=_fitted,
     usable=_usable,
-    predict=_predict,
-    fit=_fit,
+    predict=predict_groups(_group, _seconds),
+    fit=fit_groups(_SEARCH, _group, _usable, _seconds),
 )

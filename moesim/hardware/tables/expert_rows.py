@@ -162,6 +162,11 @@ def predict(
     return out
 
 
+def all_tokens(frame: pd.DataFrame) -> NDArray[np.float64]:
+    """The tokens of all ranks, handed to every one, [R]."""
+    return frame.num_tokens.to_numpy(dtype=np.float64)
+
+
 def draws_of(frame: pd.DataFrame, draws: int) -> NDArray[np.int64]:
     """Draws of each row, [R]: one where the distribution leaves nothing to chance."""
     return np.where(frame.distribution.isin(EVEN), 1, draws)

@@ -5,16 +5,16 @@ Layout: NVIDIA aiconfigurator `gemm_perf`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from moesim.hardware.gemm import GemmConstants, loop_seconds, product_seconds
 from moesim.hardware.tables.artefacts import sound
-from moesim.hardware.tables.dtypes import dtype_of, stand_in
-from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, text
-from moesim.hardware.tables.kind import Constants, TableKind
+from moesim.hardware.tables.dtypes import dtype_of
+from moesim.hardware.tables.groups import Array, Constant, numbers, text
+from moesim.hardware.tables.layer import fit_groups, layer_kind, predict_groups
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
@@ -116,56 +116,36 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
     return seconds
 
 
-def _measured_s(frame: pd.DataFrame) -> Array:
-    return np.asarray(1e-3 * frame["latency_ms"].to_numpy(dtype=np.float64))
-
-
-def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
-    seconds = np.full((len(frame), 1), np.nan)
-    for rows, gpu, c in by_group(frame, stand_in(_group(frame), constants), gpus, constants):
-        seconds[rows, 0] = _seconds(c, gpu, frame.iloc[rows])
-    return seconds
+def _fixed(name: str, rows: pd.DataFrame) -> dict[str, float]:  # noqa: ARG001 - as other kinds
+    _, library, dtype = name.split("/")
+    wide = dtype_of(dtype).activations in ("bf16", "fp16")
+    return {**_LIBRARIES[library], **(_NO_QUANTISATION if wide else {})}
 
 
 def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    fitted = {}
-    usable = frame[_usable(frame)]
-    for name, rows in usable.groupby(_group(usable).to_numpy()):
-        _, library, dtype = str(name).split("/")
-        fixed = dict(_LIBRARIES[library])
-        if dtype_of(dtype).activations in ("bf16", "fp16"):
-            fixed |= _NO_QUANTISATION
-        free = [constant for constant in _SEARCH if constant not in fixed]
-        if len(rows) > len(free):
-            found = fit_rows(_SEARCH, free, fixed, rows, gpus, _seconds, _measured_s)
-            fitted[str(name)] = found | {"loop_s": _loop_s(found, gpus, set(rows["system"]), dtype)}
-    return fitted
+    """The loop of the smallest tile takes no longer than on any measured GPU, to four digits."""
+    found = fit_groups(_SEARCH, _group, _usable, _seconds, _fixed)(frame, gpus)
+    for name, c in found.items():
+        dtype = dtype_of(name.rpartition("/")[2]).activations
+        systems = frame["system"][_group(frame).eq(name)].unique()
+        least = min(loop_seconds(c["compute_share"], gpus[system], dtype) for system in systems)
+        c["loop_s"] = float(f"{0.9995 * least:.4g}")
+    return found
 
 
-def _loop_s(c: Mapping[str, float], gpus: Mapping[str, GpuSpec], systems: Iterable[str], dtype: str) -> float:
-    """No longer than the smallest tile took on any measured GPU, to four digits."""
-    least = min(loop_seconds(c["compute_share"], gpus[name], dtype_of(dtype).activations) for name in systems)
-    return float(f"{0.9995 * least:.4g}")
-
-
-KIND = TableKind(
+KIND = layer_kind(
     name="gemm",
     prefixes=("gemm",),
     columns={
-        "system": "text",
-        "framework": "text",
         "gemm_dtype": "text",
         "m": "number",
         "n": "number",
         "k": "number",
-        "latency_ms": "number",
     },
-    measured=("latency_ms",),
-    unit_s=1e-3,
     group=_group,
     regime=_regime,
     fitted=_fitted,
     usable=_usable,
-    predict=_predict,
+    predict=predict_groups(_group, _seconds),
     fit=_fit,
 )

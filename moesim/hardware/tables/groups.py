@@ -84,6 +84,11 @@ def numbers(frame: pd.DataFrame, *columns: str) -> tuple[Array, ...]:
     return tuple(frame[column].to_numpy(dtype=np.float64) for column in columns)
 
 
+def measured_s(frame: pd.DataFrame) -> Array:
+    """Latencies of a table in milliseconds, in seconds."""
+    return np.asarray(1e-3 * frame["latency_ms"].to_numpy(dtype=np.float64))
+
+
 def text(frame: pd.DataFrame, column: str, otherwise: str = "") -> pd.Series[str]:
     """A column as text, or the same text for all rows where a layout has no such column."""
     import pandas as pd

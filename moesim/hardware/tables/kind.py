@@ -19,6 +19,12 @@ Constants = Mapping[str, Mapping[str, float]]
 """Constants of each group of rows, {"trtllm/cutlass/fp8_block": {"launch_s": ...}}: plain data, as in YAML."""
 
 
+Group = Callable[["pd.DataFrame"], "pd.Series[str]"]
+Rows = Callable[["pd.DataFrame"], "pd.Series[bool]"]
+Predict = Callable[["pd.DataFrame", Mapping[str, GpuSpec], Constants], NDArray[np.float64]]
+Fit = Callable[["pd.DataFrame", Mapping[str, GpuSpec]], dict[str, dict[str, float]]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableKind:
     """One layout of measured tables.
@@ -43,12 +49,12 @@ class TableKind:
     columns: Mapping[str, str]
     measured: tuple[str, ...]
     unit_s: float
-    group: Callable[[pd.DataFrame], pd.Series[str]]
-    regime: Callable[[pd.DataFrame], pd.Series[str]]
-    fitted: Callable[[pd.DataFrame], pd.Series[bool]]
-    usable: Callable[[pd.DataFrame], pd.Series[bool]]
-    predict: Callable[[pd.DataFrame, Mapping[str, GpuSpec], Constants], NDArray[np.float64]]
-    fit: Callable[[pd.DataFrame, Mapping[str, GpuSpec]], dict[str, dict[str, float]]]
+    group: Group
+    regime: Group
+    fitted: Rows
+    usable: Rows
+    predict: Predict
+    fit: Fit
     noun: str = ""
     fewest_rows: int = 12
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from moesim.hardware.constants import load
 from moesim.hardware.gemm import GemmConstants
 from moesim.hardware.mla import DEEPSEEK_V3, AbsorbedConstants, absorbed_seconds, mla_projection_seconds
-from moesim.hardware.tables.attention import cache_dtype, framework, measured_s
+from moesim.hardware.tables.attention import cache_dtype, framework
 from moesim.hardware.tables.dtypes import dtype_of, stand_in
-from moesim.hardware.tables.groups import Array, Constant, by_group, fit_group, nearest, numbers, text
+from moesim.hardware.tables.groups import Array, Constant, by_group, fit_group, measured_s, nearest, numbers, text
 from moesim.hardware.tables.kind import Constants
 from moesim.types import GpuSpec
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from moesim.hardware.mla import DEEPSEEK_V3, AbsorbedConstants, absorbed_seconds
 from moesim.hardware.tables.artefacts import sound
-from moesim.hardware.tables.attention import framework, measured_s
-from moesim.hardware.tables.dtypes import dtype_of, stand_in
-from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, text
-from moesim.hardware.tables.kind import Constants, TableKind
+from moesim.hardware.tables.attention import framework
+from moesim.hardware.tables.dtypes import dtype_of
+from moesim.hardware.tables.groups import Array, Constant, numbers, text
+from moesim.hardware.tables.layer import fit_groups, layer_kind, predict_groups
 from moesim.hardware.tables.mla import HELD_OUT_HEADS
 from moesim.types import GpuSpec
 
@@ -74,39 +74,18 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
     return seconds
 
 
-def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
-    seconds = np.full((len(frame), 1), np.nan)
-    for rows, gpu, c in by_group(frame, stand_in(_group(frame), constants), gpus, constants):
-        seconds[rows, 0] = _seconds(c, gpu, frame.iloc[rows])
-    return seconds
-
-
-def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    rows_usable = frame[_usable(frame)]
-    return {
-        str(name): fit_rows(_SEARCH, list(_SEARCH), {}, rows, gpus, _seconds, measured_s)
-        for name, rows in rows_usable.groupby(_group(rows_usable).to_numpy())
-        if len(rows) > len(_SEARCH)
-    }
-
-
-KIND = TableKind(
+KIND = layer_kind(
     name="mla_bmm",
     prefixes=("mla_bmm",),
     columns={
-        "system": "text",
-        "framework": "text",
         "op_name": "text",
         "num_tokens": "number",
         "num_heads": "number",
-        "latency_ms": "number",
     },
-    measured=("latency_ms",),
-    unit_s=1e-3,
     group=_group,
     regime=_regime,
     fitted=_fitted,
     usable=_usable,
-    predict=_predict,
-    fit=_fit,
+    predict=predict_groups(_group, _seconds),
+    fit=fit_groups(_SEARCH, _group, _usable, _seconds),
 )

@@ -15,7 +15,8 @@ from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.attention import column, framework
 from moesim.hardware.tables.dtypes import dtype_of
 from moesim.hardware.tables.groups import Array, Constant, numbers, text
-from moesim.hardware.tables.kind import Constants, TableKind
+from moesim.hardware.tables.kind import Constants
+from moesim.hardware.tables.layer import layer_kind
 from moesim.hardware.tables.mla import CURVE, around_seconds, fit_modules, fitted, group, predict_by_scope, scope
 from moesim.types import GpuSpec
 
@@ -97,19 +98,14 @@ def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str
     return fit_modules(frame[_usable(frame)], gpus, _SEARCH, _fixed, _around, _module_seconds)
 
 
-KIND = TableKind(
+KIND = layer_kind(
     name="mla_context",
     prefixes=("mla_context", "context_mla", "wideep_context_mla"),
     columns={
-        "system": "text",
-        "framework": "text",
         "num_heads": "number",
         "batch_size": "number",
         "isl": "number",
-        "latency_ms": "number",
     },
-    measured=("latency_ms",),
-    unit_s=1e-3,
     group=group,
     regime=_regime,
     fitted=fitted,

@@ -15,7 +15,8 @@ from moesim.hardware.mla import MlaDecodeConstants, mla_decode_seconds
 from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.attention import bytes_of, cache_dtype
 from moesim.hardware.tables.groups import Array, Constant, numbers
-from moesim.hardware.tables.kind import Constants, TableKind
+from moesim.hardware.tables.kind import Constants
+from moesim.hardware.tables.layer import layer_kind
 from moesim.hardware.tables.mla import (
     CURVE,
     around_seconds,
@@ -98,19 +99,14 @@ def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str
     return fit_modules(frame[_usable(frame)], gpus, _SEARCH, _fixed, _around, _module_seconds)
 
 
-KIND = TableKind(
+KIND = layer_kind(
     name="mla_generation",
     prefixes=("mla_generation", "generation_mla", "wideep_generation_mla"),
     columns={
-        "system": "text",
-        "framework": "text",
         "num_heads": "number",
         "batch_size": "number",
         "past_kv_tokens": "number",
-        "latency_ms": "number",
     },
-    measured=("latency_ms",),
-    unit_s=1e-3,
     group=group,
     regime=_regime,
     fitted=fitted,

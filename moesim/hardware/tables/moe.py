@@ -7,16 +7,11 @@ tokens of all ranks. No exchange, no shared expert, no product of the gate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from moesim.hardware.tables import expert_fit, expert_rows
+from moesim.hardware.tables import expert_rows
 from moesim.hardware.tables.artefacts import ALWAYS, sound
-from moesim.hardware.tables.kind import Constants, TableKind
-from moesim.types import GpuSpec
+from moesim.hardware.tables.expert_kind import expert_kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,18 +34,14 @@ def _kernel(source: str) -> str:
     return next((name for name in _KERNELS if name in plain), plain.replace("_", "-"))
 
 
-def handed(frame: pd.DataFrame) -> NDArray[np.float64]:
-    """Every rank is handed the tokens of all."""
-    return frame.num_tokens.to_numpy(dtype=np.float64)
-
-
 def usable(frame: pd.DataFrame) -> pd.Series[bool]:
     """Rows that are no artefact: by the column `flag` where there is one, else by the known patterns.
 
     SGLang's Triton path computes the choices of remote experts too where a
-    model with the default router is spread over ranks; SGLang and vLLM route DeepSeek-V3 by groups,
-    which drops half of the intended experts; a GPU with all experts takes as
-    long for uneven loads, or was tuned badly for the whole curve.
+    model with the default router is spread over ranks; SGLang and vLLM route
+    DeepSeek-V3 by groups, which drops half of the intended experts; a GPU with
+    all experts takes as long for uneven loads, or was tuned badly for the
+    whole curve.
     """
     clamped = (frame.framework == "SGLang") & (frame.moe_ep_size > 1) & expert_rows.of_shapes(frame, _DEFAULT_ROUTER)
     grouped = (frame.framework != "TRTLLM") & (frame.hidden_size == 7168) & (frame.num_experts == 256)
@@ -68,36 +59,7 @@ def _slow_curve(frame: pd.DataFrame) -> pd.Series[bool]:
     return frame["moe_ep_size"].eq(1) & ratio.groupby(keys, dropna=False).transform("median").gt(_SLOW_CURVE)
 
 
-def fitted(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Rows that the shipped constants were fitted on."""
-    return expert_rows.fitted_as(frame, "moe", usable(frame))
+LAYOUT = expert_rows.Layout(group=group, handed=expert_rows.all_tokens)
 
 
-LAYOUT = expert_rows.Layout(group=group, handed=handed)
-
-
-def predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> NDArray[np.float64]:
-    """Seconds [R, 1]."""
-    return expert_rows.predict(frame, gpus, constants, LAYOUT)
-
-
-def fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    """Constants of every group."""
-    return expert_fit.fit(frame[usable(frame)], gpus, LAYOUT)
-
-
-KIND = TableKind(
-    name="moe",
-    prefixes=("moe_",),
-    columns=expert_rows.COLUMNS,
-    measured=("latency_ms",),
-    unit_s=1e-3,
-    group=group,
-    regime=expert_rows.regime,
-    fitted=fitted,
-    usable=usable,
-    predict=predict,
-    fit=fit,
-    noun="experts",
-    fewest_rows=expert_fit.FEWEST_ROWS,
-)
+KIND = expert_kind(name="moe", prefixes=("moe_",), layout=LAYOUT, usable=usable)

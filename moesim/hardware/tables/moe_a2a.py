@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.hardware.collectives import Wrapper, distinct, fp8_payload, wrapper_seconds
+from moesim.hardware.tables.artefacts import unflagged
 from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, subset, text
 from moesim.hardware.tables.kind import Constants, TableKind
 from moesim.types import GpuSpec
@@ -46,7 +47,7 @@ def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
-    return text(frame, "flag").eq("")
+    return unflagged(frame)
 
 
 def _sent(frame: pd.DataFrame) -> Array:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.hardware.collectives import Nccl, nccl_seconds
+from moesim.hardware.tables.artefacts import unflagged
 from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, subset, text
 from moesim.hardware.tables.kind import Constants, TableKind
 from moesim.types import GpuSpec
@@ -64,7 +65,7 @@ def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
-    return text(frame, "flag").eq("")
+    return unflagged(frame)
 
 
 def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, operation: str) -> Array:

@@ -10,15 +10,11 @@ ranks take as long as 16 active experts), so these rows are not scored either.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from moesim.hardware.tables import expert_fit, expert_rows
-from moesim.hardware.tables.kind import Constants, TableKind
-from moesim.types import GpuSpec
+from moesim.hardware.tables import expert_rows
+from moesim.hardware.tables.artefacts import unflagged
+from moesim.hardware.tables.expert_kind import expert_kind
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,42 +25,13 @@ def group(frame: pd.DataFrame) -> pd.Series[str]:
     return frame.framework.str.lower() + "/wideep/" + frame.moe_dtype
 
 
-def fitted(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Rows that the shipped constants were fitted on."""
-    return expert_rows.fitted_as(frame, "wideep_trtllm_eplb", usable(frame))
-
-
 def usable(frame: pd.DataFrame) -> pd.Series[bool]:
     """Rows before load balancing whose distribution can be drawn, without a flag."""
     known = expert_rows.known_distribution(frame) & (frame.num_tokens * frame.topk > frame.num_experts)
-    return known & (frame["flag"].fillna("") == "") if "flag" in frame else known
+    return known & unflagged(frame)
 
 
 LAYOUT = expert_rows.Layout(group=group)
 
 
-def predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> NDArray[np.float64]:
-    """Seconds [R, 1]."""
-    return expert_rows.predict(frame, gpus, constants, LAYOUT)
-
-
-def fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    """Constants of every group."""
-    return expert_fit.fit(frame[usable(frame)], gpus, LAYOUT)
-
-
-KIND = TableKind(
-    name="wideep_trtllm_eplb",
-    prefixes=("wideep_trtllm", "wideep_moe"),
-    columns=expert_rows.COLUMNS,
-    measured=("latency_ms",),
-    unit_s=1e-3,
-    group=group,
-    regime=expert_rows.regime,
-    fitted=fitted,
-    usable=usable,
-    predict=predict,
-    fit=fit,
-    noun="experts",
-    fewest_rows=expert_fit.FEWEST_ROWS,
-)
+KIND = expert_kind(name="wideep_trtllm_eplb", prefixes=("wideep_trtllm", "wideep_moe"), layout=LAYOUT, usable=usable)
