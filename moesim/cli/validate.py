@@ -55,9 +55,11 @@ def validate(
 
 def _print(report: Report, folder: Path) -> None:
     from moesim.report.terminal import print_table
-    from moesim.report.validation import slowdown_rows, validation_table
+    from moesim.report.validation import kind_table, slowdown_rows, validation_table
 
     print_table(validation_table(report.errors), sys.stdout)
+    print("\nof all tables of a kind:")
+    print_table(kind_table(report.kinds), sys.stdout)
     rows = slowdown_rows(report.slowdown)
     if rows:
         print("\nslowdown of skewed against even load, error in % (median / p90), rank correlation:")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from moesim.report.page import figure_html, page_html
@@ -30,6 +30,17 @@ _HEADERS = (
 )
 
 
+_KIND_HEADERS = ("kind of table", "rows", "n", "median %", "p90 %", "bias %")
+
+
+def kind_rows(kinds: pd.DataFrame) -> list[list[str]]:
+    """The errors by kind as text, a list a row in the order of the headers."""
+    return [
+        [row["kind"], row["rows"], count(row["n"]), *(_percent(row[name]) for name in ("median", "p90", "bias"))]
+        for row in kinds.to_dict("records")
+    ]
+
+
 def validation_rows(errors: pd.DataFrame) -> list[list[str]]:
     """The error table as text, a list a row in the order of the headers; shares become per cent."""
     rows = []
@@ -42,14 +53,23 @@ def validation_rows(errors: pd.DataFrame) -> list[list[str]]:
 
 def validation_table(errors: pd.DataFrame) -> Table:
     """The error table for the terminal."""
+    return _table(_HEADERS, validation_rows(errors))
+
+
+def kind_table(kinds: pd.DataFrame) -> Table:
+    """The errors by kind for the terminal."""
+    return _table(_KIND_HEADERS, kind_rows(kinds))
+
+
+def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for header in _HEADERS:
-        table.add_column(header, justify="left" if header in {*_TEXTS, "data type"} else "right")
-    for row in validation_rows(errors):
+    for header in headers:
+        table.add_column(header, justify="left" if header in {*_TEXTS, "data type", "kind of table"} else "right")
+    for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     return table
 
@@ -72,6 +92,7 @@ def slowdown_rows(slowdown: pd.DataFrame) -> list[list[str]]:
 
 def validation_html(
     errors: pd.DataFrame,
+    kinds: pd.DataFrame,
     slowdown: pd.DataFrame,
     scores: pd.DataFrame,
     slowdowns: pd.DataFrame,
@@ -100,6 +121,8 @@ def validation_html(
         "validation.html.j2",
         headers=_HEADERS,
         rows=validation_rows(errors),
+        kind_headers=_KIND_HEADERS,
+        kinds=kind_rows(kinds),
         slowdown=slowdown_rows(slowdown),
         figures=figures,
         summary=summary,

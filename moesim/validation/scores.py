@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 KEYS = ("table", "framework", "kernel", "dtype", "regime", "rows")
 """What an error is given for; `rows` is "fitted" or "held out"."""
 
+KIND_KEYS = ("kind", "rows")
+"""The same, of all tables of a kind together."""
+
 _DTYPES = (
     "moe_dtype",
     "gemm_dtype",
@@ -36,7 +39,7 @@ MATTERS = 1.3
 
 
 def score(table: Table, predicted: NDArray[np.float64]) -> pd.DataFrame:
-    """One row for each scored row and measured column: KEYS, `row`, `measured_s`, `predicted_s`, `error` (p / m - 1).
+    """One row a scored row and measured column: KEYS, `kind`, `row`, `measured_s`, `predicted_s`, `error` (p / m - 1).
 
     Columns that are 0 where nothing was to be measured are left out, and so
     are rows without a prediction.
@@ -48,6 +51,7 @@ def score(table: Table, predicted: NDArray[np.float64]) -> pd.DataFrame:
     part = frame.iloc[rows]
     words = {
         "table": table.stem,
+        "kind": kind.name,
         "framework": _word(part, ("framework",)),
         "kernel": _word(part, ("kernel_source", "comm_backend")),
         "dtype": _word(part, _DTYPES),
@@ -112,20 +116,29 @@ def slowdowns(table: Table, predicted: NDArray[np.float64]) -> pd.DataFrame:
 
 def error_table(scores: pd.DataFrame, slow: pd.DataFrame) -> pd.DataFrame:
     """By KEYS: `n`, `median` and `p90` of the absolute error, `bias` (median error); of slowdowns likewise, or NaN."""
-    table = _errors(scores).assign(bias=scores.groupby(list(KEYS), sort=True)["error"].median())
+    table = _errors(scores, KEYS)
     if len(slow):
-        table = table.join(_errors(slow).add_prefix("slowdown_"))
+        table = table.join(_errors(slow, KEYS)[["n", "median", "p90"]].add_prefix("slowdown_"))
     else:
         table = table.assign(slowdown_n=np.nan, slowdown_median=np.nan, slowdown_p90=np.nan)
     return table.reset_index()
 
 
-def _errors(scores: pd.DataFrame) -> pd.DataFrame:
-    """`n`, `median` and `p90` of the absolute error by KEYS; by methods that pandas has compiled."""
+def kind_table(scores: pd.DataFrame) -> pd.DataFrame:
+    """By KIND_KEYS: `n`, `median` and `p90` of the absolute error, `bias`."""
+    return _errors(scores, KIND_KEYS).reset_index()
+
+
+def _errors(scores: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """`n`, `median` and `p90` of the absolute error, and `bias`; by methods that pandas has compiled."""
     import pandas as pd
 
-    sizes = scores.assign(size=scores["error"].astype(float).abs()).groupby(list(KEYS), sort=True)["size"]
-    return pd.DataFrame(sizes.agg(n="size", median="median").assign(p90=sizes.quantile(0.9)))
+    error = scores["error"].astype(float)
+    groups = scores.assign(error=error, size=error.abs()).groupby(list(keys), sort=True)
+    sizes = groups["size"]
+    return pd.DataFrame(
+        sizes.agg(n="size", median="median").assign(p90=sizes.quantile(0.9), bias=groups["error"].median())
+    )
 
 
 def slowdown_table(slow: pd.DataFrame) -> pd.DataFrame:

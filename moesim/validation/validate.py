@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import numpy as np
 from moesim.errors import InputError, OutputError
 from moesim.hardware.tables.kind import Constants
 from moesim.hardware.tables.reading import Reading, Table, far_off, predict_usable, read_folder
-from moesim.validation.scores import error_table, score, slowdown_table, slowdowns
+from moesim.validation.scores import error_table, kind_table, score, slowdown_table, slowdowns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,7 @@ class Report:
     """What validation found.
 
     `errors`: by table, framework, kernel, data type, regime and split, shares
-    (0.05 is 5 %); `slowdown`: of skewed against even load; `scores` and
+    (0.05 is 5 %); `kinds`: of all tables of a kind; `slowdown`: of skewed against even load; `scores` and
     `slowdowns`: the rows behind them; `predictions`: every input column and
     row with `table`, `predicted` and, of tables with several measured columns,
     `predicted_<column>`, in the row's own unit. `skipped`: files of no known
@@ -36,6 +37,7 @@ class Report:
     """
 
     errors: pd.DataFrame
+    kinds: pd.DataFrame
     slowdown: pd.DataFrame
     scores: pd.DataFrame
     slowdowns: pd.DataFrame
@@ -49,6 +51,7 @@ class Report:
         """All but the rows, as plain JSON types; absent figures are null."""
         return {
             "errors": records(self.errors),
+            "kinds": records(self.kinds),
             "slowdown": records(self.slowdown),
             "skipped": self.skipped,
             "problems": self.problems,
@@ -81,7 +84,7 @@ class Report:
         from moesim.results.files import MANIFEST, new_folder, versions, write_json
 
         with new_folder(folder) as new:
-            html = validation_html(self.errors, self.slowdown, self.scores, self.slowdowns, self.summary())
+            html = validation_html(self.errors, self.kinds, self.slowdown, self.scores, self.slowdowns, self.summary())
             (new / "report.html").write_text(html, encoding="utf-8")
             write_json(new / "summary.json", self.summary())
             write_json(new / MANIFEST, {"versions": versions()})
@@ -110,20 +113,21 @@ def validate(data: str | Path | None = None, *, kernels: Mapping[str, Constants]
         predicted = predict_usable(table, constants=constants)
         wrong, doubtful = far_off(table, predicted)
         problems += wrong
-        notes += doubtful + _provenance(table, predicted)
+        notes += doubtful + _without_prediction(table, predicted)
         scores.append(score(table, predicted))
         slow.append(slowdowns(table, predicted))
         predictions.append(_with_predictions(table, predicted))
     all_scores, all_slow = _together(scores), _together(slow)
     return Report(
         errors=error_table(all_scores, all_slow),
+        kinds=kind_table(all_scores),
         slowdown=slowdown_table(all_slow),
         scores=all_scores,
         slowdowns=all_slow,
         predictions=_storable(pd.concat(predictions, ignore_index=True)),
         skipped=reading.skipped,
         problems=problems,
-        notes=notes,
+        notes=_other_systems(reading.tables) + notes,
         left_out={t.stem: int((~t.scored).sum()) for t in reading.tables if not t.scored.all()},
     )
 
@@ -145,15 +149,19 @@ def _with_predictions(table: Table, predicted: Any) -> pd.DataFrame:
     return table.frame.assign(**columns)
 
 
-def _provenance(table: Table, predicted: Any) -> list[str]:
-    """Words about rows whose constants are not of their own GPU, or that have none."""
-    others = sorted({str(system) for system in table.frame["system"].unique()} - {"h100_sxm"})
-    notes = [
-        f"{table.stem}: {', '.join(others)}: constants of H100, only published specifications changed"
-        for _ in others[:1]
+def _other_systems(tables: Sequence[Table]) -> list[str]:
+    """A word about each system whose constants are not of its own GPU."""
+    of_system = Counter(str(system) for table in tables for system in table.frame["system"].unique())
+    return [
+        f"{system}: constants of H100, only published specifications changed (tables: {n})"
+        for system, n in sorted(of_system.items())
+        if system != "h100_sxm"
     ]
+
+
+def _without_prediction(table: Table, predicted: Any) -> list[str]:
     unknown = int((table.predictable & ~np.isfinite(predicted).all(axis=1)).sum())
-    return [*notes, *([f"{table.stem}: {unknown:,} rows have no prediction"] if unknown else [])]
+    return [f"{table.stem}: {unknown:,} rows have no prediction"] if unknown else []
 
 
 def _together(frames: list[pd.DataFrame]) -> pd.DataFrame:

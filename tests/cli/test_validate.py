@@ -24,10 +24,12 @@ def test_a_table_a_report_and_the_predictions(moesim, folder, data):
     assert (outcome.code, outcome.err) == (0, "")
     assert "held out" in outcome.out
     assert "alltoall, to 64 KiB" in outcome.out
+    assert "of all tables of a kind:" in outcome.out
     assert outcome.out.splitlines()[-1] == "report: results/validate/report.html"
     page = (folder / "results" / "validate" / "report.html").read_text(encoding="utf-8")
     assert "<title>Validation - moesim</title>" in page
     assert "nccl_h100_calib" in page
+    assert "Errors by kind of table" in page
     assert len(pd.read_parquet(folder / "out.parquet")) == 278
 
 

@@ -57,6 +57,21 @@ def test_the_same_rows_in_csv_and_parquet_are_predicted_alike(tmp_path, nccl):
     assert parts[0] == parts[1]
 
 
+def test_the_tables_of_a_kind_are_summed_up_and_systems_noted_once(tmp_path, low_latency):
+    low_latency.to_parquet(tmp_path / "deepep_ll_a.parquet")
+    for name in ("b", "c"):
+        low_latency.assign(system="h200_sxm", version="0.5.12").to_parquet(tmp_path / f"deepep_ll_{name}.parquet")
+    report = validate(tmp_path)
+    assert report.notes == ["h200_sxm: constants of H100, only published specifications changed (tables: 2)"]
+    kinds = report.kinds.set_index(["kind", "rows"])
+    other = report.scores[report.scores["rows"].eq("held out")]
+    found = kinds.loc[("deepep_ll", "held out")]
+    assert found["n"] == len(other) > 4 * (len(low_latency) - 1)
+    assert found["median"] == pytest.approx(other["error"].abs().median())
+    assert found["bias"] == pytest.approx(other["error"].median())
+    assert report.summary()["kinds"][0]["kind"] == "deepep_ll"
+
+
 def test_the_shipped_tables_have_their_split():
     report = validate()
     assert set(report.errors["rows"]) == {"fitted", "held out"}
