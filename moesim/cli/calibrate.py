@@ -37,10 +37,17 @@ def calibrate(
         from moesim.results.files import json_text
         from moesim.validation.validate import records
 
-        document = {"file": str(output), "errors": records(found.errors), "taken": sorted(found.taken)}
+        document = {
+            "file": str(output),
+            "errors": records(found.errors),
+            "taken": sorted(found.taken),
+            "artefacts": found.artefacts,
+        }
         sys.stdout.write(json_text(document))
     elif not quiet:
         _print(found.errors)
+        if found.artefacts:
+            print(f"\n{sum(found.artefacts.values()):,} rows are known artefacts and were not fitted")
         others = sorted(set(found.kernels) - set(found.taken))
         if found.taken:
             print(f"\na scenario that names the file takes its constants of {', '.join(sorted(found.taken))}")

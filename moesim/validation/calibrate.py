@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,8 @@ class Calibration:
     `errors`: a row a kind of table and group: `n`, `median` and `p90` of the
     absolute error of the rows fitted, `cv_median` and `cv_p90` of rows that
     were left out curve by curve (NaN where a group has one curve only).
+    `artefacts`: rows by table that were not fitted, as they do not show what
+    their columns say.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Calibration:
     source: str
     kernels: dict[str, dict[str, dict[str, float]]]
     errors: pd.DataFrame
+    artefacts: dict[str, int] = field(default_factory=dict)
 
     @property
     def taken(self) -> dict[str, Constants]:
@@ -137,7 +140,13 @@ def calibrate(
         source=f"moesim calibrate, {sum(len(e) for e in errors)} groups of {', '.join(sorted(by_kind))}",
         kernels=kernels,
         errors=pd.concat(errors, ignore_index=True),
+        artefacts=_artefacts(reading.tables, system),
     )
+
+
+def _artefacts(tables: Sequence[Table], system: str) -> dict[str, int]:
+    left = {table.stem: int((~table.scored & table.frame["system"].eq(system)).sum()) for table in tables}
+    return {stem: n for stem, n in left.items() if n}
 
 
 def curves(kind: TableKind, rows: pd.DataFrame) -> NDArray[np.int64]:

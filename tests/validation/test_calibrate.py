@@ -152,3 +152,12 @@ def test_files_of_constants_are_checked(tmp_path, text, words):
     with pytest.raises(InputError, match=r"k\.yaml") as raised:
         read_kernels(tmp_path / "k.yaml")
     assert words in str(raised.value)
+
+
+def test_artefacts_are_not_fitted_and_counted(folder, nccl):
+    rows = nccl[nccl["op_name"] == "all_gather"].reset_index(drop=True)
+    flagged = rows.assign(flag=["spike", *[""] * (len(rows) - 1)], latency=[1e3, *rows["latency"][1:]])
+    flagged.to_parquet(folder / "nccl_mine.parquet")
+    found = calibrate(folder, "h100_sxm", folds=0)
+    assert found.artefacts == {"nccl_mine": 1}
+    assert found.errors["n"].tolist() == [len(rows) - 1]
