@@ -11,6 +11,8 @@ from moesim.validation import MEASURED
 
 # Flagged rows that need the curves of the whole table: its spikes stand out against sizes that this selection lacks.
 UNSEEN = {"gemm": 35, "moe": 1}
+# Rows that the tables do not flag: a smaller slice of experts that takes longer than a larger one.
+MORE = {"moe": 7}
 KINDS = ("moe", "gemm", "attention_context", "attention_generation", "mla_context", "mla_generation", "mla_bmm")
 
 
@@ -19,7 +21,7 @@ def test_the_known_patterns_are_what_the_tables_flag(name):
     table = pd.read_parquet(MEASURED / f"{name}_h100_calib.parquet")
     flagged = table["flag"].ne("")
     fine = load_kind(name).usable(table.drop(columns="flag"))
-    assert (fine[~flagged]).all()  # nothing is left out that the table does not flag
+    assert (~fine & ~flagged).sum() == MORE.get(name, 0)
     assert (fine & flagged).sum() == UNSEEN.get(name, 0)
 
 

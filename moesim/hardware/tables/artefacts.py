@@ -11,8 +11,7 @@ if TYPE_CHECKING:
 SPIKE = 1.3
 """A latency of more than so many times that of a larger size on the same curve is a bad choice of the tuner."""
 
-ALWAYS = ("system", "framework", "version", "kernel_source", "op_name")
-"""Columns that a curve of any table shares."""
+_ALWAYS = ("system", "framework", "version", "kernel_source", "op_name")
 
 
 def sound(
@@ -47,7 +46,7 @@ def unflagged(frame: pd.DataFrame) -> pd.Series[bool]:
 
 def spikes(frame: pd.DataFrame, *, size: str, curve: Sequence[str]) -> pd.Series[bool]:
     """Rows that take SPIKE times as long as some larger size of their curve, bool [R]."""
-    names = [name for name in (*ALWAYS, *curve) if name in frame]
+    names = [name for name in (*_ALWAYS, *curve) if name in frame]
     ordered = frame.sort_values(size, ascending=False, kind="stable")
     keys = [ordered[name] for name in names]
     fastest = ordered.groupby(names, dropna=False)["latency_ms"].cummin()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moesim.hardware.tables import expert_rows
-from moesim.hardware.tables.artefacts import ALWAYS, sound
+from moesim.hardware.tables.artefacts import sound, spikes
 from moesim.hardware.tables.expert_kind import expert_kind
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ _KERNELS = ("modelopt", "cutlass", "triton", "deepgemm", "marlin", "trtllm_gen",
 _CURVE = ("moe_dtype", "hidden_size", "inter_size", "topk", "num_experts", "moe_tp_size", "moe_ep_size", "distribution")
 _DEFAULT_ROUTER = ((4096, 14336, 8, 2), (6144, 16384, 8, 2), (2816, 704, 128, 8), (1024, 2688, 512, 22))
 """Mixtral, Gemma 4 and the latent experts of Nemotron 3 Super, as SHAPE: plain softmax routers."""
-_SLOW_CURVE = 3.0
 
 
 def group(frame: pd.DataFrame) -> pd.Series[str]:
@@ -39,24 +38,19 @@ def usable(frame: pd.DataFrame) -> pd.Series[bool]:
 
     SGLang's Triton path computes the choices of remote experts too where a
     model with the default router is spread over ranks; SGLang and vLLM route
-    DeepSeek-V3 by groups, which drops half of the intended experts; a GPU with
-    all experts takes as long for uneven loads, or was tuned badly for the
-    whole curve.
+    DeepSeek-V3 by groups, which drops half of the intended experts; a smaller
+    slice of the experts takes no longer than a larger one, but for bad tuning.
     """
     clamped = (frame.framework == "SGLang") & (frame.moe_ep_size > 1) & expert_rows.of_shapes(frame, _DEFAULT_ROUTER)
     grouped = (frame.framework != "TRTLLM") & (frame.hidden_size == 7168) & (frame.num_experts == 256)
-    wrong = clamped | grouped | _slow_curve(frame)
+    wrong = clamped | grouped | _slow_slices(frame)
     return expert_rows.known_distribution(frame) & sound(frame, size="num_tokens", curve=_CURVE, wrong=wrong)
 
 
-def _slow_curve(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Rows of one rank whose skewed curve is thrice as slow as the even one in the median."""
-    curve = [name for name in (*ALWAYS, *_CURVE) if name in frame and name != "distribution"]
-    even = frame["distribution"].isin(expert_rows.EVEN)
-    base = frame[even].groupby([*curve, "num_tokens"], dropna=False)["latency_ms"].median()
-    ratio = frame["latency_ms"] / frame.join(base.rename("even_ms"), on=[*curve, "num_tokens"])["even_ms"]
-    keys = [frame[name] for name in (*curve, "distribution")]
-    return frame["moe_ep_size"].eq(1) & ratio.groupby(keys, dropna=False).transform("median").gt(_SLOW_CURVE)
+def _slow_slices(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Rows that take longer than a larger slice of the same experts does: curves that were tuned badly throughout."""
+    curve = [name for name in _CURVE if name != "moe_tp_size"]
+    return spikes(frame.assign(slice=1.0 / frame["moe_tp_size"]), size="slice", curve=(*curve, "num_tokens"))
 
 
 LAYOUT = expert_rows.Layout(group=group, handed=expert_rows.all_tokens)
