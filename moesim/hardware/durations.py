@@ -17,11 +17,12 @@ from moesim.hardware.dense import (
     router_seconds,
     sum_seconds,
 )
-from moesim.hardware.expert import ExpertShape, expert_seconds
+from moesim.hardware.expert import ExpertKernel, ExpertShape, expert_seconds
 from moesim.hardware.families import Family, default_family, expert_kernel, family_of
 from moesim.hardware.gpu import without_sms
+from moesim.hardware.layer_kernels import LayerKernels
 from moesim.hardware.measured_experts import at_measured_level
-from moesim.types import ClusterShape, ModelShape, Parallelism, Precision
+from moesim.types import ClusterShape, GpuSpec, ModelShape, Parallelism, Precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,34 +100,15 @@ def step_durations(
         )
         formulas = replace(family, measured=None)
         return _slowed(again(kernels=family), again(kernels=formulas), again(kernels=formulas, held_sms=held_sms))
-    gathers = cluster.network.copies == "all"
-    gpu, tokens, n_gpus = without_sms(cluster.gpu, held_sms), tokens_per_gpu, cluster.n_gpus
-    parallel = parallelism or Parallelism(expert=n_gpus)
-    layers, kernel = family.layers, expert_kernel(family, gpu, precision, phase)
-    shape = ExpertShape.of(model, n_ranks=parallel.expert, tensor_parallel=parallel.expert_tensor)
-    none = np.zeros(len(tokens))
-    heads_shared = parallel.attention_tensor
-    attended, of_group = np.unique(tokens.reshape(-1, heads_shared).sum(axis=1), return_inverse=True)
-    # all parts but the experts depend on the token count alone, and most GPUs have the same
+    gpu, tokens, layers = without_sms(cluster.gpu, held_sms), tokens_per_gpu, family.layers
+    parallel = parallelism or Parallelism(expert=cluster.n_gpus)
+    attention, before_kernel = _attention(
+        model, gpu, precision, phase, tokens, context_tokens, sequence_tokens, parallel.attention_tensor, layers
+    )
+    # all parts but attention and experts depend on the token count alone, and most GPUs have the same
     counts, where = np.unique(tokens, return_inverse=True)
     in_all, last = (counts, where) if head_tokens is None else np.unique(head_tokens, return_inverse=True)
     logit_rows = np.array([head_rows(int(n), sequence_tokens, phase) for n in in_all], dtype=np.int64)
-    attention = attention_seconds(
-        model,
-        gpu,
-        precision,
-        attended,
-        phase=phase,
-        context_tokens=context_tokens,
-        sequence_tokens=sequence_tokens,
-        tensor_parallel=heads_shared,
-        kernels=layers,
-    )
-    before_kernel = attention_in_seconds(
-        model, gpu, precision, attended, decodes=phase == "decode", tensor_parallel=heads_shared, kernels=layers
-    )
-    before_kernel = np.minimum(before_kernel, attention)
-    attention = attention + sum_seconds(model, gpu, attended, heads_shared, layers)
     if family.router_is_fused:  # softmax and top-k are in the experts' kernel
         width = model.hidden_size
         router = gemm_seconds(gpu, counts, model.n_experts, width, weights="bf16", activations="bf16", kernels=layers)
@@ -136,13 +118,84 @@ def step_durations(
     def network(width: int) -> NDArray[np.float64]:
         return network_seconds(model, gpu, precision, counts, width, kernels=layers)[where]
 
+    none = np.zeros(len(tokens))
+    return Durations(
+        attention=attention,
+        attention_in=before_kernel,
+        router=router[where],
+        dense=network(model.intermediate_size) if model.dense_layers else none,
+        shared_experts=network(model.shared_intermediate_size) if model.n_shared_experts else none,
+        experts=_experts(
+            family,
+            expert_kernel(family, gpu, precision, phase),
+            ExpertShape.of(model, n_ranks=parallel.expert, tensor_parallel=parallel.expert_tensor),
+            precision,
+            parallel,
+            tokens,
+            slot_tokens,
+            slot_rank,
+            inner_size=model.moe_intermediate_size,
+            all_tokens=cluster.network.copies == "all",
+        ),
+        head=head_seconds(model, gpu, logit_rows, layers)[last],
+    )
+
+
+def _attention(
+    model: ModelShape,
+    gpu: GpuSpec,
+    precision: Precision,
+    phase: str,
+    tokens: NDArray[np.int64],
+    context_tokens: int,
+    sequence_tokens: int,
+    heads_shared: int,
+    kernels: LayerKernels,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Seconds [G] of attention with the sums of GPUs that share its heads, and the part of it before its kernel."""
+    attended, of_group = np.unique(tokens.reshape(-1, heads_shared).sum(axis=1), return_inverse=True)
+    whole = attention_seconds(
+        model,
+        gpu,
+        precision,
+        attended,
+        phase=phase,
+        context_tokens=context_tokens,
+        sequence_tokens=sequence_tokens,
+        tensor_parallel=heads_shared,
+        kernels=kernels,
+    )
+    before = attention_in_seconds(
+        model, gpu, precision, attended, decodes=phase == "decode", tensor_parallel=heads_shared, kernels=kernels
+    )
+    summed = whole + sum_seconds(model, gpu, attended, heads_shared, kernels)
+    return (
+        np.repeat(summed[of_group], heads_shared),
+        np.repeat(np.minimum(before, whole)[of_group], heads_shared),
+    )
+
+
+def _experts(
+    family: Family,
+    kernel: ExpertKernel,
+    shape: ExpertShape,
+    precision: Precision,
+    parallel: Parallelism,
+    tokens: NDArray[np.int64],
+    slot_tokens: NDArray[np.int64],
+    slot_rank: NDArray[np.int32],
+    *,
+    inner_size: int,
+    all_tokens: bool,
+) -> NDArray[np.float64]:
+    """Seconds of the experts [L, G], group by group; with `all_tokens` of a group each of its ranks is handed them."""
     groups = []
-    for first in range(0, n_gpus, parallel.group_gpus):
+    for first in range(0, len(tokens), parallel.group_gpus):
         until = first + parallel.group_gpus
         own = (slot_rank >= first) & (slot_rank < until)
         rank = (slot_rank[own] - np.int32(first)) // np.int32(parallel.expert_tensor)
         in_group = int(tokens[first:until].sum())
-        handed = in_group if gathers else None
+        handed = in_group if all_tokens else None
         experts = expert_seconds(kernel, shape, slot_tokens[:, own], rank, parallel.expert, handed)
         if family.measured is not None:
             experts = at_measured_level(
@@ -152,20 +205,12 @@ def step_durations(
                 shape,
                 precision,
                 tokens=in_group,
-                inner_size=model.moe_intermediate_size,
+                inner_size=inner_size,
                 ranks=len(np.unique(rank)),
                 tensor_parallel=parallel.expert_tensor,
             )
         groups.append(np.repeat(experts, parallel.expert_tensor, axis=1))
-    return Durations(
-        attention=np.repeat(attention[of_group], heads_shared),
-        attention_in=np.repeat(before_kernel[of_group], heads_shared),
-        router=router[where],
-        dense=network(model.intermediate_size) if model.dense_layers else none,
-        shared_experts=network(model.shared_intermediate_size) if model.n_shared_experts else none,
-        experts=np.concatenate(groups, axis=1),
-        head=head_seconds(model, gpu, logit_rows, layers)[last],
-    )
+    return np.concatenate(groups, axis=1)
 
 
 def _slowed(found: Durations, whole: Durations, held: Durations) -> Durations:
