@@ -133,11 +133,16 @@ def summarize(tokens_per_expert: NDArray[np.int64], mean_load: ArrayLike | None,
     if mean_load is None:
         row_tile, weight_tile = np.full(n, low), np.full(n, high)
     else:
-        tile = 2.0 ** np.ceil(np.log2(np.maximum(np.asarray(mean_load, dtype=np.float64), 1.0)))
-        row_tile = weight_tile = np.broadcast_to(np.clip(tile, low, high).astype(np.int64), (n,))
+        row_tile = weight_tile = np.broadcast_to(tile_of(mean_load, tiles_of), (n,))
     out = np.empty((5, n), dtype=np.int64)
     tiles.summarize(tokens_per_expert, _bits(row_tile), _bits(weight_tile), out)
     return Load(active=out[0], rows=out[1], padded=out[2] * row_tile, further=out[3] - out[0], hottest=out[4])
+
+
+def tile_of(mean_load: ArrayLike, tiles: tuple[float, float]) -> NDArray[np.int64]:
+    """The smallest tile from the first to the second that holds the mean load."""
+    holds = 2.0 ** np.ceil(np.log2(np.maximum(np.asarray(mean_load, dtype=np.float64), 1.0)))
+    return np.asarray(np.clip(holds, *tiles).astype(np.int64))
 
 
 def _bits(tile: NDArray[np.int64]) -> NDArray[np.int64]:

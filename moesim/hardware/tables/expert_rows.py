@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.hardware.constants import document
-from moesim.hardware.expert import GATED, ExpertConstants, ExpertShape, Load, expert_time, summarize, tokens_per_row
+from moesim.hardware.expert import (
+    GATED,
+    ExpertConstants,
+    ExpertShape,
+    Load,
+    expert_time,
+    summarize,
+    tile_of,
+    tokens_per_row,
+)
 from moesim.hardware.kernel_dtypes import KERNEL_DTYPES, kernel_dtype, nearest_group
 from moesim.hardware.tables.kind import Constants
 from moesim.hardware.tables.token_loads import DRAWS, exponent_of, token_loads
@@ -85,10 +94,10 @@ class Rows:
 def rows_of(frame: pd.DataFrame, layout: Layout, constants: ExpertConstants, draws: int) -> Rows:
     """The rows of a frame of known distributions, with the tiles that the constants allow."""
     keys = frame.loc[:, list(KEY)].drop_duplicates().reset_index(drop=True)
-    tiles = (constants.tile_low, constants.tile_high)
+    tiles = tile_of(keys.num_tokens * keys.topk / keys.num_experts, (constants.tile_low, constants.tile_high))
     loads = [
-        _load(layout.skewed_multiple, tiles, draws, str(name), *map(int, sizes))
-        for name, *sizes in keys.itertuples(index=False, name=None)
+        _load(layout.skewed_multiple, int(tile), draws, str(name), *map(int, sizes))
+        for tile, (name, *sizes) in zip(tiles, keys.itertuples(index=False, name=None), strict=True)
     ]
     which = frame.loc[:, list(KEY)].merge(keys.reset_index(names="key"), on=list(KEY), how="left").key.to_numpy()
     load = Load(**{f.name: np.stack([getattr(one, f.name) for one in loads])[which] for f in dataclasses.fields(Load)})
@@ -121,10 +130,10 @@ def of_shapes(frame: pd.DataFrame, shapes: Iterable[Sequence[int]]) -> NDArray[n
     return np.fromiter((row in wanted for row in rows), dtype=np.bool_, count=len(frame))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 14)  # of some 6 KB each
 def _load(
     multiple: int,
-    tiles: tuple[float, float],
+    tile: int,
     draws: int,
     distribution: str,
     tokens: int,
@@ -136,7 +145,7 @@ def _load(
     drawn = token_loads(distribution, tokens, experts, k, ep, draws)
     if len(drawn) > 1 and multiple > 1:
         drawn = -(-drawn // multiple) * multiple
-    summary = summarize(np.ascontiguousarray(drawn), tokens * k / experts, tiles)
+    summary = summarize(np.ascontiguousarray(drawn), tokens * k / experts, (tile, tile))
     return Load(**{f.name: np.broadcast_to(getattr(summary, f.name), (draws,)) for f in dataclasses.fields(Load)})
 
 
