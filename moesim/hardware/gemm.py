@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.gpu import memory_bandwidth, peak_flops, stream_seconds
+from moesim.hardware.gpu import memory_bandwidth, peak_flops, sm_loads, stream_seconds
 from moesim.types import DTYPE_BYTES, GpuSpec
 
 Array = NDArray[np.float64]
@@ -41,11 +41,7 @@ class GemmConstants:
     SMs that share a tile; `widest_tile`: columns; `by_rows`: 1 where the tile
     follows from the rows alone; `activation_passes`: how often inputs and
     outputs are moved; `quantise_passes`, `quantise_row_s`: of the kernel that
-    narrows the input, `cache_speedup`: while that fits the L2 cache; `norm`;
-    `loop_s`: least time of a tile for each element of k, that of the smallest
-    tile on the calibrated GPU. Its main loop waits for data and for the
-    pipeline, which higher peaks do not shorten (and Blackwell's tensor cores
-    take tiles of 64 rows at half their rate).
+    narrows the input, `cache_speedup`: while that fits the L2 cache; `norm`.
     """
 
     launch_s: float
@@ -62,7 +58,6 @@ class GemmConstants:
     quantise_row_s: float
     cache_speedup: float
     norm: float
-    loop_s: float = 0.0
 
 
 def product_seconds(
@@ -113,7 +108,11 @@ def join(compute: NDArray[np.floating[Any]], stream: NDArray[np.floating[Any]], 
 
 
 def _tile_seconds(c: GemmConstants, gpu: GpuSpec, rows: Array, n: Array, k: Array, count: Array, dtype: str) -> Array:
-    """The best of the menu: tiles over SMs, at least one, times the time of a tile."""
+    """The best of the menu: tiles over SMs, at least one, times the time of a tile.
+
+    The weights of a tile come no faster than its SM loads them: on Hopper that
+    binds nowhere, on Blackwell, whose tensor cores outgrew it, for narrow tiles.
+    """
     rate = c.compute_share * peak_flops(gpu, dtype) / gpu.n_sms
     best = np.full(rows.shape, np.inf)
     for tile in _TILES:
@@ -127,16 +126,12 @@ def _tile_seconds(c: GemmConstants, gpu: GpuSpec, rows: Array, n: Array, k: Arra
         split = 1
         while split <= c.max_split:
             waves = np.maximum(tiles * split / gpu.n_sms, 1.0)
-            alone = np.maximum(2.0 * height * width / rate, c.loop_s) * k / split + c.tile_s
+            multiplied = 2.0 * height * width / rate
+            loaded = np.minimum(width, n) * DTYPE_BYTES[dtype] / sm_loads(gpu)
+            alone = np.maximum(multiplied, loaded) * k / split + c.tile_s
             best = np.minimum(best, waves * alone + (c.split_s if split > 1 else 0.0))
             split *= 2
     return best
-
-
-def loop_seconds(compute_share: float, gpu: GpuSpec, dtype: str) -> float:
-    """Seconds of the smallest tile of a GPU for each element of k."""
-    height, width = _TILES[0]
-    return 2.0 * height * width * gpu.n_sms / (compute_share * peak_flops(gpu, dtype))
 
 
 def _rows_of(tile: tuple[int, int]) -> tuple[float, float]:

@@ -19,6 +19,7 @@ _WIDER = {
 }
 
 _CACHE_KEEPS = 0.6
+_LOADED_BYTES_PER_CLOCK = 64
 
 
 def peak_flops(gpu: GpuSpec, dtype: str) -> float:
@@ -43,6 +44,11 @@ def without_sms(gpu: GpuSpec, held: int) -> GpuSpec:
 def memory_bandwidth(gpu: GpuSpec) -> float:
     """Published memory bandwidth, bytes/s."""
     return gpu.memory_bandwidth_gb_per_s * 1e9
+
+
+def sm_loads(gpu: GpuSpec) -> float:
+    """Bytes/s that one SM loads from the L2 cache: 64 a clock since Volta."""
+    return _LOADED_BYTES_PER_CLOCK * gpu.clock_ghz * 1e9
 
 
 def stream_seconds(gpu: GpuSpec, moved: NDArray[np.float64], share: float, cache_speedup: float) -> NDArray[np.float64]:

@@ -83,6 +83,7 @@ class GpuPreset(_Part):
     memory_bandwidth_gb_per_s: float = Field(gt=0)
     n_sms: Count = 132
     l2_cache_mb: float = _described(50.0, "2^20 bytes", gt=0)
+    clock_ghz: float = _described(1.83, "of the SMs at the peaks", gt=0)
     network: str = _described("nvlink4-ib400", "preset that a cluster of it uses by default")
     source: str = ""
 

@@ -21,7 +21,10 @@ LEVELS = ("within_node", "across_nodes")
 
 @dataclass(frozen=True, kw_only=True)
 class GpuSpec:
-    """One GPU: published dense peaks (TFLOP/s by data type), memory (GB = 1e9 bytes), bandwidths (GB/s), L2 (MiB)."""
+    """One GPU: published dense peaks (TFLOP/s by data type), memory (GB = 1e9 bytes), bandwidths (GB/s), L2 (MiB).
+
+    `clock_ghz` is that of the peaks, at which SMs load from the L2 cache.
+    """
 
     name: str
     peak_tflops: Mapping[str, float]
@@ -30,6 +33,7 @@ class GpuSpec:
     n_sms: int
     network: str
     l2_cache_mb: float = 50.0
+    clock_ghz: float = 1.83
     source: str = ""
 
 

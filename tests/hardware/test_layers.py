@@ -18,7 +18,7 @@ from moesim.hardware.decode import DecodeConstants, decode_seconds
 from moesim.hardware.dense import network_seconds, sum_seconds
 from moesim.hardware.elementwise import ElementwiseConstants, pass_seconds
 from moesim.hardware.gemm import GemmConstants, product_seconds
-from moesim.hardware.gpu import stream_seconds
+from moesim.hardware.gpu import peak_flops, sm_loads, stream_seconds
 from moesim.hardware.layer_kernels import LayerKernels
 from moesim.hardware.mla import (
     AbsorbedConstants,
@@ -30,6 +30,7 @@ from moesim.hardware.mla import (
     mla_projection_seconds,
 )
 from moesim.hardware.prefill import PrefillConstants, prefill_seconds
+from moesim.types import DTYPE_BYTES
 from moesim.validation import MEASURED
 
 TOKENS = st.integers(1, 20000)
@@ -124,9 +125,8 @@ def cases(draw, nouns=tuple(LAWS)):
 
 def faster(gpu, compute=1.0, bandwidth=1.0):
     peaks = {dtype: compute * peak for dtype, peak in gpu.peak_tflops.items()}
-    return dataclasses.replace(
-        gpu, peak_tflops=peaks, memory_bandwidth_gb_per_s=bandwidth * gpu.memory_bandwidth_gb_per_s
-    )
+    clock, moved = compute * gpu.clock_ghz, bandwidth * gpu.memory_bandwidth_gb_per_s
+    return dataclasses.replace(gpu, peak_tflops=peaks, clock_ghz=clock, memory_bandwidth_gb_per_s=moved)
 
 
 def quicker(constants, factor):
@@ -175,16 +175,17 @@ def test_measured_layers_jump_where_the_tile_follows_from_the_rows():
 
 
 @pytest.mark.parametrize("group", load("gemm"))
-def test_the_smallest_tile_is_no_faster_on_a_gpu_with_higher_peaks(group):
-    """Its loop waits for data. On the GPU that the constants are of, that changes nothing."""
+def test_the_weights_of_a_tile_come_at_64_bytes_a_clock(group):
+    """However fast the tensor cores are; on the GPU that the constants are of, that binds nowhere."""
     constants = GemmConstants(**load("gemm")[group])
-    free = dataclasses.replace(constants, loop_s=0.0)
-    sizes = {"rows": np.array([1, 64, 65, 512, 4096, 16384]), "n": 4096, "k": 7168}
-    np.testing.assert_array_equal(linear(constants, H100, **sizes), linear(free, H100, **sizes))
-    resident = {"weights": "fp8", "activations": "fp8", "resident": True}
-    one_tile = [product_seconds(c, faster(H100, 1e6), 1, 64, 7168, **resident) for c in (constants, free)]
-    split = constants.max_split
-    assert one_tile[0] - one_tile[1] >= 0.9 * 7168 * constants.loop_s / split
+    dtype = "bf16" if constants.quantise_passes == 0 else "fp8"
+    sizes = {"weights": dtype, "activations": dtype, "resident": True}
+    at_once = dataclasses.replace(faster(H100, 1e6), clock_ghz=2.0)
+    one_tile = product_seconds(constants, at_once, 1, 64, 7168, **sizes)
+    loads = 64 * 7168 * DTYPE_BYTES[dtype] / (64 * 2.0e9) / constants.max_split
+    assert loads < one_tile < loads + 5e-5
+    smallest = 2 * 64 * 64 * H100.n_sms / (constants.compute_share * peak_flops(H100, dtype))
+    assert smallest > 64 * DTYPE_BYTES[dtype] / sm_loads(H100)
 
 
 @given(cases())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moesim.hardware.gemm import GemmConstants, loop_seconds, product_seconds
+from moesim.hardware.gemm import GemmConstants, product_seconds
 from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.dtypes import dtype_of
 from moesim.hardware.tables.groups import Array, Constant, numbers, text
@@ -122,17 +122,6 @@ def _fixed(name: str, rows: pd.DataFrame) -> dict[str, float]:  # noqa: ARG001 -
     return {**_LIBRARIES[library], **(_NO_QUANTISATION if wide else {})}
 
 
-def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    """The loop of the smallest tile takes no longer than on any measured GPU, to four digits."""
-    found = fit_groups(_SEARCH, _group, _usable, _seconds, _fixed)(frame, gpus)
-    for name, c in found.items():
-        dtype = dtype_of(name.rpartition("/")[2]).activations
-        systems = frame["system"][_group(frame).eq(name)].unique()
-        least = min(loop_seconds(c["compute_share"], gpus[system], dtype) for system in systems)
-        c["loop_s"] = float(f"{0.9995 * least:.4g}")
-    return found
-
-
 KIND = layer_kind(
     name="gemm",
     prefixes=("gemm",),
@@ -147,5 +136,5 @@ KIND = layer_kind(
     fitted=_fitted,
     usable=_usable,
     predict=predict_groups(_group, _seconds),
-    fit=_fit,
+    fit=fit_groups(_SEARCH, _group, _usable, _seconds, _fixed),
 )
