@@ -22,7 +22,7 @@ from moesim.validation import MEASURED
 from moesim.validation.aiconfigurator import read_installed
 from moesim.validation.scores import score, slowdown_table, slowdowns, well_behaved
 
-VERSIONS = {"TRTLLM": ("1.3.0rc20",), "SGLang": ("0.5.14", "0.5.10"), "VLLM": ("0.24.0",)}
+VERSIONS = {"TRTLLM": "1.3.0rc20", "SGLang": "0.5.14", "VLLM": "0.24.0"}
 LAYERS = {
     "moe": "fused MoE layers",
     "gemm": "dense products, weights beyond L2",
@@ -45,7 +45,7 @@ def error(values: pd.Series) -> str:
 def of_our_versions(table: Table) -> bool:
     """Whether a table is of a version whose constants ship."""
     frameworks = table.frame["framework"].unique() if "framework" in table.frame else []
-    return all(f"_{version}_" in table.stem for name in frameworks for version in VERSIONS.get(name, ()))
+    return all(f"_{VERSIONS.get(name, '')}_" in table.stem for name in frameworks)
 
 
 def of_measured_sizes(table: Table, rows: pd.Series) -> np.ndarray:
