@@ -57,20 +57,13 @@ def calibrate(
 
 
 def _print(errors: pd.DataFrame) -> None:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from moesim.report.terminal import print_table
+    from moesim.report.terminal import print_table, text_table
     from moesim.report.text import plain
     from moesim.report.units import count, percent
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for header in ("kind", "group"):
-        table.add_column(header)
-    for header in ("n", "median %", "p90 %", "left out: median %", "p90 %"):
-        table.add_column(header, justify="right")
+    headers = ("kind", "group", "n", "median %", "p90 %", "left out: median %", "p90 %")
+    rows = []
     for row in errors.to_dict("records"):
         shares = [percent(float(row[name])) for name in ("median", "p90", "cv_median", "cv_p90")]
-        table.add_row(Text(plain(row["kind"])), Text(plain(row["group"])), count(row["n"]), *shares)
-    print_table(table, sys.stdout)
+        rows.append([plain(row["kind"]), plain(row["group"]), count(row["n"]), *shares])
+    print_table(text_table(headers, rows, n_left=2), sys.stdout)

@@ -135,13 +135,11 @@ def _model_defaults() -> dict[str, Any]:
 
 
 def _print(kind: str, found: Mapping[str, Mapping[str, Any]]) -> None:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    from moesim.report.terminal import print_table
+    from moesim.report.terminal import plain_table, print_table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = plain_table()
     table.add_column("name", no_wrap=True)
     for field, header in COLUMNS[kind]:
         numeric = all(isinstance(entry.get(field), int | float | None) for entry in found.values())

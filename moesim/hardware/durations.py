@@ -17,7 +17,7 @@ from moesim.hardware.dense import (
     router_seconds,
     sum_seconds,
 )
-from moesim.hardware.expert import ExpertKernel, ExpertShape, expert_seconds
+from moesim.hardware.expert import ExpertShape, expert_seconds
 from moesim.hardware.families import Family, default_family, expert_kernel, family_of
 from moesim.hardware.gpu import without_sms
 from moesim.hardware.layer_kernels import LayerKernels
@@ -126,15 +126,15 @@ def step_durations(
         dense=network(model.intermediate_size) if model.dense_layers else none,
         shared_experts=network(model.shared_intermediate_size) if model.n_shared_experts else none,
         experts=_experts(
-            family,
-            expert_kernel(family, gpu, precision, phase),
-            ExpertShape.of(model, n_ranks=parallel.expert, tensor_parallel=parallel.expert_tensor),
+            model,
+            gpu,
             precision,
-            parallel,
+            phase,
             tokens,
             slot_tokens,
             slot_rank,
-            inner_size=model.moe_intermediate_size,
+            parallel,
+            family,
             all_tokens=cluster.network.copies == "all",
         ),
         head=head_seconds(model, gpu, logit_rows, layers)[last],
@@ -176,19 +176,21 @@ def _attention(
 
 
 def _experts(
-    family: Family,
-    kernel: ExpertKernel,
-    shape: ExpertShape,
+    model: ModelShape,
+    gpu: GpuSpec,
     precision: Precision,
-    parallel: Parallelism,
+    phase: str,
     tokens: NDArray[np.int64],
     slot_tokens: NDArray[np.int64],
     slot_rank: NDArray[np.int32],
+    parallel: Parallelism,
+    family: Family,
     *,
-    inner_size: int,
     all_tokens: bool,
 ) -> NDArray[np.float64]:
     """Seconds of the experts [L, G], group by group; with `all_tokens` of a group each of its ranks is handed them."""
+    kernel = expert_kernel(family, gpu, precision, phase)
+    shape = ExpertShape.of(model, n_ranks=parallel.expert, tensor_parallel=parallel.expert_tensor)
     groups = []
     for first in range(0, len(tokens), parallel.group_gpus):
         until = first + parallel.group_gpus
@@ -205,7 +207,7 @@ def _experts(
                 shape,
                 precision,
                 tokens=in_group,
-                inner_size=inner_size,
+                inner_size=model.moe_intermediate_size,
                 ranks=len(np.unique(rank)),
                 tensor_parallel=parallel.expert_tensor,
             )

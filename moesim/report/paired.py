@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from moesim.report.columns import COLUMNS, FEW, Column, few_steps
 from moesim.report.points import nested
+from moesim.report.terminal import text_table
 from moesim.report.text import plain
 from moesim.report.units import ABSENT, count, number
 
@@ -63,7 +64,7 @@ def paired_table(paired: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Tabl
             ]
         )
     caption = "n.s. = no significant difference: the interval of the differences, paired by seed, includes 0"
-    return _table(headers, rows, len(axes) + 2, _with_rest(caption, len(shown)))
+    return text_table(headers, rows, len(axes) + 2, _with_rest(caption, len(shown)))
 
 
 def points_table(summary: pd.DataFrame, axes: Sequence[str]) -> Table:
@@ -88,7 +89,7 @@ def points_table(summary: pd.DataFrame, axes: Sequence[str]) -> Table:
         ]
         for row, own in zip(shown.to_dict("records"), found, strict=True)
     ]
-    return _table(headers, rows, len(axes) + several, _with_rest(few_steps(found), len(summary)))
+    return text_table(headers, rows, len(axes) + several, _with_rest(few_steps(found), len(summary)))
 
 
 def _place(value: Any) -> str:
@@ -111,19 +112,3 @@ def _short(axes: Sequence[str]) -> list[str]:
 def _with_rest(caption: str, n_rows: int) -> str:
     rest = f"{n_rows - LONGEST:,} more rows are in the files" if n_rows > LONGEST else ""
     return "; ".join(text for text in (caption, rest) if text)
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]], n_left: int, caption: str) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for i, header in enumerate(headers):
-        table.add_column(Text(header), justify="left" if i < n_left else "right")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    if caption:
-        table.caption = Text(caption)
-        table.caption_justify = "left"
-    return table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from moesim.report.columns import COLUMNS, FEW, cells, few_steps
@@ -25,7 +25,7 @@ def summary_table(summary: Mapping[str, Any], manifest: Mapping[str, Any], *, sp
     """
     from rich.text import Text
 
-    table = _table()
+    table = plain_table()
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
     table.add_column("note")
@@ -57,7 +57,7 @@ def compare_table(
     """
     from rich.text import Text
 
-    table = _table()
+    table = plain_table()
     table.add_column("variant")
     for column in COLUMNS:
         header = f"{column.header}\n[{column.unit}]" if column.unit else column.header
@@ -101,7 +101,23 @@ def print_table(table: Table, file: IO[str]) -> None:
     file.writelines(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
-def _table() -> Table:
+def text_table(headers: Sequence[str], rows: Iterable[Sequence[str]], n_left: int, caption: str = "") -> Table:
+    """A table of texts, of which the first `n_left` columns are words and the others numbers."""
+    from rich.text import Text
+
+    table = plain_table()
+    for i, header in enumerate(headers):
+        table.add_column(Text(header), justify="left" if i < n_left else "right")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    if caption:
+        table.caption = Text(caption)
+        table.caption_justify = "left"
+    return table
+
+
+def plain_table() -> Table:
+    """A table without columns, in the one style of all tables."""
     from rich import box
     from rich.table import Table
 

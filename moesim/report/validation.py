@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from moesim.report.page import figure_html, page_html
+from moesim.report.terminal import text_table
 from moesim.report.text import plain
 from moesim.report.units import count, number, percent
 
@@ -28,8 +29,6 @@ _HEADERS = (
     "slowdown median %",
     "slowdown p90 %",
 )
-
-
 _KIND_HEADERS = ("kind of table", "rows", "n", "median %", "p90 %", "bias %")
 
 
@@ -53,25 +52,12 @@ def validation_rows(errors: pd.DataFrame) -> list[list[str]]:
 
 def validation_table(errors: pd.DataFrame) -> Table:
     """The error table for the terminal."""
-    return _table(_HEADERS, validation_rows(errors))
+    return text_table(_HEADERS, validation_rows(errors), n_left=len(_TEXTS))
 
 
 def kind_table(kinds: pd.DataFrame) -> Table:
     """The errors by kind for the terminal."""
-    return _table(_KIND_HEADERS, kind_rows(kinds))
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for header in headers:
-        table.add_column(header, justify="left" if header in {*_TEXTS, "data type", "kind of table"} else "right")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
+    return text_table(_KIND_HEADERS, kind_rows(kinds), n_left=2)
 
 
 def slowdown_rows(slowdown: pd.DataFrame) -> list[list[str]]:

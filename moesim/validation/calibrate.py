@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from moesim.hardware.kernel_file import taken
 from moesim.hardware.predict import gpu_of, published_gpus
 from moesim.hardware.tables import TableKind
 from moesim.hardware.tables.kind import Constants
-from moesim.hardware.tables.reading import Table, far_off, predict_usable
+from moesim.hardware.tables.reading import Table, far_off, left_out, predict_usable
 from moesim.types import GpuSpec
 from moesim.validation.validate import read
 
@@ -140,13 +140,8 @@ def calibrate(
         source=f"moesim calibrate, {sum(len(e) for e in errors)} groups of {', '.join(sorted(by_kind))}",
         kernels=kernels,
         errors=pd.concat(errors, ignore_index=True),
-        artefacts=_artefacts(reading.tables, system),
+        artefacts=left_out(reading.tables, system),
     )
-
-
-def _artefacts(tables: Sequence[Table], system: str) -> dict[str, int]:
-    left = {table.stem: int((~table.scored & table.frame["system"].eq(system)).sum()) for table in tables}
-    return {stem: n for stem, n in left.items() if n}
 
 
 def curves(kind: TableKind, rows: pd.DataFrame) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from moesim.errors import InputError, OutputError
 from moesim.hardware.tables.kind import Constants
-from moesim.hardware.tables.reading import Reading, Table, far_off, predict_usable, read_folder
+from moesim.hardware.tables.reading import Reading, Table, far_off, left_out, predict_usable, read_folder
 from moesim.validation.scores import error_table, kind_table, score, slowdown_table, slowdowns
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ class Report:
     """What validation found.
 
     `errors`: by table, framework, kernel, data type, regime and split, shares
-    (0.05 is 5 %); `kinds`: of all tables of a kind; `slowdown`: of skewed against even load; `scores` and
-    `slowdowns`: the rows behind them; `predictions`: every input column and
-    row with `table`, `predicted` and, of tables with several measured columns,
-    `predicted_<column>`, in the row's own unit. `skipped`: files of no known
-    layout; `problems`: what is wrong with the input; `notes`; `left_out`: rows
+    (0.05 is 5 %); `kinds`: of all tables of a kind; `slowdown`: of skewed
+    against even load; `scores` and `slowdowns`: the rows behind them;
+    `predictions`: every input column and row with `table`, `predicted` and, of
+    tables with several measured columns, `predicted_<column>`, in the row's
+    own unit. `skipped`: files of no known layout; `problems`: what is wrong with the input; `notes`; `left_out`: rows
     by table that are known artefacts.
     """
 
@@ -128,7 +128,7 @@ def validate(data: str | Path | None = None, *, kernels: Mapping[str, Constants]
         skipped=reading.skipped,
         problems=problems,
         notes=_other_systems(reading.tables) + notes,
-        left_out={t.stem: int((~t.scored).sum()) for t in reading.tables if not t.scored.all()},
+        left_out=left_out(reading.tables),
     )
 
 

@@ -38,7 +38,9 @@ def test_a_spike_is_slower_than_any_larger_size_of_its_own_curve():
 
 
 def test_a_flag_decides_where_there_is_one():
-    wrong = pd.Series([True, False, False, False])
+    def wrong(_rows):
+        return pd.Series([True, False, False, False])
+
     assert sound(curve(), size="size", curve=("n",), wrong=wrong).tolist() == [False, False, False, True]
     flags = curve(flag=["", "spike", None, ""])
     assert sound(flags, size="size", curve=("n",), wrong=wrong).tolist() == [True, False, True, True]

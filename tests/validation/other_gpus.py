@@ -58,9 +58,9 @@ def of_measured_sizes(table: Table, rows: pd.Series) -> np.ndarray:
     return found
 
 
-def cases(table: Table) -> Iterator[tuple[str, pd.Series]]:
+def cases(table: Table, predicted: np.ndarray) -> Iterator[tuple[str, pd.Series]]:
     """Errors of a table by case."""
-    scores = score(table, predict_usable(table))
+    scores = score(table, predicted)
     frame, name = table.frame.loc[scores["row"]], LAYERS[table.kind.name]
     wanted = REGIMES.get(table.kind.name)
     here = scores["regime"].eq(wanted).to_numpy() if wanted else np.ones(len(scores), dtype=bool)
@@ -77,14 +77,18 @@ def cases(table: Table) -> Iterator[tuple[str, pd.Series]]:
 
 def column(system: str) -> dict[str, str]:
     """Errors of a system by case."""
-    tables = [table for table in read_installed(system).tables if of_our_versions(table)]
     found: dict[str, list[pd.Series]] = {}
-    for table in (table for table in tables if table.kind.name in LAYERS):
-        for name, errors in cases(table):
+    fused = []
+    for table in read_installed(system).tables:
+        if table.kind.name not in LAYERS or not of_our_versions(table):
+            continue
+        predicted = predict_usable(table)
+        for name, errors in cases(table, predicted):
             found.setdefault(name, []).append(errors)
+        if table.kind.name == "moe":
+            fused.append(slowdowns(table, predicted))
     cells = {name: error(pd.concat(errors)) for name, errors in found.items() if any(len(part) for part in errors)}
-    fused = [table for table in tables if table.kind.name == "moe"]
-    slow = slowdown_table(pd.concat([slowdowns(table, predict_usable(table)) for table in fused]))
+    slow = slowdown_table(pd.concat(fused))
     for _, row in slow[(slow["kernels"] == "core") & (slow["rows"] == "all")].iterrows():
         cells[f"slowdown by skew, {row['case']}"] = f"{100 * row['median']:.1f} / {100 * row['p90']:.1f} ({row['n']:,})"
     return cells

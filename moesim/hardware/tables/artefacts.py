@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from moesim.hardware.tables.kind import Rows
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -14,9 +16,7 @@ SPIKE = 1.3
 _ALWAYS = ("system", "framework", "version", "kernel_source", "op_name")
 
 
-def sound(
-    frame: pd.DataFrame, *, size: str, curve: Sequence[str], wrong: pd.Series[bool] | None = None
-) -> pd.Series[bool]:
+def sound(frame: pd.DataFrame, *, size: str, curve: Sequence[str], wrong: Rows | None = None) -> pd.Series[bool]:
     """Rows that are no artefact, bool [R].
 
     Where the table has a column `flag`, those without a flag; else those that
@@ -27,12 +27,12 @@ def sound(
         size: the column along which latencies of a curve grow.
         curve: columns whose values a curve shares, beside system, framework, version, kernel and operation; those
             that the table lacks are passed over.
-        wrong: other artefacts of this kind of table.
+        wrong: finds other artefacts of this kind of table.
     """
     if "flag" in frame:
         return unflagged(frame)
     fine = ~spikes(frame, size=size, curve=curve)
-    return fine if wrong is None else fine & ~wrong
+    return fine if wrong is None else fine & ~wrong(frame)
 
 
 def unflagged(frame: pd.DataFrame) -> pd.Series[bool]:

@@ -31,6 +31,11 @@ def many_heads(frame: pd.DataFrame) -> pd.Series[bool]:
     return frame["num_heads"].ge(_MANY_HEADS * frame["num_key_value_heads"])
 
 
+def fitted(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Fitted on H100; held out: 16 query heads."""
+    return frame["system"].eq("h100_sxm") & frame["num_heads"].ne(HELD_OUT_HEADS)
+
+
 def framework(frame: pd.DataFrame) -> pd.Series[str]:
     """Name of the framework in small letters."""
     return text(frame, "framework").str.lower()

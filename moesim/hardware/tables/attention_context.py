@@ -14,9 +14,9 @@ from moesim.hardware.prefill import PrefillConstants, prefill_seconds
 from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.attention import (
     CURVE,
-    HELD_OUT_HEADS,
     cache_dtype,
     column,
+    fitted,
     framework,
     template,
 )
@@ -54,11 +54,6 @@ def _group(frame: pd.DataFrame) -> pd.Series[str]:
 def _regime(frame: pd.DataFrame) -> pd.Series[str]:
     long = frame["isl"].ge(1024).map({True: "full, 1,024 and more", False: "full, shorter"})
     return long.mask(column(frame, "window_size") > 0, "window")
-
-
-def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Fitted on H100; held out: 16 query heads."""
-    return frame["system"].eq("h100_sxm") & frame["num_heads"].ne(HELD_OUT_HEADS)
 
 
 def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
@@ -108,7 +103,7 @@ KIND = layer_kind(
     },
     group=_group,
     regime=_regime,
-    fitted=_fitted,
+    fitted=fitted,
     usable=_usable,
     predict=predict_groups(_group, _seconds),
     fit=fit_groups(_SEARCH, _group, _usable, _seconds, _fixed),

@@ -12,10 +12,10 @@ from moesim.hardware.decode import DecodeConstants, decode_seconds
 from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.attention import (
     CURVE,
-    HELD_OUT_HEADS,
     bytes_of,
     cache_dtype,
     column,
+    fitted,
     framework,
     many_heads,
     template,
@@ -57,11 +57,6 @@ def _regime(frame: pd.DataFrame) -> pd.Series[str]:
     large = elements * bytes_of(cache_dtype(frame)) > 2**25
     windowed = column(frame, "window_size") > 0
     return large.map({True: "cache beyond 32 MiB", False: "smaller"}).mask(windowed, "window")
-
-
-def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Fitted on H100; held out: 16 query heads."""
-    return frame["system"].eq("h100_sxm") & frame["num_heads"].ne(HELD_OUT_HEADS)
 
 
 def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
@@ -107,7 +102,7 @@ KIND = layer_kind(
     },
     group=_group,
     regime=_regime,
-    fitted=_fitted,
+    fitted=fitted,
     usable=_usable,
     predict=predict_groups(_group, _seconds),
     fit=fit_groups(_SEARCH, _group, _usable, _seconds, _fixed),

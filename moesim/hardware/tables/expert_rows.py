@@ -125,9 +125,9 @@ def ungated(frame: pd.DataFrame) -> NDArray[np.bool_]:
 
 def of_shapes(frame: pd.DataFrame, shapes: Iterable[Sequence[int]]) -> NDArray[np.bool_]:
     """Rows whose columns SHAPE are one of some shapes, [R]."""
-    wanted = {tuple(shape) for shape in shapes}
-    rows = zip(*(frame[name] for name in SHAPE), strict=True)
-    return np.fromiter((row in wanted for row in rows), dtype=np.bool_, count=len(frame))
+    import pandas as pd
+
+    return pd.MultiIndex.from_frame(frame[list(SHAPE)]).isin([tuple(shape) for shape in shapes])
 
 
 @lru_cache(maxsize=1 << 14)  # of some 6 KB each

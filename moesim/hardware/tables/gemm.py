@@ -91,9 +91,12 @@ def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Sound rows; blocks of FP8 of vLLM are launched without a graph: short products wait for the host."""
-    host_bound = _eager(frame) & frame["latency_ms"].lt(_HOST_MS)
-    return sound(frame, size="m", curve=("gemm_dtype", "n", "k"), wrong=host_bound)
+    return sound(frame, size="m", curve=("gemm_dtype", "n", "k"), wrong=_host_bound)
+
+
+def _host_bound(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Blocks of FP8 of vLLM are launched without a graph: short products wait for the host."""
+    return _eager(frame) & frame["latency_ms"].lt(_HOST_MS)
 
 
 def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 Loss = Literal["soft_l1", "cauchy"]
+Fixed = Callable[[str, "pd.DataFrame"], Mapping[str, float]]
+"""Constants of a group that its rows do not show or that it is known to lack, by its name and rows."""
 
 
 def nearest(group: str, constants: Constants) -> Mapping[str, float] | None:
@@ -65,6 +67,17 @@ def fit_rows(
         return np.concatenate([seconds(c, gpu, part) for gpu, part in parts])
 
     return fit_group(search, free, fixed, predict, np.concatenate([measured_s(part) for _, part in parts]), loss)
+
+
+def to_fit(
+    frame: pd.DataFrame, group: pd.Series[str], search: Mapping[str, Constant], fixed: Fixed
+) -> Iterator[tuple[str, pd.DataFrame, Mapping[str, float], list[str]]]:
+    """(name, rows, fixed constants, free constants) of the groups that have more rows than free constants."""
+    for name, rows in frame.groupby(group.to_numpy()):
+        known = fixed(str(name), rows)
+        free = [constant for constant in search if constant not in known]
+        if len(rows) > len(free):
+            yield str(name), rows, known, free
 
 
 def by_group(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.hardware.tables.dtypes import stand_in
-from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, measured_s
+from moesim.hardware.tables.groups import Array, Constant, Fixed, by_group, fit_rows, measured_s, to_fit
 from moesim.hardware.tables.kind import Constants, Fit, Group, Predict, Rows, TableKind
 from moesim.types import GpuSpec
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
 Seconds = Callable[[Mapping[str, float], GpuSpec, "pd.DataFrame"], Array]
 """Seconds [R] of the rows of one group, with its constants and the GPU."""
-
-Fixed = Callable[[str, "pd.DataFrame"], Mapping[str, float]]
-"""Constants of a group that its rows do not show or that it is known to lack, by its name and rows."""
 
 
 def layer_kind(
@@ -68,12 +65,10 @@ def fit_groups(
     """Constants of every group with more usable rows than constants to find."""
 
     def fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-        found, sound = {}, frame[usable(frame)]
-        for name, rows in sound.groupby(group(sound).to_numpy()):
-            known = fixed(str(name), rows)
-            free = [constant for constant in search if constant not in known]
-            if len(rows) > len(free):
-                found[str(name)] = fit_rows(search, free, known, rows, gpus, seconds, measured_s)
-        return found
+        sound = frame[usable(frame)]
+        return {
+            name: fit_rows(search, free, known, rows, gpus, seconds, measured_s)
+            for name, rows, known, free in to_fit(sound, group(sound), search, fixed)
+        }
 
     return fit

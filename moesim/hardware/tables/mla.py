@@ -14,7 +14,17 @@ from moesim.hardware.gemm import GemmConstants
 from moesim.hardware.mla import DEEPSEEK_V3, AbsorbedConstants, absorbed_seconds, mla_projection_seconds
 from moesim.hardware.tables.attention import cache_dtype, framework
 from moesim.hardware.tables.dtypes import dtype_of, stand_in
-from moesim.hardware.tables.groups import Array, Constant, by_group, fit_group, measured_s, nearest, numbers, text
+from moesim.hardware.tables.groups import (
+    Array,
+    Constant,
+    by_group,
+    fit_group,
+    measured_s,
+    nearest,
+    numbers,
+    text,
+    to_fit,
+)
 from moesim.hardware.tables.kind import Constants
 from moesim.types import GpuSpec
 
@@ -117,16 +127,12 @@ def fit_modules(
     once, before the search. `fixed`: constants that a group does not fit.
     """
     found = {}
-    for name, rows in frame.groupby(group(frame).to_numpy()):
-        known = fixed(str(name))
-        free = [constant for constant in search if constant not in known]
-        if len(rows) <= len(free):
-            continue
+    for name, rows, known, free in to_fit(frame, group(frame), search, lambda name, _rows: fixed(name)):
         parts = [(gpus[str(system)], part) for system, part in rows.groupby("system", sort=True)]
         timed = [(gpu, part, around(gpu, part)) for gpu, part in parts]
         predict = partial(_all_parts, timed, seconds)
         measured = np.concatenate([measured_s(part) for _, part in parts])
-        found[str(name)] = fit_group(search, free, known, predict, measured)
+        found[name] = fit_group(search, free, known, predict, measured)
     return found
 
 

@@ -16,7 +16,7 @@ from moesim.hardware.tables.attention import framework
 from moesim.hardware.tables.dtypes import dtype_of
 from moesim.hardware.tables.groups import Array, Constant, numbers, text
 from moesim.hardware.tables.layer import fit_groups, layer_kind, predict_groups
-from moesim.hardware.tables.mla import HELD_OUT_HEADS
+from moesim.hardware.tables.mla import fitted
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
@@ -40,11 +40,6 @@ def _group(frame: pd.DataFrame) -> pd.Series[str]:
     wide = dtype.map(lambda name: dtype_of(name).activations == "bf16")
     product = ("bmm-" + text(frame, "op_name")).mask(wide, "bmm")
     return framework(frame) + "/" + product + "/" + dtype
-
-
-def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Fitted on H100; held out: 64 local heads."""
-    return frame["system"].eq("h100_sxm") & frame["num_heads"].ne(HELD_OUT_HEADS)
 
 
 def _regime(frame: pd.DataFrame) -> pd.Series[str]:
@@ -84,7 +79,7 @@ KIND = layer_kind(
     },
     group=_group,
     regime=_regime,
-    fitted=_fitted,
+    fitted=fitted,
     usable=_usable,
     predict=predict_groups(_group, _seconds),
     fit=fit_groups(_SEARCH, _group, _usable, _seconds),

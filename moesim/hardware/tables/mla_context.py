@@ -45,15 +45,15 @@ _EAGER_MODULE = "wideep_module-"
 _HOST_MS = 0.7
 
 
-def _regime(frame: pd.DataFrame) -> pd.Series[str]:
-    return scope(frame)
-
-
 def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
+    return sound(frame, size="isl", curve=(*CURVE, "past_kv_tokens"), wrong=_wrong)
+
+
+def _wrong(frame: pd.DataFrame) -> pd.Series[bool]:
     """SGLang's kernel multiplies prompts as decode does, at three times the FLOPs; eager modules wait for the host."""
     absorbed = scope(frame).eq("kernel") & framework(frame).eq("sglang")
     host_bound = scope(frame).eq("wideep_module") & frame["latency_ms"].lt(_HOST_MS)
-    return sound(frame, size="isl", curve=(*CURVE, "past_kv_tokens"), wrong=absorbed | host_bound)
+    return absorbed | host_bound
 
 
 def _module_seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, around: Array) -> Array:
@@ -107,7 +107,7 @@ KIND = layer_kind(
         "isl": "number",
     },
     group=group,
-    regime=_regime,
+    regime=scope,
     fitted=fitted,
     usable=_usable,
     predict=_predict,

@@ -62,10 +62,6 @@ def _fixed(name: str) -> Mapping[str, float]:
     return {constant: kernel[constant] for constant in shared} if scope_of(name) == "wideep_module" else {}
 
 
-def _regime(frame: pd.DataFrame) -> pd.Series[str]:
-    return scope(frame)
-
-
 def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
     return sound(frame, size="past_kv_tokens", curve=CURVE)
 
@@ -108,7 +104,7 @@ KIND = layer_kind(
         "past_kv_tokens": "number",
     },
     group=group,
-    regime=_regime,
+    regime=scope,
     fitted=fitted,
     usable=_usable,
     predict=_predict,

@@ -34,7 +34,12 @@ def _kernel(source: str) -> str:
 
 
 def usable(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Rows that are no artefact: by the column `flag` where there is one, else by the known patterns.
+    """Rows whose distribution can be drawn and that are no artefact."""
+    return expert_rows.known_distribution(frame) & sound(frame, size="num_tokens", curve=_CURVE, wrong=_wrong)
+
+
+def _wrong(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Artefacts beside spikes.
 
     SGLang's Triton path computes the choices of remote experts too where a
     model with the default router is spread over ranks; SGLang and vLLM route
@@ -43,8 +48,7 @@ def usable(frame: pd.DataFrame) -> pd.Series[bool]:
     """
     clamped = (frame.framework == "SGLang") & (frame.moe_ep_size > 1) & expert_rows.of_shapes(frame, _DEFAULT_ROUTER)
     grouped = (frame.framework != "TRTLLM") & (frame.hidden_size == 7168) & (frame.num_experts == 256)
-    wrong = clamped | grouped | _slow_slices(frame)
-    return expert_rows.known_distribution(frame) & sound(frame, size="num_tokens", curve=_CURVE, wrong=wrong)
+    return clamped | grouped | _slow_slices(frame)
 
 
 def _slow_slices(frame: pd.DataFrame) -> pd.Series[bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,12 @@ class Table:
     frame: pd.DataFrame
     predictable: NDArray[np.bool_]
     scored: NDArray[np.bool_]
+
+
+def left_out(tables: Iterable[Table], system: str | None = None) -> dict[str, int]:
+    """Rows by table that are not scored, of all systems or of one; tables without any are not named."""
+    rows = {t.stem: ~t.scored if system is None else ~t.scored & t.frame["system"].eq(system) for t in tables}
+    return {stem: int(left.sum()) for stem, left in rows.items() if left.any()}
 
 
 @dataclass(kw_only=True)
