@@ -68,6 +68,24 @@ def test_every_preset_is_valid_and_names_its_source(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "gpu, bus_bits, clock_mhz",
+    [
+        ("a100-sxm", 5120, 1593),
+        ("h100-sxm", 5120, 2619),
+        ("h200-sxm", 6144, 3201),
+        ("b200-sxm", 7680, 3996),
+        ("b300-sxm", 7680, 3996),
+        ("gb200", 8192, 3996),
+        ("gb300", 8192, 3996),
+    ],
+)
+def test_memory_is_as_fast_as_its_bus(gpu: str, bus_bits: int, clock_mhz: int) -> None:
+    """Two bits a wire and clock, as the driver reports width and clock; boards of 8 have fewer wires than racks."""
+    gb_per_s = 2 * bus_bits / 8 * clock_mhz / 1e3
+    assert presets("gpus")[gpu]["memory_bandwidth_gb_per_s"] == pytest.approx(gb_per_s, rel=0.03)
+
+
+@pytest.mark.parametrize(
     "text, message",
     [
         ("workload: {stepz: 3}", r"s\.yaml:3:12: workload\.stepz: found an unknown field, wanted steps"),
