@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -113,12 +114,15 @@ def feed_forward_seconds(
     *,
     weights: str,
     activations: str,
+    sustained: bool = True,
 ) -> Seconds:
-    """A gated network as frameworks run it: two products, and passes over what stands between; arrays broadcast."""
-    up = product_seconds(linear, gpu, rows, 2 * width, hidden, weights=weights, activations=activations)
-    down = product_seconds(linear, gpu, rows, hidden, width, weights=weights, activations=activations)
+    """A gated network as frameworks run it: two products, and passes over what stands between; arrays broadcast.
+
+    In service (`sustained`) or timed alone.
+    """
+    product = partial(product_seconds, linear, gpu, rows, weights=weights, activations=activations, sustained=sustained)
     moved = constants.passes * rows * (hidden + 3 * width) * _WIDE_BYTES
-    seconds = constants.launch_s + up + down + moved / memory_bandwidth(gpu)
+    seconds = constants.launch_s + product(2 * width, hidden) + product(hidden, width) + moved / memory_bandwidth(gpu)
     return np.asarray(np.where(rows > 0, seconds, 0.0))
 
 

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from moesim.errors import InputError
 from moesim.hardware.constants import document, load
 from moesim.hardware.gemm import join
-from moesim.hardware.gpu import memory_bandwidth, peak_flops
+from moesim.hardware.gpu import memory_bandwidth, peak_flops, throttling
 from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype
 from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape, Precision
 
@@ -39,6 +39,7 @@ class ExpertConstants:
     SMs at `sm_bytes_per_s` each: faster memory does not speed it up.
 
     Of the products: `bandwidth_share` and `compute_share` of the peaks,
+    `throttle` the part of the latter that the power limit takes,
     `hottest_share` the part of the most loaded expert's work that nothing runs
     beside, `restream` the part of an expert's weights read again by each
     further tile of rows, `norm` the exponent that joins computing and
@@ -59,6 +60,7 @@ class ExpertConstants:
     row_inner: float
     bandwidth_share: float
     compute_share: float
+    throttle: float = 0.0
     hottest_share: float
     restream: float
     norm: float
@@ -150,7 +152,14 @@ def _bits(tile: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def expert_time(
-    load: Load, shape: ExpertShape, tokens: ArrayLike, gpu: GpuSpec, dtype: KernelDtype, constants: ExpertConstants
+    load: Load,
+    shape: ExpertShape,
+    tokens: ArrayLike,
+    gpu: GpuSpec,
+    dtype: KernelDtype,
+    constants: ExpertConstants,
+    *,
+    sustained: bool = True,
 ) -> Seconds:
     """Time of the experts of one rank and layer, seconds, of the shape of the load; none where there is no row.
 
@@ -166,6 +175,7 @@ def expert_time(
         gpu: its published peaks.
         dtype: of the operands.
         constants: of the kernel.
+        sustained: in service, at the power limit; else the layer was timed alone.
     """
     c, bandwidth = constants, memory_bandwidth(gpu)
     hidden, inner = shape.hidden_size, shape.inner_size
@@ -181,7 +191,8 @@ def expert_time(
     )
     weights = shape.matrices * hidden * inner
     rate = c.compute_share * peak_flops(gpu, dtype.compute)
-    compute = (load.padded + c.hottest_share * load.hottest) * (2.0 * weights) / rate
+    slower = throttling(load.rows * (2.0 * weights) / peak_flops(gpu, dtype.compute), c.throttle, sustained=sustained)
+    compute = (load.padded + c.hottest_share * load.hottest) * (2.0 * weights) / rate * slower
     read = (load.active + c.restream * load.further) * (weights * dtype.weight_bytes)
     products = join(compute, read / (c.bandwidth_share * bandwidth), c.norm)
     search = c.scan_s * np.asarray(shape.n_experts / shape.n_ranks) + np.zeros_like(products)

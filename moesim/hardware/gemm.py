@@ -2,11 +2,11 @@
 
     launch + k x per_k + quantisation + norm(tiles, bytes / bandwidth)
 
-The time of the tiles is that of the best entry of a small menu, as libraries
-choose it: a tile's rows and columns, and over how many SMs the sum over k is
-split. Rates are shares of the published peaks, an SM has an equal part of the
-GPU's. All arguments are arrays or numbers that broadcast, in SI units;
-constants are fitted by `moesim.hardware.tables.gemm`.
+The tiles are the best entry of a small menu, as libraries choose it: a tile's
+rows and columns, and over how many SMs the sum over k is split. Rates are
+shares of the published peaks, an SM has an equal part of the GPU's. All
+arguments are arrays or numbers that broadcast, in SI units; constants are
+fitted by `moesim.hardware.tables.gemm`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.gpu import memory_bandwidth, peak_flops, sm_loads, stream_seconds
+from moesim.hardware.gpu import memory_bandwidth, peak_flops, sm_loads, stream_seconds, throttling
 from moesim.types import DTYPE_BYTES, GpuSpec
 
 Array = NDArray[np.float64]
@@ -36,7 +36,8 @@ class GemmConstants:
     """Constants of one library and data type.
 
     `launch_s`: of the kernels; `per_k_s`: of each input element, the serial
-    main loop; `compute_share`, `bandwidth_share` of the peaks; `tile_s`: start
+    main loop; `compute_share`, `bandwidth_share` of the peaks; `throttle`: the
+    part of the former that the power limit takes; `tile_s`: start
     and end of a tile; `split_s`: of the sum over a split k; `max_split`: most
     SMs that share a tile; `widest_tile`: columns; `by_rows`: 1 where the tile
     follows from the rows alone; `activation_passes`: how often inputs and
@@ -47,6 +48,7 @@ class GemmConstants:
     launch_s: float
     per_k_s: float
     compute_share: float
+    throttle: float = 0.0
     bandwidth_share: float
     tile_s: float
     split_s: float
@@ -72,6 +74,7 @@ def product_seconds(
     count: Numbers = 1.0,
     weight_bytes: float | None = None,
     resident: NDArray[np.bool_] | bool = False,
+    sustained: bool = True,
 ) -> Array:
     """Seconds of `count` products [rows, k] x [k, n] in one launch; no rows take no time. Outputs have two bytes.
 
@@ -86,14 +89,15 @@ def product_seconds(
         count: products of the same shape, each with weights of its own.
         weight_bytes: of one weight, where scales come on top of the data type.
         resident: the weights stay in the L2 cache between calls.
+        sustained: in service, at the power limit; else it was timed alone.
     """
     rows, n, k, count = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (rows, n, k, count)))
-    tiles = _tile_seconds(constants, gpu, rows, n, k, count, activations)
     each = DTYPE_BYTES[weights] if weight_bytes is None else weight_bytes
     inputs = DTYPE_BYTES[activations]
     streamed = np.where(resident, 0.0, n * k * each)
     moved = count * (streamed + constants.activation_passes * rows * (k * inputs + n * _OUTPUT_BYTES))
-    joined = join(tiles, moved / (constants.bandwidth_share * memory_bandwidth(gpu)), constants.norm)
+    stream = moved / (constants.bandwidth_share * memory_bandwidth(gpu))
+    joined = _tiled_seconds(constants, gpu, rows, n, k, count, stream, activations, sustained)
     seconds = constants.launch_s + constants.per_k_s * k + joined
     if inputs < DTYPE_BYTES["bf16"]:
         seconds = seconds + _quantise_seconds(constants, gpu, count * rows, k)
@@ -107,13 +111,24 @@ def join(compute: NDArray[np.floating[Any]], stream: NDArray[np.floating[Any]], 
     return np.asarray(longer * (1.0 + ratio**norm) ** (1.0 / norm), dtype=np.float64)
 
 
-def _tile_seconds(c: GemmConstants, gpu: GpuSpec, rows: Array, n: Array, k: Array, count: Array, dtype: str) -> Array:
-    """The best of the menu: tiles over SMs, at least one, times the time of a tile.
+def _tiled_seconds(
+    c: GemmConstants,
+    gpu: GpuSpec,
+    rows: Array,
+    n: Array,
+    k: Array,
+    count: Array,
+    stream: Array,
+    dtype: str,
+    sustained: bool,
+) -> Array:
+    """The best of the menu, with the stream of bytes beside it: tiles over SMs, at least one, times the time of a tile.
 
     The weights of a tile come no faster than its SM loads them: on Hopper that
     binds nowhere, on Blackwell, whose tensor cores outgrew it, for narrow tiles.
     """
     rate = c.compute_share * peak_flops(gpu, dtype) / gpu.n_sms
+    slower = throttling(2.0 * count * rows * n * k / peak_flops(gpu, dtype), c.throttle, sustained=sustained)
     best = np.full(rows.shape, np.inf)
     for tile in _TILES:
         if tile[1] > c.widest_tile:
@@ -126,10 +141,11 @@ def _tile_seconds(c: GemmConstants, gpu: GpuSpec, rows: Array, n: Array, k: Arra
         split = 1
         while split <= c.max_split:
             waves = np.maximum(tiles * split / gpu.n_sms, 1.0)
-            multiplied = 2.0 * height * width / rate
+            multiplied = 2.0 * height * width / rate * slower
             loaded = np.minimum(width, n) * DTYPE_BYTES[dtype] / sm_loads(gpu)
             alone = np.maximum(multiplied, loaded) * k / split + c.tile_s
-            best = np.minimum(best, waves * alone + (c.split_s if split > 1 else 0.0))
+            joined = join(waves * alone, stream, c.norm)
+            best = np.minimum(best, joined + (c.split_s if split > 1 else 0.0))
             split *= 2
     return best
 

@@ -20,6 +20,8 @@ _WIDER = {
 
 _CACHE_KEEPS = 0.6
 _LOADED_BYTES_PER_CLOCK = 64
+# Seconds of computing after which half of the loss is reached: fits of products, attention and experts agree best.
+_HEATING_S = 1e-3
 
 
 def peak_flops(gpu: GpuSpec, dtype: str) -> float:
@@ -49,6 +51,22 @@ def memory_bandwidth(gpu: GpuSpec) -> float:
 def sm_loads(gpu: GpuSpec) -> float:
     """Bytes/s that one SM loads from the L2 cache: 64 a clock since Volta."""
     return _LOADED_BYTES_PER_CLOCK * gpu.clock_ghz * 1e9
+
+
+def throttling(peak_s: NDArray[np.float64], loss: float, *, sustained: bool) -> NDArray[np.float64]:
+    """How many times longer tensor cores take than at their full clock, as the power limit lowers it.
+
+    Busy tensor cores draw more than the limit allows, so that the clock falls
+    by up to `loss`. A GPU in service is there all the time. A kernel that was
+    timed alone gets there while it runs: the longer it computes, the more.
+
+    Args:
+        peak_s: seconds that the kernel computes at the published peak.
+        loss: part of the rate that is lost under sustained load.
+        sustained: in service; else timed alone.
+    """
+    reached = np.ones_like(peak_s) if sustained else peak_s / (peak_s + _HEATING_S)
+    return 1.0 / (1.0 - loss * reached)
 
 
 def stream_seconds(gpu: GpuSpec, moved: NDArray[np.float64], share: float, cache_speedup: float) -> NDArray[np.float64]:

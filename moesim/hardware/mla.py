@@ -178,6 +178,7 @@ def mla_prefill_seconds(
     short_tokens: Numbers = 0.0,
     widths: MlaWidths = DEEPSEEK_V3,
     around_s: Numbers = 0.0,
+    sustained: bool = True,
 ) -> Array:
     """Seconds of attention over prompts together with `around_s`, its linear layers; no prompts take no time.
 
@@ -192,6 +193,7 @@ def mla_prefill_seconds(
         short_tokens: new tokens of one more, shorter prompt.
         widths: of the heads.
         around_s: seconds of the linear layers.
+        sustained: in service, at the power limit; else it was timed alone.
     """
     c = constants
     n, length, short = (np.asarray(x, dtype=np.float64) for x in (prompts, prompt_tokens, short_tokens))
@@ -207,6 +209,7 @@ def mla_prefill_seconds(
         compute=compute,
         cached_tokens=cached_tokens,
         short_tokens=short,
+        sustained=sustained,
     )
     passes = c.token_passes * (n * length + short) * widths.hidden * _WIDE_BYTES / memory_bandwidth(gpu)
     device = kernel + c.prompt_s * (n + (short > 0)) + passes + around_s
@@ -225,8 +228,9 @@ def mla_projection_seconds(
     widths: MlaWidths = DEEPSEEK_V3,
     down: bool = True,
     weight_bytes: float | None = None,
+    sustained: bool = True,
 ) -> Array:
-    """Seconds of the layer's linear layers but for the absorbed products.
+    """Seconds of the layer's linear layers but for the absorbed products, in service (`sustained`) or timed alone.
 
     Down to both latents (unless `down` is false, which leaves them out), up to
     the queries, up to keys and values (only where not absorbed), output.
@@ -234,7 +238,15 @@ def mla_projection_seconds(
     return np.asarray(
         sum(
             product_seconds(
-                constants, gpu, rows, n, k, weights=weights, activations=activations, weight_bytes=weight_bytes
+                constants,
+                gpu,
+                rows,
+                n,
+                k,
+                weights=weights,
+                activations=activations,
+                weight_bytes=weight_bytes,
+                sustained=sustained,
             )
             for n, k in projection_shapes(widths, np.asarray(heads, dtype=np.float64), absorbed=absorbed, down=down)
         )

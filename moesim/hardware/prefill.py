@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.gpu import peak_flops, stream_seconds
+from moesim.hardware.gpu import peak_flops, stream_seconds, throttling
 from moesim.types import GpuSpec
 
 Array = NDArray[np.float64]
@@ -31,7 +31,8 @@ class PrefillConstants:
     """Constants of one kernel and data type.
 
     `launch_s`; `unit_s` of a tile of queries; `compute_share`,
-    `bandwidth_share` of the peaks; `score_s`: an SM's time for each score
+    `bandwidth_share` of the peaks; `throttle`: the part of the former that the
+    power limit takes; `score_s`: an SM's time for each score
     beside the products; `longest_units`: unit times on the longest row;
     `kv_passes`: how often keys and values are moved, queries and outputs
     once; `cache_speedup`; `window_blocks`: blocks beyond a window that a tile
@@ -41,6 +42,7 @@ class PrefillConstants:
     launch_s: float
     unit_s: float
     compute_share: float
+    throttle: float = 0.0
     bandwidth_share: float
     score_s: float
     longest_units: float
@@ -64,6 +66,7 @@ def prefill_seconds(
     window: Numbers = 0.0,
     cached_tokens: Numbers = 0.0,
     short_tokens: Numbers = 0.0,
+    sustained: bool = True,
 ) -> Array:
     """Seconds of causal attention of `prompts` prompts in one launch; no prompts take no time.
 
@@ -80,6 +83,7 @@ def prefill_seconds(
         window: keys that a token sees, 0 for all.
         cached_tokens: tokens of each prompt whose keys and values exist already.
         short_tokens: new tokens of one more, shorter prompt.
+        sustained: in service, at the power limit; else the kernel was timed alone.
     """
     c = constants
     n, length, heads, kv_heads, key, value, window, cached, short = np.broadcast_arrays(
@@ -102,12 +106,17 @@ def prefill_seconds(
     share = np.where(packed, heads / kv_heads, 1.0)
     before = np.where((window > 0) & (window < cached), window, cached) / _BLOCK
     groups = np.where(packed, kv_heads, heads)
-    block_s = 2.0 * (key + value) * _BLOCK * _BLOCK / (c.compute_share * peak_flops(gpu, compute) / gpu.n_sms)
-    block_s = block_s + c.score_s * _BLOCK * _BLOCK
+    block_peak_s = 2.0 * (key + value) * _BLOCK * _BLOCK / (peak_flops(gpu, compute) / gpu.n_sms)
+    parts = [
+        (count, tokens, *_causal(tokens, share, window, c.window_blocks))
+        for count, tokens in ((n, length), (np.where(short > 0, 1.0, 0.0), short))
+    ]
+    visits = sum(count * groups * (blocks + tiles * before) for count, _, tiles, blocks, _ in parts)
+    slower = throttling(visits * block_peak_s / gpu.n_sms, c.throttle, sustained=sustained)
+    block_s = block_peak_s / c.compute_share * slower + c.score_s * _BLOCK * _BLOCK
     spread, alone, moved = np.zeros(n.shape), np.zeros(n.shape), np.zeros(n.shape)
-    for count, tokens in ((n, length), (np.where(short > 0, 1.0, 0.0), short)):
+    for count, tokens, tiles, blocks, longest in parts:
         there = (count > 0) & (tokens > 0)
-        tiles, blocks, longest = _causal(tokens, share, window, c.window_blocks)
         spread += count * groups * (tiles * c.unit_s + (blocks + tiles * before) * block_s) / gpu.n_sms
         alone = np.maximum(alone, np.where(there, c.longest_units * c.unit_s + (longest + before) * block_s, 0.0))
         rows = tokens * heads + c.kv_passes * np.where(there, tokens + cached, 0.0) * kv_heads

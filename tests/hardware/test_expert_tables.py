@@ -46,6 +46,13 @@ def frame(**columns):
     return pd.DataFrame({**usual, **columns}, index=range(rows))
 
 
+def unthrottled(group):
+    """The kernel of a group, and all constants, as if the power limit took nothing: timed alone is as in service."""
+    kernel = ExpertKernel.from_preset(group)
+    constants = {name: {**values, "throttle": 0.0} for name, values in load("experts").items()}
+    return replace(kernel, constants=replace(kernel.constants, throttle=0.0)), constants
+
+
 @pytest.mark.parametrize(
     "stem, name",
     [
@@ -94,8 +101,8 @@ def test_a_group_never_fitted_takes_the_nearest():
 
 def test_a_prediction_is_the_mean_over_draws_of_the_kernel():
     table = frame(distribution=["balanced", "power_law_1.2"], moe_tp_size=2)
-    predicted = moe.KIND.predict(table, GPUS, load("experts"))
-    kernel = ExpertKernel.from_preset("trtllm/cutlass/fp8_block")
+    kernel, constants = unthrottled("trtllm/cutlass/fp8_block")
+    predicted = moe.KIND.predict(table, GPUS, constants)
     shape = ExpertShape(hidden_size=4096, inner_size=768, n_experts=128, top_k=8, n_ranks=4)
     for row, distribution in enumerate(table.distribution):
         loads = token_loads(distribution, 64, 128, 8, 4)
@@ -135,8 +142,8 @@ def test_experts_without_a_gate_have_two_matrices():
     assert expert_rows.ungated(table).tolist() == [False, True]
     nemotron = frame(hidden_size=2688, inter_size=1856, topk=6)
     assert expert_rows.ungated(nemotron).all()
-    gated, ungated = moe.KIND.predict(table, GPUS, load("experts"))[:, 0]
-    kernel = ExpertKernel.from_preset("trtllm/cutlass/fp8_block")
+    kernel, constants = unthrottled("trtllm/cutlass/fp8_block")
+    gated, ungated = moe.KIND.predict(table, GPUS, constants)[:, 0]
     shape = ExpertShape(hidden_size=4096, inner_size=1536, n_experts=128, top_k=8, matrices=2)
     loads = token_loads("balanced", 65536, 128, 8, 1)
     assert ungated == pytest.approx(kernel.time(loads, shape, tokens=65536, mean_load=4096)[0], rel=1e-12)
@@ -160,11 +167,11 @@ def test_prefill_is_handed_all_tokens_and_padded_counts():
     assert wideep_context.LAYOUT.handed(table).tolist() == [8192, 8192]
     assert wideep_context.usable(table).all()
     assert not wideep_context.usable(table.assign(num_tokens=4096)).any()
-    kernel = ExpertKernel.from_preset("sglang/deepep-prefill/fp8_block")
+    kernel, constants = unthrottled("sglang/deepep-prefill/fp8_block")
     shape = ExpertShape(hidden_size=4096, inner_size=1536, n_experts=256, top_k=8, n_ranks=4)
     loads = -(-token_loads("power_law_1.01", 8192, 256, 8, 4) // 128) * 128
     expected = kernel.time(loads, shape, tokens=8192, mean_load=256).mean()
-    assert wideep_context.KIND.predict(table, GPUS, load("experts"))[1, 0] == pytest.approx(expected, rel=1e-12)
+    assert wideep_context.KIND.predict(table, GPUS, constants)[1, 0] == pytest.approx(expected, rel=1e-12)
 
 
 def test_rows_after_load_balancing_are_not_scored():

@@ -18,7 +18,7 @@ from moesim.hardware.decode import DecodeConstants, decode_seconds
 from moesim.hardware.dense import network_seconds, sum_seconds
 from moesim.hardware.elementwise import ElementwiseConstants, pass_seconds
 from moesim.hardware.gemm import GemmConstants, product_seconds
-from moesim.hardware.gpu import peak_flops, sm_loads, stream_seconds
+from moesim.hardware.gpu import peak_flops, sm_loads, stream_seconds, throttling
 from moesim.hardware.layer_kernels import LayerKernels
 from moesim.hardware.mla import (
     AbsorbedConstants,
@@ -30,6 +30,7 @@ from moesim.hardware.mla import (
     mla_projection_seconds,
 )
 from moesim.hardware.prefill import PrefillConstants, prefill_seconds
+from moesim.hardware.tables import load_kind
 from moesim.types import DTYPE_BYTES
 from moesim.validation import MEASURED
 
@@ -186,6 +187,43 @@ def test_the_weights_of_a_tile_come_at_64_bytes_a_clock(group):
     assert loads < one_tile < loads + 5e-5
     smallest = 2 * 64 * 64 * H100.n_sms / (constants.compute_share * peak_flops(H100, dtype))
     assert smallest > 64 * DTYPE_BYTES[dtype] / sm_loads(H100)
+
+
+def test_the_power_limit_is_reached_while_a_kernel_runs():
+    """Half of the loss at 1 ms, all of it in the end and in service, nothing where nothing is lost."""
+    busy = np.array([0.0, 1e-3, 1e3])
+    assert throttling(busy, 0.2, sustained=False) == pytest.approx([1.0, 1 / 0.9, 1 / 0.8], rel=1e-5)
+    assert throttling(busy, 0.2, sustained=True) == pytest.approx(1 / 0.8)
+    assert throttling(busy, 0.0, sustained=True) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("group", load("gemm"))
+def test_a_product_in_service_takes_longer_than_timed_alone(group):
+    """By all that the limit takes where it is short and computes, by little where it is long."""
+    constants = GemmConstants(**load("gemm")[group])
+    dtype = "bf16" if constants.quantise_passes == 0 else "fp8"
+    sizes = {"weights": dtype, "activations": dtype, "resident": True}
+    for rows, width in ((2048, 2048), (1 << 20, 65536)):
+        alone, in_service = (
+            product_seconds(constants, H100, rows, width, width, sustained=way, **sizes) for way in (False, True)
+        )
+        assert alone <= in_service <= alone / (1 - constants.throttle)
+    assert in_service < alone * 1.01
+
+
+def test_measured_products_lose_speed_the_longer_they_compute():
+    """Why there is a power limit: the share of the peak falls beyond a millisecond, and the prediction's with it."""
+    table = pd.read_parquet(MEASURED / "gemm_h100_calib.parquet")
+    own = table["gemm_dtype"].eq("bfloat16") & table["flag"].eq("") & table[["n", "k"]].ge(2048).all(axis=1)
+    table = table[own & table["m"].ge(1024)]
+    peak_ms = 1e3 * 2.0 * table["m"] * table["n"] * table["k"] / peak_flops(H100, "bf16")
+    predicted_ms = 1e3 * load_kind("gemm").predict(table, {"h100_sxm": H100}, load("gemm"))[:, 0]
+    falls = []
+    for took in (table["latency_ms"], predicted_ms):
+        share = peak_ms / took
+        falls.append(share[peak_ms > 2].median() / share[peak_ms.between(0.3, 0.6)].median())
+    assert falls[0] < 0.94
+    assert falls[1] == pytest.approx(falls[0], abs=0.03)
 
 
 @given(cases())

@@ -2,16 +2,17 @@
 
 Needs an installed aiconfigurator-core (extra `measured`). Only the published specifications of a GPU differ from those
 of the H100 on which everything was fitted. Rows are of the versions of the frameworks whose constants ship; artefacts
-are left out by their patterns. Sizes that were measured on H100 too stand apart from others, and data types for which
-those of another stand in from those with constants of their own; of fused layers kernels tuned for each shape or not
-at all are not counted. Percent, median / 90th percentile (rows). The figures are looked at after all constants and
-forms stand; nothing may be changed for them.
+are left out by their patterns. Sizes that were measured on H100 too stand apart from others, head dimensions never
+measured apart from these, and data types for which those of another stand in from those with constants of their own;
+of fused layers kernels tuned for each shape or not at all are not counted. Percent, median / 90th percentile (rows).
+The figures are looked at after all constants and forms stand; nothing may be changed for them.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -48,9 +49,15 @@ def of_our_versions(table: Table) -> bool:
     return all(f"_{VERSIONS.get(name, '')}_" in table.stem for name in frameworks)
 
 
+@cache
+def measured_on_h100(kind: str) -> pd.DataFrame:
+    """The shipped tables of a kind."""
+    return pd.concat([pd.read_parquet(path) for path in MEASURED.glob(f"{kind}_h100_*.parquet")])
+
+
 def of_measured_sizes(table: Table, rows: pd.Series) -> np.ndarray:
     """Whether rows are of a size that was measured on H100: only the GPU is another."""
-    seen = pd.concat([pd.read_parquet(path) for path in MEASURED.glob(f"{table.kind.name}_h100_*.parquet")])
+    seen = measured_on_h100(table.kind.name)
     told = {"system", "kernel_source", *table.kind.measured}
     key = [name for name in (*table.kind.columns, *ALSO) if name in seen and name in table.frame and name not in told]
     known = pd.MultiIndex.from_frame(seen[key].drop_duplicates())
@@ -70,8 +77,12 @@ def cases(table: Table, predicted: np.ndarray) -> Iterator[tuple[str, pd.Series]
     else:
         known = table.kind.group(frame).isin(list(shipped(table.kind))).to_numpy()
     same = of_measured_sizes(table, scores["row"])
+    strange = np.zeros(len(scores), dtype=bool)
+    if "head_dim" in frame:
+        strange = ~frame["head_dim"].isin(measured_on_h100(table.kind.name)["head_dim"]).to_numpy()
     yield f"{name}, sizes measured on H100", scores["error"][here & known & same]
-    yield f"{name}, other sizes", scores["error"][here & known & ~same]
+    yield f"{name}, other sizes", scores["error"][here & known & ~same & ~strange]
+    yield f"{name}, head dimensions never measured", scores["error"][here & known & strange]
     yield f"{name}, data types without constants", scores["error"][here & ~known]
 
 
@@ -86,11 +97,15 @@ def column(system: str) -> dict[str, str]:
         for name, errors in cases(table, predicted):
             found.setdefault(name, []).append(errors)
         if table.kind.name == "moe":
-            fused.append(slowdowns(table, predicted))
+            slow = slowdowns(table, predicted)
+            fused.append(slow.assign(same=of_measured_sizes(table, slow["row"])))
     cells = {name: error(pd.concat(errors)) for name, errors in found.items() if any(len(part) for part in errors)}
-    slow = slowdown_table(pd.concat(fused))
-    for _, row in slow[(slow["kernels"] == "core") & (slow["rows"] == "all")].iterrows():
-        cells[f"slowdown by skew, {row['case']}"] = f"{100 * row['median']:.1f} / {100 * row['p90']:.1f} ({row['n']:,})"
+    every = pd.concat(fused)
+    for same in (True, False):
+        slow = slowdown_table(every[every["same"] == same])
+        for _, row in slow[(slow["kernels"] == "core") & (slow["rows"] == "all")].iterrows():
+            name = f"slowdown by skew, {row['case']}, " + ("sizes measured on H100" if same else "other sizes")
+            cells[name] = f"{100 * row['median']:.1f} / {100 * row['p90']:.1f} ({row['n']:,})"
     return cells
 
 

@@ -20,8 +20,8 @@ SHIPPED = Path(__file__).parents[2] / "moesim" / "validation" / "measured"
 
 # kind, regimes ("" for all rows), median and 90th percentile of the absolute error in percent, rounded up
 REACHED = [
-    ("gemm", "weights beyond L2", 4.0, 13.0),
-    ("gemm", "", 4.5, 15.5),
+    ("gemm", "weights beyond L2", 3.8, 12.5),
+    ("gemm", "", 4.1, 15.2),
     ("attention_context", "", 4.5, 13.0),
     ("attention_generation", "", 4.2, 15.5),
     ("mla_context", "module", 3.0, 8.5),
@@ -30,7 +30,7 @@ REACHED = [
     ("mla_generation", "wideep_module", 3.6, 13.0),
     ("mla_generation", "", 4.2, 12.0),
     ("mla_bmm", "", 2.5, 8.5),
-    ("mlp", "", 5.5, 8.0),
+    ("mlp", "", 5.5, 16.5),
     ("allreduce", "", 2.6, 9.0),
     ("elementwise", "", 2.8, 14.0),
 ]

@@ -32,6 +32,7 @@ _SEARCH = {
     "launch_s": Constant(start=1e-5, low=1e-6, high=5e-5),
     "unit_s": Constant(start=1e-6, low=1e-9, high=2e-5),
     "compute_share": Constant(start=0.65, low=0.2, high=1.5),
+    "throttle": Constant(start=0.1, low=1e-3, high=0.35),
     "bandwidth_share": Constant(start=0.5, low=0.1, high=1.5),
     # an SM of Hopper has 16 exponentials a clock, which the products hide in part
     "score_s": Constant(start=3e-11, low=3e-11, high=3e-11),
@@ -79,6 +80,7 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
             compute=dtype_of(str(name)).activations,
             window=window[rows],
             cached_tokens=cached[rows],
+            sustained=False,
         )
     return seconds
 

@@ -33,6 +33,7 @@ BOUNDS: Mapping[str, tuple[float, float, float]] = {
     "row_inner": (8.0, 1e-2, 80.0),
     "bandwidth_share": (0.9, 0.05, 1.1),
     "compute_share": (1.0, 0.1, 5.0),
+    "throttle": (0.1, 1e-3, 0.35),
     "hottest_share": (0.05, 1e-4, 3.0),
     "restream": (0.15, 1e-4, 1.0),
     "norm": (3.0, 1.0, 12.0),
@@ -111,5 +112,7 @@ def fit_group(
 
 
 def _mean(rows: Rows, gpu: GpuSpec, dtype: KernelDtype, constants: ExpertConstants) -> NDArray[np.float64]:
-    seconds: NDArray[np.float64] = expert_time(rows.load, rows.shape, rows.tokens, gpu, dtype, constants).mean(axis=1)
+    seconds: NDArray[np.float64] = expert_time(
+        rows.load, rows.shape, rows.tokens, gpu, dtype, constants, sustained=False
+    ).mean(axis=1)
     return seconds

@@ -166,7 +166,7 @@ def predict(
         for first in range(0, len(part), CHUNK):
             chunk = part.iloc[first : first + CHUNK]
             rows = rows_of(chunk, layout, own, int(str(draws)))
-            seconds = expert_time(rows.load, rows.shape, rows.tokens, gpus[str(system)], dtype, own)
+            seconds = expert_time(rows.load, rows.shape, rows.tokens, gpus[str(system)], dtype, own, sustained=False)
             out[chunk["_at"].to_numpy(), 0] = seconds.mean(axis=1)
     return out
 

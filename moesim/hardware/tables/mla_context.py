@@ -27,6 +27,7 @@ _SEARCH = {
     "launch_s": Constant(start=2e-5, low=1e-6, high=1e-3),
     "unit_s": Constant(start=1e-6, low=1e-9, high=4e-5),
     "compute_share": Constant(start=0.65, low=0.1, high=1.5),
+    "throttle": Constant(start=0.1, low=1e-3, high=0.35),
     "bandwidth_share": Constant(start=0.5, low=0.05, high=1.5),
     "score_s": Constant(start=3e-11, low=3e-11, high=3e-11),
     "longest_units": Constant(start=1.0, low=0.05, high=10.0),
@@ -70,6 +71,7 @@ def _module_seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, a
             compute=dtype_of(str(name)).activations,
             cached_tokens=cached[rows],
             around_s=around[rows],
+            sustained=False,
         )
     return seconds
 

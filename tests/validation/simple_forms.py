@@ -1,0 +1,173 @@
+"""What a short formula is off on the same rows: python tests/validation/simple_forms.py h100_sxm h200_sxm b200_sxm.
+
+Fits two forms to the shipped tables of H100, as a calculator would have them, and prints their errors beside moesim's
+as `other_gpus.py` counts them: what the detail of moesim's formulas is worth, on H100 and where only the published
+specifications are others. Needs an installed aiconfigurator-core (extra `measured`).
+
+A fused layer, seven constants a kernel and data type, of the most loaded rank's loads n_e:
+    launch + a x active experts + b x tokens x hidden + c x rows x (2 hidden + 3 inner)
+    + sum over experts of norm(weights / bandwidth, FLOPs of whole tiles of 64 rows / peak)
+A dense product, six constants a library and data type:
+    launch + a x k + norm(FLOPs of whole tiles / peak, bytes / bandwidth) + b x what a quantisation moves
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from other_gpus import error, measured_on_h100, of_measured_sizes, of_our_versions
+
+from moesim.hardware.gpu import memory_bandwidth, peak_flops
+from moesim.hardware.kernel_dtypes import kernel_dtype
+from moesim.hardware.predict import gpu_of, shipped
+from moesim.hardware.tables import load_kind
+from moesim.hardware.tables.dtypes import dtype_of
+from moesim.hardware.tables.expert_rows import EVEN, ungated
+from moesim.hardware.tables.gemm import resident
+from moesim.hardware.tables.groups import Constant, fit_group, numbers
+from moesim.hardware.tables.reading import predict_usable
+from moesim.hardware.tables.token_loads import token_loads
+from moesim.types import DTYPE_BYTES, GpuSpec
+from moesim.validation.aiconfigurator import read_installed
+from moesim.validation.scores import score, well_behaved
+
+Times = Callable[[Mapping[str, float], GpuSpec], np.ndarray]
+CHUNK = 20000
+TILE = 64
+DRAWS = 8
+KEY = ["distribution", "num_tokens", "num_experts", "topk", "moe_ep_size"]
+
+LAYER = {
+    "launch_s": Constant(start=25e-6, low=1e-6, high=2e-4),
+    "expert_s": Constant(start=3e-7, low=1e-9, high=1e-5),
+    "token_bytes": Constant(start=2.0, low=1e-3, high=50.0),
+    "row_bytes": Constant(start=2.0, low=1e-3, high=100.0),
+    "bandwidth_share": Constant(start=0.85, low=0.2, high=1.1),
+    "compute_share": Constant(start=0.8, low=0.1, high=2.0),
+    "norm": Constant(start=4.0, low=1.0, high=20.0),
+}
+PRODUCT = {
+    "launch_s": Constant(start=3e-6, low=3e-7, high=3e-5),
+    "per_k_s": Constant(start=4e-10, low=1e-13, high=1e-8),
+    "compute_share": Constant(start=0.7, low=0.2, high=1.2),
+    "bandwidth_share": Constant(start=0.9, low=0.3, high=1.1),
+    "norm": Constant(start=3.0, low=1.0, high=20.0),
+    "quantise": Constant(start=1.0, low=1e-3, high=20.0),
+}
+
+
+@cache
+def padded_loads(distribution: str, *sizes: int) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Loads in whole tiles, how many experts a draw have each, active experts and rows a draw."""
+    loads = token_loads(distribution, *sizes, 1 if distribution in EVEN else DRAWS)
+    values, counts = np.unique(np.ceil(loads / TILE) * TILE, return_counts=True)
+    return values, counts / len(loads), (loads > 0).sum() / len(loads), loads.sum() / len(loads)
+
+
+def layers(frame: pd.DataFrame, dtype_name: str) -> Times:
+    """Seconds of fused layers by constants and GPU."""
+    dtype = kernel_dtype(dtype_name)
+    found = [
+        padded_loads(str(name), *map(int, sizes)) for name, *sizes in frame[KEY].itertuples(index=False, name=None)
+    ]
+    widest = max(len(values) for values, *_ in found)
+    padded, counts = (np.stack([np.pad(each[i], (0, widest - len(each[i]))) for each in found]) for i in (0, 1))
+    active, rows = (np.array([each[i] for each in found]) for i in (2, 3))
+    tokens, hidden, inner, slices = numbers(frame, "num_tokens", "hidden_size", "inter_size", "moe_tp_size")
+    inner = np.ceil(inner / slices)
+    weights = np.where(ungated(frame), 2, 3) * hidden * inner
+
+    def seconds(c: Mapping[str, float], gpu: GpuSpec) -> np.ndarray:
+        bandwidth = memory_bandwidth(gpu)
+        compute = padded * (2.0 * weights / (c["compute_share"] * peak_flops(gpu, dtype.compute)))[:, None]
+        stream = (padded > 0) * (weights * dtype.weight_bytes / (c["bandwidth_share"] * bandwidth))[:, None]
+        experts = ((compute ** c["norm"] + stream ** c["norm"]) ** (1.0 / c["norm"]) * counts).sum(axis=1)
+        moved = c["token_bytes"] * tokens * hidden + c["row_bytes"] * rows * (2 * hidden + 3 * inner)
+        return c["launch_s"] + c["expert_s"] * active + moved / bandwidth + experts
+
+    return seconds
+
+
+def products(frame: pd.DataFrame, dtype_name: str) -> Times:
+    """Seconds of dense products by constants and GPU."""
+    dtype, streamed = dtype_of(dtype_name), ~resident(frame).to_numpy(dtype=bool)
+    m, n, k = numbers(frame, "m", "n", "k")
+    each = DTYPE_BYTES[dtype.activations]
+    flops = 2.0 * np.ceil(m / TILE) * TILE * np.ceil(n / 128) * 128 * k
+    moved = streamed * n * k * dtype.weight_bytes + m * k * each + 2.0 * m * n
+
+    def seconds(c: Mapping[str, float], gpu: GpuSpec) -> np.ndarray:
+        compute = flops / (c["compute_share"] * peak_flops(gpu, dtype.activations))
+        stream = moved / (c["bandwidth_share"] * memory_bandwidth(gpu))
+        joined = (compute ** c["norm"] + stream ** c["norm"]) ** (1.0 / c["norm"])
+        quantised = c["quantise"] * 3.0 * m * k / memory_bandwidth(gpu) if each < DTYPE_BYTES["bf16"] else 0.0
+        return c["launch_s"] + c["per_k_s"] * k + joined + quantised
+
+    return seconds
+
+
+FORMS = {
+    "moe": ("fused MoE layers", LAYER, layers, ""),
+    "gemm": ("dense products, weights beyond L2", PRODUCT, products, "weights beyond L2"),
+}
+
+
+def fitted(kind_name: str) -> dict[str, dict[str, float]]:
+    """The form's constants of every group whose own constants ship, from the rows that these saw."""
+    kind, (_, search, form, _) = load_kind(kind_name), FORMS[kind_name]
+    frame = measured_on_h100(kind_name)
+    frame = frame[kind.usable(frame) & kind.fitted(frame)].reset_index(drop=True)
+    if kind_name == "moe":
+        frame = frame[well_behaved(frame)].reset_index(drop=True)
+    found, h100 = {}, gpu_of("h100_sxm")
+    for name, rows in frame.groupby(kind.group(frame)):
+        times = form(rows, str(name).rpartition("/")[2])
+        measured = rows[kind.measured[0]].to_numpy() * kind.unit_s
+        found[str(name)] = fit_group(search, list(search), {}, lambda c, times=times: times(c, h100), measured)
+    return found
+
+
+def errors(system: str, kind_name: str, constants: Mapping[str, Mapping[str, float]]) -> Iterator[pd.DataFrame]:
+    """Rows of a system: `same` where only the GPU is another, `ours` and `short`, the errors of both."""
+    _, _, form, regime = FORMS[kind_name]
+    gpu = gpu_of(system)
+    for table in read_installed(system).tables:
+        if table.kind.name != kind_name or not of_our_versions(table):
+            continue
+        scores = score(table, predict_usable(table))
+        scores = scores[scores["regime"].eq(regime) | (regime == "")]
+        frame = table.frame.loc[scores["row"]].reset_index(drop=True)
+        group, same = table.kind.group(frame), of_measured_sizes(table, scores["row"])
+        known = well_behaved(frame) if kind_name == "moe" else group.isin(list(shipped(table.kind)))
+        for name, rows in frame[known].groupby(group[known]).indices.items():
+            positions = np.flatnonzero(known)[rows]
+            for first in range(0, len(positions), CHUNK):
+                here = positions[first : first + CHUNK]
+                times = form(frame.iloc[here], str(name).rpartition("/")[2])
+                short = times(constants[str(name)], gpu) / scores["measured_s"].to_numpy()[here] - 1
+                ours = scores["error"].to_numpy()[here]
+                yield pd.DataFrame({"same": same[here], "ours": ours, "short": short})
+
+
+def main() -> None:
+    """Print a table, two columns a system."""
+    systems = sys.argv[1:] or ["h100_sxm", "h200_sxm", "b200_sxm"]
+    print("| | " + " | ".join(f"{system}, moesim | short formula" for system in systems) + " |")
+    print("|---|" + "---|" * (2 * len(systems)))
+    for kind_name, (what, *_) in FORMS.items():
+        constants = fitted(kind_name)
+        frames = {system: pd.concat(errors(system, kind_name, constants)) for system in systems}
+        for same, words in ((True, "sizes measured on H100"), (False, "other sizes")):
+            cells = []
+            for frame in frames.values():
+                part = frame[frame["same"] == same]
+                cells += [error(part["ours"]), error(part["short"])]
+            print(f"| {what}, {words} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
