@@ -118,7 +118,7 @@ def feed_forward_seconds(
 ) -> Seconds:
     """A gated network as frameworks run it: two products, and passes over what stands between; arrays broadcast.
 
-    In service (`sustained`) or timed alone.
+    Under sustained load or timed alone.
     """
     product = partial(product_seconds, linear, gpu, rows, weights=weights, activations=activations, sustained=sustained)
     moved = constants.passes * rows * (hidden + 3 * width) * _WIDE_BYTES

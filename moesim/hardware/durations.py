@@ -100,7 +100,7 @@ def step_durations(
         )
         formulas = replace(family, measured=None)
         return _slowed(again(kernels=family), again(kernels=formulas), again(kernels=formulas, held_sms=held_sms))
-    gpu, tokens, layers = without_sms(cluster.gpu, held_sms), tokens_per_gpu, family.layers
+    gpu, tokens, layers = without_sms(cluster.gpu, held_sms), tokens_per_gpu, family.layers(phase)
     parallel = parallelism or Parallelism(expert=cluster.n_gpus)
     attention, before_kernel = _attention(
         model, gpu, precision, phase, tokens, context_tokens, sequence_tokens, parallel.attention_tensor, layers

@@ -175,7 +175,7 @@ def expert_time(
         gpu: its published peaks.
         dtype: of the operands.
         constants: of the kernel.
-        sustained: in service, at the power limit; else the layer was timed alone.
+        sustained: under sustained load, at the power limit; else the layer was timed alone.
     """
     c, bandwidth = constants, memory_bandwidth(gpu)
     hidden, inner = shape.hidden_size, shape.inner_size

@@ -53,11 +53,20 @@ class Family:
         return self.sha256 + (self.measured.sha256 if self.measured is not None else "")
 
     @property
-    def layers(self) -> LayerKernels:
-        """The kernels of all parts but the experts."""
+    def framework(self) -> str:
+        """Of the layers where nothing else is said."""
+        return self.parts.get("framework", LayerKernels.framework)
+
+    def layers(self, phase: str) -> LayerKernels:
+        """The kernels of all parts but the experts in a phase."""
         groups = {noun: self.parts[noun] for noun in LAYERS if noun in self.parts}
-        framework = self.parts.get("framework", LayerKernels.framework)
-        return LayerKernels(framework=framework, groups=groups, constants=self.constants, measured=self.measured)
+        return LayerKernels(
+            framework=self.framework,
+            groups=groups,
+            constants=self.constants,
+            measured=self.measured,
+            throttled=throttled(phase),
+        )
 
     @property
     def router_is_fused(self) -> bool:
@@ -113,8 +122,20 @@ def expert_kernel(family: Family, gpu: GpuSpec, precision: Precision, phase: str
     group, mine = family.experts(phase), family.constants.get("experts", {})
     dtype = KernelDtype(weight_bytes=DTYPE_BYTES[precision.weights], compute=precision.activations)
     if group in mine:
-        return ExpertKernel(name=group, gpu=gpu, constants=ExpertConstants(**mine[group]), dtype=dtype)
-    return dataclasses.replace(ExpertKernel.from_preset(group), gpu=gpu, dtype=dtype)
+        kernel = ExpertKernel(name=group, gpu=gpu, constants=ExpertConstants(**mine[group]), dtype=dtype)
+    else:
+        kernel = dataclasses.replace(ExpertKernel.from_preset(group), gpu=gpu, dtype=dtype)
+    if throttled(phase):
+        return kernel
+    return dataclasses.replace(kernel, constants=dataclasses.replace(kernel.constants, throttle=0.0))
+
+
+def throttled(phase: str) -> bool:
+    """Whether a GPU is at its power limit: decode, which streams more than it multiplies, leaves it below.
+
+    Source: Splitwise (arXiv 2311.18677), power of the prompt and of the token phase on H100.
+    """
+    return phase != "decode"
 
 
 def family_of(name: str) -> Family:

@@ -89,7 +89,7 @@ def product_seconds(
         count: products of the same shape, each with weights of its own.
         weight_bytes: of one weight, where scales come on top of the data type.
         resident: the weights stay in the L2 cache between calls.
-        sustained: in service, at the power limit; else it was timed alone.
+        sustained: under sustained load, at the power limit; else it was timed alone.
     """
     rows, n, k, count = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (rows, n, k, count)))
     each = DTYPE_BYTES[weights] if weight_bytes is None else weight_bytes

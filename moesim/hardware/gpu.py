@@ -57,13 +57,13 @@ def throttling(peak_s: NDArray[np.float64], loss: float, *, sustained: bool) -> 
     """How many times longer tensor cores take than at their full clock, as the power limit lowers it.
 
     Busy tensor cores draw more than the limit allows, so that the clock falls
-    by up to `loss`. A GPU in service is there all the time. A kernel that was
-    timed alone gets there while it runs: the longer it computes, the more.
+    by up to `loss`. A GPU that computes all the time is there. A kernel that
+    was timed alone gets there while it runs: the longer it computes, the more.
 
     Args:
         peak_s: seconds that the kernel computes at the published peak.
         loss: part of the rate that is lost under sustained load.
-        sustained: in service; else timed alone.
+        sustained: under sustained load; else timed alone.
     """
     reached = np.ones_like(peak_s) if sustained else peak_s / (peak_s + _HEATING_S)
     return 1.0 / (1.0 - loss * reached)

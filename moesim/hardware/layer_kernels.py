@@ -56,13 +56,14 @@ class LayerKernels:
     by noun in place of the shipped ones, as `moesim calibrate` writes them; the
     nearest of the data type, else the shipped ones. A group that is missing is
     replaced by the nearest. `measured`: tables whose rows of exactly these
-    kernels come before the formulas.
+    kernels come before the formulas. `throttled`: the GPU is at its power limit.
     """
 
     framework: str = "trtllm"
     groups: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, Constants] = field(default_factory=dict)
     measured: Measured | None = None
+    throttled: bool = True
 
     def timed(
         self,
@@ -175,7 +176,7 @@ class LayerKernels:
         own = {name: values for name, values in mine.items() if name.rpartition("/")[2] == dtype}
         found = nearest(group, own or load(noun))
         assert found is not None, f"no constants of {noun}"
-        return found
+        return {name: value for name, value in found.items() if self.throttled or name != "throttle"}
 
 
 def _cache(precision: Precision) -> str:

@@ -38,7 +38,7 @@ def with_table(family: Family, path: str | Path, gpu: GpuSpec, excluded: Mapping
     files = {name: digest for name, digest in content if name in used}
     found = {group.partition("/")[0] for own in rows.values() for group in own.groups}
     wanted = {family.parts[noun].partition("/")[0] for noun in ("experts", *LAYERS) if noun in family.parts}
-    wanted.add(family.layers.framework)
+    wanted.add(family.framework)
     if not found & wanted:
         raise InputError(
             f"{place}: column framework: found {', '.join(sorted(found))}, wanted rows of "

@@ -193,7 +193,7 @@ def mla_prefill_seconds(
         short_tokens: new tokens of one more, shorter prompt.
         widths: of the heads.
         around_s: seconds of the linear layers.
-        sustained: in service, at the power limit; else it was timed alone.
+        sustained: under sustained load, at the power limit; else it was timed alone.
     """
     c = constants
     n, length, short = (np.asarray(x, dtype=np.float64) for x in (prompts, prompt_tokens, short_tokens))
@@ -230,7 +230,7 @@ def mla_projection_seconds(
     weight_bytes: float | None = None,
     sustained: bool = True,
 ) -> Array:
-    """Seconds of the layer's linear layers but for the absorbed products, in service (`sustained`) or timed alone.
+    """Seconds of the layer's linear layers but for the absorbed products, under sustained load or timed alone.
 
     Down to both latents (unless `down` is false, which leaves them out), up to
     the queries, up to keys and values (only where not absorbed), output.

@@ -83,7 +83,7 @@ def prefill_seconds(
         window: keys that a token sees, 0 for all.
         cached_tokens: tokens of each prompt whose keys and values exist already.
         short_tokens: new tokens of one more, shorter prompt.
-        sustained: in service, at the power limit; else the kernel was timed alone.
+        sustained: under sustained load, at the power limit; else the kernel was timed alone.
     """
     c = constants
     n, length, heads, kv_heads, key, value, window, cached, short = np.broadcast_arrays(

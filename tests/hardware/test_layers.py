@@ -190,7 +190,7 @@ def test_the_weights_of_a_tile_come_at_64_bytes_a_clock(group):
 
 
 def test_the_power_limit_is_reached_while_a_kernel_runs():
-    """Half of the loss at 1 ms, all of it in the end and in service, nothing where nothing is lost."""
+    """Half of the loss at 1 ms, all of it in the end and under sustained load, nothing where nothing is lost."""
     busy = np.array([0.0, 1e-3, 1e3])
     assert throttling(busy, 0.2, sustained=False) == pytest.approx([1.0, 1 / 0.9, 1 / 0.8], rel=1e-5)
     assert throttling(busy, 0.2, sustained=True) == pytest.approx(1 / 0.8)
@@ -198,17 +198,17 @@ def test_the_power_limit_is_reached_while_a_kernel_runs():
 
 
 @pytest.mark.parametrize("group", load("gemm"))
-def test_a_product_in_service_takes_longer_than_timed_alone(group):
+def test_a_product_takes_longer_under_sustained_load_than_timed_alone(group):
     """By all that the limit takes where it is short and computes, by little where it is long."""
     constants = GemmConstants(**load("gemm")[group])
     dtype = "bf16" if constants.quantise_passes == 0 else "fp8"
     sizes = {"weights": dtype, "activations": dtype, "resident": True}
     for rows, width in ((2048, 2048), (1 << 20, 65536)):
-        alone, in_service = (
+        alone, sustained = (
             product_seconds(constants, H100, rows, width, width, sustained=way, **sizes) for way in (False, True)
         )
-        assert alone <= in_service <= alone / (1 - constants.throttle)
-    assert in_service < alone * 1.01
+        assert alone <= sustained <= alone / (1 - constants.throttle)
+    assert sustained < alone * 1.01
 
 
 def test_measured_products_lose_speed_the_longer_they_compute():

@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesim.errors import InputError
-from moesim.hardware import Durations, ExpertKernel, ExpertShape, Family, default_family, family_of, step_durations
+from moesim.hardware import Durations, ExpertShape, Family, default_family, family_of, step_durations
 from moesim.hardware.decode import decode_seconds
 from moesim.hardware.dense import elementwise_seconds, gemm_seconds
+from moesim.hardware.families import expert_kernel
 from moesim.hardware.measured_file import with_table
 from moesim.hardware.tables.token_loads import balanced, uniform
 from moesim.types import ModelShape, Parallelism, Precision
@@ -103,7 +104,7 @@ def test_a_rank_that_was_handed_all_tokens_was_timed_with_more_than_an_exchange_
     kernels = family(tmp_path, own, **{name: table({8192: 3.0}, moe_ep_size=4)})
     loads = (balanced if name == "moe" else uniform)(8192, model.n_experts, model.top_k, 4)
     shape = ExpertShape.of(model, n_ranks=4)
-    kernel = ExpertKernel.from_preset(family_of(own).experts(phase), H100)
+    kernel = expert_kernel(family_of(own), H100, precision, phase)
     mean = 8192 * model.top_k / model.n_experts
     all_tokens, delivered = (kernel.time(loads, shape, mean_load=mean, tokens=tokens) for tokens in (8192, None))
     found = step(model, precision, [2048] * 4, kernels, loads=np.tile(loads, 4), phase=phase).experts
@@ -160,7 +161,7 @@ def test_products_of_a_measured_shape(tmp_path):
     kernels = family(tmp_path, gemm=products({64: 0.5}))
     rows = np.array([64])
     plain = gemm_seconds(
-        H100, rows, 4096, 4096, weights="bf16", activations="bf16", kernels=family_of("trtllm-bf16").layers
+        H100, rows, 4096, 4096, weights="bf16", activations="bf16", kernels=family_of("trtllm-bf16").layers("decode")
     )
     found = step(MIXTRAL, BF16, [64, 64], kernels).attention - step(MIXTRAL, BF16, [64, 64], None).attention
     assert found.tolist() == pytest.approx([0.5e-3 - plain[0]] * 2)
@@ -182,7 +183,7 @@ def test_attention_in_decode_between_two_lengths_of_the_cache(tmp_path):
     sizes = {"heads": 32.0, "kv_heads": 8.0, "head_width": 128.0, "cache_bytes": 2.0}
     for tokens, context, seconds in ((8, 500, 1e-3), (8, 1000, 2e-3), (9, 500, None), (8, 499, None), (8, 2001, None)):
         found, plain = (step(MIXTRAL, BF16, [tokens], k, context=context).attention[0] for k in (kernels, shipped))
-        constants = shipped.layers.decode(MIXTRAL, BF16)
+        constants = shipped.layers("decode").decode(MIXTRAL, BF16)
         formula = decode_seconds(constants, H100, requests=np.array([tokens]), context_tokens=float(context), **sizes)
         assert found == (pytest.approx(plain - formula[0] + seconds, rel=1e-9) if seconds else plain)
     assert kernels.measured.sizes()["attention"] == {"measured": 1, "interpolated": 1, "outside the measured sizes": 3}
@@ -214,9 +215,9 @@ def test_modules_of_latent_attention_hold_their_products(tmp_path):
         7168,
         weights="fp8",
         activations="fp8",
-        kernels=family_of("sglang-deepep-fp8").layers,
+        kernels=family_of("sglang-deepep-fp8").layers("decode"),
     )
-    factor = family_of("sglang-deepep-fp8").layers.mla_decode(FP8).linear_factor
+    factor = family_of("sglang-deepep-fp8").layers("decode").mla_decode(FP8).linear_factor
     assert second - first == pytest.approx(factor * down[0])
     # what the module holds was not looked up; the router's gate, dense layers, shared experts and head were
     assert one.measured.sizes()["attention"] == {"measured": 1}

@@ -117,7 +117,7 @@ def test_the_experts_are_those_that_the_file_holds(tmp_path):
 
 def test_layers_take_their_own_data_type_from_the_file_or_what_is_shipped(tmp_path):
     only_bf16 = group("gemm", "vllm/cublas/bfloat16", launch_s=0.5)
-    layers = read_family(write(tmp_path / "k.yaml", gemm=only_bf16), FP8).layers
+    layers = read_family(write(tmp_path / "k.yaml", gemm=only_bf16), FP8).layers("prefill")
     assert layers.linear("bf16").launch_s == 0.5
     assert layers.linear("fp8").launch_s == load("gemm")["sglang/deepgemm/fp8_block"]["launch_s"]
 

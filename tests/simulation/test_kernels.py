@@ -12,7 +12,8 @@ from moesim import Result, Scenario, simulate
 from moesim.errors import ScenarioError
 from moesim.hardware import Durations, calibrated_families, default_family, families, family_of, step_durations
 from moesim.hardware.constants import load
-from moesim.hardware.families import LAYERS
+from moesim.hardware.expert import calibrated_gpu
+from moesim.hardware.families import LAYERS, expert_kernel
 from moesim.hardware.gemm import GemmConstants
 from moesim.simulation import check
 from moesim.types import Precision
@@ -139,6 +140,15 @@ def test_a_family_may_take_other_groups_than_its_framework(tmp_path):
     scaled, block = (durations(tmp_path, name, model="deepseek-v3") for name in ("trtllm-fp8", "trtllm-fp8-block"))
     assert (scaled.dense != block.dense).all()
     assert (scaled.head == block.head).all()  # bf16 in both
-    kernels = family_of("trtllm-fp8").layers
+    kernels = family_of("trtllm-fp8").layers("prefill")
     assert kernels.linear("fp8") == GemmConstants(**load("gemm")["trtllm/cublas/fp8"])
     assert kernels.linear("bf16") == GemmConstants(**load("gemm")["trtllm/cublas/bfloat16"])
+
+
+@pytest.mark.parametrize("name, dtype", [("trtllm-bf16", "bf16"), ("sglang-deepep-fp8", "fp8")])
+def test_a_gpu_is_at_its_power_limit_but_in_decode(name: str, dtype: str) -> None:
+    family = family_of(name)
+    for phase, at_limit in (("decode", False), ("prefill", True), ("train", True)):
+        linear = family.layers(phase).linear(dtype)
+        experts = expert_kernel(family, calibrated_gpu(), precision(dtype, dtype), phase).constants
+        assert (linear.throttle > 0) == (experts.throttle > 0) == at_limit

@@ -144,7 +144,7 @@ def test_shared_matrices_and_heads_take_the_time_of_their_parts() -> None:
     half = ExpertShape(hidden_size=256, inner_size=256, n_experts=4, top_k=2, n_ranks=2)
     by_rank = expert_seconds(kernel, half, slot_tokens, slot_rank // 2, 2)
     np.testing.assert_array_equal(found.experts, by_rank[:, [0, 0, 1, 1]])
-    layers = family_of(default_family(BF16)).layers
+    layers = family_of(default_family(BF16)).layers("decode")
     both = np.array([7, 10])
     heads = attention_seconds(
         shape,
