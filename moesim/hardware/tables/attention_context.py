@@ -21,7 +21,7 @@ from moesim.hardware.tables.attention import (
     template,
 )
 from moesim.hardware.tables.dtypes import dtype_of
-from moesim.hardware.tables.groups import Array, Constant, numbers, text
+from moesim.hardware.tables.groups import THROTTLE, Array, Constant, numbers, text
 from moesim.hardware.tables.layer import fit_groups, layer_kind, predict_groups
 from moesim.types import GpuSpec
 
@@ -32,7 +32,7 @@ _SEARCH = {
     "launch_s": Constant(start=1e-5, low=1e-6, high=5e-5),
     "unit_s": Constant(start=1e-6, low=1e-9, high=2e-5),
     "compute_share": Constant(start=0.65, low=0.2, high=1.5),
-    "throttle": Constant(start=0.1, low=1e-3, high=0.35),
+    "throttle": THROTTLE,
     "bandwidth_share": Constant(start=0.5, low=0.1, high=1.5),
     # an SM of Hopper has 16 exponentials a clock, which the products hide in part
     "score_s": Constant(start=3e-11, low=3e-11, high=3e-11),

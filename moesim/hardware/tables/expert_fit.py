@@ -12,6 +12,7 @@ from moesim.errors import InputError
 from moesim.hardware.expert import ExpertConstants, expert_time
 from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype
 from moesim.hardware.tables.expert_rows import Layout, Rows, draws_of, rows_of
+from moesim.hardware.tables.groups import THROTTLE
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ BOUNDS: Mapping[str, tuple[float, float, float]] = {
     "row_inner": (8.0, 1e-2, 80.0),
     "bandwidth_share": (0.9, 0.05, 1.1),
     "compute_share": (1.0, 0.1, 5.0),
-    "throttle": (0.1, 1e-3, 0.35),
+    "throttle": (THROTTLE.start, THROTTLE.low, THROTTLE.high),
     "hottest_share": (0.05, 1e-4, 3.0),
     "restream": (0.15, 1e-4, 1.0),
     "norm": (3.0, 1.0, 12.0),

@@ -13,7 +13,7 @@ import numpy as np
 from moesim.hardware.gemm import GemmConstants, product_seconds
 from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.dtypes import dtype_of
-from moesim.hardware.tables.groups import Array, Constant, numbers, text
+from moesim.hardware.tables.groups import THROTTLE, Array, Constant, numbers, text
 from moesim.hardware.tables.layer import fit_groups, layer_kind, predict_groups
 from moesim.types import GpuSpec
 
@@ -24,7 +24,7 @@ _SEARCH = {
     "launch_s": Constant(start=3e-6, low=5e-7, high=2e-5),
     "per_k_s": Constant(start=3e-10, low=1e-12, high=1e-8),
     "compute_share": Constant(start=0.8, low=0.3, high=1.1),
-    "throttle": Constant(start=0.1, low=1e-3, high=0.35),
+    "throttle": THROTTLE,
     "bandwidth_share": Constant(start=0.9, low=0.5, high=1.0),
     "tile_s": Constant(start=3e-7, low=1e-9, high=1e-5),
     "split_s": Constant(start=1e-6, low=1e-8, high=1e-4),

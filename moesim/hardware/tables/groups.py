@@ -120,6 +120,10 @@ class Constant:
     high: float
 
 
+THROTTLE = Constant(start=0.1, low=1e-3, high=0.3)
+"""Part of the compute rate that the power limit takes: H100's clock goes from 1.98 GHz down to some 1.4 GHz."""
+
+
 def fit_group(
     constants: Mapping[str, Constant],
     free: Sequence[str],

@@ -14,7 +14,7 @@ from moesim.hardware.mla import MlaPrefillConstants, mla_prefill_seconds
 from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.attention import column, framework
 from moesim.hardware.tables.dtypes import dtype_of
-from moesim.hardware.tables.groups import Array, Constant, numbers, text
+from moesim.hardware.tables.groups import THROTTLE, Array, Constant, numbers, text
 from moesim.hardware.tables.kind import Constants
 from moesim.hardware.tables.layer import layer_kind
 from moesim.hardware.tables.mla import CURVE, around_seconds, fit_modules, fitted, group, predict_by_scope, scope
@@ -27,7 +27,7 @@ _SEARCH = {
     "launch_s": Constant(start=2e-5, low=1e-6, high=1e-3),
     "unit_s": Constant(start=1e-6, low=1e-9, high=4e-5),
     "compute_share": Constant(start=0.65, low=0.1, high=1.5),
-    "throttle": Constant(start=0.1, low=1e-3, high=0.35),
+    "throttle": THROTTLE,
     "bandwidth_share": Constant(start=0.5, low=0.05, high=1.5),
     "score_s": Constant(start=3e-11, low=3e-11, high=3e-11),
     "longest_units": Constant(start=1.0, low=0.05, high=10.0),
