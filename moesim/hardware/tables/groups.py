@@ -59,6 +59,7 @@ def fit_rows(
     seconds: Callable[[Mapping[str, float], GpuSpec, pd.DataFrame], Array],
     measured_s: Callable[[pd.DataFrame], Array],
     loss: Loss = "soft_l1",
+    pull: float = 0.0,
 ) -> dict[str, float]:
     """`fit_group` on rows that may be of several GPUs."""
     parts = [(gpus[str(system)], part) for system, part in rows.groupby("system", sort=True)]
@@ -66,7 +67,7 @@ def fit_rows(
     def predict(c: Mapping[str, float]) -> Array:
         return np.concatenate([seconds(c, gpu, part) for gpu, part in parts])
 
-    return fit_group(search, free, fixed, predict, np.concatenate([measured_s(part) for _, part in parts]), loss)
+    return fit_group(search, free, fixed, predict, np.concatenate([measured_s(part) for _, part in parts]), loss, pull)
 
 
 def to_fit(
@@ -131,11 +132,14 @@ def fit_group(
     predict: Callable[[Mapping[str, float]], Array],
     measured: Array,
     loss: Loss = "soft_l1",
+    pull: float = 0.0,
 ) -> dict[str, float]:
     """The constants that fit positive measurements: `free` ones are searched, others are as in `fixed`.
 
     Robust least squares on logarithms, so that every row counts by its
     relative error and no artefact decides; "cauchy" is for tables with many.
+    With `pull` each constant is drawn to where its search begins: an e-fold
+    counts as a row that is off by so much.
     """
     from scipy.optimize import least_squares
 
@@ -147,7 +151,7 @@ def fit_group(
         return others | dict(zip(free, np.exp(x).tolist(), strict=True))
 
     def misfit(x: Array) -> Array:
-        return np.asarray(np.log(predict(with_free(x)) / measured))
+        return np.concatenate([np.log(predict(with_free(x)) / measured), pull * (x - begin)])
 
     found = least_squares(misfit, begin, bounds=(low, high), loss=loss, f_scale=0.05, x_scale="jac")
     return {name: float(f"{value:.4g}") for name, value in with_free(found.x).items()}

@@ -60,14 +60,19 @@ def predict_groups(group: Group, seconds: Seconds) -> Predict:
 
 
 def fit_groups(
-    search: Mapping[str, Constant], group: Group, usable: Rows, seconds: Seconds, fixed: Fixed = lambda _name, _rows: {}
+    search: Mapping[str, Constant],
+    group: Group,
+    usable: Rows,
+    seconds: Seconds,
+    fixed: Fixed = lambda _name, _rows: {},
+    pull: float = 0.0,
 ) -> Fit:
-    """Constants of every group with more usable rows than constants to find."""
+    """Constants of every group with more usable rows than constants to find; `pull` is that of `fit_group`."""
 
     def fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
         sound = frame[usable(frame)]
         return {
-            name: fit_rows(search, free, known, rows, gpus, seconds, measured_s)
+            name: fit_rows(search, free, known, rows, gpus, seconds, measured_s, pull=pull)
             for name, rows, known, free in to_fit(sound, group(sound), search, fixed)
         }
 
