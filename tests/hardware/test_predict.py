@@ -104,3 +104,10 @@ def test_a_fit_finds_the_constants_of_its_own_formula():
     search = {name: Constant(start=1.0, low=1e-3, high=1e3) for name in truth}
     found = fit_group(search, ("start", "rate"), {"kept": 1.0}, predict, measured)
     assert found == pytest.approx(truth, rel=0.1)
+
+
+@pytest.mark.parametrize("pull, found", [(0.0, 4.0), (1.0, 2.0)])
+def test_a_pull_counts_as_a_row_of_what_the_search_begins_with(pull, found):
+    search = {"one": Constant(start=1.0, low=1e-3, high=1e3)}
+    fitted = fit_group(search, ["one"], {}, lambda c: np.array([c["one"]]), np.array([4.0]), pull=pull)
+    assert fitted["one"] == pytest.approx(found, rel=1e-3)
