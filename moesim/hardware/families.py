@@ -133,7 +133,7 @@ def expert_kernel(family: Family, gpu: GpuSpec, precision: Precision, phase: str
 def throttled(phase: str) -> bool:
     """Whether a GPU is at its power limit: decode, which streams more than it multiplies, leaves it below.
 
-    Source: Splitwise (arXiv 2311.18677), power of the prompt and of the token phase on H100.
+    Source: Splitwise (arXiv 2311.18677), power of the prompt and of the token phase.
     """
     return phase != "decode"
 

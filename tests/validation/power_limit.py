@@ -1,0 +1,47 @@
+"""What the power limit takes from long products: python tests/validation/power_limit.py.
+
+Share of the published peak that large dense products on H100 reach, by the time that they would compute at the peak,
+measured / predicted, median of each kernel. Reads the table that ships with the package. Beyond half a millisecond the
+clock falls; what is predicted knows it by `throttle`, a constant of each kernel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from moesim.hardware.gpu import peak_flops
+from moesim.hardware.predict import predict_columns, published_gpus
+from moesim.hardware.tables import load_kind
+from moesim.hardware.tables.dtypes import dtype_of
+from moesim.validation import MEASURED
+
+EDGES_MS = (0.1, 0.3, 0.6, 1, 2, 4, np.inf)
+LARGE_WIDTH, LARGE_ROWS = 2048, 1024
+
+
+def shares() -> pd.DataFrame:
+    """A row a kernel, a column an interval of milliseconds at the peak: measured / predicted share of the peak."""
+    kind, gpus = load_kind("gemm"), published_gpus()
+    frame = pd.read_parquet(MEASURED / "gemm_h100_calib.parquet")
+    large = frame[["n", "k"]].ge(LARGE_WIDTH).all(axis=1) & frame["m"].ge(LARGE_ROWS)
+    frame = frame[kind.usable(frame) & large].reset_index(drop=True)
+    peak = frame["gemm_dtype"].map(lambda name: peak_flops(gpus["h100_sxm"], dtype_of(name).activations))
+    at_peak_ms = 1e3 * 2.0 * frame["m"] * frame["n"] * frame["k"] / peak
+    predicted_ms = 1e3 * predict_columns(frame, kind, gpus=gpus)[:, 0]
+    each = pd.DataFrame({"measured": at_peak_ms / frame["latency_ms"], "predicted": at_peak_ms / predicted_ms})
+    keys = {"kernel": kind.group(frame), "milliseconds": pd.cut(at_peak_ms, EDGES_MS)}
+    median = each.assign(**keys).groupby(list(keys), observed=True).median()
+    cells = median["measured"].map("{:.2f}".format) + " / " + median["predicted"].map("{:.2f}".format)
+    return cells.reset_index(name="share").pivot_table(
+        index="kernel", columns="milliseconds", values="share", aggfunc="first"
+    )
+
+
+def main() -> None:
+    """Print the table."""
+    print(shares().to_string())
+
+
+if __name__ == "__main__":
+    main()
