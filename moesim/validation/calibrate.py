@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +93,7 @@ def calibrate(
 
     Args:
         data: a folder of tables, or aiconfigurator:<system>.
-        system: its name in the tables, of a GPU whose specifications are known.
+        system: its name in the tables or among the presets, of a GPU whose specifications are known.
         name: of the calibration; else the system's.
         folds: parts into which the curves of a table are dealt for the cross-validated error; 0 or 1 for none.
         progress: told (what is fitted, fits done, fits in all).
@@ -109,12 +109,11 @@ def calibrate(
     reading = read(data)
     if reading.problems:
         raise InputError("; ".join(reading.problems))
+    system = _in_tables(system, gpu, reading.tables, data)
     by_kind: dict[str, list[Table]] = {}
     for table in reading.tables:
         if (table.scored & (table.frame["system"] == system)).any():
             by_kind.setdefault(table.kind.name, []).append(table)
-    if not by_kind:
-        raise InputError(f"{data}: column system: no usable row of {system} in any table of a known layout")
     for tables in by_kind.values():
         _check_enough(tables, system)
         _check_units(tables)
@@ -149,6 +148,16 @@ def curves(kind: TableKind, rows: pd.DataFrame) -> NDArray[np.int64]:
     key = [column for column in kind.columns if column not in _ALONG and column not in kind.measured]
     numbers = rows.assign(group=kind.group(rows)).groupby(["group", *key], sort=True, dropna=False).ngroup()
     return np.asarray(numbers.to_numpy(), dtype=np.int64)
+
+
+def _in_tables(system: str, gpu: GpuSpec, tables: Sequence[Table], data: str | Path) -> str:
+    """The name under which usable rows of tables have a system: as given, else the one that is of the same GPU."""
+    found = sorted({str(name) for table in tables for name in table.frame["system"][table.scored].unique()})
+    same = [system] if system in found else [name for name in found if gpu_of(name) == gpu]
+    if len(same) == 1:
+        return same[0]
+    there = f"usable rows of {', '.join(found)}" if found else "no usable row in any table of a known layout"
+    raise InputError(f"{data}: column system: found {there}, wanted {system}")
 
 
 def _check_enough(tables: list[Table], system: str) -> None:

@@ -127,10 +127,15 @@ def test_constants_of_all_layers_are_those_that_a_scenario_takes(tmp_path):
             assert parts[1][part] == pytest.approx(2 * parts[0][part], rel=0.15), part
 
 
+def test_a_gpu_is_known_by_the_name_of_its_preset_too(folder):
+    named, preset = (calibrate(folder, name, name="mine", folds=0) for name in ("h100_sxm", "h100-sxm"))
+    assert preset.kernels == named.kernels
+
+
 def test_what_cannot_be_calibrated_is_named(folder, nccl):
     with pytest.raises(InputError, match="system: found abacus"):
         calibrate(folder, "abacus")
-    with pytest.raises(InputError, match="column system: no usable row of b200_sxm"):
+    with pytest.raises(InputError, match="column system: found usable rows of h100_sxm, wanted b200_sxm"):
         calibrate(folder, "b200_sxm")
     nccl.assign(latency=-1.0).to_parquet(folder / "nccl_bad.parquet")
     with pytest.raises(InputError, match="column latency: found -1"):
