@@ -114,13 +114,9 @@ def feed_forward_seconds(
     *,
     weights: str,
     activations: str,
-    sustained: bool = True,
 ) -> Seconds:
-    """A gated network as frameworks run it: two products, and passes over what stands between; arrays broadcast.
-
-    Under sustained load or timed alone.
-    """
-    product = partial(product_seconds, linear, gpu, rows, weights=weights, activations=activations, sustained=sustained)
+    """A gated network as tables time it: two products, and passes over what stands between; arrays broadcast."""
+    product = partial(product_seconds, linear, gpu, rows, weights=weights, activations=activations, sustained=False)
     moved = constants.passes * rows * (hidden + 3 * width) * _WIDE_BYTES
     seconds = constants.launch_s + product(2 * width, hidden) + product(hidden, width) + moved / memory_bandwidth(gpu)
     return np.asarray(np.where(rows > 0, seconds, 0.0))

@@ -190,9 +190,9 @@ def expert_time(
         + _moved(c.row_inner, between * load.rows, gpu, c)
     )
     weights = shape.matrices * hidden * inner
-    rate = c.compute_share * peak_flops(gpu, dtype.compute)
-    slower = throttling(load.rows * (2.0 * weights) / peak_flops(gpu, dtype.compute), c.throttle, sustained=sustained)
-    compute = (load.padded + c.hottest_share * load.hottest) * (2.0 * weights) / rate * slower
+    peak = peak_flops(gpu, dtype.compute)
+    slower = throttling(load.rows * (2.0 * weights) / peak, c.throttle, sustained=sustained)
+    compute = (load.padded + c.hottest_share * load.hottest) * (2.0 * weights) / (c.compute_share * peak) * slower
     read = (load.active + c.restream * load.further) * (weights * dtype.weight_bytes)
     products = join(compute, read / (c.bandwidth_share * bandwidth), c.norm)
     search = c.scan_s * np.asarray(shape.n_experts / shape.n_ranks) + np.zeros_like(products)

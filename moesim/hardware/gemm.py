@@ -127,8 +127,9 @@ def _tiled_seconds(
     The weights of a tile come no faster than its SM loads them: on Hopper that
     binds nowhere, on Blackwell, whose tensor cores outgrew it, for narrow tiles.
     """
-    rate = c.compute_share * peak_flops(gpu, dtype) / gpu.n_sms
-    slower = throttling(2.0 * count * rows * n * k / peak_flops(gpu, dtype), c.throttle, sustained=sustained)
+    peak = peak_flops(gpu, dtype)
+    rate = c.compute_share * peak / gpu.n_sms
+    slower = throttling(2.0 * count * rows * n * k / peak, c.throttle, sustained=sustained)
     best = np.full(rows.shape, np.inf)
     for tile in _TILES:
         if tile[1] > c.widest_tile:
@@ -138,12 +139,13 @@ def _tiled_seconds(
         if c.by_rows:
             lowest, highest = _rows_of(tile)
             tiles = np.where((rows > lowest) & (rows <= highest), tiles, np.inf)
+        multiplied = 2.0 * height * width / rate * slower
+        loaded = np.minimum(width, n) * DTYPE_BYTES[dtype] / sm_loads(gpu)
+        unsplit = np.maximum(multiplied, loaded) * k
         split = 1
         while split <= c.max_split:
             waves = np.maximum(tiles * split / gpu.n_sms, 1.0)
-            multiplied = 2.0 * height * width / rate * slower
-            loaded = np.minimum(width, n) * DTYPE_BYTES[dtype] / sm_loads(gpu)
-            alone = np.maximum(multiplied, loaded) * k / split + c.tile_s
+            alone = unsplit / split + c.tile_s
             joined = join(waves * alone, stream, c.norm)
             best = np.minimum(best, joined + (c.split_s if split > 1 else 0.0))
             split *= 2

@@ -53,7 +53,7 @@ def sm_loads(gpu: GpuSpec) -> float:
     return _LOADED_BYTES_PER_CLOCK * gpu.clock_ghz * 1e9
 
 
-def throttling(peak_s: NDArray[np.float64], loss: float, *, sustained: bool) -> NDArray[np.float64]:
+def throttling(peak_s: NDArray[np.float64], loss: float, *, sustained: bool) -> NDArray[np.float64] | float:
     """How many times longer tensor cores take than at their full clock, as the power limit lowers it.
 
     Busy tensor cores draw more than the limit allows, so that the clock falls
@@ -65,7 +65,7 @@ def throttling(peak_s: NDArray[np.float64], loss: float, *, sustained: bool) -> 
         loss: part of the rate that is lost under sustained load.
         sustained: under sustained load; else timed alone.
     """
-    reached = np.ones_like(peak_s) if sustained else peak_s / (peak_s + _HEATING_S)
+    reached = 1.0 if sustained else peak_s / (peak_s + _HEATING_S)
     return 1.0 / (1.0 - loss * reached)
 
 

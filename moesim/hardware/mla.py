@@ -9,6 +9,7 @@ Prefill computes keys and values of every head and attends as usual.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -228,29 +229,24 @@ def mla_projection_seconds(
     widths: MlaWidths = DEEPSEEK_V3,
     down: bool = True,
     weight_bytes: float | None = None,
-    sustained: bool = True,
 ) -> Array:
-    """Seconds of the layer's linear layers but for the absorbed products, under sustained load or timed alone.
+    """Seconds of the layer's linear layers but for the absorbed products, as tables time them.
 
     Down to both latents (unless `down` is false, which leaves them out), up to
     the queries, up to keys and values (only where not absorbed), output.
     """
-    return np.asarray(
-        sum(
-            product_seconds(
-                constants,
-                gpu,
-                rows,
-                n,
-                k,
-                weights=weights,
-                activations=activations,
-                weight_bytes=weight_bytes,
-                sustained=sustained,
-            )
-            for n, k in projection_shapes(widths, np.asarray(heads, dtype=np.float64), absorbed=absorbed, down=down)
-        )
+    product = partial(
+        product_seconds,
+        constants,
+        gpu,
+        rows,
+        weights=weights,
+        activations=activations,
+        weight_bytes=weight_bytes,
+        sustained=False,
     )
+    shapes = projection_shapes(widths, np.asarray(heads, dtype=np.float64), absorbed=absorbed, down=down)
+    return np.asarray(sum(product(n, k) for n, k in shapes))
 
 
 def projection_shapes(

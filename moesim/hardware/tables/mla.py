@@ -91,7 +91,6 @@ def around_seconds(gpu: GpuSpec, frame: pd.DataFrame, rows: Array, *, absorbed: 
             activations=dtype.activations,
             down=scope_name != _NO_DOWN,
             weight_bytes=dtype.weight_bytes,
-            sustained=False,
         )
         if absorbed:
             seconds[here] += _absorbed_seconds(framework_name, gpu, rows[here], heads[here])

@@ -65,7 +65,6 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
             width[here],
             weights=dtype.weights,
             activations=dtype.activations,
-            sustained=False,
         )
     return seconds
 
