@@ -32,6 +32,7 @@ LAYERS = {
     "mla_context": "latent attention over prompts, module",
     "mla_generation": "latent attention over the cache, module",
 }
+SAME = {True: "sizes measured on H100", False: "other sizes"}
 REGIMES = {"gemm": "weights beyond L2", "mla_context": "module", "mla_generation": "module"}
 ALSO = ("scope", "gemm_type", "kv_cache_dtype", "mla_dtype", "past_kv_tokens", "window_size")
 """Columns of sizes that some layouts of a kind lack."""
@@ -65,34 +66,44 @@ def of_measured_sizes(table: Table, rows: pd.Series) -> np.ndarray:
     return found
 
 
-def cases(table: Table, predicted: np.ndarray) -> Iterator[tuple[str, pd.Series]]:
-    """Errors of a table by case."""
+def tables_of(system: str) -> Iterator[Table]:
+    """The tables of an installed system that count."""
+    return (table for table in read_installed(system).tables if table.kind.name in LAYERS and of_our_versions(table))
+
+
+def counted(table: Table, predicted: np.ndarray) -> pd.DataFrame:
+    """Scores of the rows that count, with `known`: own constants ship, and `same`: only the GPU is another."""
     scores = score(table, predicted)
-    frame, name = table.frame.loc[scores["row"]], LAYERS[table.kind.name]
     wanted = REGIMES.get(table.kind.name)
-    here = scores["regime"].eq(wanted).to_numpy() if wanted else np.ones(len(scores), dtype=bool)
+    if wanted is not None:
+        scores = scores[scores["regime"].eq(wanted)]
+    frame = table.frame.loc[scores["row"]]
     if table.kind.name == "moe":
-        known = well_behaved(frame).to_numpy()
-        here &= known  # others are tuned for each shape or not at all
+        known = well_behaved(frame).to_numpy()  # others are tuned for each shape or not at all
+        scores, known = scores[known], True
     else:
         known = table.kind.group(frame).isin(list(shipped(table.kind))).to_numpy()
-    same = of_measured_sizes(table, scores["row"])
+    return scores.assign(known=known, same=of_measured_sizes(table, scores["row"]))
+
+
+def cases(table: Table, predicted: np.ndarray) -> Iterator[tuple[str, pd.Series]]:
+    """Errors of a table by case."""
+    scores, name = counted(table, predicted), LAYERS[table.kind.name]
+    frame, known, same = table.frame.loc[scores["row"]], scores["known"].to_numpy(), scores["same"].to_numpy()
     strange = np.zeros(len(scores), dtype=bool)
     if "head_dim" in frame:
         strange = ~frame["head_dim"].isin(measured_on_h100(table.kind.name)["head_dim"]).to_numpy()
-    yield f"{name}, sizes measured on H100", scores["error"][here & known & same]
-    yield f"{name}, other sizes", scores["error"][here & known & ~same & ~strange]
-    yield f"{name}, head dimensions never measured", scores["error"][here & known & strange]
-    yield f"{name}, data types without constants", scores["error"][here & ~known]
+    yield f"{name}, {SAME[True]}", scores["error"][known & same]
+    yield f"{name}, {SAME[False]}", scores["error"][known & ~same & ~strange]
+    yield f"{name}, head dimensions never measured", scores["error"][known & strange]
+    yield f"{name}, data types without constants", scores["error"][~known]
 
 
 def column(system: str) -> dict[str, str]:
     """Errors of a system by case."""
     found: dict[str, list[pd.Series]] = {}
     fused = []
-    for table in read_installed(system).tables:
-        if table.kind.name not in LAYERS or not of_our_versions(table):
-            continue
+    for table in tables_of(system):
         predicted = predict_usable(table)
         for name, errors in cases(table, predicted):
             found.setdefault(name, []).append(errors)
@@ -101,10 +112,10 @@ def column(system: str) -> dict[str, str]:
             fused.append(slow.assign(same=of_measured_sizes(table, slow["row"])))
     cells = {name: error(pd.concat(errors)) for name, errors in found.items() if any(len(part) for part in errors)}
     every = pd.concat(fused)
-    for same in (True, False):
+    for same, words in SAME.items():
         slow = slowdown_table(every[every["same"] == same])
         for _, row in slow[(slow["kernels"] == "core") & (slow["rows"] == "all")].iterrows():
-            name = f"slowdown by skew, {row['case']}, " + ("sizes measured on H100" if same else "other sizes")
+            name = f"slowdown by skew, {row['case']}, {words}"
             cells[name] = f"{100 * row['median']:.1f} / {100 * row['p90']:.1f} ({row['n']:,})"
     return cells
 

@@ -20,8 +20,8 @@ EDGES_MS = (0.1, 0.3, 0.6, 1, 2, 4, np.inf)
 LARGE_WIDTH, LARGE_ROWS = 2048, 1024
 
 
-def shares() -> pd.DataFrame:
-    """A row a kernel, a column an interval of milliseconds at the peak: measured / predicted share of the peak."""
+def large_products() -> pd.DataFrame:
+    """A row a large product: `kernel`, `dtype`, `at_peak_ms`, and the shares of the peak `measured`, `predicted`."""
     kind, gpus = load_kind("gemm"), published_gpus()
     frame = pd.read_parquet(MEASURED / "gemm_h100_calib.parquet")
     large = frame[["n", "k"]].ge(LARGE_WIDTH).all(axis=1) & frame["m"].ge(LARGE_ROWS)
@@ -29,9 +29,22 @@ def shares() -> pd.DataFrame:
     peak = frame["gemm_dtype"].map(lambda name: peak_flops(gpus["h100_sxm"], dtype_of(name).activations))
     at_peak_ms = 1e3 * 2.0 * frame["m"] * frame["n"] * frame["k"] / peak
     predicted_ms = 1e3 * predict_columns(frame, kind, gpus=gpus)[:, 0]
-    each = pd.DataFrame({"measured": at_peak_ms / frame["latency_ms"], "predicted": at_peak_ms / predicted_ms})
-    keys = {"kernel": kind.group(frame), "milliseconds": pd.cut(at_peak_ms, EDGES_MS)}
-    median = each.assign(**keys).groupby(list(keys), observed=True).median()
+    return pd.DataFrame(
+        {
+            "kernel": kind.group(frame),
+            "dtype": frame["gemm_dtype"],
+            "at_peak_ms": at_peak_ms,
+            "measured": at_peak_ms / frame["latency_ms"],
+            "predicted": at_peak_ms / predicted_ms,
+        }
+    )
+
+
+def shares() -> pd.DataFrame:
+    """A row a kernel, a column an interval of milliseconds at the peak: measured / predicted share of the peak."""
+    each = large_products()
+    each["milliseconds"] = pd.cut(each["at_peak_ms"], EDGES_MS)
+    median = each.groupby(["kernel", "milliseconds"], observed=True)[["measured", "predicted"]].median()
     cells = median["measured"].map("{:.2f}".format) + " / " + median["predicted"].map("{:.2f}".format)
     return cells.reset_index(name="share").pivot_table(
         index="kernel", columns="milliseconds", values="share", aggfunc="first"

@@ -14,32 +14,32 @@ A dense product, six constants a library and data type:
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import numpy as np
 import pandas as pd
-from other_gpus import error, measured_on_h100, of_measured_sizes, of_our_versions
+from other_gpus import LAYERS, SAME, counted, error, measured_on_h100, tables_of
 
+from moesim.hardware.expert import GATED
+from moesim.hardware.gemm import join
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
 from moesim.hardware.kernel_dtypes import kernel_dtype
-from moesim.hardware.predict import gpu_of, shipped
+from moesim.hardware.predict import gpu_of
 from moesim.hardware.tables import load_kind
 from moesim.hardware.tables.dtypes import dtype_of
-from moesim.hardware.tables.expert_rows import EVEN, ungated
+from moesim.hardware.tables.expert_rows import EVEN, KEY, ungated
 from moesim.hardware.tables.gemm import resident
 from moesim.hardware.tables.groups import Constant, fit_group, numbers
 from moesim.hardware.tables.reading import predict_usable
 from moesim.hardware.tables.token_loads import token_loads
 from moesim.types import DTYPE_BYTES, GpuSpec
-from moesim.validation.aiconfigurator import read_installed
-from moesim.validation.scores import score, well_behaved
+from moesim.validation.scores import well_behaved
 
 Times = Callable[[Mapping[str, float], GpuSpec], np.ndarray]
 CHUNK = 20000
 TILE = 64
 DRAWS = 8
-KEY = ["distribution", "num_tokens", "num_experts", "topk", "moe_ep_size"]
 
 LAYER = {
     "launch_s": Constant(start=25e-6, low=1e-6, high=2e-4),
@@ -72,20 +72,21 @@ def layers(frame: pd.DataFrame, dtype_name: str) -> Times:
     """Seconds of fused layers by constants and GPU."""
     dtype = kernel_dtype(dtype_name)
     found = [
-        padded_loads(str(name), *map(int, sizes)) for name, *sizes in frame[KEY].itertuples(index=False, name=None)
+        padded_loads(str(name), *map(int, sizes))
+        for name, *sizes in frame[list(KEY)].itertuples(index=False, name=None)
     ]
     widest = max(len(values) for values, *_ in found)
     padded, counts = (np.stack([np.pad(each[i], (0, widest - len(each[i]))) for each in found]) for i in (0, 1))
     active, rows = (np.array([each[i] for each in found]) for i in (2, 3))
     tokens, hidden, inner, slices = numbers(frame, "num_tokens", "hidden_size", "inter_size", "moe_tp_size")
     inner = np.ceil(inner / slices)
-    weights = np.where(ungated(frame), 2, 3) * hidden * inner
+    weights = np.where(ungated(frame), GATED - 1, GATED) * hidden * inner
 
     def seconds(c: Mapping[str, float], gpu: GpuSpec) -> np.ndarray:
         bandwidth = memory_bandwidth(gpu)
         compute = padded * (2.0 * weights / (c["compute_share"] * peak_flops(gpu, dtype.compute)))[:, None]
         stream = (padded > 0) * (weights * dtype.weight_bytes / (c["bandwidth_share"] * bandwidth))[:, None]
-        experts = ((compute ** c["norm"] + stream ** c["norm"]) ** (1.0 / c["norm"]) * counts).sum(axis=1)
+        experts = (join(compute, stream, c["norm"]) * counts).sum(axis=1)
         moved = c["token_bytes"] * tokens * hidden + c["row_bytes"] * rows * (2 * hidden + 3 * inner)
         return c["launch_s"] + c["expert_s"] * active + moved / bandwidth + experts
 
@@ -103,22 +104,19 @@ def products(frame: pd.DataFrame, dtype_name: str) -> Times:
     def seconds(c: Mapping[str, float], gpu: GpuSpec) -> np.ndarray:
         compute = flops / (c["compute_share"] * peak_flops(gpu, dtype.activations))
         stream = moved / (c["bandwidth_share"] * memory_bandwidth(gpu))
-        joined = (compute ** c["norm"] + stream ** c["norm"]) ** (1.0 / c["norm"])
+        joined = join(compute, stream, c["norm"])
         quantised = c["quantise"] * 3.0 * m * k / memory_bandwidth(gpu) if each < DTYPE_BYTES["bf16"] else 0.0
         return c["launch_s"] + c["per_k_s"] * k + joined + quantised
 
     return seconds
 
 
-FORMS = {
-    "moe": ("fused MoE layers", LAYER, layers, ""),
-    "gemm": ("dense products, weights beyond L2", PRODUCT, products, "weights beyond L2"),
-}
+FORMS = {"moe": (LAYER, layers), "gemm": (PRODUCT, products)}
 
 
 def fitted(kind_name: str) -> dict[str, dict[str, float]]:
     """The form's constants of every group whose own constants ship, from the rows that these saw."""
-    kind, (_, search, form, _) = load_kind(kind_name), FORMS[kind_name]
+    kind, (search, form) = load_kind(kind_name), FORMS[kind_name]
     frame = measured_on_h100(kind_name)
     frame = frame[kind.usable(frame) & kind.fitted(frame)].reset_index(drop=True)
     if kind_name == "moe":
@@ -131,26 +129,19 @@ def fitted(kind_name: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def errors(system: str, kind_name: str, constants: Mapping[str, Mapping[str, float]]) -> Iterator[pd.DataFrame]:
-    """Rows of a system: `same` where only the GPU is another, `ours` and `short`, the errors of both."""
-    _, _, form, regime = FORMS[kind_name]
-    gpu = gpu_of(system)
-    for table in read_installed(system).tables:
-        if table.kind.name != kind_name or not of_our_versions(table):
-            continue
-        scores = score(table, predict_usable(table))
-        scores = scores[scores["regime"].eq(regime) | (regime == "")]
+def errors(system: str, kind_name: str, constants: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Rows of a system that count and have constants, with `short`, the error of the short formula, beside `error`."""
+    form, gpu, found = FORMS[kind_name][1], gpu_of(system), []
+    for table in (table for table in tables_of(system) if table.kind.name == kind_name):
+        scores = counted(table, predict_usable(table)).query("known").reset_index(drop=True)
         frame = table.frame.loc[scores["row"]].reset_index(drop=True)
-        group, same = table.kind.group(frame), of_measured_sizes(table, scores["row"])
-        known = well_behaved(frame) if kind_name == "moe" else group.isin(list(shipped(table.kind)))
-        for name, rows in frame[known].groupby(group[known]).indices.items():
-            positions = np.flatnonzero(known)[rows]
-            for first in range(0, len(positions), CHUNK):
-                here = positions[first : first + CHUNK]
+        for name, rows in frame.groupby(table.kind.group(frame)).indices.items():
+            for first in range(0, len(rows), CHUNK):
+                here = rows[first : first + CHUNK]
                 times = form(frame.iloc[here], str(name).rpartition("/")[2])
-                short = times(constants[str(name)], gpu) / scores["measured_s"].to_numpy()[here] - 1
-                ours = scores["error"].to_numpy()[here]
-                yield pd.DataFrame({"same": same[here], "ours": ours, "short": short})
+                part = scores.iloc[here]
+                found.append(part.assign(short=times(constants[str(name)], gpu) / part["measured_s"] - 1))
+    return pd.concat(found)
 
 
 def main() -> None:
@@ -158,15 +149,13 @@ def main() -> None:
     systems = sys.argv[1:] or ["h100_sxm", "h200_sxm", "b200_sxm"]
     print("| | " + " | ".join(f"{system}, moesim | short formula" for system in systems) + " |")
     print("|---|" + "---|" * (2 * len(systems)))
-    for kind_name, (what, *_) in FORMS.items():
+    for kind_name in FORMS:
         constants = fitted(kind_name)
-        frames = {system: pd.concat(errors(system, kind_name, constants)) for system in systems}
-        for same, words in ((True, "sizes measured on H100"), (False, "other sizes")):
-            cells = []
-            for frame in frames.values():
-                part = frame[frame["same"] == same]
-                cells += [error(part["ours"]), error(part["short"])]
-            print(f"| {what}, {words} | " + " | ".join(cells) + " |", flush=True)
+        frames = [errors(system, kind_name, constants) for system in systems]
+        for same, words in SAME.items():
+            parts = [frame[frame["same"] == same] for frame in frames]
+            cells = [error(part[whose]) for part in parts for whose in ("error", "short")]
+            print(f"| {LAYERS[kind_name]}, {words} | " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":

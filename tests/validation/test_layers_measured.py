@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from validation import power_limit
 
 from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
 from moesim.hardware.constants import load
@@ -48,6 +49,18 @@ def test_errors_on_shapes_never_fitted(name, regime, median, p90):
     error = 100 * np.abs(predicted / (kind.unit_s * frame[kind.measured[0]].to_numpy()) - 1)
     assert np.median(error) < median
     assert np.quantile(error, 0.9) < p90
+
+
+def test_measured_products_lose_speed_the_longer_they_compute():
+    """Why there is a power limit: the share of the peak falls beyond a millisecond, and the prediction's with it."""
+    products = power_limit.large_products()
+    products = products[products["dtype"].eq("bfloat16")]
+    falls = []
+    for whose in ("measured", "predicted"):
+        share, peak_ms = products[whose], products["at_peak_ms"]
+        falls.append(share[peak_ms > 2].median() / share[peak_ms.between(0.3, 0.6)].median())
+    assert falls[0] < 0.94
+    assert falls[1] == pytest.approx(falls[0], abs=0.03)
 
 
 def test_sums_of_4_gpus_from_those_of_2_and_8():
