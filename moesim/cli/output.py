@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -92,15 +95,45 @@ class ProgressLines:
             print(f"{' '.join(text.split())}: {done} of {total}, about {amount} left", file=sys.stderr, flush=True)
 
 
+@dataclass(frozen=True)
+class Heedful:
+    """A bar that raises an interrupt again which arrived before and got lost."""
+
+    bar: ProgressBar | ProgressLines | NoProgress
+    interrupts: list[int]
+
+    def update(self, text: str, done: int, total: int) -> None:
+        """So many steps, or runs, are done of so many.
+
+        Raises:
+            KeyboardInterrupt: there was one.
+        """
+        if self.interrupts:
+            raise KeyboardInterrupt
+        self.bar.update(text, done, total)
+
+
 @contextmanager
-def progress_bar(text: str, *, quiet: bool) -> Iterator[ProgressBar | ProgressLines | NoProgress]:
+def progress_bar(text: str, *, quiet: bool) -> Iterator[Heedful]:
     """A bar for the time of a `with` block, if stderr is a terminal and the block takes longer than PATIENCE_S.
 
-    Off a terminal it is a line every LINE_S.
+    Off a terminal it is a line every LINE_S. No interrupt is lost in the block.
+
+    Raises:
+        KeyboardInterrupt: one arrived, at the latest when the block is done.
     """
-    if quiet or not sys.stderr.isatty():
-        yield NoProgress() if quiet else ProgressLines()
-        return
+    with _interrupts() as seen:
+        if quiet or not sys.stderr.isatty():
+            yield Heedful(NoProgress() if quiet else ProgressLines(), seen)
+        else:
+            with _bar(text) as bar:
+                yield Heedful(bar, seen)
+        if seen:
+            raise KeyboardInterrupt
+
+
+@contextmanager
+def _bar(text: str) -> Iterator[ProgressBar]:
     bar = ProgressBar(text)
     timer = threading.Timer(PATIENCE_S, bar.start)
     timer.daemon = True
@@ -111,6 +144,29 @@ def progress_bar(text: str, *, quiet: bool) -> Iterator[ProgressBar | ProgressLi
         timer.cancel()
         timer.join()  # a bar that is just appearing must be there before it can be stopped
         bar.stop()
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Those that arrive in a `with` block, raised as ever and noted too.
+
+    What a callback from C code raises is printed or dropped by its caller, as
+    llvmlite's are, and so is an interrupt that arrives in one.
+    """
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or heard by somebody else
+        yield seen
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield seen
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def print_saved(folder: Path, table: Any) -> None:

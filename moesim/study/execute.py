@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import lru_cache
@@ -86,7 +87,34 @@ def _parallel(
 
     with backend:
         parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-        yield from parallel(delayed(_in_worker)(key, scenario, parent) for key, scenario in list(runs.items()))
+        with _deaf_children():
+            outcomes = parallel(delayed(_in_worker)(key, scenario, parent) for key, scenario in list(runs.items()))
+        try:
+            for outcome in outcomes:  # noqa: UP028 - `yield from` would close it, with a warning for the user
+                yield outcome
+        finally:
+            with warnings.catch_warnings(action="ignore"):  # of tasks that are given up, which the end is for
+                outcomes.close()
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes that this thread starts in a `with` block do not hear Ctrl-C, where the system can block it.
+
+    They would answer it with tracebacks in the middle of their imports. What
+    arrives for this thread is raised when the block is done.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # its start, in the block, would end the blocking (CPython 3.11)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _survive(pending: dict[str, Scenario], workers: int) -> Iterator[Outcome]:

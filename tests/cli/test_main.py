@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -131,6 +133,27 @@ def test_no_progress_bar_where_nobody_looks(monkeypatch, stream, quiet):
         time.sleep(0.1)
         bar.update("work", 3, 4)
     assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize("updates", [0, 1])
+@pytest.mark.parametrize("quiet", [False, True])
+def test_an_interrupt_that_somebody_swallows_is_not_lost(quiet, updates):
+    """As one that arrives in a callback of C code, whose exceptions end there."""
+    before = signal.getsignal(signal.SIGINT)
+    reached = []
+
+    def work() -> None:
+        with output.progress_bar("work", quiet=quiet) as bar:
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            for i in range(updates):
+                bar.update("work", 1, 2)
+                reached.append(i)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert reached == []
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_off_a_terminal_progress_is_a_line_now_and_then(monkeypatch, capsys):

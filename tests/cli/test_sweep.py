@@ -105,11 +105,10 @@ def test_ctrl_c_keeps_what_was_finished(fine, folder, source_environment, worker
     finally:
         process.kill()
     assert process.returncode == 130, err
-    assert err.splitlines()[-1] == "error: interrupted"
-    assert "Traceback" not in err
     kept = len(pd.read_parquet(folder / "out" / "summary.parquet"))
     assert 1 <= kept < 40
-    assert f"interrupted; {kept} runs are in out" in err
+    kept_there = f"interrupted; {kept} runs are in out, the same command goes on from there"
+    assert err.splitlines() == [kept_there, "error: interrupted"]
     done = subprocess.run(command, capture_output=True, text=True, env=source_environment, timeout=500)
     assert done.returncode == 0, done.stderr
     assert "40 runs: out/summary.parquet" in done.stdout

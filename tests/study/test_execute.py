@@ -1,0 +1,35 @@
+"""Processes that runs are given to."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from moesim.study.execute import _deaf_children
+
+HEARS = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set()))"
+
+
+def test_processes_that_start_do_not_hear_ctrl_c():
+    def deaf() -> bool:
+        return subprocess.run([sys.executable, "-c", HEARS], capture_output=True, check=True).stdout == b"True\n"
+
+    with _deaf_children():
+        assert deaf()
+    assert not deaf()
+
+
+def test_ctrl_c_during_their_start_comes_afterwards():
+    reached = []
+
+    def start() -> None:
+        with _deaf_children():
+            signal.raise_signal(signal.SIGINT)
+            reached.append("the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert reached == ["the end"]
