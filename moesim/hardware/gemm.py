@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.gpu import memory_bandwidth, peak_flops, sm_loads, stream_seconds, throttling
+from moesim.hardware.gpu import fading, memory_bandwidth, peak_flops, sm_loads, stream_seconds, throttling
 from moesim.types import DTYPE_BYTES, GpuSpec
 
 Array = NDArray[np.float64]
@@ -36,8 +36,8 @@ class GemmConstants:
     """Constants of one library and data type.
 
     `launch_s`: of the kernels; `per_k_s`: of each input element, the serial
-    main loop; `compute_share`, `bandwidth_share` of the peaks; `throttle`: the
-    part of the former that the power limit takes; `tile_s`: start
+    main loop; `compute_share`, `bandwidth_share` of the peaks, the former of an
+    SM as wide as H100's; `throttle`: the part of it that the power limit takes; `tile_s`: start
     and end of a tile; `split_s`: of the sum over a split k; `max_split`: most
     SMs that share a tile; `widest_tile`: columns; `by_rows`: 1 where the tile
     follows from the rows alone; `activation_passes`: how often inputs and
@@ -128,7 +128,7 @@ def _tiled_seconds(
     binds nowhere, on Blackwell, whose tensor cores outgrew it, for narrow tiles.
     """
     peak = peak_flops(gpu, dtype)
-    rate = c.compute_share * peak / gpu.n_sms
+    rate = c.compute_share * fading(gpu, dtype) * peak / gpu.n_sms
     slower = throttling(2.0 * count * rows * n * k / peak, c.throttle, sustained=sustained)
     best = np.full(rows.shape, np.inf)
     for tile in _TILES:

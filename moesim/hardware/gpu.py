@@ -22,6 +22,10 @@ _CACHE_KEEPS = 0.6
 _LOADED_BYTES_PER_CLOCK = 64
 # Seconds of computing after which half of the loss is reached: fits of products, attention and experts agree best.
 _HEATING_S = 1e-3
+# FLOP a clock of an SM of H100 (4,096 and 8,192) by bytes of an element: there the shares of the peak were fitted.
+_FITTED_FLOPS_PER_CLOCK = {2.0: 989.4e12 / 132 / 1.83e9, 1.0: 1978.9e12 / 132 / 1.83e9}
+# FP8 has twice as many as BF16, and libraries reach 0.91 of the share in it: log2(1 / 0.91).
+_FADING = 0.13
 
 
 def peak_flops(gpu: GpuSpec, dtype: str) -> float:
@@ -51,6 +55,19 @@ def memory_bandwidth(gpu: GpuSpec) -> float:
 def sm_loads(gpu: GpuSpec) -> float:
     """Bytes/s that one SM loads from the L2 cache: 64 a clock since Volta."""
     return _LOADED_BYTES_PER_CLOCK * gpu.clock_ghz * 1e9
+
+
+def fading(gpu: GpuSpec, dtype: str) -> float:
+    """Part of its share of the peak that a dense product keeps on an SM that computes more a clock than H100's.
+
+    What else a tile takes does not grow with the tensor cores: with twice the
+    FLOP a clock products are 1.8 times as fast (FP8 against BF16 in H100's
+    tables, `tests/validation/peak_scaling.py`). Of narrower SMs these tell
+    nothing: 1.
+    """
+    per_clock = peak_flops(gpu, dtype) / gpu.n_sms / (gpu.clock_ghz * 1e9)
+    fitted = _FITTED_FLOPS_PER_CLOCK[min(max(DTYPE_BYTES[dtype], 1.0), 2.0)]
+    return float(max(1.0, per_clock / fitted) ** -_FADING)
 
 
 def throttling(peak_s: NDArray[np.float64], loss: float, *, sustained: bool) -> NDArray[np.float64] | float:

@@ -18,7 +18,7 @@ from moesim.hardware.decode import DecodeConstants, decode_seconds
 from moesim.hardware.dense import network_seconds, sum_seconds
 from moesim.hardware.elementwise import ElementwiseConstants, pass_seconds
 from moesim.hardware.gemm import GemmConstants, product_seconds
-from moesim.hardware.gpu import peak_flops, sm_loads, stream_seconds, throttling
+from moesim.hardware.gpu import fading, peak_flops, sm_loads, stream_seconds, throttling
 from moesim.hardware.layer_kernels import LayerKernels
 from moesim.hardware.mla import (
     AbsorbedConstants,
@@ -186,6 +186,17 @@ def test_the_weights_of_a_tile_come_at_64_bytes_a_clock(group):
     assert loads < one_tile < loads + 5e-5
     smallest = 2 * 64 * 64 * H100.n_sms / (constants.compute_share * peak_flops(H100, dtype))
     assert smallest > 64 * DTYPE_BYTES[dtype] / sm_loads(H100)
+
+
+def test_the_share_of_the_peak_fades_on_sms_that_compute_more_a_clock():
+    """To 0.91 with twice the FLOP of H100's, by their width alone; narrower ones, and faster clocks, keep theirs."""
+    wider = dataclasses.replace(H100, n_sms=66)
+    for dtype in ("bf16", "fp8"):
+        for same in (H100, faster(H100, 2.0), dataclasses.replace(H100, n_sms=264)):
+            assert fading(same, dtype) == pytest.approx(1.0, abs=1e-12)
+        assert fading(wider, dtype) == pytest.approx(2**-0.13)
+    fp4 = dataclasses.replace(H100, peak_tflops={**H100.peak_tflops, "fp4": 2 * H100.peak_tflops["fp8"]})
+    assert fading(fp4, "fp4") == pytest.approx(2**-0.13)
 
 
 def test_the_power_limit_is_reached_while_a_kernel_runs():

@@ -20,18 +20,24 @@ EDGES_MS = (0.1, 0.3, 0.6, 1, 2, 4, np.inf)
 LARGE_WIDTH, LARGE_ROWS = 2048, 1024
 
 
-def large_products() -> pd.DataFrame:
-    """A row a large product: `kernel`, `dtype`, `at_peak_ms`, and the shares of the peak `measured`, `predicted`."""
-    kind, gpus = load_kind("gemm"), published_gpus()
+def large_rows() -> pd.DataFrame:
+    """Rows of the shipped table that are large in all three sizes, with `kernel`, whose constants they have."""
+    kind = load_kind("gemm")
     frame = pd.read_parquet(MEASURED / "gemm_h100_calib.parquet")
     large = frame[["n", "k"]].ge(LARGE_WIDTH).all(axis=1) & frame["m"].ge(LARGE_ROWS)
     frame = frame[kind.usable(frame) & large].reset_index(drop=True)
+    return frame.assign(kernel=kind.group(frame))
+
+
+def large_products() -> pd.DataFrame:
+    """A row a large product: `kernel`, `dtype`, `at_peak_ms`, and the shares of the peak `measured`, `predicted`."""
+    frame, gpus = large_rows(), published_gpus()
     peak = frame["gemm_dtype"].map(lambda name: peak_flops(gpus["h100_sxm"], dtype_of(name).activations))
     at_peak_ms = 1e3 * 2.0 * frame["m"] * frame["n"] * frame["k"] / peak
-    predicted_ms = 1e3 * predict_columns(frame, kind, gpus=gpus)[:, 0]
+    predicted_ms = 1e3 * predict_columns(frame, load_kind("gemm"), gpus=gpus)[:, 0]
     return pd.DataFrame(
         {
-            "kernel": kind.group(frame),
+            "kernel": frame["kernel"],
             "dtype": frame["gemm_dtype"],
             "at_peak_ms": at_peak_ms,
             "measured": at_peak_ms / frame["latency_ms"],

@@ -1,0 +1,63 @@
+"""What twice the peak is worth: python tests/validation/peak_scaling.py.
+
+FP8 has twice the peak of BF16 on the same H100, and is no more than 1.8 times as fast: how kernels fade as tensor cores
+grow can be seen without another GPU. For every framework: the share of the peak as fitted in both types, and the
+exponent that joins the two, of which `fading` in moesim/hardware/gpu.py has the mean; and without any formula the
+median of BF16 / FP8 times of the same large product, after launch and quantisation are taken off, by the time in FP8.
+Blocks of FP8 add their partial sums outside the tensor cores; they are shown, the exponent does not rest on them.
+Reads the constants and the table that ship with the package.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from power_limit import large_rows
+
+from moesim.hardware.gpu import peak_flops
+from moesim.hardware.predict import published_gpus, shipped
+from moesim.hardware.tables import load_kind
+
+KIND = load_kind("gemm")
+EDGES_MS = (0.1, 0.3, 1, 3, np.inf)
+WIDE, NARROW = "bfloat16", "fp8"
+SHAPE = ["framework", "m", "n", "k"]
+BESIDE = {"launch_s": 0.0, "quantise_passes": 0.0, "quantise_row_s": 0.0}
+"""Constants of what takes its time beside the product itself."""
+
+
+def exponents() -> pd.DataFrame:
+    """A row a framework: the shares of the peak as fitted by data type, and `exponent`, share ~ peak^-exponent."""
+    shares = pd.DataFrame(
+        [(*name.split("/"), values["compute_share"]) for name, values in shipped(KIND).items()],
+        columns=["framework", "library", "dtype", "share"],
+    )
+    found = shares.pivot_table(index="framework", columns="dtype", values="share")
+    return found.assign(exponent=np.log2(found[WIDE] / found[NARROW]))
+
+
+def speedups() -> pd.DataFrame:
+    """A row a product in a narrow type: how many times longer it takes in BF16 (`ratio`), and `milliseconds`."""
+    frame, gpus, constants = large_rows(), published_gpus(), shipped(KIND)
+    alone = {name: {**values, **BESIDE} for name, values in constants.items()}
+    beside_s = KIND.predict(frame, gpus, constants)[:, 0] - KIND.predict(frame, gpus, alone)[:, 0]
+    frame["net_ms"] = frame["latency_ms"] - 1e3 * beside_s
+    wide = frame["gemm_dtype"] == WIDE
+    pairs = frame[~wide].merge(frame.loc[wide, [*SHAPE, "net_ms"]], on=SHAPE, suffixes=("", "_wide"))
+    milliseconds = pd.cut(pairs["net_ms"], EDGES_MS)
+    return pairs.assign(ratio=pairs["net_ms_wide"] / pairs["net_ms"], milliseconds=milliseconds)
+
+
+def main() -> None:
+    """Print both tables."""
+    found = exponents()
+    print(found.round(3).to_string(), f"\nmean exponent {found['exponent'].mean():.3f}\n")
+    h100 = published_gpus()["h100_sxm"]
+    peaks = peak_flops(h100, "fp8") / peak_flops(h100, "bf16")
+    by = {"index": ["framework", "gemm_dtype"], "columns": "milliseconds", "values": "ratio", "observed": True}
+    cells = speedups().pivot_table(**by, aggfunc=lambda values: f"{values.median():.2f} ({len(values)})")
+    print(f"times of BF16 / FP8, peaks are {peaks:.2f}\n{cells.to_string()}")
+
+
+if __name__ == "__main__":
+    main()
