@@ -78,6 +78,17 @@ def test_measured_products_gain_less_than_their_peak():
     assert ratio.between(1.7, 1.9).all()
 
 
+def test_constants_of_bf16_predict_fp8_better_with_fading_where_it_is_applied():
+    """FP8 as a GPU of twice the peak: products need it, fused layers, which go without, do not."""
+    errors = peak_scaling.carried_over().pivot_table(index="group", columns="exponent", values=["p90", "bias"])
+    plain, faded = sorted(errors["p90"].columns)
+    products = errors.index.str.startswith("gemm")
+    assert (products.sum(), (~products).sum()) == (3, 1)
+    assert (errors["p90", faded] < errors["p90", plain])[products].all()
+    assert (errors["bias", faded].abs() < errors["bias", plain].abs())[products].all()
+    assert (errors["p90", faded] > errors["p90", plain])[~products].all()
+
+
 def test_sums_of_4_gpus_from_those_of_2_and_8():
     """The sizes that TensorRT-LLM leaves to NCCL on 4 GPUs, by nccl-tests; constants saw 2 and 8 GPUs."""
     rows = pd.read_parquet(SHIPPED / "nccl_h100_calib.parquet")
