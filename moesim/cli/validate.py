@@ -55,7 +55,7 @@ def validate(
 
 def _print(report: Report, folder: Path) -> None:
     from moesim.report.terminal import print_table
-    from moesim.report.validation import kind_table, slowdown_rows, validation_table
+    from moesim.report.validation import kind_table, skipped_lines, slowdown_rows, validation_table
 
     print_table(validation_table(report.errors), sys.stdout)
     print("\nof all tables of a kind:")
@@ -68,8 +68,8 @@ def _print(report: Report, folder: Path) -> None:
     left_out = sum(report.left_out.values())
     if left_out:
         print(f"\n{left_out:,} rows are known artefacts and not scored")
-    for path in report.skipped:
-        print(f"skipped, of no known layout: {path}")
+    for line in skipped_lines(report.skipped):
+        print(line)
     for note in report.notes:
         print(f"note: {note}")
     print(f"\nreport: {folder / 'report.html'}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from moesim.report.page import figure_html, page_html
@@ -29,6 +31,7 @@ _HEADERS = (
     "slowdown median %",
     "slowdown p90 %",
 )
+_MOST_LINES = 8
 _KIND_HEADERS = ("kind of table", "rows", "n", "median %", "p90 %", "bias %")
 
 
@@ -74,6 +77,15 @@ def slowdown_rows(slowdown: pd.DataFrame) -> list[list[str]]:
         ]
         for row in slowdown.to_dict("records")
     ]
+
+
+def skipped_lines(paths: Sequence[str]) -> list[str]:
+    """Files of no known layout for a terminal: a line each, of many their names alone in one line."""
+    if len(paths) <= _MOST_LINES:
+        return [f"skipped, of no known layout: {plain(path, len(path))}" for path in paths]
+    names = Counter(PurePath(path).name for path in paths)
+    listed = ", ".join(f"{plain(name)} ({n})" if n > 1 else plain(name) for name, n in sorted(names.items()))
+    return [f"skipped, {len(paths)} files of no known layout: {listed}"]
 
 
 def validation_html(

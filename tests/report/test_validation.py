@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from moesim.report.figures.validation import predicted_against_measured, slowdown_against_ep
-from moesim.report.validation import slowdown_rows, validation_rows
+from moesim.report.validation import skipped_lines, slowdown_rows, validation_rows
 
 SCORES = pd.DataFrame(
     {
@@ -72,3 +72,10 @@ def test_rows_of_the_table_are_per_cent_and_dashes():
         {"case": ["a"], "kernels": "core", "rows": "all", "n": 3, "median": 0.03, "p90": 0.1, "spearman": float("nan")}
     )
     assert slowdown_rows(slow) == [["a", "core", "all", "3", "3.00", "10.0", "-"]]
+
+
+def test_few_skipped_files_are_a_line_each_many_are_names_in_one():
+    assert skipped_lines(["a/x.csv", "b/x.csv"]) == [f"skipped, of no known layout: {name}/x.csv" for name in "ab"]
+    (line,) = skipped_lines([f"{folder}/{name}" for folder in "abc" for name in ("z.csv", "y\n.csv", "x.csv")])
+    assert line == "skipped, 9 files of no known layout: x.csv (3), y .csv (3), z.csv (3)"
+    assert skipped_lines([]) == []
