@@ -11,8 +11,8 @@ from moesim.results import Collector
 from moesim.simulation import queued
 from moesim.simulation.faults import Faults
 from moesim.simulation.losses import Lost, break_off, progress_of
+from moesim.simulation.profile import Profile
 from moesim.simulation.program import lay_out_evenly, lay_out_step
-from moesim.simulation.routed import Profile
 from moesim.simulation.stages import Stages
 from moesim.types import Clocked, Program, RoutedStep, Timeline
 

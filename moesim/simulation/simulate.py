@@ -13,7 +13,8 @@ from moesim.scenario import Scenario
 from moesim.simulation.evolution import initial_states
 from moesim.simulation.losses import Lost
 from moesim.simulation.prepare import prepare
-from moesim.simulation.routed import Profile, route_step
+from moesim.simulation.profile import Profile
+from moesim.simulation.routed import route_step
 from moesim.simulation.runner import Runner
 from moesim.simulation.stages import Stages, default_threads
 from moesim.types import RoutedStep, RouterState

@@ -37,8 +37,9 @@ from moesim import Scenario, simulate
 from moesim.engine import run, run_compiled
 from moesim.simulation import routed
 from moesim.simulation.prepare import prepare
+from moesim.simulation.profile import Profile
 from moesim.simulation.program import lay_out_step
-from moesim.simulation.routed import Profile, route_step
+from moesim.simulation.routed import route_step
 from moesim.simulation.stages import default_threads
 from moesim.types import Program
 

@@ -30,7 +30,7 @@ import numpy as np
 from moesim import Assignment, apply_capacity, route
 from moesim.kernels.count import count_by_source
 from moesim.routing import parameters_for, strategy
-from moesim.simulation.routed import BLOCK_TOKENS
+from moesim.simulation.gating import BLOCK_TOKENS
 from moesim.types import Draw
 from moesim.workload import SyntheticTokens
 

@@ -17,8 +17,9 @@ from moesim import Scenario, compare, simulate, sweep
 from moesim.errors import ConservationError, InputError
 from moesim.results import Result
 from moesim.simulation.prepare import prepare
+from moesim.simulation.profile import Profile
 from moesim.simulation.program import lay_out_step
-from moesim.simulation.routed import Profile, route_step
+from moesim.simulation.routed import route_step
 from moesim.types import PARTS, Batch
 from moesim.workload import import_recordings
 
