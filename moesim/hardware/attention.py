@@ -61,9 +61,8 @@ def attention_seconds(
     """
     attend = _latent if model.attention == "mla" else _heads
     decodes = phase == "decode"
-    seconds = attend(
-        model, gpu, precision, tokens, context_tokens if decodes else 0, sequence_tokens, tensor_parallel, kernels
-    )
+    context = max(1, context_tokens) if decodes else 0  # a token reads itself at least
+    seconds = attend(model, gpu, precision, tokens, context, sequence_tokens, tensor_parallel, kernels)
     # each norm reads the residual stream and the sum to add, and writes both back, of a GPU's own tokens
     return seconds + 2 * elementwise_seconds(gpu, -(-tokens // tensor_parallel), 8.0 * model.hidden_size, kernels)
 

@@ -21,6 +21,8 @@ _LOG2_E = np.float32(1.44269504088896341)
 _LN2_HIGH, _LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)
 _C0, _C1, _C2 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
 _C3, _C4, _C5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
+OUT_OF_REACH = np.float32(-np.inf)
+"""Logit of an expert that may not be chosen, and what is compared of it, whatever is added to its score."""
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _BIAS, _MANTISSA_BITS = np.int32(127), np.int32(23)
 
@@ -82,7 +84,7 @@ def sigmoid(
     power: NDArray[np.int32],
     scale: NDArray[np.float32],
 ) -> None:
-    """Fill out [N] with 1 / (1 + exp(-x)) of row t of x [T, N], and biased with out + bias [N].
+    """Fill out [N] with 1 / (1 + exp(-x)) of row t of x [T, N], and biased with out + bias [N], -inf where x is.
 
     Without overflow on either side; one pass less than adding the bias later.
     """
@@ -92,7 +94,7 @@ def sigmoid(
         z = out[e] * scale[e]
         value = (_ONE if x[t, e] >= _ZERO else z) / (_ONE + z)
         out[e] = value
-        biased[e] = value + bias[e]
+        biased[e] = value + bias[e] if x[t, e] > OUT_OF_REACH else OUT_OF_REACH
 
 
 @njit

@@ -49,16 +49,20 @@ def rebalance(
         token's old weights to their scores.
 
     Raises:
-        ParameterError: scores of another shape, or a threshold outside (0, 1].
+        ParameterError: scores of another shape or NaN, a load that is none, or a threshold outside (0, 1].
     """
     matrix = np.ascontiguousarray(scores, dtype=np.float32)
     n_tokens = len(assignment.expert)
     if matrix.ndim != 2 or len(matrix) != n_tokens or matrix.shape[1] <= assignment.expert.max(initial=0):
         raise ParameterError("scores", f"shape {matrix.shape}", f"shape ({n_tokens}, experts)")
+    if np.isnan(matrix).any():
+        raise ParameterError("scores", "NaN", "numbers that can be compared")
     if not 0 < threshold <= 1:
         raise ParameterError("threshold", threshold, "above 0 and at most 1")
     if load is None:
         load = np.zeros(matrix.shape[1], dtype=np.int64)
+    elif load.shape != (matrix.shape[1],) or load.dtype != np.int64:
+        raise ParameterError("load", f"{load.dtype} of shape {load.shape}", f"int64 of shape ({matrix.shape[1]},)")
     expert, weight = assignment.expert.copy(), assignment.weight.copy()
     _rebalance(matrix, np.float32(threshold), load, expert, weight)
     return dataclasses.replace(assignment, expert=expert, weight=weight, served=expert)
@@ -125,9 +129,11 @@ def group_mask(scores: ArrayLike, *, n_group: int, topk_group: int, summed: int)
     A group's score is the sum of its `summed` best of `scores` [T, E].
 
     Raises:
-        ParameterError: groups that do not divide the experts, or more of them than there are.
+        ParameterError: scores of another shape, groups that do not divide the experts, or more of them than there are.
     """
     matrix = np.ascontiguousarray(scores, dtype=np.float32)
+    if matrix.ndim != 2:
+        raise ParameterError("scores", f"shape {matrix.shape}", "shape (tokens, experts)")
     n_experts = matrix.shape[1]
     if n_group < 1 or n_experts % n_group:
         raise ParameterError("n_group", n_group, f"a number that divides the {n_experts} experts")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -113,6 +114,8 @@ def apply_capacity(
     if policy.moved != NOT_DROPPED:
         weight = weight.copy()
         everyone = _Candidates.of(policy, served, n_experts, scores, source, device, tries, ranked_by)
+        refused = ((assignment.served >= 0) & ~admitted).ravel()  # what was dropped before stays so
+        everyone = everyone._replace(order=everyone.order[refused[everyone.order]])
         reroute(assignment.expert, group, bin_of, n_bins, *everyone, room, served, weight)
         moved = (served >= 0) & ~admitted
         cause = np.where(moved, policy.moved, cause)
@@ -151,6 +154,8 @@ _ADMISSIONS: Mapping[str, Admission] = {
 
 
 def _check_numbers(capacity_factor: float, rounding: str, minimum: int, tries: int) -> None:
+    if not isinstance(capacity_factor, Real):
+        raise ParameterError("capacity_factor", capacity_factor, "a positive number")
     if not math.isfinite(capacity_factor) or (capacity_factor <= 0 and rounding not in SIGNED):
         raise ParameterError("capacity_factor", capacity_factor, "a positive number")
     for name, value, least in (("minimum", minimum, 0), ("tries", tries, 1)):
@@ -217,9 +222,9 @@ def _ranked_by(assignment: Assignment, scores: ArrayLike | None, n_experts: int)
         )
     if np.isnan(array).any():
         raise ParameterError("scores", "NaN", "numbers that can be compared")
-    if array.shape[1] == top_k:
-        return np.ascontiguousarray(array)
-    return np.asarray(np.take_along_axis(array, np.maximum(assignment.expert, 0), axis=1))
+    if array.shape[1] != top_k:
+        array = np.take_along_axis(array, np.maximum(assignment.expert, 0), axis=1)
+    return np.ascontiguousarray(np.where(assignment.expert >= 0, array, np.float32(-np.inf)))
 
 
 class _Candidates(NamedTuple):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import ParameterError
-from moesim.kernels.exponential import largest, sigmoid, softmax
+from moesim.kernels.exponential import OUT_OF_REACH, largest, sigmoid, softmax
 from moesim.kernels.jit import njit
 from moesim.kernels.topk import BLOCK, load, load_groups, room_for_keys, take
 from moesim.routing.groups import list_groups, rank_groups
@@ -208,11 +208,11 @@ def _probabilities(
     power: NDArray[np.int32],
     scale: NDArray[np.float32],
 ) -> None:
-    """Fill score [E] with the softmax of row t, and biased with score + bias."""
+    """Fill score [E] with the softmax of row t, and biased with score + bias, -inf where the logit is."""
     total = softmax(logits, t, largest(logits, t), score, power, scale)
     for e in range(logits.shape[1]):
         score[e] /= total
-        biased[e] = score[e] + bias[e]
+        biased[e] = score[e] + bias[e] if logits[t, e] > OUT_OF_REACH else OUT_OF_REACH
 
 
 @njit
@@ -270,8 +270,11 @@ def _normalise(weight: NDArray[np.float32], t: int, epsilon: np.float32) -> None
 
 @njit
 def _fill_masked(score: NDArray[np.float32], t: int, kept: NDArray[np.bool_], out: NDArray[np.float32]) -> None:
-    """Copy row t of score [T, E] to out [E], 0 where the expert's group is not kept; they may be the same memory."""
+    """Copy row t of score [T, E] to out [E], 0 where the expert's group is not kept; they may be the same memory.
+
+    What is out of reach stays so.
+    """
     size = score.shape[1] // kept.shape[0]
     for g in range(kept.shape[0]):
         for e in range(g * size, (g + 1) * size):
-            out[e] = score[t, e] if kept[g] else _ZERO
+            out[e] = score[t, e] if kept[g] or score[t, e] == OUT_OF_REACH else _ZERO

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from moesim.errors import InputError, ParameterError
-from moesim.routing.strategy import NoParameters, Strategy
+from moesim.routing.strategy import NoParameters, Strategy, checked_router
 from moesim.types import Router
 
 
@@ -199,7 +201,7 @@ def register_strategy(
     It may be compiled or plain NumPy. `parameters` is a frozen dataclass of
     numbers with defaults. With `takes_bias` the state is a float32 [E] for the
     selection, or None, and `routing.balancing` may move it. In a scenario it is named `package.module:name`, by
-    the variable it is bound to; `route` takes its name as well.
+    the variable it is bound to; `route` takes its name as well. What it returns is checked.
 
     Raises:
         InputError: the name is taken.
@@ -208,12 +210,18 @@ def register_strategy(
     def decorate(function: Router) -> Strategy:
         if name in STRATEGIES or name in _registered:
             raise InputError(f"strategy {name}: found the name taken, wanted another")
+        checked = checked_router(name, function)
         _registered[name] = Strategy(
-            name=name, route=function, parameters=parameters, scope=scope, check=check, takes_bias=takes_bias
+            name=name, route=checked, parameters=parameters, scope=scope, check=check, takes_bias=takes_bias
         )
         return _registered[name]
 
     return decorate
+
+
+def is_of_session(name: str) -> bool:
+    """Whether a name stands for a router that this process registered, and other processes do not know."""
+    return name in _registered
 
 
 def _imported(name: str) -> Strategy:
@@ -260,6 +268,7 @@ def parameters_for(found: Strategy, values: Mapping[str, Any]) -> Any:
     """
     fields = {field.name: field for field in dataclasses.fields(found.parameters)}
     kinds = {"float": (int, float), "int": (int,), "bool": (bool,), "str": (str,)}
+    values = {name: value.item() if isinstance(value, np.generic) else value for name, value in values.items()}
     for name, value in values.items():
         if name not in fields:
             known = ", ".join(fields) or "none"

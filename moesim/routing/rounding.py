@@ -17,6 +17,10 @@ Rounding = Callable[[Counts, int, int, float], Counts]
 """(tokens of each scope, experts, top_k, factor) -> capacity of each scope."""
 
 
+_MOST = 2.0**40
+"""As good as no limit, and far from where int64 ends."""
+
+
 def megatron(tokens: Counts, n_experts: int, top_k: int, factor: float) -> Counts:
     """Megatron `get_capacity`: ceil(T k / E * factor) in double precision, which gives 111 for 110.00000000000001."""
     return _whole(np.ceil(tokens * top_k / n_experts * factor))
@@ -25,7 +29,7 @@ def megatron(tokens: Counts, n_experts: int, top_k: int, factor: float) -> Count
 def deepspeed(tokens: Counts, n_experts: int, top_k: int, factor: float) -> Counts:
     """DeepSpeed `_capacity`: ceil(T / E * (factor k)) in float32."""
     even = (tokens / n_experts).astype(np.float32)
-    return _whole(np.ceil(even * np.float32(factor * top_k)))
+    return _whole(np.ceil(even * np.float32(min(factor * top_k, _MOST))))
 
 
 def v_moe(tokens: Counts, n_experts: int, top_k: int, factor: float) -> Counts:
@@ -68,7 +72,7 @@ SIGNED = frozenset({"tutel"})
 
 
 def _whole(value: NDArray[np.floating]) -> Counts:
-    return value.astype(np.int64)
+    return np.asarray(np.minimum(value, _MOST), dtype=np.int64)
 
 
 def _up_to_4(count: Counts) -> Counts:

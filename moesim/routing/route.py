@@ -60,9 +60,17 @@ def route(
     if reach is not None:
         matrix = np.where(reach, matrix, np.float32(-np.inf))
     state = None if bias is None else _bias(bias, matrix.shape[1], found)
-    draw = Draw(seed=seed, token_ids=_ids(token_ids, len(matrix)))
+    draw = Draw(seed=_seed(seed), token_ids=_ids(token_ids, len(matrix)))
     assignment = found.route(matrix, int(top_k), values, state, draw)
-    return assignment if reach is None else _within(reach, assignment)
+    if reach is None:
+        return assignment
+    assignment = _within(reach, assignment)
+    limited = getattr(values, "topk_group", 1) < getattr(values, "n_group", 1)
+    if limited and found.obeys_mask and (assignment.expert < 0).any():
+        token = int(np.flatnonzero((assignment.expert < 0).any(axis=1))[0])
+        wanted = f"top_k ({top_k}) or more in the groups that it may use"
+        raise ParameterError("mask", f"fewer experts for token {token}", wanted)
+    return assignment
 
 
 def _within(reach: NDArray[np.bool_], assignment: Assignment) -> Assignment:
@@ -73,8 +81,16 @@ def _within(reach: NDArray[np.bool_], assignment: Assignment) -> Assignment:
 
 def _matrix(logits: ArrayLike) -> NDArray[np.float32]:
     """Logits as the kernels want them: float32 [T, E], C-contiguous, comparable."""
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as such
-        matrix = np.ascontiguousarray(logits, dtype=np.float32)
+    try:
+        given = np.asarray(logits)
+        if given.dtype.kind == "c":
+            raise ParameterError("logits", given.dtype, "real numbers")
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as such
+            matrix = np.ascontiguousarray(given, dtype=np.float32)
+    except ParameterError:
+        raise
+    except (TypeError, ValueError):
+        raise ParameterError("logits", "no numbers in rows of one length", "shape (tokens, experts)") from None
     if matrix.ndim != 2 or matrix.shape[1] == 0:
         raise ParameterError("logits", f"shape {matrix.shape}", "shape (tokens, experts), one expert or more")
     if not all_finite(matrix):
@@ -82,6 +98,13 @@ def _matrix(logits: ArrayLike) -> NDArray[np.float32]:
         found = f"{matrix[token, expert]} of token {token}, expert {expert}"
         raise ParameterError("logits", found, "finite numbers; `mask` says which experts are out of reach")
     return matrix
+
+
+def _seed(seed: int) -> int:
+    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    if not whole or not 0 <= seed < 2**63:
+        raise ParameterError("seed", seed, "a whole number from 0, below 2**63")
+    return int(seed)
 
 
 def _mask(mask: ArrayLike, shape: tuple[int, ...], top_k: int) -> NDArray[np.bool_]:

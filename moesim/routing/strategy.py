@@ -6,8 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from moesim.errors import ParameterError
-from moesim.types import Router
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.errors import InputError, ParameterError
+from moesim.types import Assignment, Draw, Router
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,3 +53,40 @@ class Strategy:
             raise ParameterError("top_k", top_k, f"1 to the {n_experts} experts")
         if self.check is not None:
             self.check(n_experts, top_k, parameters)
+
+
+def checked_router(name: str, function: Router) -> Router:
+    """A router of the user's own whose assignments are checked and of the usual types: kernels trust their ids."""
+
+    def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+        n_tokens, n_experts = logits.shape
+        assignment = function(logits, top_k, parameters, state, draw)
+        wrong = _wrong_with(assignment, n_tokens, n_experts)
+        if wrong:
+            raise InputError(f"strategy {name}: its router returned {wrong}")
+        expert, weight = assignment.expert, assignment.weight
+        if expert.dtype == np.int32 and weight.dtype == np.float32:
+            return assignment
+        return Assignment.of(expert.astype(np.int32), weight.astype(np.float32))
+
+    return route
+
+
+def _wrong_with(assignment: object, n_tokens: int, n_experts: int) -> str:
+    """What was found and what would be right, "" where nothing is wrong."""
+    if not isinstance(assignment, Assignment):
+        return f"a {type(assignment).__name__}, wanted an Assignment"
+    expert, weight = assignment.expert, assignment.weight
+    if expert.dtype.kind not in "iu" or expert.ndim != 2 or len(expert) != n_tokens:
+        return f"experts {expert.dtype} of shape {expert.shape}, wanted whole numbers of shape ({n_tokens}, choices)"
+    if weight.dtype.kind != "f" or weight.shape != expert.shape:
+        return f"weights {weight.dtype} of shape {weight.shape}, wanted numbers of shape {expert.shape}"
+    if expert.size and not -1 <= expert.min() <= expert.max() < n_experts:
+        odd = expert[(expert < -1) | (expert >= n_experts)][0]
+        return f"expert {odd}, wanted 0 to {n_experts - 1}, or -1 for none"
+    ordered = np.sort(expert, axis=1)
+    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    if twice.any():
+        token = int(np.flatnonzero(twice.any(axis=1))[0])
+        return f"an expert twice for token {token}, wanted each once"
+    return ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Mapping
-from pathlib import Path
+from operator import index
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import yaml
@@ -39,7 +40,7 @@ class Scenario:
         with_points: bool = True,
     ) -> None:
         self._layered = layered
-        self._overrides = dict(overrides or {})
+        self._overrides = plain_data(dict(overrides or {}))
         self._swept = frozenset(swept)
         self._variant = variant
         self._changes = dict(changes or {})
@@ -80,7 +81,11 @@ class Scenario:
         Raises:
             ScenarioError: field, what was found and what would be right.
         """
-        document = parse_document(_yaml(dict(data)), "scenario")
+        try:
+            document = parse_document(_yaml(plain_data(dict(data))), "scenario")
+        except yaml.representer.RepresenterError as error:
+            found = f"{error.args[-1]!r:.60}"
+            raise ScenarioError(f"scenario: found {found}, wanted numbers, text, lists and mappings of them") from None
         if "extends" in document.data:
             raise ScenarioError("extends: found it in a mapping, wanted it in a file")
         return cls(Layered(document.data, {}, {}), overrides=overrides)
@@ -107,8 +112,11 @@ class Scenario:
         """One of the named variants.
 
         Raises:
-            ScenarioError: it is no mapping of overrides, or wrong.
+            ScenarioError: there is none of that name, it is no mapping of overrides, or wrong.
         """
+        if name not in self.variant_names():
+            known = ", ".join(self.variant_names()) or "none, as it has no variants"
+            raise ScenarioError(f"compare: found no variant {name}, wanted one of {known}")
         changes = (self._compare or {})[name]
         if not (changes is None or isinstance(changes, dict)):
             raise self._fail(("compare", name), shown(changes), _VARIANTS)
@@ -156,7 +164,7 @@ class Scenario:
 
     def seeded(self, seed: int) -> Scenario:
         """This scenario, or variant, with another seed."""
-        return self.with_parts(seed=seed)
+        return self.with_parts(seed=index(seed))
 
     def with_parts(self, **parts: Any) -> Scenario:
         """This scenario, or variant, with checked parts of `spec` replaced that neither model nor cluster depend on."""
@@ -217,6 +225,17 @@ class Scenario:
             if where[:length] in self._layered.folders:
                 return self._layered.folders[where[:length]]
         return Path.cwd()
+
+
+def plain_data(value: Any) -> Any:
+    """Data as a file would hold it: of NumPy numbers, arrays and paths, which Python code has, and of nothing else."""
+    if isinstance(value, Mapping):
+        return {name: plain_data(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_data(item) for item in value]
+    if isinstance(value, PurePath):
+        return str(value)
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _governing(overrides: Mapping[str, Any], path: FieldPath) -> str | None:

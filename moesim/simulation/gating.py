@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.errors import InputError
 from moesim.routing import group_mask, rebalance, scores_of
 from moesim.simulation.evolution import Watch
 from moesim.simulation.profile import Profile
@@ -62,6 +63,10 @@ def request(
     kept = np.concatenate(scores) if scores else None
     if whole:
         return blocks[0], kept
+    widths = {block.expert.shape[1] for block in blocks}
+    if len(widths) > 1:  # a router of the user's own
+        found = " and ".join(map(str, sorted(widths)))
+        raise InputError(f"strategy {strategy.name}: its router returned {found} choices, wanted one number of them")
     expert, weight = (np.concatenate([getattr(block, name) for block in blocks]) for name in ("expert", "weight"))
     return Assignment.of(expert, weight), kept
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from moesim.errors import InputError
 from moesim.hardware import payload_bytes, provenance
 from moesim.results import Collector, Result, versions
 from moesim.scenario import Scenario
@@ -43,9 +44,11 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
             the processors of this process); the result does not depend on it.
 
     Raises:
-        InputError: the scenario is wrong (see `check`).
+        InputError: the scenario is wrong (see `check`), or there are no threads.
         ConservationError: tokens, bytes or time were lost, which is a bug.
     """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads: found {threads}, wanted 1 or more")
     stages = prepare(scenario)
     scenario = stages.scenario  # with what was left open decided
     profile = Profile()

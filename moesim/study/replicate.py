@@ -22,8 +22,8 @@ def first_seeds(seeds: int | None, until_ci: float | None) -> int:
     Raises:
         InputError: no seed, fewer seeds than the pilot, or a width that is none.
     """
-    if seeds is not None and seeds < 1:
-        raise InputError(f"seeds: found {seeds}, wanted 1 or more")
+    if seeds is not None and (seeds != int(seeds) or seeds < 1):
+        raise InputError(f"seeds: found {seeds}, wanted a whole number from 1")
     if until_ci is None:
         return seeds or 1
     if not 0 < until_ci < 1:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +20,9 @@ from moesim.results import Study, prepare_output
 from moesim.results.files import MANIFEST, SCHEMA_VERSION
 from moesim.results.study import is_sweep, write_sweep
 from moesim.scenario import Scenario
+from moesim.study.sources import package_sha256
 
 POINTS = "points"
-_SHAPING = ("scenario", "workload", "routing", "placement", "hardware", "engine", "metrics", "kernels", "types")
-"""Packages whose sources shape a summary, with `simulation` and the summary itself."""
 
 
 def key_of(scenario: Scenario, inputs: str = "") -> str:
@@ -32,41 +30,16 @@ def key_of(scenario: Scenario, inputs: str = "") -> str:
 
     Args:
         scenario: with its seed, and with all that was left open decided.
-        inputs: a digest of what the scenario names but does not hold (`inputs_of`).
+        inputs: a digest of what the scenario names but does not hold (`sources.inputs_of`).
     """
     content = {
         "scenario": scenario.resolved(),
         "inputs": inputs,
         "moesim": __version__,
-        "sources": _sources(),
+        "sources": package_sha256(),
         "schema": SCHEMA_VERSION,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def inputs_of(scenario: Scenario, files_sha256: str = "") -> str:
-    """A digest of the files that a scenario names and of a router of the user's own, "" where there is neither."""
-    name = scenario.spec.routing.strategy or ""
-    if ":" not in name:
-        return files_sha256
-    import importlib.util
-
-    found = importlib.util.find_spec(name.partition(":")[0])
-    source = Path(found.origin).read_bytes() if found is not None and found.origin else b""
-    return files_sha256 + hashlib.sha256(source).hexdigest()
-
-
-@lru_cache(maxsize=1)
-def _sources() -> str:
-    """A digest of the code that computes a summary: while moesim is developed its version stays the same."""
-    package = Path(__file__).parent.parent
-    files = [file for name in (*_SHAPING, "simulation") for file in (package / name).rglob("*") if file.is_file()]
-    files += [package / "results" / name for name in ("summary.py", "collect.py")]
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        if file.suffix in (".py", ".yaml", ".parquet", ".json"):
-            digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
-    return digest.hexdigest()
 
 
 class Store:

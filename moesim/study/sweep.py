@@ -12,6 +12,7 @@ from typing import Any
 from moesim.errors import InputError, ScenarioError, TooLargeError
 from moesim.results import Study, points_frame
 from moesim.results.points import text
+from moesim.routing.registry import is_of_session
 from moesim.scenario import Scenario
 from moesim.simulation import settle
 from moesim.simulation.checks import free_bytes, run_bytes
@@ -19,8 +20,9 @@ from moesim.simulation.prepare import prepare
 from moesim.study.compare import Progress
 from moesim.study.execute import execute
 from moesim.study.replicate import first_seeds, seeds_wanted
+from moesim.study.sources import inputs_of
 from moesim.study.statistics import PILOT, paired
-from moesim.study.store import Store, inputs_of, key_of
+from moesim.study.store import Store, key_of
 from moesim.workload import RecordedTokens
 
 STREAM_S = 2.0
@@ -94,14 +96,16 @@ def sweep(
         progress: called with (scenario's name, runs done, runs to do).
 
     Raises:
-        InputError: the sweep, or every point of it, is wrong, or this machine's memory does not hold as many runs as
-            there are workers; nothing has run then.
+        InputError: the sweep, or every point of it, is wrong, this machine's memory does not hold as many runs as
+            there are workers, or these do not know a router; nothing has run then.
         OutputError: the folder cannot be written, or holds another result.
     """
     wanted = first_seeds(seeds, until_ci)
     if workers < 1:
         raise InputError(f"workers: found {workers}, wanted 1 or more")
     cells = plan_sweep(scenario)
+    if workers > 1 or dask is not None:
+        _check_routers(cells)
     _check_seeds(scenario, cells, several=wanted > 1)
     store = Store(folder)
     run = _Run(scenario.spec.name, cells, store, pilot=None if until_ci is None else PILOT)
@@ -238,6 +242,14 @@ def _cell(point: Scenario, place: dict[str, Any], name: str | None, seeds: tuple
         inputs=inputs_of(run, trace + stages.kernels.digest),
         bytes=run_bytes(stages, threads=1)[1],
     )
+
+
+def _check_routers(cells: Sequence[Cell]) -> None:
+    """Refuse routers that other processes do not know."""
+    for name in (cell.scenario.spec.routing.strategy for cell in cells if cell.scenario is not None):
+        if name is not None and is_of_session(name):
+            wanted = "package.module:name of one in a file, for workers to import, or workers=1"
+            raise InputError(f"routing.strategy: found {name}, which this process alone knows, wanted {wanted}")
 
 
 def _check_memory(needed: Sequence[int], workers: int) -> None:

@@ -62,6 +62,13 @@ def test_shapes_and_types(model, precision, phase):
     assert made.attention[1] == made.router[1] == made.head[1] == 0
 
 
+@pytest.mark.parametrize("model, precision", [(MIXTRAL, BF16), (DEEPSEEK_V3, FP8)])
+def test_decode_with_an_empty_cache_is_decode(model, precision):
+    """A token reads itself; it is not the prompt that tokens make up together."""
+    empty, one = (attention(model, precision, 2048, context=context, sequence=128) for context in (0, 1))
+    assert empty == one == attention(model, precision, 2048, context=0, sequence=4096)
+
+
 def test_absent_parts_are_zero():
     made = durations(MIXTRAL, BF16, [64] * 8)
     assert not made.dense.any()

@@ -99,6 +99,8 @@ def test_scores_are_those_of_the_router() -> None:
     [
         (lambda a, p: rebalance(a, p[:, :1]), "scores: found shape"),
         (lambda a, p: rebalance(a, p, threshold=0.0), "threshold: found 0.0, wanted above 0"),
+        (lambda a, p: rebalance(a, p * np.nan), "scores: found NaN"),
+        (lambda a, p: group_mask(p[0], n_group=2, topk_group=1, summed=1), "scores: found shape"),
         (lambda a, p: group_mask(p, n_group=3, topk_group=1, summed=1), "n_group: found 3"),
         (lambda a, p: group_mask(p, n_group=2, topk_group=3, summed=1), "topk_group: found 3"),
         (lambda a, p: group_mask(p, n_group=2, topk_group=1, summed=9), "summed: found 9"),
@@ -109,3 +111,11 @@ def test_wrong_arguments_are_refused(call, message: str) -> None:
     x = np.zeros((2, 8), dtype=np.float32)
     with pytest.raises(ValueError, match=message):
         call(route(x, strategy="round-robin", top_k=2), probabilities(x))
+
+
+@pytest.mark.parametrize("load", [np.zeros(8, dtype=np.int64), np.zeros(64, dtype=np.int32), np.zeros((1, 64), int)])
+def test_a_load_that_is_none_is_refused(load: np.ndarray) -> None:
+    """A shorter one would be written beyond its end."""
+    scores = np.full((4, 64), 1 / 64, dtype=np.float32)
+    with pytest.raises(ValueError, match=r"load: found int\d+ of shape .*, wanted int64 of shape \(64,\)"):
+        rebalance(route(np.log(scores), strategy="mixtral", top_k=4), scores, load=load)

@@ -204,6 +204,7 @@ def test_nobody_is_dropped_while_there_is_room(
         ({"scope": "sequence", "source": [1]}, "source: found int64 of shape"),
         ({"capacity_factor": 0.0}, "positive"),
         ({"capacity_factor": float("nan")}, "positive"),
+        ({"capacity_factor": "1"}, "positive"),
         ({"n_experts": 1}, "n_experts"),
         ({"minimum": -1}, "minimum"),
         ({"overflow": "drop-by-probability", "scores": [[1.0]]}, "scores"),
@@ -456,3 +457,37 @@ def test_the_order_of_a_large_request_is_that_of_a_stable_sort() -> None:
         own = np.flatnonzero((flat_expert == e) & (flat_source == g))
         wanted[own[np.argsort(-weight.ravel()[own], kind="stable")][: got.capacity[g]]] = True
     np.testing.assert_array_equal(got.served.ravel() >= 0, wanted)
+
+
+@pytest.mark.parametrize("overflow", [name for name, policy in OVERFLOWS.items() if policy.moved])
+def test_what_was_dropped_before_stays_dropped(overflow: str) -> None:
+    """A second capacity, as of a device after that of a rank: everything is served or dropped, once."""
+    logits = np.random.default_rng(0).normal(size=(256, 16)).astype(np.float32)
+    first = apply_capacity(route(logits, strategy="mixtral", top_k=4), n_experts=16, capacity_factor=1.0)
+    scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    where = {"source": np.arange(256) % 4, "device": np.arange(16) // 4}
+    second = apply_capacity(first, n_experts=16, capacity_factor=1.25, overflow=overflow, scores=scores, **where)
+    assert first.dropped.any()
+    assert (second.dropped == (second.served < 0)).all()
+    assert (second.dropped >= first.dropped).all()
+    assert sum(second.by_cause().values()) == second.dropped.sum() + second.rerouted.sum()
+
+
+@pytest.mark.parametrize("likes", range(4))
+def test_a_choice_that_was_not_made_gives_no_priority(likes: int) -> None:
+    """Token 0 likes another expert more, but asks for 1 alone, as token 1 does, who likes it more."""
+    expert, weight = np.array([[1, -1], [1, -1]], dtype=np.int32), np.array([[0.2, 0], [0.6, 0]], dtype=np.float32)
+    scores = np.array([[0, 0.2, 0, 0], [0.1, 0.6, 0.2, 0.1]], dtype=np.float32)
+    if likes != 1:
+        scores[0, likes] = 0.8
+    capped = {"n_experts": 4, "capacity_factor": 0.5, "overflow": "drop-by-priority"}
+    assert apply_capacity(Assignment.of(expert, weight), scores=scores, **capped).served[:, 0].tolist() == [-1, 1]
+
+
+@pytest.mark.parametrize("factor", [1e6, 1e18, 1e30, 1e300])
+@pytest.mark.parametrize("rounding", ["megatron", "deepspeed", "v-moe", "flaxformer", "mesh", "lingvo", "tutel"])
+def test_as_much_as_one_likes_is_no_limit(rounding: str, factor: float) -> None:
+    assignment = route(np.eye(8, dtype=np.float32), strategy="switch", top_k=1)
+    got = apply_capacity(assignment, n_experts=8, capacity_factor=factor, rounding=rounding)
+    assert not got.dropped.any()
+    assert got.capacity.min() > 0

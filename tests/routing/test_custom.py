@@ -123,3 +123,49 @@ def test_a_router_of_ones_own_may_take_a_selection_bias() -> None:
     x = np.array([[2.0, 1.0, 0.0]])
     assert route(x, strategy="biased-argmax", top_k=1).expert.tolist() == [[0]]
     assert route(x, strategy="biased-argmax", top_k=1, bias=[0, 0, 5]).expert.tolist() == [[2]]
+
+
+WRONG = {
+    "a tuple": (lambda e: (e, e), "a tuple, wanted an Assignment"),
+    "a row more": (lambda e: e[[*range(len(e)), 0]], "wanted whole numbers of shape"),
+    "a row less": (lambda e: e[1:], "wanted whole numbers of shape"),
+    "ids from 1": (lambda e: e + 1, "expert 8, wanted 0 to 7, or -1"),
+    "an id of no meaning": (lambda e: e * 0 - 2, "expert -2, wanted 0 to 7, or -1"),
+    "an expert twice": (lambda e: e * 0, "an expert twice for token 0"),
+    "fractions": (lambda e: e.astype(float), "experts float64"),
+    "fewer choices for some": (lambda e: e if e[0, 0] == 7 else e[:, :1], "1 and 2 choices"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_a_router_of_ones_own_returns_is_checked(wrong: str) -> None:
+    """Before any kernel reads it: ids that are none would be read as places in memory."""
+    change, message = WRONG[wrong]
+    blocks = []
+
+    @register_strategy(wrong)
+    def route_it(logits, top_k, parameters, state, draw):
+        blocks.append(len(logits))
+        first = 7 if len(blocks) == 1 else 6
+        expert = change(np.tile(np.array([first, 5], dtype=np.int32), (len(logits), 1)))
+        return Assignment.of(expert, np.ones(expert.shape, np.float32)) if isinstance(expert, np.ndarray) else expert
+
+    workload = {"phase": "prefill", "steps": 1, "tokens_per_gpu": 400}
+    cluster = {"gpu": "h100-sxm", "gpus_per_node": 8}
+    given = {"model": "mixtral-8x7b", "cluster": cluster, "workload": workload, "routing": {"strategy": wrong}}
+    scenario = Scenario.from_dict(given)
+    with pytest.raises(InputError, match=f"strategy {wrong}: its router returned .*{message}"):
+        simulate(scenario, threads=1)
+
+
+def test_a_router_of_ones_own_may_return_other_types_of_numbers() -> None:
+    """As np.argsort does; they become those that kernels read."""
+
+    @register_strategy("wide-numbers")
+    def wide(logits, top_k, parameters, state, draw):
+        expert = np.argsort(-logits, axis=1)[:, :top_k]
+        return Assignment.of(expert, np.ones(expert.shape))
+
+    got = route(np.array([[0.0, 1.0, 2.0]]), strategy="wide-numbers", top_k=2)
+    assert (got.expert.tolist(), got.expert.dtype, got.weight.dtype) == ([[2, 1]], np.int32, np.float32)
+    assert got.served.dtype == np.int32

@@ -201,6 +201,8 @@ def test_random_draws_every_set_of_experts_alike() -> None:
         ({"strategy": "mixtral", "top_k": 2, "norm_epsilon": -1.0}, "norm_epsilon: found -1.0, wanted 0 or more"),
         ({"strategy": "mixtral", "top_k": 2, "n_grup": 1}, "did you mean n_group"),
         ({"strategy": "mixtral", "top_k": 2.0}, "top_k: found 2.0, wanted a whole number"),
+        ({"strategy": "random", "top_k": 2, "seed": 1.5}, "seed: found 1.5, wanted a whole number"),
+        ({"strategy": "random", "top_k": 2, "seed": 2**64}, "seed: found 18446744073709551616, wanted a whole number"),
         ({"strategy": "mixtral", "top_k": 2, "token_ids": [1.5, 2.5]}, "token_ids: found float64"),
         (
             {"strategy": "mixtral", "top_k": 1, "n_group": 4, "topk_group": 2, "group_score": "top-k-sum"},
@@ -219,8 +221,11 @@ def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
     """NaN would make every comparison false and the choice a matter of chance."""
     with pytest.raises(ValueError, match="finite"):
         moesim.route([[0.0, bad]], strategy="mixtral", top_k=1)
-    with pytest.raises(ValueError, match="shape"):
-        moesim.route([0.0, 1.0], strategy="mixtral", top_k=1)
+    for wrong in ([0.0, 1.0], [["a"]], [[1.0, 2.0], [3.0]], None):
+        with pytest.raises(InputError, match="shape"):
+            moesim.route(wrong, strategy="mixtral", top_k=1)
+    with pytest.raises(InputError, match="logits: found complex128, wanted real numbers"):
+        moesim.route([[0.0, 1j]], strategy="mixtral", top_k=1)
 
 
 def test_masked_experts_are_never_chosen_while_others_are_left() -> None:
@@ -236,3 +241,32 @@ def test_masked_experts_are_never_chosen_while_others_are_left() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             moesim.route(np.zeros((1, 4)), mask=mask, **asked)
+
+
+@pytest.mark.parametrize(
+    "name, bias", [("deepseek-v3", [0, -0.1, -0.1, -0.1]), ("longcat", [0, -0.5, -0.5, -0.5]), ("mixtral", [0] * 4)]
+)
+def test_a_masked_expert_is_not_chosen_for_its_bias(name: str, bias: list[float]) -> None:
+    """Its score is 0, which is more than the scores with a negative bias of those within reach."""
+    got = moesim.route(np.full((1, 4), -3.0), strategy=name, top_k=2, bias=bias, mask=[[False, True, True, True]])
+    assert got.expert.tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("masked_score", ["-inf", "0"])
+def test_groups_without_experts_within_reach_are_refused(masked_score: str) -> None:
+    """The best group has one, a token needs two; with another group all is well, and what is masked stays out."""
+    mask = np.ones((1, 8), dtype=bool)
+    mask[0, 1] = False
+    asked = {"strategy": "mixtral", "top_k": 2, "n_group": 4, "mask": mask, "masked_score": masked_score}
+    logits = [[5.0, 4, -1, -1, -1, -1, -1, -1]]
+    if masked_score == "-inf":
+        with pytest.raises(InputError, match="mask: found fewer experts for token 0, wanted top_k"):
+            moesim.route(logits, topk_group=1, **asked)
+    assert moesim.route(logits, topk_group=2, **asked).expert.tolist() == [[0, 4 if masked_score == "0" else 2]]
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    x = np.zeros((2, 8))
+    asked = {"n_group": np.int64(2), "norm_topk_prob": np.bool_(True), "routed_scaling_factor": np.float32(2)}
+    got = moesim.route(x, strategy="softmax-top-k", top_k=np.int64(2), seed=np.int64(3), **asked)
+    np.testing.assert_array_equal(got.weight, np.ones((2, 2), dtype=np.float32))

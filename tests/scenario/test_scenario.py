@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -394,3 +395,23 @@ def test_no_text_makes_anything_but_our_error(data: st.DataObject) -> None:
     else:
         message = ""
     assert "\n" not in message
+
+
+def test_data_of_python_code_is_as_that_of_a_file(tmp_path: Path) -> None:
+    """Numbers and arrays of NumPy, tuples and paths; anything else is refused."""
+    data = {**BASE, "seed": np.int64(3), "sweep": {"workload.popularity.exponent": np.linspace(0, 1, 3)}}
+    scenario = Scenario.from_dict(data, overrides={"workload.steps": np.int32(2), "workload.trace": tmp_path / "t"})
+    assert (scenario.spec.seed, scenario.spec.workload.steps) == (3, 2)
+    assert scenario.spec.workload.trace == str(tmp_path / "t")
+    assert [point["workload.popularity.exponent"] for point in scenario.points()] == [0, 0.5, 1]
+    assert "seed: 5\n" in scenario.seeded(np.int64(5)).resolved_yaml()
+    with pytest.raises(ScenarioError, match=r"scenario: found <object object .*, wanted numbers, text, lists"):
+        Scenario.from_dict({**BASE, "name": object()})
+
+
+def test_a_variant_that_does_not_exist_is_refused() -> None:
+    """With the names there are."""
+    with pytest.raises(ScenarioError, match="compare: found no variant c, wanted one of a, b"):
+        Scenario.from_dict({**BASE, "compare": {"a": {}, "b": {}}}).variant("c")
+    with pytest.raises(ScenarioError, match="compare: found no variant c, wanted one of none"):
+        Scenario.from_dict(BASE).variant("c")

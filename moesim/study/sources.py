@@ -1,0 +1,86 @@
+"""Digests of what computes a run: moesim itself, files that a scenario names, and a router of the user's own."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from moesim.routing.registry import is_of_session
+from moesim.scenario import Scenario
+
+_SESSION = os.urandom(16).hex()
+"""Stands for the code of routers that this process alone knows: nobody finds their runs again."""
+_SHAPING = ("scenario", "workload", "routing", "placement", "hardware", "engine", "metrics", "kernels", "types")
+"""Packages whose sources shape a summary, with `simulation` and the summary itself."""
+
+
+def inputs_of(scenario: Scenario, files_sha256: str = "") -> str:
+    """A digest of the files that a scenario names and of a router of the user's own, "" where there is neither.
+
+    Of a router that has no file it is another one in every process.
+    """
+    name = scenario.spec.routing.strategy or ""
+    if is_of_session(name):
+        return files_sha256 + _SESSION
+    return files_sha256 + _router_sha256(name.partition(":")[0]) if ":" in name else files_sha256
+
+
+@lru_cache
+def _router_sha256(module: str) -> str:
+    """Of a module and of those beside it that it imports, as they were when this process first read them."""
+    import importlib.util
+
+    found = importlib.util.find_spec(module)
+    digest = hashlib.sha256()
+    if found is not None and found.origin:
+        origin = Path(found.origin)
+        root = origin.parents[module.count(".") + (origin.name == "__init__.py")]
+        for file in sorted(_with_imports(origin, root)):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _with_imports(file: Path, root: Path) -> set[Path]:
+    """A module's file and those below `root` that it imports, in turn."""
+    found: set[Path] = set()
+    pending = [file]
+    while pending:
+        here = pending.pop()
+        if here in found:
+            continue
+        found.add(here)
+        if here.suffix == ".py":
+            for name, level in _imports(here):
+                path = here.parents[level - 1] if level else root
+                for part in filter(None, name.split(".")):
+                    path /= part
+                    pending += [f for f in (path.with_suffix(".py"), path / "__init__.py") if f.is_file()]
+    return found
+
+
+def _imports(file: Path) -> Iterator[tuple[str, int]]:
+    """(dotted name, folders above the file, 0 = absolute) of all that a file may import."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, 0) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            yield module, node.level
+            yield from (((f"{module}." if module else "") + alias.name, node.level) for alias in node.names)
+
+
+@lru_cache(maxsize=1)
+def package_sha256() -> str:
+    """A digest of the code that computes a summary: while moesim is developed its version stays the same."""
+    package = Path(__file__).parent.parent
+    files = [file for name in (*_SHAPING, "simulation") for file in (package / name).rglob("*") if file.is_file()]
+    files += [package / "results" / name for name in ("summary.py", "collect.py")]
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        if file.suffix in (".py", ".yaml", ".parquet", ".json"):
+            digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
