@@ -41,8 +41,8 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
     """One number a key; scalars without a suffix are means over (step, layer), absent values None."""
     n_steps = len(totals)
     step_ps = np.array([total.step_ps for total in totals], dtype=np.int64)
-    parts = sum_of(totals, "parts_ps") / (n_gpus * n_steps) * PS
-    critical = sum_of(totals, "critical_ps") / n_steps * PS
+    parts = _long_sum_of(totals, "parts_ps") / (n_gpus * n_steps) * PS
+    critical = _long_sum_of(totals, "critical_ps") / n_steps * PS
     tokens = sum(total.tokens for total in totals)
     carried = sum_of(totals, "bytes") / n_steps
     requested = np.concatenate([total.requested for total in totals])
@@ -107,6 +107,12 @@ def _queues(totals: Sequence[StepTotals]) -> dict[str, float | int | None]:
 def sum_of(totals: Sequence[StepTotals], name: str) -> NDArray[np.int64]:
     """Exact sum of an array over the steps."""
     return np.asarray(np.sum([getattr(total, name) for total in totals], axis=0), dtype=np.int64)
+
+
+def _long_sum_of(totals: Sequence[StepTotals], name: str) -> NDArray[np.float64]:
+    """The same of picoseconds, which of many steps and GPUs are more than 64 bits count."""
+    each = np.array([getattr(total, name) for total in totals], dtype=object)
+    return np.asarray(each.sum(axis=0), dtype=np.float64)
 
 
 def flatten(summary: dict[str, Any], prefix: str = "") -> dict[str, Any]:

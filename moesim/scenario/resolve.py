@@ -307,8 +307,13 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
             "the size of all shared experts together, 0 where there are none",
         ),
         ("bf16" in gpu.peak_tflops, ("cluster", "gpu", "peak_tflops"), [*gpu.peak_tflops], "bf16 among the types"),
-        (all(x >= 1e-6 for x in latencies), network_path, latencies, "latencies of 1e-6 us (1 ps) or more"),
-        (all(x > 0 for x in bandwidths), network_path, bandwidths, "bandwidths above 0"),
+        (
+            all(1e-6 <= x <= 1e9 for x in latencies),
+            network_path,
+            latencies,
+            "latencies of 1e-6 us (1 ps) or more, at most 1e9",
+        ),
+        (all(x >= 1e-6 for x in bandwidths), network_path, bandwidths, "bandwidths of 1e-6 GB/s or more"),
         (
             all(0 < x <= 100 for x in factors),
             (*network_path, "port_bandwidth_factor"),

@@ -29,6 +29,8 @@ CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
 assert set(Dtype.__args__) == set(DTYPE_BYTES)  # type: ignore[attr-defined]
 
 
+_MOST_S = 9000.0
+"""Of what goes wrong for a while, in picoseconds a float64 knows one by one."""
 OVERLAP_LOSS = 0.28
 """Mean over four published deployments with even load: python tests/validation/overlap.py."""
 
@@ -78,12 +80,12 @@ class GpuPreset(_Part):
     """One GPU by its published dense peaks."""
 
     name: str = "inline"
-    peak_tflops: dict[Dtype, Annotated[float, Field(gt=0)]] = _described(..., "dense, by data type; bf16 is needed")
+    peak_tflops: dict[Dtype, Annotated[float, Field(ge=1e-6)]] = _described(..., "dense, by data type; bf16 is needed")
     memory_gb: float = _described(..., "1e9 bytes", gt=0)
-    memory_bandwidth_gb_per_s: float = Field(gt=0)
+    memory_bandwidth_gb_per_s: float = Field(ge=1e-3)
     n_sms: Count = 132
     l2_cache_mb: float = _described(50.0, "2^20 bytes", gt=0)
-    clock_ghz: float = _described(1.83, "of the SMs at the peaks", gt=0)
+    clock_ghz: float = _described(1.83, "of the SMs at the peaks", ge=1e-3)
     network: str = _described("nvlink4-ib400", "preset that a cluster of it uses by default")
     source: str = ""
 
@@ -311,19 +313,19 @@ class FaultSpec(_Part):
     )
     gpu: CountOrZero | None = _described(None, "which; default: every GPU, each on its own with every_s")
     level: Literal["within_node", "across_nodes"] | None = _described(None, "of slow-link: which ports")
-    factor: float | None = _described(None, "of slow-*: how many times as long it takes", ge=1, le=1e6)
+    factor: float | None = _described(None, "of slow-*: how many times as long it takes", ge=1, le=1e3)
     from_s: float = _described(0.0, "simulated time at which it begins", ge=0, le=1e6)
-    for_s: float | None = _described(None, "how long it lasts; default: to the end", gt=0, le=1e6)
+    for_s: float | None = _described(None, "how long it lasts; default: to the end", gt=0, le=_MOST_S)
     every_s: float | None = _described(
-        None, "it happens to a GPU again, this long after it was last over, on average (exponential)", gt=0, le=1e9
+        None, "it happens to a GPU again, this long after it was last over, on average (exponential)", ge=1e-6, le=1e9
     )
     distribution: Literal["lognormal", "exponential"] | None = _described(
         None, "of *-jitter; exponential: a part 1 - cv is certain, the rest is exponential"
     )
     cv: float | None = _described(None, "of *-jitter: standard deviation / mean", gt=0, le=3)
-    detection_s: float = _described(0.0, "of lost-gpu: how long the others wait for it", ge=0, le=1e6)
+    detection_s: float = _described(0.0, "of lost-gpu: how long the others wait for it", ge=0, le=_MOST_S)
     recovery_s: float | None = _described(
-        None, "of lost-gpu: after this long a replacement takes its place; default: never", gt=0, le=1e9
+        None, "of lost-gpu: after this long a replacement takes its place; default: never", gt=0, le=_MOST_S
     )
     without_copy: Literal["drop", "stall"] = _described(
         "drop",

@@ -145,7 +145,7 @@ class Faults:
                     start = [(-math.inf, fault.from_s)]  # the first follows from_s
                     self._random[i, gpu] = _Renewal(word, fault.every_s, _lasts(fault), start)
         self._n_gpus = n_gpus
-        self._horizon_s = 1.0
+        self._horizon_s = 1e-3 if self._random else math.inf
         self._losses: list[Loss] = []
         self._losses_until_s = -math.inf
 
@@ -164,7 +164,7 @@ class Faults:
                 return dataclasses.replace(self._jittered(program, step), slow_gpus=gpus, slow_links=links)
 
             ran = attempt(ill)
-            if not self._random or ran.makespan_ps <= self._horizon_s * PICO:
+            if ran.makespan_ps <= self._horizon_s * PICO:
                 return ran
             self._horizon_s *= 4
 
@@ -211,6 +211,7 @@ class Faults:
 
     def over(self, clock_ps: int) -> None:
         """Nothing before this time will be asked for again."""
+        self._losses = [loss for loss in self._losses if loss.end_ps > clock_ps]
         for events in self._random.values():
             events.forget(clock_ps / PICO)
 

@@ -140,6 +140,7 @@ def break_off(
         slow = np.vstack([slow, (gpu, at_ps, noticed_ps, np.inf)])
     exchange_layer = before.exchange_layer.copy()
     matrices: list[NDArray[np.int64]] = []
+    rows: list[int] = []
     pending = True
     for o in np.flatnonzero(before.exchange_layer >= 0):
         row = after.exchange_layer[o]
@@ -155,11 +156,13 @@ def break_off(
             pending = False
         exchange_layer[o] = len(matrices)
         matrices.append(matrix)
+        rows.append(row)
     return dataclasses.replace(
         after,
         duration_ps=duration,
         lost_ps=lost,
         copies=np.stack(matrices),
+        node_copies=after.node_copies[rows] if after.node_copies.size else after.node_copies,  # of one node, its own
         exchange_layer=exchange_layer,
         slow_gpus=slow,
         slow_links=before.slow_links,

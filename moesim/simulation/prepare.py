@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.errors import InputError, ParameterError
+from moesim.errors import InputError, ParameterError, ScenarioError
 from moesim.hardware import Family, check_family, default_family, family_of
 from moesim.hardware.kernel_file import read_family
 from moesim.hardware.measured_file import with_table
@@ -68,6 +68,8 @@ def _router(scenario: Scenario, top_k: int) -> tuple[Strategy, Any]:
         if error.argument == "top_k" and routing.top_k is not None:
             where = "routing.top_k"
         raise scenario.error(where, f"{error.argument} {error.found} for {name}", error.wanted) from None
+    except ScenarioError:  # of a field of its own
+        raise
     except InputError as error:
         raise scenario.error("routing.strategy", name, str(error)) from None
     return found, parameters

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from moesim.engine import ENGINES
+from moesim.errors import TooLargeError
 from moesim.metrics import clocked, clocked_queues
 from moesim.results import Collector
 from moesim.simulation import queued
@@ -15,6 +16,9 @@ from moesim.simulation.profile import Profile
 from moesim.simulation.program import lay_out_evenly, lay_out_step
 from moesim.simulation.stages import Stages
 from moesim.types import Clocked, Program, RoutedStep, Timeline
+
+MOST_PS = 2**62
+"""Picoseconds that sums in 64 bits hold: of a run, and of all GPUs in a step."""
 
 Ill = Callable[[Program], Program]
 RouteAgain = Callable[[Lost], RoutedStep]
@@ -60,6 +64,13 @@ class Runner:
         with self._profile.timed("metrics"):
             collector.add(number, routed, times, even_ps)
         self._clock_ps += times.makespan_ps
+        n_gpus = self._stages.cluster.n_gpus
+        if max(self._clock_ps, times.makespan_ps * n_gpus) > MOST_PS:
+            raise TooLargeError(
+                f"step {number} takes {times.makespan_ps / 1e12:,.0f} s of simulated time on {n_gpus} GPUs and ends "
+                f"after {self._clock_ps / 1e12:,.0f} s, wanted less than {MOST_PS / 1e12:,.0f} s for a run and for "
+                "all GPUs in a step; are latencies, bandwidths and peaks in their units?"
+            )
         self._faults.over(self._clock_ps)
 
     def _grouped(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moesim import Result, Scenario, simulate
-from moesim.errors import ScenarioError
+from moesim.errors import ScenarioError, TooLargeError
 from moesim.types import PARTS
 
 SMALL = {
@@ -164,6 +164,39 @@ def test_routers_that_see_whole_batches_see_those_that_are_there() -> None:
         model__n_layers=2,
     )
     assert (ill.steps.tokens == 84).all()
+
+
+def test_what_happens_late_in_a_long_step_happens() -> None:
+    """Steps of seconds, and a GPU that stops 1.5 s after the begin of one."""
+    slow = {"cluster__network": {"preset": "nvlink4-ib400", "dispatch_latency_us": [1e6, 1e6]}, "model__n_layers": 2}
+    well = run(**slow)
+    assert well.steps.step_time_s[0] > 2
+    ill = run({"kind": "stopped-gpu", "gpu": 0, "from_s": 1.0005, "for_s": 5.0}, **slow)
+    assert ill.steps.step_time_s[0] > well.steps.step_time_s[0] + 3
+
+
+@pytest.mark.parametrize("network", ["deepep-normal", "nvlink4-ib400-two-hop"])
+def test_a_gpu_of_one_node_may_be_lost_with_copies_by_node(network: str) -> None:
+    """Nothing is handed on there."""
+    one_node = {"cluster__nodes": 1, "cluster__gpus_per_node": 8, "cluster__network": network}
+    ill = run({**LOST, "from_s": 1e-4, "detection_s": 1e-3}, **one_node)
+    assert (ill.steps.tokens[1:] == 84).all()
+    assert ill.summary["by_cause"]["lost_gpu"] > 0
+
+
+def test_losses_faster_than_steps_end_too() -> None:
+    """Whole steps are lost, in reasonable time."""
+    fault = {"kind": "lost-gpu", "every_s": 1e-4, "detection_s": 1e-3, "recovery_s": 3e-4}
+    assert run(fault, workload__steps=2).summary["by_cause"]["lost_gpu"] > 0
+
+
+def test_more_simulated_time_than_picoseconds_can_count_is_refused() -> None:
+    """Two months of steps of a day; sums would wrap around."""
+    latency = {"dispatch_latency_us": [1e9, 1e9], "combine_latency_us": [1e9, 1e9]}
+    slow = {"cluster__network": {"preset": "nvlink4-ib400", **latency}, "model__n_layers": 40}
+    assert run(**slow, workload__steps=1).summary["simulated_s"] > 1000
+    with pytest.raises(TooLargeError, match=r"step \d+ takes 80,\d+ s of simulated time on 8 GPUs"):
+        run(**slow, workload__steps=64)
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,7 @@ def test_trading_near_equal_experts_evens_the_load(tmp_path: Path) -> None:
             {"routing.balancer": {"policy": "node-limited", "nodes": 2}, "routing.strategy": "random"},
             "found node-limited, wanted another: random does not choose by logits alone",
         ),
+        ({"routing.balancer": {"policy": "node-limited", "nodes": 9}}, "^override routing.balancer: routing.balancer"),
         ({"routing.balancer": {"policy": "least-loaded"}, "workload.sampling": "direct"}, "sampling: .*balancer"),
         ({"routing.capacity": capacity("reroute-to-best"), "workload.sampling": "direct"}, "sampling: .*reroute"),
     ],
