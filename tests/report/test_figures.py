@@ -161,10 +161,12 @@ def test_timeline_of_a_large_run_is_cut_and_says_so(run: Callable[..., Run]) -> 
     assert "up to layer" in figure.layout.title.text
 
 
-def test_labels_of_equal_points_do_not_overlap(run: Callable[..., Run]) -> None:
-    figure = draw("drop_tradeoff", {f"variant {i}": run() for i in range(5)})
+@pytest.mark.parametrize("n", [5, 12])
+def test_equal_points_are_all_labelled_each_at_a_height_of_its_own(n: int, run: Callable[..., Run]) -> None:
+    figure = draw("drop_tradeoff", {f"variant {i}": run() for i in range(n)})
     lowered = [note.ay for note in figure.layout.annotations]
-    assert np.diff(sorted(lowered)).min() >= 20
+    assert len(lowered) == n
+    assert np.diff(sorted(lowered)).min() >= 11
 
 
 def test_importing_the_package_imports_no_plotly() -> None:

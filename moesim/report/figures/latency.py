@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 
 from moesim.report.columns import lookup
 from moesim.report.figures.frame import finish, nothing, rows_height, variant_axis
+from moesim.report.figures.labels import label_points
 from moesim.report.palette import GREY, PART_COLOURS, TEXT, fill, run_styles
 from moesim.report.run import RunLike
 from moesim.report.text import label
@@ -117,7 +118,7 @@ def drop_tradeoff(runs: Mapping[str, RunLike]) -> go.Figure:
         return nothing(title, "No variant has both a drop rate and a step time.")
     scale, unit = time_scale(max(p99 for *_, p99 in points))
     height = max(440, 200 + _LABEL_GAP_PX * len(points))
-    top, right = 1.1 * max(p99 for *_, p99 in points) / scale, max(1.0, *(drop for _, _, drop, _, _ in points))
+    top, right = 1.2 * max(p99 for *_, p99 in points) / scale, max(1.0, *(drop for _, _, drop, _, _ in points))
     figure = go.Figure()
     for style, name, drop, mean, p99 in points:
         figure.add_scatter(
@@ -130,40 +131,13 @@ def drop_tradeoff(runs: Mapping[str, RunLike]) -> go.Figure:
             error_y={"type": "data", "symmetric": False, "array": [(p99 - mean) / scale], "arrayminus": [0]},
             hovertemplate=f"drops %{{x:.3g}} %, mean %{{y:.4g}} {unit}, p99 {number(p99 / scale)} {unit}",
         )
-    px_per_unit = (height - 140) / top
-    anchors = [(drop / right, mean / scale * px_per_unit) for _, _, drop, mean, _ in points]
-    for (_, name, drop, mean, _), lower in zip(points, _drops(anchors), strict=True):
-        figure.add_annotation(
-            x=drop,
-            y=mean / scale,
-            text=label(name, 60),
-            xanchor="left",
-            ax=26,
-            ay=lower,
-            arrowhead=0,
-            arrowwidth=0.7,
-            arrowcolor=GREY,
-            font_size=13,
-        )
     finish(figure, title, height=height)
     figure.update_xaxes(title_text="drop rate [% of the requested assignments]", range=[-0.04 * right, 1.4 * right])
     figure.update_yaxes(title_text=f"mean step time, whisker to p99 [{unit}]", range=[0, top])
+    named = [(drop, mean / scale, label(name, 60)) for _, name, drop, mean, _ in points]
+    margin = figure.layout.margin
+    label_points(figure, named, font_px=13, height_px=height - margin.t - margin.b)
     return figure
-
-
-def _drops(anchors: list[tuple[float, float]]) -> list[float]:
-    """How many pixels to lower each label so that those of neighbours do not overlap; anchors are (x share, y pixels).
-
-    Downwards, because the time axis begins at 0 and leaves room there.
-    """
-    drops = [0.0] * len(anchors)
-    placed: list[tuple[float, float]] = []
-    for i in sorted(range(len(anchors)), key=lambda i: -anchors[i][1]):
-        x, y = anchors[i]
-        ceiling = min((other_y - _LABEL_GAP_PX for other_x, other_y in placed if abs(other_x - x) < 0.3), default=y)
-        drops[i] = max(0.0, y - ceiling)
-        placed.append((x, y - drops[i]))
-    return drops
 
 
 def step_time(runs: Mapping[str, RunLike]) -> go.Figure:

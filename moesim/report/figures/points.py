@@ -27,6 +27,7 @@ from moesim.report.axes import (
     varying,
 )
 from moesim.report.figures.frame import finish, nothing, panels
+from moesim.report.figures.labels import label_points
 from moesim.report.palette import GREY, Style, styles
 from moesim.report.points import NONE
 from moesim.report.text import label
@@ -37,6 +38,8 @@ MAX_LATENCY_PANELS = 6
 _LOG_FROM = 8.0
 """Ratio of the largest to the smallest value of an axis from which it is drawn on a logarithmic scale."""
 _LABELLED = 12
+_PARETO_PX = 310
+"""Height of the axes of `pareto`, about: its legend takes what it needs."""
 _CLEAR_LINES = 8
 """More lines than this in a panel say little: other axes are then held at their first value."""
 
@@ -135,17 +138,18 @@ def pareto(points: pd.DataFrame) -> go.Figure:
                     f"%{{text}}: %{{y:.4g}} tokens/s/GPU at %{{x:.4g}} {unit}, drops %{{customdata}} %<extra></extra>"
                 ),
             )
-    for found in best if len(best) <= _LABELLED else []:
-        figure.add_annotation(
-            x=found["time"] / scale, y=found["throughput"], text=label(found["name"], 70), font_size=12, align="left",
-            xanchor="left", ax=14, ay=16, arrowhead=0, arrowwidth=0.7, arrowcolor=GREY,
-        )  # fmt: skip
     finish(figure, title, height=480 + 10 * len(hues))
     figure.update_layout(legend={"orientation": "h", "x": 0, "y": -0.2, "yanchor": "top"}, margin={"b": 90})
     times = [found["time"] / scale for found in combinations]
     room = 0.05 * (max(times) - min(times)) or 0.05 * max(times)
     figure.update_xaxes(title_text=f"mean step time [{unit}]", range=[min(times) - room, max(times) + 5 * room])
-    figure.update_yaxes(title_text="throughput [tokens/s/GPU]", rangemode="normal")
+    low = min(found["throughput_low"] for found in combinations)
+    high = max(found["throughput_high"] for found in combinations)
+    pad = 0.07 * (high - low) or 0.05 * high
+    figure.update_yaxes(title_text="throughput [tokens/s/GPU]", range=[low - pad, high + 2 * pad])
+    if len(best) <= _LABELLED:
+        named = [(found["time"] / scale, found["throughput"], label(found["name"], 70)) for found in best]
+        label_points(figure, named, font_px=12, height_px=_PARETO_PX)
     return figure
 
 
