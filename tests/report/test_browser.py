@@ -70,6 +70,33 @@ def test_every_figure_is_drawn_without_errors_or_requests(page: Page) -> None:
     assert not page.run("document.querySelector('[data-title^=\"Share chart\"]')")  # would send the figure to a server
 
 
+@pytest.mark.parametrize("name", ["drop-tradeoff", "pareto"])
+def test_labels_cover_no_marker_and_no_label(name: str, page: Page) -> None:
+    boxes = (
+        "Array.from(document.querySelectorAll('#figure-{} {}')).map(e => e.getBoundingClientRect())"
+        ".map(r => [r.left, r.top, r.right, r.bottom])"
+    )
+    draw_all(page)
+    texts = page.run(boxes.format(name, ".annotation-text"))
+    markers = page.run(boxes.format(name, ".scatterlayer .point"))
+    assert texts
+    assert markers
+    covered = [
+        (a, b) for i, a in enumerate(texts) for b in (*texts[:i], *markers)
+        if a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+    ]  # fmt: skip
+    assert covered == []
+
+
+def test_marks_scroll_with_their_table(page: Page) -> None:
+    """Marks stand absolutely: their place is counted from the box that scrolls, which clips them too."""
+    parents = page.run(
+        "Array.from(document.querySelectorAll('.marks')).map(e => Boolean(e.offsetParent.closest('.scroll')))"
+    )
+    assert parents
+    assert all(parents)
+
+
 def test_names_stay_names(page: Page) -> None:
     draw_all(page)
     assert page.run("document.querySelectorAll('img[src=x]').length") == 0
