@@ -14,6 +14,7 @@ from moesim.report.units import count, number, percent
 
 if TYPE_CHECKING:
     import pandas as pd
+    import plotly.graph_objects as go
     from rich.table import Table
 
 _TEXTS = ("table", "framework", "kernel", "dtype", "regime", "rows")
@@ -99,13 +100,13 @@ def validation_html(
     """The report of a validation as the text of an HTML5 file that needs no network."""
     from moesim.report.figures.validation import predicted_against_measured, slowdown_against_ep
 
+    predicted = predicted_against_measured(scores)
     figures = [
         {
             "name": "predicted-against-measured",
             "title": "Predicted against measured",
-            "html": figure_html(predicted_against_measured(scores), "predicted_against_measured"),
-            "caption": "Every point is a row of a table; on the line the prediction is what was measured. "
-            "The constants saw the circles, not the crosses.",
+            "html": figure_html(predicted, "predicted_against_measured"),
+            "caption": predicted_caption(predicted, len(scores)),
         },
         {
             "name": "slowdown-against-ep",
@@ -124,6 +125,21 @@ def validation_html(
         slowdown=slowdown_rows(slowdown),
         figures=figures,
         summary=summary,
+    )
+
+
+def predicted_caption(figure: go.Figure, n_rows: int) -> str:
+    """What stands below predictions against measurements of `n_rows` rows: also how many of them are drawn."""
+    from moesim.report.figures.validation import MOST_POINTS
+
+    n_drawn = sum(len(trace.x) for trace in figure.data if trace.mode == "markers")
+    drawn = (
+        f"{count(n_drawn)} of {count(n_rows)} rows are drawn, at most {MOST_POINTS} of each table and split, "
+        "evenly picked. "
+    )
+    return (
+        "Every point is a row of a table; on the line the prediction is what was measured. "
+        f"{drawn if n_drawn < n_rows else ''}The constants saw the circles, not the crosses."
     )
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from moesim.report.figures.validation import predicted_against_measured, slowdown_against_ep
-from moesim.report.validation import skipped_lines, slowdown_rows, validation_rows
+from moesim.report.validation import predicted_caption, skipped_lines, slowdown_rows, validation_rows
 
 SCORES = pd.DataFrame(
     {
@@ -40,6 +40,13 @@ def test_of_many_rows_some_are_drawn():
     many = pd.concat([SCORES.head(1)] * 5000, ignore_index=True)
     drawn = sum(len(trace.x) for trace in predicted_against_measured(many).data if trace.mode == "markers")
     assert 200 < drawn <= 400
+
+
+def test_the_caption_says_how_many_rows_are_drawn():
+    many = pd.concat([SCORES.head(1)] * 5000 + [SCORES.tail(2)], ignore_index=True)
+    caption = predicted_caption(predicted_against_measured(many), len(many))
+    assert "387 of 5,002 rows are drawn, at most 400 of each table and split" in caption
+    assert "drawn" not in predicted_caption(predicted_against_measured(SCORES), len(SCORES))
 
 
 def test_slowdown_is_a_mean_over_tokens_by_ep_size_and_escaped():
