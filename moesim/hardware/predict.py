@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from moesim.errors import InputError
 from moesim.hardware.constants import load, shipped_yaml
 from moesim.hardware.tables import KINDS, TableKind, kind_of, load_kind
+from moesim.hardware.tables.checks import right_inputs, typed
 from moesim.hardware.tables.kind import Constants
 from moesim.types import GpuSpec
 
@@ -42,7 +43,8 @@ def predict_table(
         constants: groups of constants instead of the shipped ones.
 
     Raises:
-        InputError: no known layout, a column is missing, or a system is unknown.
+        InputError: no known layout, a column is missing, or a row holds what cannot be predicted; the text names row
+            and column.
     """
     if kind is not None and kind not in KINDS:
         raise InputError(f"kind: found {kind}, wanted one of {', '.join(KINDS)}")
@@ -53,7 +55,12 @@ def predict_table(
     missing = [column for column in found.columns if column not in frame]
     if missing:
         raise InputError(f"{where}: column {missing[0]} is missing, wanted {', '.join(found.columns)}")
-    seconds = predict_columns(frame, found, gpus=gpus, constants=constants)
+    rows, problems = typed(frame.reset_index(drop=True), found), list[str]()
+    systems = {str(system): gpu_of(str(system), gpus) for system in rows["system"].unique()}
+    right_inputs(where, rows, found, systems, gpus or published_gpus(), problems, frame)
+    if problems:
+        raise InputError("; ".join(problems))
+    seconds = predict_columns(rows, found, gpus=gpus, constants=constants)
     return np.asarray(seconds.sum(axis=1) / found.unit_s)
 
 

@@ -33,6 +33,7 @@ _HEADERS = (
     "slowdown p90 %",
 )
 _MOST_LINES = 8
+_OWN = "rows of groups that the constants given with --kernels hold, which may have been fitted to them or to others."
 _KIND_HEADERS = ("kind of table", "rows", "n", "median %", "p90 %", "bias %")
 
 
@@ -101,12 +102,13 @@ def validation_html(
     from moesim.report.figures.validation import predicted_against_measured, slowdown_against_ep
 
     predicted = predicted_against_measured(scores)
+    own = _OWN if "own constants" in set(errors["rows"]) else ""
     figures = [
         {
             "name": "predicted-against-measured",
             "title": "Predicted against measured",
             "html": figure_html(predicted, "predicted_against_measured"),
-            "caption": predicted_caption(predicted, len(scores)),
+            "caption": predicted_caption(predicted, len(scores), own),
         },
         {
             "name": "slowdown-against-ep",
@@ -119,6 +121,7 @@ def validation_html(
     return page_html(
         "validation.html.j2",
         headers=_HEADERS,
+        own=own,
         rows=validation_rows(errors),
         kind_headers=_KIND_HEADERS,
         kinds=kind_rows(kinds),
@@ -128,8 +131,8 @@ def validation_html(
     )
 
 
-def predicted_caption(figure: go.Figure, n_rows: int) -> str:
-    """What stands below predictions against measurements of `n_rows` rows: also how many of them are drawn."""
+def predicted_caption(figure: go.Figure, n_rows: int, own: str = "") -> str:
+    """What stands below predictions against measurements of `n_rows` rows: how many are drawn, what `own` ones are."""
     from moesim.report.figures.validation import MOST_POINTS
 
     n_drawn = sum(len(trace.x) for trace in figure.data if trace.mode == "markers")
@@ -140,6 +143,7 @@ def predicted_caption(figure: go.Figure, n_rows: int) -> str:
     return (
         "Every point is a row of a table; on the line the prediction is what was measured. "
         f"{drawn if n_drawn < n_rows else ''}The constants saw the circles, not the crosses."
+        f"{' Squares: ' if own else ''}{own}"
     )
 
 

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.hardware.tables.checks import Mask
+from moesim.hardware.tables.kind import Constants
 from moesim.hardware.tables.reading import Table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 KEYS = ("table", "framework", "kernel", "dtype", "regime", "rows")
-"""What an error is given for; `rows` is "fitted" or "held out"."""
+"""What an error is given for; `rows` is "fitted" or "held out", or OWN."""
+
+OWN = "own constants"
+"""Rows predicted by constants of the user's own, of which it is not known what they were fitted to."""
 
 KIND_KEYS = ("kind", "rows")
 """The same, of all tables of a kind together."""
@@ -38,8 +43,19 @@ MATTERS = 1.3
 """Measured slowdown from which imbalance is said to matter."""
 
 
-def score(table: Table, predicted: NDArray[np.float64]) -> pd.DataFrame:
+def of_groups(table: Table, constants: Constants) -> Mask:
+    """Rows of whose very group there are constants, [R]; those of exchanges also name a direction."""
+    known = {name.rpartition("/")[0] for name in constants} | set(constants)
+    found = table.predictable.copy()
+    if found.any():
+        found[found] = table.kind.group(table.frame[found]).isin(known).to_numpy(dtype=np.bool_)
+    return found
+
+
+def score(table: Table, predicted: NDArray[np.float64], mine: Mask | None = None) -> pd.DataFrame:
     """One row a scored row and measured column: KEYS, `kind`, `row`, `measured_s`, `predicted_s`, `error` (p / m - 1).
+
+    Rows `mine`, [R], were predicted by constants of the user's own.
 
     Columns that are 0 where nothing was to be measured are left out, and so
     are rows without a prediction.
@@ -49,6 +65,7 @@ def score(table: Table, predicted: NDArray[np.float64]) -> pd.DataFrame:
     frame, kind = table.frame, table.kind
     rows = np.flatnonzero(table.scored)
     part = frame.iloc[rows]
+    split = np.where(kind.fitted(part).to_numpy(dtype=np.bool_), "fitted", "held out")
     words = {
         "table": table.stem,
         "kind": kind.name,
@@ -56,7 +73,7 @@ def score(table: Table, predicted: NDArray[np.float64]) -> pd.DataFrame:
         "kernel": _word(part, ("kernel_source", "comm_backend")),
         "dtype": _word(part, _DTYPES),
         "regime": kind.regime(part).astype(str),
-        "rows": np.where(kind.fitted(part).to_numpy(dtype=np.bool_), "fitted", "held out"),
+        "rows": split if mine is None else np.where(mine[rows], OWN, split),
     }
     if "comm_backend" in part:
         words["kernel"] = part["comm_backend"].astype(str)
@@ -75,10 +92,11 @@ def score(table: Table, predicted: NDArray[np.float64]) -> pd.DataFrame:
         parts.append(one)
     scores = pd.concat(parts, ignore_index=True)
     known = (scores["measured_s"] > 0) & scores["predicted_s"].notna()
-    return pd.DataFrame(scores[known]).assign(error=scores["predicted_s"] / scores["measured_s"] - 1)
+    scores = pd.DataFrame(scores[known])  # of which there may be none
+    return scores.assign(error=scores["predicted_s"] / scores["measured_s"] - 1)
 
 
-def slowdowns(table: Table, predicted: NDArray[np.float64]) -> pd.DataFrame:
+def slowdowns(table: Table, predicted: NDArray[np.float64], mine: Mask | None = None) -> pd.DataFrame:
     """Skewed rows with the row of the same key and even load: KEYS, `row`, `tokens`, `ep`, `measured`, `predicted`.
 
     Empty where a table has no `distribution`.
@@ -89,7 +107,7 @@ def slowdowns(table: Table, predicted: NDArray[np.float64]) -> pd.DataFrame:
     frame, kind = table.frame, table.kind
     if "distribution" not in frame or len(kind.measured) != 1:
         return pd.DataFrame(columns=columns)
-    scores = score(table, predicted).set_index("row")
+    scores = score(table, predicted, mine).set_index("row")
     part = frame.loc[scores.index]
     optional = [name for name in ("framework", "version", "kernel_source", "op_name", "model") if name in part]
     key = [*dict.fromkeys((*optional, *kind.columns))]

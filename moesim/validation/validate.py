@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim.errors import InputError, OutputError
-from moesim.hardware.tables.kind import Constants
+from moesim.hardware.predict import shipped
+from moesim.hardware.tables.checks import Mask
+from moesim.hardware.tables.kind import Constants, TableKind
 from moesim.hardware.tables.reading import Reading, Table, far_off, left_out, predict_usable, read_folder
-from moesim.validation.scores import error_table, kind_table, score, slowdown_table, slowdowns
+from moesim.validation.scores import error_table, kind_table, of_groups, score, slowdown_table, slowdowns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +99,8 @@ def validate(data: str | Path | None = None, *, kernels: Mapping[str, Constants]
     Args:
         data: a folder of tables, one table, or aiconfigurator:<system> for an installed aiconfigurator-core; None
             for the tables that ship with moesim.
-        kernels: constants by noun instead of the shipped ones, as `calibrate` gives them.
+        kernels: constants by noun and group before the shipped ones, as `calibrate` gives them; rows of groups that
+            they lack are predicted as without them.
 
     Raises:
         InputError: there is nothing to read. What is wrong with single tables and rows is in `problems`.
@@ -104,19 +108,27 @@ def validate(data: str | Path | None = None, *, kernels: Mapping[str, Constants]
     import pandas as pd
 
     reading = read(data)
-    if not reading.tables:
-        raise InputError("; ".join(reading.problems) or f"{data}: no table of a known layout, found {_few(reading)}")
-    scores, slow, predictions, notes = [], [], [], []
-    problems = list(reading.problems)
-    for table in reading.tables:
-        constants = (kernels or {}).get(table.kind.noun or table.kind.name) or None
-        predicted = predict_usable(table, constants=constants)
+    tables, problems = _without_clashes(reading)
+    if not tables:
+        raise InputError("; ".join(problems) or f"{data}: no table of a known layout, found {_few(reading)}")
+    scores, slow, predictions, notes, others, any_own = [], [], [], [], Counter[str](), False
+    for table in tables:
+        own = (kernels or {}).get(_noun(table.kind), {})
+        mine = of_groups(table, own)
+        predicted = _predicted(table, mine, own)
         wrong, doubtful = far_off(table, predicted)
         problems += wrong
         notes += doubtful + _without_prediction(table, predicted)
-        scores.append(score(table, predicted))
-        slow.append(slowdowns(table, predicted))
+        scores.append(score(table, predicted, mine))
+        slow.append(slowdowns(table, predicted, mine))
         predictions.append(_with_predictions(table, predicted))
+        as_shipped = ~mine & np.isfinite(predicted).all(axis=1)
+        others.update(str(system) for system in table.frame["system"][as_shipped].unique())
+        any_own |= bool(mine.any())
+    if kernels and not any_own:
+        notes.insert(
+            0, f"no row is of a group of the constants given ({_named(kernels)}): all are predicted as shipped"
+        )
     all_scores, all_slow = _together(scores), _together(slow)
     return Report(
         errors=error_table(all_scores, all_slow),
@@ -127,31 +139,69 @@ def validate(data: str | Path | None = None, *, kernels: Mapping[str, Constants]
         predictions=_storable(pd.concat(predictions, ignore_index=True)),
         skipped=reading.skipped,
         problems=problems,
-        notes=_other_systems(reading.tables) + notes,
-        left_out=left_out(reading.tables),
+        notes=_other_systems(others) + notes,
+        left_out=left_out(tables),
     )
 
 
 def read(data: str | Path | None) -> Reading:
-    """The tables that `validate` and `calibrate` mean by `data`."""
+    """The tables that `validate` and `calibrate` mean by `data`; None for those that ship with moesim.
+
+    Raises:
+        InputError: there is no such folder, or nothing to read in it.
+    """
+    if data == "":  # as of a variable of the shell that is not set; the working folder is "."
+        raise InputError("data: found an empty name, wanted a folder of measured tables")
     if isinstance(data, str) and data.startswith("aiconfigurator:"):
         from moesim.validation.aiconfigurator import read_installed
 
         return read_installed(data.partition(":")[2])
-    return read_folder(data or MEASURED)
+    return read_folder(MEASURED if data is None else data)
+
+
+def _noun(kind: TableKind) -> str:
+    return kind.noun or kind.name
+
+
+def _without_clashes(reading: Reading) -> tuple[list[Table], list[str]]:
+    """The tables without a column that predictions add, and the problems with those that have one."""
+    tables, problems = [], list(reading.problems)
+    for table in reading.tables:
+        taken = [name for name in _added(table.kind) if name in table.frame]
+        if taken:
+            problems.append(f"{table.path}: column {taken[0]}: predictions add one of this name, wanted another name")
+        else:
+            tables.append(table)
+    return tables, problems
+
+
+def _added(kind: TableKind) -> list[str]:
+    """Columns that predictions add to a table."""
+    return ["table", "predicted", *(f"predicted_{name}" for name in kind.measured if len(kind.measured) > 1)]
+
+
+def _predicted(table: Table, mine: Mask, own: Constants) -> NDArray[np.float64]:
+    """Seconds [R, measured]: rows `mine` by constants of one's own, the others by the shipped ones."""
+    predicted = predict_usable(replace(table, predictable=table.predictable & ~mine))
+    if mine.any():
+        constants = {**shipped(table.kind), **own}
+        predicted[mine] = predict_usable(replace(table, predictable=mine), constants=constants)[mine]
+    return predicted
 
 
 def _with_predictions(table: Table, predicted: Any) -> pd.DataFrame:
     own = predicted / table.kind.unit_s
-    columns = {"table": table.stem, "predicted": own.sum(axis=1)}
-    if len(table.kind.measured) > 1:
-        columns |= {f"predicted_{name}": own[:, i] for i, name in enumerate(table.kind.measured)}
-    return table.frame.assign(**columns)
+    values = [table.stem, own.sum(axis=1), *own.T]
+    return table.frame.assign(**dict(zip(_added(table.kind), values, strict=False)))
 
 
-def _other_systems(tables: Sequence[Table]) -> list[str]:
-    """A word about each system whose constants are not of its own GPU."""
-    of_system = Counter(str(system) for table in tables for system in table.frame["system"].unique())
+def _named(kernels: Mapping[str, Constants]) -> str:
+    """Groups of constants by their nouns, as text."""
+    return "; ".join(f"{noun}: {', '.join(groups)}" for noun, groups in kernels.items())
+
+
+def _other_systems(of_system: Mapping[str, int]) -> list[str]:
+    """A word about each system, predicted in so many tables, whose constants are not of its own GPU."""
     return [
         f"{system}: constants of H100, only published specifications changed (tables: {n})"
         for system, n in sorted(of_system.items())

@@ -76,6 +76,42 @@ def test_what_is_wrong_is_named(table):
         predict_table(table, kind="soup")
 
 
+@pytest.mark.parametrize(
+    "name, changed, words",
+    [
+        ("moe", {"topk": 0}, "row 1, column topk: found 0, wanted a whole number from 1 on"),
+        ("moe", {"topk": 9, "num_experts": 8}, "row 1, column topk: found 9, wanted no more than num_experts"),
+        ("moe", {"num_tokens": np.nan}, "row 1, column num_tokens: found nan"),
+        ("moe", {"num_tokens": "many"}, "row 1, column num_tokens: found many"),
+        ("moe", {"num_tokens": -5}, "row 1, column num_tokens: found -5"),
+        ("moe", {"num_experts": 10**400}, "row 1, column num_experts: found 1000"),
+        ("moe", {"moe_dtype": "nvfp4"}, "row 1, column moe_dtype: found nvfp4 on h100_sxm, wanted a data type"),
+        ("gemm", {"m": 0}, "row 1, column m: found 0"),
+        ("gemm", {"m": "abc"}, "row 1, column m: found abc"),
+        ("gemm", {"gemm_dtype": "weird"}, "row 1, column gemm_dtype: found weird on h100_sxm"),
+        ("allreduce", {"num_gpus": 1}, "row 1, column num_gpus: found 1, wanted a whole number from 2 on"),
+    ],
+)
+def test_rows_that_cannot_be_predicted_are_named(name, changed, words):
+    rows = pd.read_parquet(MEASURED / f"{name}_h100_calib.parquet").head(3)
+    with pytest.raises(InputError, match=f"^mine: {words}"):
+        predict_table(rows.assign(**{column: [value] * 3 for column, value in changed.items()}), kind=name, name="mine")
+
+
+def test_rows_are_predicted_alike_however_their_numbers_are_held():
+    rows = pd.read_parquet(MEASURED / "moe_h100_calib.parquet").query("num_tokens < 30000").tail(40)
+    assert (rows["num_tokens"] * rows["topk"]).max() > 2**16
+    sizes = ["num_tokens", "topk", "num_experts"]
+    found = predict_table(rows).tolist()
+    for held in ("int16", "uint16", str):
+        assert predict_table(rows.astype(dict.fromkeys(sizes, held))).tolist() == found
+
+
+def test_distributions_that_cannot_be_drawn_have_no_prediction():
+    rows = pd.read_parquet(MEASURED / "moe_h100_calib.parquet").head(3)
+    assert np.isnan(predict_table(rows.assign(distribution=[None, "", "soup"]))).all()
+
+
 def test_systems_are_the_presets():
     assert gpu_of("h100_sxm").name == gpu_of("H100-SXM").name == gpu_of("h100").name == "h100-sxm"
     assert gpu_of("gb200_sxm").name == "gb200"

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from moesim.errors import InputError, OutputError
+from moesim.hardware.constants import load
 from moesim.hardware.tables import TableKind
-from moesim.hardware.tables.reading import Table, computing_dtype, far_off
+from moesim.hardware.tables.checks import computing_dtype
+from moesim.hardware.tables.reading import Table, far_off
 from moesim.validation import MEASURED, validate
 from moesim.validation.scores import error_table, score, slowdown_table, slowdowns, well_behaved
 
@@ -21,6 +23,13 @@ def low_latency():
 @pytest.fixture
 def nccl():
     return pd.read_parquet(MEASURED / "nccl_h100_calib.parquet")
+
+
+@pytest.fixture
+def moe():
+    rows = pd.read_parquet(MEASURED / "moe_h100_calib.parquet")
+    mixtral = rows["num_experts"].eq(8) & rows["moe_dtype"].eq("bfloat16") & rows["framework"].eq("TRTLLM")
+    return rows[mixtral & rows["flag"].eq("")].head(60).reset_index(drop=True)
 
 
 def test_every_row_is_predicted_and_every_column_kept(tmp_path, low_latency, nccl):
@@ -55,6 +64,106 @@ def test_the_same_rows_in_csv_and_parquet_are_predicted_alike(tmp_path, nccl):
     found = report.predictions
     parts = [found[found["table"] == name]["predicted"].tolist() for name in ("nccl_a", "nccl_b")]
     assert parts[0] == parts[1]
+
+
+@pytest.mark.parametrize("narrow", ["int16", "uint16", "Int16", "float32"])
+def test_narrow_numbers_of_a_table_are_predicted_as_wide_ones(tmp_path, moe, narrow):
+    moe = moe[moe["num_tokens"] < 2**15]
+    assert (moe["num_tokens"] * moe["topk"]).max() >= 2**15
+    moe.to_parquet(tmp_path / "moe_wide.parquet")
+    moe.astype(dict.fromkeys(("num_tokens", "topk", "num_experts"), narrow)).to_parquet(tmp_path / "moe_narrow.parquet")
+    found = validate(tmp_path).predictions
+    parts = [found[found["table"] == name]["predicted"].tolist() for name in ("moe_wide", "moe_narrow")]
+    assert parts[0] == parts[1]
+
+
+def test_a_latency_of_any_size_is_drawn(tmp_path, nccl):
+    broken(nccl, latency=1e300).to_parquet(tmp_path / "nccl.parquet")
+    report = validate(tmp_path)
+    report.save(tmp_path / "report")
+    (note,) = report.notes
+    assert "row 4 holds 1e+300" in note
+
+
+@pytest.mark.parametrize("changed", [{"moe_ep_size": 3}, {"moe_ep_size": 64}, {"moe_dtype": "fp8_static"}])
+def test_a_table_of_rows_without_a_prediction_is_noted(tmp_path, moe, changed):
+    moe.assign(**changed).to_parquet(tmp_path / "moe_x.parquet")
+    report = validate(tmp_path)
+    assert report.notes == [f"moe_x: {len(moe)} rows have no prediction"]
+    assert not len(report.scores) + len(report.slowdowns) + len(report.problems)
+    report.save(tmp_path / "report")
+
+
+def test_rows_of_unknown_systems_or_distributions_are_no_artefacts(tmp_path, moe):
+    moe.assign(distribution="balanced_eplb").to_parquet(tmp_path / "moe_a.parquet")
+    moe.assign(system="mars").to_parquet(tmp_path / "moe_b.parquet")
+    moe.assign(latency_ms=-1.0).drop(columns="flag").to_parquet(tmp_path / "moe_c.parquet")
+    report = validate(tmp_path)
+    assert report.left_out == {}
+    assert report.notes == [f"moe_a: {len(moe)} rows have no prediction"]
+    assert len(report.problems) == 2
+
+
+def test_a_wrong_latency_makes_no_artefact_of_other_rows(tmp_path, moe):
+    """As a latency of -1 at the end of a curve, than which all others take longer."""
+    moe = moe.drop(columns="flag")
+    moe.to_parquet(tmp_path / "moe_a.parquet")
+    n_scored = len(validate(tmp_path).scores)
+    last = moe["num_tokens"].idxmax()
+    moe.assign(latency_ms=moe["latency_ms"].mask(moe.index == last, -1.0)).to_parquet(tmp_path / "moe_a.parquet")
+    report = validate(tmp_path)
+    assert len(report.problems) == 1
+    assert len(report.scores) >= n_scored - 1
+
+
+def test_constants_of_ones_own_predict_their_groups_and_no_others(tmp_path):
+    rows = pd.read_parquet(MEASURED / "gemm_h100_calib.parquet")
+    rows[rows["framework"].eq("TRTLLM")].to_parquet(tmp_path / "gemm.parquet")
+    name = "trtllm/cublas/fp8"
+    own = {"gemm": {name: {**load("gemm")[name], "launch_s": 1.0}}}
+    shipped, mine = validate(tmp_path), validate(tmp_path, kernels=own)
+    fp8 = mine.predictions["gemm_dtype"].eq("fp8")
+    assert (mine.predictions["predicted"][fp8] > 1e3).all()
+    assert mine.predictions[~fp8].equals(shipped.predictions[~fp8])
+    assert set(mine.errors["rows"][mine.errors["dtype"].eq("fp8")]) == {"own constants"}
+    assert set(mine.errors["rows"][mine.errors["dtype"].ne("fp8")]) == {"fitted", "held out"}
+    mine.save(tmp_path / "mine")
+    shipped.save(tmp_path / "shipped")
+    page = {name: (tmp_path / name / "report.html").read_text(encoding="utf-8") for name in ("mine", "shipped")}
+    assert "may have been fitted to them" in page["mine"]
+    assert "may have been fitted to them" not in page["shipped"]
+
+
+def test_constants_of_no_group_of_the_tables_are_noted(tmp_path, nccl, low_latency):
+    nccl.to_parquet(tmp_path / "nccl.parquet")
+    low_latency.to_parquet(tmp_path / "deepep_ll.parquet")
+    report = validate(tmp_path, kernels={"collectives": {"other/nccl/alltoall": {}}})
+    assert report.notes == [
+        "no row is of a group of the constants given (collectives: other/nccl/alltoall): all are predicted as shipped"
+    ]
+    assert report.predictions.equals(validate(tmp_path).predictions)
+
+
+@pytest.mark.parametrize("column", ["table", "predicted", "predicted_dispatch_avg_t_us"])
+def test_a_column_that_predictions_would_overwrite_is_refused(tmp_path, low_latency, nccl, column):
+    nccl.to_parquet(tmp_path / "nccl.parquet")
+    low_latency.assign(**{column: 1}).to_parquet(tmp_path / "deepep_ll.parquet")
+    report = validate(tmp_path)
+    (problem,) = report.problems
+    assert f"deepep_ll.parquet: column {column}: predictions add one of this name" in problem
+    assert set(report.predictions["table"]) == {"nccl"}
+    (tmp_path / "nccl.parquet").unlink()
+    with pytest.raises(InputError, match=f"column {column}"):
+        validate(tmp_path)
+
+
+def test_tables_of_one_name_are_refused(tmp_path, nccl):
+    nccl.to_parquet(tmp_path / "nccl.parquet")
+    nccl.to_csv(tmp_path / "nccl.csv", index=False)
+    report = validate(tmp_path)
+    (problem,) = report.problems
+    assert all(f"{tmp_path}/nccl.{ending}" in problem for ending in ("csv", "parquet"))
+    assert len(report.predictions) == len(nccl)
 
 
 def test_the_tables_of_a_kind_are_summed_up_and_systems_noted_once(tmp_path, low_latency):
@@ -103,6 +212,10 @@ def broken(frame, **changed):
         (lambda t: broken(t, num_topk=0), "row 4, column num_topk: found 0, wanted a whole number from 1 on"),
         (lambda t: t.assign(num_token=t["num_token"] + 0.5), "column num_token: found 1.5, wanted a whole number"),
         (lambda t: broken(t, system="abacus"), "row 4, column system: found abacus, wanted one of a100_sxm"),
+        (lambda t: broken(t, num_topk=300), "row 4, column num_topk: found 300, wanted no more than num_experts"),
+        (lambda t: broken(t, num_experts=2**40), "row 4, column num_experts: found 1.09951e+12, wanted a whole number"),
+        (lambda t: broken(t, num_token="1" * 400), "row 4, column num_token: found 1111"),
+        (lambda t: t.assign(framework="a/b"), "row 1, column framework: found a/b, wanted a name without slashes"),
         (lambda t: t.assign(moe_dtype="nvfp4"), "found nvfp4 on h100_sxm, wanted a data type that the GPU has (fp32,"),
         (lambda t: t.assign(comm_dtype="int3"), "column comm_dtype: found int3 on h100_sxm, wanted a data type"),
         (
@@ -124,7 +237,7 @@ def test_what_is_wrong_is_named_with_file_and_column(tmp_path, low_latency, nccl
 def test_rows_that_are_wrong_are_left_out_and_the_others_scored(tmp_path, low_latency):
     broken(low_latency, combine_avg_t_us=-3.0).to_parquet(tmp_path / "deepep_ll_bad.parquet")
     report = validate(tmp_path)
-    assert report.left_out == {"deepep_ll_bad": 1}
+    assert report.left_out == {}
     assert report.errors["n"].sum() == 2 * (len(low_latency) - 1)
     assert report.predictions["predicted"].notna().all()
 
@@ -149,6 +262,8 @@ def test_a_damaged_file_is_one_problem(tmp_path, nccl, name, content):
 
 
 def test_nothing_to_read_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="data: found an empty name"):
+        validate("")
     with pytest.raises(InputError, match="holds no parquet or CSV"):
         validate(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
@@ -225,7 +340,7 @@ def skewed_table():
         fit=lambda rows, gpus: {},
     )
     ones = np.ones(len(frame), dtype=np.bool_)
-    return Table(path="t.parquet", stem="t", kind=kind, frame=frame, predictable=ones, scored=ones)
+    return Table(path="t.parquet", stem="t", kind=kind, frame=frame, predictable=ones, scored=ones, artefact=~ones)
 
 
 def test_slowdowns_are_of_rows_with_the_same_key_and_even_load():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,39 +13,37 @@ from numpy.typing import NDArray
 from moesim.errors import InputError
 from moesim.hardware.predict import gpu_of, predict_columns, published_gpus, shipped
 from moesim.hardware.tables import KINDS, TableKind, kind_of
+from moesim.hardware.tables.checks import Mask, accept, right_inputs, typed
+from moesim.hardware.tables.expert_rows import known_distribution
 from moesim.hardware.tables.kind import Constants
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_COMPUTING = ("moe_dtype", "gemm_dtype", "gemm_type", "attn_dtype", "mla_dtype", "bmm_dtype", "quant_type")
-"""Columns of the data type that a kernel computes in, which the GPU must have."""
-
-_MAY_BE_0 = ("past_kv_tokens",)
-"""Sizes that may be 0."""
-
-_MOVING = ("quant_dtype", "kv_cache_dtype", "nccl_dtype", "comm_dtype", "allreduce_dtype")
-"""Columns of a data type that is only moved."""
-
 UNITS: Mapping[float, str] = {1.0: "seconds", 1e-3: "milliseconds", 1e-6: "microseconds", 1e-9: "nanoseconds"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A measured table: its file, its stem, its kind, its rows, and which of them can be predicted and scored, [R]."""
+    """A measured table: its file, its stem, its kind and its rows; masks of them, [R].
+
+    `predictable`: their inputs are right; `scored`: so are their latencies, and they show what their columns say;
+    `artefact`: their inputs are right, but they are known not to show what they say.
+    """
 
     path: str
     stem: str
     kind: TableKind
     frame: pd.DataFrame
-    predictable: NDArray[np.bool_]
-    scored: NDArray[np.bool_]
+    predictable: Mask
+    scored: Mask
+    artefact: Mask
 
 
 def left_out(tables: Iterable[Table], system: str | None = None) -> dict[str, int]:
-    """Rows by table that are not scored, of all systems or of one; tables without any are not named."""
-    rows = {t.stem: ~t.scored if system is None else ~t.scored & t.frame["system"].eq(system) for t in tables}
+    """Known artefacts by table, of all systems or of one; tables without any are not named."""
+    rows = {t.stem: t.artefact if system is None else t.artefact & t.frame["system"].eq(system) for t in tables}
     return {stem: int(left.sum()) for stem, left in rows.items() if left.any()}
 
 
@@ -69,6 +67,10 @@ class Reading:
         written = {"table", "predicted"} <= set(frame.columns)  # predictions that validation wrote
         if kind is None or kind.name not in self.kinds or written:
             self.skipped.append(path)
+            return
+        same = next((table.path for table in self.tables if table.stem == stem), None)
+        if same is not None:
+            self.problems.append(f"{path}: found another table {stem}, {same}; wanted names that differ in more")
             return
         try:
             self.tables.append(_checked(path, stem, kind, frame, self))
@@ -133,140 +135,45 @@ def _checked(path: str, stem: str, kind: TableKind, frame: pd.DataFrame, reading
     if not len(frame):
         raise InputError(f"{path}: holds no row")
     raw = frame.reset_index(drop=True)
-    frame = _typed(raw.copy(), kind)
-    predictable = _predictable(path, frame, kind, reading, raw)
-    usable = np.zeros(len(frame), dtype=np.bool_)
-    usable[predictable] = kind.usable(frame[predictable]).to_numpy(dtype=np.bool_)
+    frame = typed(raw, kind)
+    systems = {str(system): gpu_of(str(system), reading.gpus) for system in frame["system"].unique()}
+    predictable = right_inputs(path, frame, kind, systems, reading.gpus, reading.problems, raw)
+    usable = _usable(frame, kind, predictable)
     scored = usable & _measured(path, frame, kind, usable, reading.problems, raw)
-    return Table(path=path, stem=stem, kind=kind, frame=frame, predictable=predictable, scored=scored)
+    artefact = predictable & ~usable
+    if "distribution" in kind.columns:  # after load balancing rows cannot be predicted, which is no artefact
+        artefact &= known_distribution(frame).to_numpy(dtype=np.bool_)
+    return Table(
+        path=path, stem=stem, kind=kind, frame=frame, predictable=predictable, scored=scored, artefact=artefact
+    )
 
 
-def _typed(frame: pd.DataFrame, kind: TableKind) -> pd.DataFrame:
-    """The columns as text or numbers; what is no number where one is wanted becomes NaN."""
-    import pandas as pd
-
-    for column in frame.columns:
-        values = frame[column]
-        if kind.columns.get(column) == "number":
-            frame[column] = pd.to_numeric(values, errors="coerce")
-            continue
-        empty = column not in kind.columns and values.isna().all()  # a CSV file tells no text from no number
-        if column in kind.columns or empty or pd.api.types.is_string_dtype(values.dtype):
-            if values.isna().any():
-                values = values.astype(object).where(values.notna(), "")
-            frame[column] = values.astype(str)
-    return frame
-
-
-def _predictable(
-    path: str, frame: pd.DataFrame, kind: TableKind, reading: Reading, raw: pd.DataFrame
-) -> NDArray[np.bool_]:
-    """Rows whose inputs are right: sizes, a known system, data types that it has."""
-    problems, gpus = reading.problems, reading.gpus
-    good = np.ones(len(frame), dtype=np.bool_)
-    for column, sort in kind.columns.items():
-        if sort == "number" and column not in kind.measured:
-            least = 0 if column in _MAY_BE_0 else 1
-            right = (frame[column] >= least) & (frame[column] < np.inf) & (frame[column] % 1 == 0)
-            good &= _accept(path, frame, column, right, f"a whole number from {least} on", problems, raw=raw)
-    systems = {system: gpu_of(str(system), gpus) for system in frame["system"].unique()}
-    known = frame["system"].map({system: gpu is not None for system, gpu in systems.items()}).astype(bool)
-    good &= _accept(path, frame, "system", known, f"one of {', '.join(gpus)}", problems)
-    for column in (*_COMPUTING, *_MOVING):
-        if column in frame:
-            good &= _right_dtype(path, frame, column, systems, problems)
-    return good
+def _usable(frame: pd.DataFrame, kind: TableKind, predictable: Mask) -> Mask:
+    """Predictable rows that are no artefact, [R]; a wrong latency says nothing of its row or of others."""
+    latencies = frame[list(kind.measured)]
+    right = ((latencies >= 0) & (latencies < np.inf)).all(axis=1) & (latencies.sum(axis=1) > 0)
+    usable = np.zeros(len(frame), dtype=np.bool_)
+    for rows, changed in ((predictable & right, {}), (predictable & ~right, dict.fromkeys(kind.measured, 1.0))):
+        if rows.any():
+            usable[rows] = kind.usable(frame[rows].assign(**changed)).to_numpy(dtype=np.bool_)
+    return usable
 
 
 def _measured(
     path: str,
     frame: pd.DataFrame,
     kind: TableKind,
-    usable: NDArray[np.bool_],
+    usable: Mask,
     problems: list[str],
     raw: pd.DataFrame,
-) -> NDArray[np.bool_]:
+) -> Mask:
     """Rows whose latencies are right; of several one may be 0, as the counts that a node need not exchange."""
     good = np.ones(len(frame), dtype=np.bool_)
     for column in kind.measured:
         right = (frame[column] >= 0) & (frame[column] < np.inf)
-        good &= _accept(path, frame, column, right | ~usable, "a latency", problems, raw=raw)
+        good &= accept(path, frame, column, right | ~usable, "a latency", problems, raw=raw)
     some = frame[list(kind.measured)].sum(axis=1) > 0
-    return good & _accept(path, frame, kind.measured[0], some | ~(usable & good), "a latency above 0", problems)
-
-
-def _right_dtype(
-    path: str, frame: pd.DataFrame, column: str, systems: Mapping[str, Any], problems: list[str]
-) -> NDArray[np.bool_]:
-    """Rows whose data type is known and, where the kernel computes in it, one that the GPU has."""
-    pairs = frame["system"] + "\n" + frame[column].astype(str)
-    right = {}
-    for pair in pairs.unique():
-        system, _, word = str(pair).partition("\n")
-        dtype, gpu = computing_dtype(word), systems.get(system)
-        there = gpu is None or column in _MOVING or dtype in {"", *gpu.peak_tflops}
-        right[pair] = dtype is not None and there
-    wanted = "a data type"
-    if column in _COMPUTING:
-        first = next((str(pair).partition("\n")[0] for pair, good in right.items() if not good), "")
-        gpu = systems.get(first)
-        wanted += f" that the GPU has ({', '.join(gpu.peak_tflops)})" if gpu else " that the GPU has"
-    return _accept(path, frame, column, pairs.map(right).astype(bool), wanted, problems, also="system")
-
-
-def computing_dtype(word: str) -> str | None:
-    """The data type that tables mean by a word, as the peaks of a GPU name it; "" for none, None if unknown.
-
-    Weights of fewer bits with 16-bit activations compute in bfloat16.
-    """
-    plain = word.lower()
-    if plain in {"", "default", "none", "auto"}:
-        return ""
-    if "a16" in plain or plain.endswith("_wo"):
-        return "bf16"
-    for dtype, words in _WORDS.items():
-        if any(name in plain for name in words):
-            return dtype
-    return None
-
-
-_WORDS: Mapping[str, tuple[str, ...]] = {
-    "fp8": ("a8_mxfp4_mxfp8", "mxfp8", "afp8", "fp8", "e4m3"),
-    "fp4": ("fp4",),
-    "int8": ("int8", "sq"),
-    "bf16": ("bf16", "bfloat16"),
-    "fp16": ("fp16", "float16", "half"),
-    "fp32": ("fp32", "float32", "tf32", "float"),
-}
-
-
-def _accept(
-    path: str,
-    frame: pd.DataFrame,
-    column: str,
-    right: pd.Series[bool],
-    wanted: str,
-    problems: list[str],
-    also: str = "",
-    raw: pd.DataFrame | None = None,
-) -> NDArray[np.bool_]:
-    """`right` as an array; the first row that is wrong, as in `raw`, becomes a problem, with how many there are."""
-    good = right.to_numpy(dtype=np.bool_)
-    wrong = np.flatnonzero(~good)
-    if len(wrong):
-        row = int(wrong[0])
-        others = f" (and {len(wrong) - 1:,} rows more)" if len(wrong) > 1 else ""
-        place = f" on {frame[also].iloc[row]}" if also else ""
-        shown = frame if raw is None else raw
-        problems.append(
-            f"{path}: row {row + 1}, column {column}: found {_shown(shown[column].iloc[row])}{place}, wanted {wanted}"
-            f"{others}"
-        )
-    return good
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.60}" if isinstance(value, str) else f"{value:g}"
+    return good & accept(path, frame, kind.measured[0], some | ~(usable & good), "a latency above 0", problems)
 
 
 def predict_usable(

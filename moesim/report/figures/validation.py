@@ -5,18 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from moesim.report.figures.frame import MAX_PANELS, finish, nothing, outer_titles, panels
-from moesim.report.palette import BLUE, TEXT, VERMILLION, variant_style
+from moesim.report.palette import BLUE, GREEN, TEXT, VERMILLION, variant_style
 from moesim.report.text import label
 
 MOST_POINTS = 400
 """Rows of a table and split that are drawn."""
-_SPLITS = (("fitted", BLUE, "circle"), ("held out", VERMILLION, "x-thin"))
+_SPLITS = (("fitted", BLUE, "circle"), ("held out", VERMILLION, "x-thin"), ("own constants", GREEN, "square"))
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def predicted_against_measured(scores: pd.DataFrame, most: int = 24) -> go.Figure:
-    """A panel a table on logarithmic axes: a point a row, fitted and held out, and the line where both are equal.
+    """A panel a table on logarithmic axes: a point a row, by whether it was fitted, and the line where both are equal.
 
     `scores` has columns table, rows, measured_s, predicted_s. Of many rows every n-th is drawn.
     """
@@ -42,8 +44,8 @@ def predicted_against_measured(scores: pd.DataFrame, most: int = 24) -> go.Figur
             if not len(rows):
                 continue
             figure.add_scatter(
-                x=(1e3 * rows["measured_s"]).to_numpy(dtype=np.float32),
-                y=(1e3 * rows["predicted_s"]).to_numpy(dtype=np.float32),
+                x=_plotted_ms(rows["measured_s"]),
+                y=_plotted_ms(rows["predicted_s"]),
                 mode="markers",
                 name=split,
                 legendgroup=split,
@@ -67,6 +69,11 @@ def predicted_against_measured(scores: pd.DataFrame, most: int = 24) -> go.Figur
     figure.update_yaxes(**axis)
     outer_titles(figure, places, "measured [ms]", "predicted [ms]")
     return figure
+
+
+def _plotted_ms(seconds: pd.Series[float]) -> NDArray[np.float32]:
+    """In milliseconds, of as few digits as a figure shows; what is larger than they can be is the largest."""
+    return (1e3 * seconds).clip(upper=_LARGEST).to_numpy(dtype=np.float32)
 
 
 def slowdown_against_ep(slow: pd.DataFrame) -> go.Figure:
