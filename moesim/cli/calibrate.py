@@ -42,12 +42,15 @@ def calibrate(
             "errors": records(found.errors),
             "taken": sorted(found.taken),
             "artefacts": found.artefacts,
+            "notes": found.notes,
         }
         sys.stdout.write(json_text(document))
     elif not quiet:
         _print(found.errors)
         if found.artefacts:
             print(f"\n{sum(found.artefacts.values()):,} rows are known artefacts and were not fitted")
+        for note in found.notes:
+            print(f"note: {note}")
         others = sorted(set(found.kernels) - set(found.taken))
         if found.taken:
             print(f"\na scenario that names the file takes its constants of {', '.join(sorted(found.taken))}")

@@ -33,7 +33,8 @@ def validate(
 ) -> None:
     """Compare predictions with measured tables.
 
-    Prints the error by table, kernel, data type and regime, fitted and held-out rows apart, and writes a report.
+    Prints the error by table, kernel, data type and regime, fitted and held-out rows apart, and writes a report. With
+    --kernels, rows of groups that the file holds are called own constants: what they were fitted to is not known.
     """
     from moesim import validation
     from moesim.results import prepare_output

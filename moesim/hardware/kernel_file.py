@@ -13,7 +13,9 @@ import yaml
 
 from moesim.errors import InputError
 from moesim.hardware.allreduce import AllReduceConstants
+from moesim.hardware.collectives import LowLatency, Nccl, Normal, Wrapper
 from moesim.hardware.decode import DecodeConstants
+from moesim.hardware.dense import FeedForwardConstants
 from moesim.hardware.elementwise import ElementwiseConstants
 from moesim.hardware.expert import ExpertConstants
 from moesim.hardware.families import Family, default_family, families, suits
@@ -40,9 +42,20 @@ _STEP: Mapping[str, Any] = {
     "allreduce": AllReduceConstants,
 }
 """The nouns that the computing parts of a step take, with the sums of heads that GPUs share, and their constants."""
+_TABLES: Mapping[str, Any] = {**_STEP, "mlp": FeedForwardConstants}
+"""The nouns of all layers that have tables."""
+_EXCHANGES: Mapping[str, tuple[Any, str]] = {
+    "deepep-ll": (LowLatency, "framework/deepep-ll/version/direction"),
+    "deepep-normal": (Normal, "framework/deepep-normal/version/direction"),
+    "nccl": (Nccl, "library/nccl/operation"),
+    "moe-a2a": (Wrapper, "framework/moe-a2a/backend/data type/phase"),
+}
+"""Constants of collectives and the form of their groups, by the second part of these."""
+_LAYER = "framework/kernel/data type"
 _POSITIVE = (
-    *("compute_share", "bandwidth_share", "norm", "scan_norm", "cache_speedup"),
-    *("one_share", "two_share", "nccl_share", "nccl_wide_share"),
+    *("compute_share", "bandwidth_share", "norm", "scan_norm", "across_norm", "cache_speedup"),
+    *("one_share", "two_share", "nccl_share", "nccl_wide_share", "link_share", "nic_share"),
+    *("ll_share", "ll128_share", "simple_share", "fill_share", "sm_bytes_per_s", "across_sm_bytes_per_s"),
 )
 _LOWEST = {"max_split": 1.0, "widest_tile": 64.0, "tile_low": 1.0, "tile_high": 1.0}
 _TILES = ("tile_low", "tile_high")
@@ -51,12 +64,16 @@ _APART = ("deepep", "wideep")
 
 
 def read_kernels(path: str | Path) -> dict[str, Constants]:
-    """The constants of a file, {noun: {group: {constant: value}}}.
+    """The constants of a file, {noun: {group: {constant: value}}}, of all nouns.
 
     Raises:
-        InputError: it cannot be read or holds something else.
+        InputError: it cannot be read, holds something else, or constants that their formula does not take.
     """
-    return _constants(path, _document(path, _content(path)))
+    document = _document(path, _content(path))
+    kernels = _constants(path, document)
+    _check_all(path, kernels)
+    _gpu_of(path, document)
+    return kernels
 
 
 def read_family(path: str | Path, precision: Precision) -> Family:
@@ -71,15 +88,11 @@ def read_family(path: str | Path, precision: Precision) -> Family:
     """
     content = _content(path)
     document = _document(path, content)
-    gpu = document.get("gpu")
-    if not isinstance(gpu, str) or not gpu:
-        raise InputError(f"{path}: gpu: found {gpu!r:.60}, wanted the name of the GPU of the measurements")
+    gpu = _gpu_of(path, document)
     constants = taken(_constants(path, document))
     if not constants:
         raise InputError(f"{path}: holds no constants of a part of a step, wanted some of {', '.join(_STEP)}")
-    for noun, groups in constants.items():
-        for group, values in groups.items():
-            _check(path, f"{noun}.{group}", noun, values)
+    _check_all(path, constants)
     name, parts = _parts(path, constants.get("experts", {}), precision)
     digest = hashlib.sha256(content).hexdigest()
     return Family(name=name, parts=parts, constants=constants, gpu=gpu[:100], file=Path(path).name, sha256=digest)
@@ -133,27 +146,54 @@ def _document(path: str | Path, content: bytes) -> Mapping[str, Any]:
     return document
 
 
+def _gpu_of(path: str | Path, document: Mapping[str, Any]) -> str:
+    gpu = document.get("gpu")
+    if not isinstance(gpu, str) or not gpu:
+        raise InputError(f"{path}: gpu: found {gpu!r:.60}, wanted the name of the GPU of the measurements")
+    return gpu
+
+
 def _constants(path: str | Path, document: Mapping[str, Any]) -> dict[str, Constants]:
     kernels: dict[str, Constants] = {}
     for noun, groups in document.items():
         if noun not in nouns():
             continue
         for group, constants in _mapping(path, noun, groups).items():
+            if not isinstance(group, str):
+                raise InputError(f"{path}: {noun}: found {group!r:.60}, wanted the name of a group")
             for name, value in _mapping(path, f"{noun}.{group}", constants).items():
-                if isinstance(value, bool) or not isinstance(value, int | float):
+                if not _is_number(value):
                     raise InputError(f"{path}: {noun}.{group}.{name}: found {value!r:.60}, wanted a number")
         kernels[noun] = groups
-    if not kernels:
+    if not any(kernels.values()):
         raise InputError(f"{path}: holds no constants, wanted some of {', '.join(sorted(nouns()))}")
     return kernels
 
 
-def _check(path: str | Path, where: str, noun: str, values: Mapping[str, float]) -> None:
+def _is_number(value: Any) -> bool:
+    """Whether a value is a number that float64 can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        float(value)
+    except OverflowError:
+        return False
+    return True
+
+
+def _check_all(path: str | Path, kernels: Mapping[str, Constants]) -> None:
+    for noun, groups in kernels.items():
+        for group, values in groups.items():
+            _check(path, noun, group, values)
+
+
+def _check(path: str | Path, noun: str, group: str, values: Mapping[str, float]) -> None:
     """Refuse a group of another form than its formula has, and numbers that no formula takes."""
-    known = {found.name: found.default is MISSING for found in fields(_STEP[noun])}
-    group = where.removeprefix(f"{noun}.")
-    if len(group.split("/")) != 3 or (noun == "experts" and group.rpartition("/")[2] not in KERNEL_DTYPES):
-        raise InputError(f"{path}: {where}: wanted a group framework/kernel/data type")
+    where, (formula, form) = f"{noun}.{group}", _formula(noun, group)
+    strange = noun == "experts" and group.rpartition("/")[2] not in KERNEL_DTYPES
+    if formula is None or group.count("/") != form.count("/") or strange:
+        raise InputError(f"{path}: {where}: wanted a group {form}")
+    known = {found.name: found.default is MISSING for found in fields(formula)}
     lacking = [name for name, needed in known.items() if needed and name not in values]
     unknown = [name for name in values if name not in known]
     if lacking or unknown:
@@ -165,6 +205,14 @@ def _check(path: str | Path, where: str, noun: str, values: Mapping[str, float])
             raise InputError(f"{path}: {where}.{name}: found {value}, wanted a number {low}")
         if name in _TILES and math.frexp(value)[0] != 0.5:
             raise InputError(f"{path}: {where}.{name}: found {value}, wanted a power of two")
+
+
+def _formula(noun: str, group: str) -> tuple[Any, str]:
+    """(the constants of a group's formula, None if there is none; the form of its name)."""
+    if noun in _TABLES:
+        return _TABLES[noun], _LAYER
+    forms = " or ".join(form for _, form in _EXCHANGES.values())
+    return _EXCHANGES.get(group.partition("/")[2].partition("/")[0], (None, forms))
 
 
 def _mapping(path: str | Path, field: str, value: Any) -> Mapping[str, Any]:

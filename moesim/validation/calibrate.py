@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError, OutputError
+from moesim.hardware.kernel_dtypes import KERNEL_DTYPES
 from moesim.hardware.kernel_file import taken
 from moesim.hardware.predict import gpu_of, published_gpus
 from moesim.hardware.tables import TableKind
+from moesim.hardware.tables.checks import accept
 from moesim.hardware.tables.kind import Constants
 from moesim.hardware.tables.reading import Table, far_off, left_out, predict_usable
 from moesim.types import GpuSpec
@@ -47,7 +49,7 @@ class Calibration:
     absolute error of the rows fitted, `cv_median` and `cv_p90` of rows that
     were left out curve by curve (NaN where a group has one curve only).
     `artefacts`: rows by table that were not fitted, as they do not show what
-    their columns say.
+    their columns say. `notes`: about latencies that were fitted but are far off.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Calibration:
     kernels: dict[str, dict[str, dict[str, float]]]
     errors: pd.DataFrame
     artefacts: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def taken(self) -> dict[str, Constants]:
@@ -114,9 +117,11 @@ def calibrate(
     for table in reading.tables:
         if (table.scored & (table.frame["system"] == system)).any():
             by_kind.setdefault(table.kind.name, []).append(table)
+    notes: list[str] = []
     for tables in by_kind.values():
+        _check_experts(tables, system)
         _check_enough(tables, system)
-        _check_units(tables)
+        notes += _check_units(tables, system)
     kernels: dict[str, dict[str, dict[str, float]]] = {}
     errors = []
     steps = max(1, len(by_kind) * (1 + (folds if folds > 1 else 0)))
@@ -140,6 +145,7 @@ def calibrate(
         kernels=kernels,
         errors=pd.concat(errors, ignore_index=True),
         artefacts=left_out(reading.tables, system),
+        notes=notes,
     )
 
 
@@ -175,11 +181,29 @@ def _check_enough(tables: list[Table], system: str) -> None:
             )
 
 
-def _check_units(tables: list[Table]) -> None:
-    """Refuse latencies hundreds of times off those that the shipped constants predict: they are in another unit."""
-    problems = [problem for table in tables for problem in far_off(table, predict_usable(table))[0]]
+def _check_experts(tables: list[Table], system: str) -> None:
+    """Refuse usable rows of experts that no formula takes: of a data type or division over ranks that is not known."""
+    problems: list[str] = []
+    for table in tables:
+        if table.kind.noun != "experts":
+            continue
+        frame, others = table.frame, ~table.scored | table.frame["system"].ne(system)
+        divided = frame["num_experts"] % frame["moe_ep_size"] == 0
+        accept(table.path, frame, "moe_ep_size", divided | others, "a divisor of num_experts", problems)
+        known = frame["moe_dtype"].isin(list(KERNEL_DTYPES))
+        accept(table.path, frame, "moe_dtype", known | others, f"one of {', '.join(KERNEL_DTYPES)}", problems)
     if problems:
         raise InputError("; ".join(problems))
+
+
+def _check_units(tables: list[Table], system: str) -> list[str]:
+    """Notes about rows hundreds of times off what the shipped constants predict; refuse tables in another unit."""
+    mine = [replace(table, scored=table.scored & table.frame["system"].eq(system).to_numpy()) for table in tables]
+    found = [far_off(table, predict_usable(table)) for table in mine]
+    problems = [problem for wrong, _ in found for problem in wrong]
+    if problems:
+        raise InputError("; ".join(problems))
+    return [note for _, doubtful in found for note in doubtful]
 
 
 def _check_fitted(tables: list[Table], groups: pd.Series[str], constants: Constants) -> None:

@@ -57,6 +57,20 @@ def test_bad_rows_are_exit_2_and_one_line_and_the_rest_is_done(moesim, folder, d
     assert pd.read_parquet(folder / "out.parquet")["predicted"].notna().all()
 
 
+def test_an_empty_name_of_the_data_is_exit_2(moesim, folder):
+    for command in (("validate", "--data", ""), ("calibrate", "", "--system", "h100_sxm", "-o", folder / "k.yaml")):
+        outcome = moesim(*command)
+        assert (outcome.code, outcome.out) == (2, "")
+        assert "data: found an empty name, wanted a folder" in outcome.err
+
+
+def test_constants_that_no_formula_takes_are_exit_2(moesim, folder, data):
+    (folder / "k.yaml").write_text("gpu: h100-sxm\nmlp: {a/b/c: {launch_s: 0}}\n")
+    outcome = moesim("validate", "--data", data, "--kernels", folder / "k.yaml")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "k.yaml: mlp.a/b/c: found no passes" in outcome.err
+
+
 def test_text_of_a_table_is_escaped_in_the_report(moesim, folder, data):
     path = data / "nccl_h100_calib.parquet"
     pd.read_parquet(path).assign(framework="<script>alert(1)</script>").to_parquet(path)
@@ -75,6 +89,16 @@ def test_constants_are_fitted_written_and_used(moesim, folder, data):
     shipped = moesim("validate", "--data", data, "--json")
     assert used.code == shipped.code == 0
     assert used.out != shipped.out
+
+
+def test_latencies_far_off_are_noted_where_constants_are_fitted(moesim, folder, data):
+    (data / "deepep_ll_0.5.12_h100_calib.parquet").unlink()
+    path = data / "nccl_h100_calib.parquet"
+    rows = pd.read_parquet(path)
+    rows.assign(latency=rows["latency"].mask(rows.index == 1, 1e300)).to_parquet(path)
+    command = ("calibrate", data, "--system", "h100_sxm", "-o", folder / "k.yaml", "--folds", 0)
+    assert "column latency: row 2 holds 1e+300" in moesim(*command).out
+    assert "row 2 holds 1e+300" in json.loads(moesim(*command, "--json").out)["notes"][0]
 
 
 def test_too_few_rows_are_exit_2(moesim, folder, data):

@@ -10,6 +10,7 @@ import yaml
 from moesim import Scenario, simulate
 from moesim.errors import InputError
 from moesim.hardware.constants import load
+from moesim.hardware.predict import nouns
 from moesim.hardware.tables import load_kind
 from moesim.validation import MEASURED, calibrate, read_kernels, validate
 from moesim.validation.calibrate import curves
@@ -149,14 +150,77 @@ def test_what_cannot_be_calibrated_is_named(folder, nccl):
         ("collectives: {a: 3}", "collectives.a: found 3, wanted a mapping"),
         ("collectives: {a: {b: x}}", "collectives.a.b: found 'x', wanted a number"),
         ("name: x", "holds no constants"),
+        ("gemm: {}", "holds no constants"),
         ("a: [", "cannot be read"),
+        ("mlp: {7: {launch_s: 1.0}}", "mlp: found 7, wanted the name of a group"),
+        (
+            "mlp: {a/b/c: {launch_s: 1.0}}",
+            "mlp.a/b/c: found no passes, wanted launch_s, passes",
+        ),
+        ("mlp: {a/b/c: {launch_s: 1.0, passes: 1, more: 2}}", "mlp.a/b/c: found more, wanted launch_s, passes"),
+        ("mlp: {a/b/c: {launch_s: -1, passes: 1}}", "mlp.a/b/c.launch_s: found -1, wanted a number of 0 or more"),
+        ("mlp: {a/b/c: {launch_s: .nan, passes: 1}}", "mlp.a/b/c.launch_s: found nan, wanted a number of 0 or more"),
+        ("mlp: {a/b: {launch_s: 1, passes: 1}}", "mlp.a/b: wanted a group framework/kernel/data type"),
+        (f"mlp: {{a/b/c: {{launch_s: 1{'0' * 400}, passes: 1}}}}", "mlp.a/b/c.launch_s: found 1000"),
+        ("mlp: {a/b/c: {launch_s: 1, passes: 1}}", "gpu: found None, wanted the name of the GPU of the measurements"),
+        (
+            "collectives: {a/soup/b: {x: 1}}",
+            "collectives.a/soup/b: wanted a group framework/deepep-ll/version/",
+        ),
+        ("collectives: {a/nccl/b: {x: 1}}", "collectives.a/nccl/b: found no ll_s"),
+        ({"gemm": {"trtllm/cublas/fp8": {"bandwidth_share": 0}}}, "bandwidth_share: found 0, wanted a number above 0"),
+        ({"experts": {"trtllm/cutlass/fp8": {"tile_low": 3}}}, "tile_low: found 3, wanted a power of two"),
+        ({"collectives": {"NCCL/nccl/alltoall": {"ll_share": 0}}}, "ll_share: found 0, wanted a number above 0"),
     ],
 )
 def test_files_of_constants_are_checked(tmp_path, text, words):
+    """A text, or what is changed of shipped constants."""
+    if not isinstance(text, str):
+        ((noun, groups),) = text.items()
+        changed = {name: {**load(noun)[name], **values} for name, values in groups.items()}
+        text = yaml.safe_dump({"gpu": "h100-sxm", noun: changed})
     (tmp_path / "k.yaml").write_text(text)
     with pytest.raises(InputError, match=r"k\.yaml") as raised:
         read_kernels(tmp_path / "k.yaml")
     assert words in str(raised.value)
+
+
+def test_the_shipped_constants_pass_the_checks_of_a_file(tmp_path):
+    kernels = {noun: dict(load(noun)) for noun in nouns()}
+    (tmp_path / "k.yaml").write_text(yaml.safe_dump({"gpu": "h100-sxm", **kernels}))
+    assert read_kernels(tmp_path / "k.yaml") == kernels
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"moe_ep_size": 3}, "row 3, column moe_ep_size: found 3, wanted a divisor of num_experts"),
+        ({"moe_dtype": "fp8_static"}, "row 3, column moe_dtype: found fp8_static, wanted one of bfloat16, "),
+        ({"framework": "a/b"}, "row 3, column framework: found a/b, wanted a name without slashes"),
+    ],
+)
+def test_rows_of_experts_that_no_formula_takes_are_named(tmp_path, changed, words):
+    rows = experts(40).reset_index(drop=True)
+    for column, value in changed.items():
+        rows.loc[2, column] = value
+    rows.to_parquet(tmp_path / "moe_a.parquet")
+    with pytest.raises(InputError, match=f"moe_a.parquet: {words}"):
+        calibrate(tmp_path, "h100_sxm", folds=0)
+
+
+def test_sums_on_one_gpu_are_named(tmp_path):
+    rows = pd.read_parquet(MEASURED / "allreduce_h100_calib.parquet")
+    rows.assign(num_gpus=1).to_parquet(tmp_path / "allreduce_a.parquet")
+    with pytest.raises(InputError, match=r"allreduce_a.parquet: row 1, column num_gpus: found 1"):
+        calibrate(tmp_path, "h100_sxm", folds=0)
+
+
+def test_latencies_far_off_are_fitted_and_noted(folder, nccl):
+    rows = nccl[nccl["op_name"] == "all_gather"].reset_index(drop=True)
+    rows.loc[1, "latency"] = 1e300
+    rows.to_parquet(folder / "nccl_mine.parquet")
+    (note,) = calibrate(folder, "h100_sxm", folds=0).notes
+    assert "nccl_mine.parquet: column latency: row 2 holds 1e+300" in note
 
 
 def test_artefacts_are_not_fitted_and_counted(folder, nccl):
