@@ -5,13 +5,14 @@ Source of the form: chosen on part of the measured layers of H100 (tests/validat
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moesim.errors import InputError
+from moesim.errors import InputError, ParameterError
 from moesim.hardware.constants import document, load
 from moesim.hardware.gemm import join
 from moesim.hardware.gpu import memory_bandwidth, peak_flops, throttling
@@ -71,6 +72,9 @@ class ExpertConstants:
 
 GATED = 3
 """Matrices of a gated network, of which the constants are."""
+
+MOST_TOKENS = 2**40
+"""Tokens of an expert that its time is asked for: int64 holds the sum over all experts."""
 
 MOVED_BYTES = 12.0
 """Bytes of an element of a row that the memory sees: permute 2 + 2, quantise 2 + 1, read 1, write 2, sum up 2."""
@@ -257,20 +261,45 @@ class ExpertKernel:
                 the kernel chooses its tile; by default every expert has the tile that suits it.
 
         Raises:
-            InputError: loads are negative or not whole numbers.
+            InputError: loads are no whole numbers from 0 to MOST_TOKENS; tokens or mean loads are negative, not finite
+                or of another shape; or a mean load is 0 where there are assignments.
         """
-        counts = np.asarray(tokens_per_expert)
-        if counts.dtype.kind not in "iu" and not np.array_equal(counts, np.rint(counts)):
-            raise InputError("tokens_per_expert: found fractions, wanted whole numbers of tokens")
-        if counts.ndim == 0 or (counts.size and counts.min() < 0):
-            raise InputError("tokens_per_expert: wanted an array [..., E] of numbers from 0")
+        counts = _whole(tokens_per_expert)
         own = ExpertShape.of(shape) if isinstance(shape, ModelShape) else shape
-        flat = np.ascontiguousarray(counts, dtype=np.int64).reshape(-1, counts.shape[-1])
         outer = counts.shape[:-1]
-        mean = None if mean_load is None else np.broadcast_to(np.asarray(mean_load), outer).ravel()
+        flat = np.ascontiguousarray(counts, dtype=np.int64).reshape(math.prod(outer), counts.shape[-1])
+        mean = None if mean_load is None else _of_ranks("mean_load", mean_load, outer)
+        if mean is not None and flat[mean == 0].any():
+            raise ParameterError("mean_load", mean_load, "numbers above 0 where there are assignments")
         summary = summarize(flat, mean, (self.constants.tile_low, self.constants.tile_high))
-        handed = summary.rows * tokens_per_row(own) if tokens is None else np.broadcast_to(tokens, outer).ravel()
+        handed = summary.rows * tokens_per_row(own) if tokens is None else _of_ranks("tokens", tokens, outer)
         return expert_time(summary, own, handed, self.gpu, self.dtype, self.constants).reshape(outer)
+
+
+def _whole(tokens_per_expert: ArrayLike) -> NDArray[Any]:
+    """Loads [..., E] as an array of whole numbers from 0 to MOST_TOKENS."""
+    try:
+        counts = np.asarray(tokens_per_expert)
+    except ValueError:
+        raise InputError("tokens_per_expert: found rows of several lengths, wanted an array [..., E]") from None
+    if counts.dtype.kind in "fb" and not np.array_equal(counts, np.rint(counts)):
+        raise InputError("tokens_per_expert: found fractions, wanted whole numbers of tokens")
+    small = counts.dtype.kind in "biuf" and (not counts.size or (counts.min() >= 0 and counts.max() <= MOST_TOKENS))
+    if counts.ndim == 0 or not small:
+        raise InputError(f"tokens_per_expert: wanted an array [..., E] of numbers from 0 to {MOST_TOKENS:,}")
+    return counts
+
+
+def _of_ranks(argument: str, values: ArrayLike, outer: tuple[int, ...]) -> NDArray[np.float64]:
+    """An argument for each of the ranks [...], flat."""
+    wanted = f"finite numbers from 0, one or {list(outer)}"
+    try:
+        own = np.broadcast_to(np.asarray(values, dtype=np.float64), outer).ravel()
+    except (TypeError, ValueError, OverflowError):
+        raise ParameterError(argument, values, wanted) from None
+    if not (np.isfinite(own) & (own >= 0)).all():
+        raise ParameterError(argument, values, wanted)
+    return own
 
 
 def expert_seconds(

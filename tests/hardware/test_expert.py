@@ -116,10 +116,31 @@ def test_no_tokens_take_no_time():
     assert DECODE.time([[0, 0], [0, 1]], SHAPE)[1] > 0
 
 
-@pytest.mark.parametrize("wrong", [[-1, 2], [0.5, 1], 3])
+def test_a_rank_without_experts_takes_no_time():
+    assert DECODE.time(np.zeros((3, 0), dtype=int), SHAPE).tolist() == [0, 0, 0]
+    assert DECODE.time(np.zeros((0, 16), dtype=int), SHAPE).shape == (0,)
+
+
+WRONG = [[-1, 2], [0.5, 1], 3, [np.inf, 2], [np.nan], [1e30], [10**20], ["a"], None, [[1, 2], [3]]]
+
+
+@pytest.mark.parametrize("wrong", [*WRONG, np.array([2**63 + 5], dtype=np.uint64)])
 def test_loads_are_whole_numbers_from_zero(wrong):
     with pytest.raises(InputError, match="tokens_per_expert"):
         DECODE.time(wrong, SHAPE)
+
+
+@pytest.mark.parametrize("argument", ["tokens", "mean_load"])
+@pytest.mark.parametrize("wrong", [-3, np.nan, np.inf, "many", [1, 2, 3], [[1, 2], [3, 4]]])
+def test_what_is_said_of_ranks_is_a_number_from_zero_each(argument, wrong):
+    with pytest.raises(InputError, match=f"^{argument}: found .*, wanted finite numbers from 0, one or "):
+        DECODE.time([[5, 5], [0, 0]], SHAPE, **{argument: wrong})
+
+
+def test_a_mean_load_of_zero_is_that_of_no_assignments():
+    assert DECODE.time([[0, 0], [5, 5]], SHAPE, mean_load=[0, 5])[0] == 0
+    with pytest.raises(InputError, match="mean_load: found 0, wanted numbers above 0 where there are assignments"):
+        DECODE.time([[0, 0], [5, 5]], SHAPE, mean_load=0)
 
 
 def test_an_unknown_kernel_is_an_error_with_a_suggestion():
