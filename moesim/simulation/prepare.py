@@ -134,16 +134,13 @@ def _recorded(scenario: Scenario, top_k: int) -> tuple[RecordedTokens, int]:
         trace = read_trace(spec.workload.trace)
     except InputError as error:
         raise scenario.error("workload.trace", spec.workload.trace, str(error)) from None
-    for field_name, found, wanted in (
-        ("layers", trace.n_layers, len(model.moe_layers)),
-        ("top_k", trace.top_k, top_k),
+    of_model = f"as model {model.name} has"
+    for field_name, found, wanted, why in (
+        ("layers", trace.n_layers, len(model.moe_layers), of_model),
+        ("top_k", trace.top_k, top_k, of_model if top_k == model.top_k else "as routing.top_k says"),
     ):
         if found != wanted:
-            raise scenario.error(
-                "workload.trace",
-                f"{found} {field_name}",
-                f"{wanted}, as model {model.name} has",
-            )
+            raise scenario.error("workload.trace", f"{found} {field_name}", f"{wanted}, {why}")
     if trace.n_experts > model.n_experts:
         raise scenario.error(
             "workload.trace",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import TraceError
-from moesim.workload.trace import Trace, write_trace
+from moesim.workload.trace import Trace, check_replaceable, write_trace
 
 FIELDS = ("problem_id", "token_idx", "layer", "experts", "gating_probs")
+MOST_EXPERTS = 100_000
+"""As a scenario's model may have."""
+LARGEST_WEIGHT = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +42,11 @@ def import_recordings(paths: Sequence[str | Path], out: str | Path) -> ImportRep
 
     Raises:
         TraceError: a line that is no such record; the text names file and line.
-        OutputError: the trace cannot be written.
+        OutputError: the trace cannot be written, or another file, such as a recording, stands there.
     """
     if not paths:
         raise TraceError("nothing to import: name at least one recording")
+    check_replaceable(out)
     sequences: dict[tuple[int, int], int] = {}
     tokens: dict[tuple[int, int], int] = {}
     rows: dict[tuple[int, int], tuple[list[int], list[float]]] = {}
@@ -104,7 +109,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 if not isinstance(record, dict):
                     raise TraceError(f"{where}: found {line[:40]!r}, wanted a JSON object")
                 yield where, record
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise TraceError(f"{path}: cannot be read: {error}") from None
 
 
@@ -124,9 +129,12 @@ def _fields(where: str, record: dict[str, Any]) -> tuple[int, int, int, list[int
         raise TraceError(f"{where}: layer: found {layer}, wanted less than 10000")
     if not isinstance(experts, list) or not experts or len(set(map(str, experts))) != len(experts):
         raise TraceError(f"{where}: experts: found {experts!r:.60}, wanted a list of distinct experts")
-    if any(type(e) is not int or not 0 <= e < 2**31 for e in experts):
-        raise TraceError(f"{where}: experts: found {experts!r:.60}, wanted integers from 0")
-    numbers = isinstance(weights, list) and all(type(w) in (int, float) for w in weights)
-    if not numbers or len(weights) != len(experts) or not np.isfinite(weights).all():
-        raise TraceError(f"{where}: gating_probs: found {weights!r:.60}, wanted {len(experts)} finite numbers")
+    if any(type(e) is not int or not 0 <= e < MOST_EXPERTS for e in experts):
+        raise TraceError(f"{where}: experts: found {experts!r:.60}, wanted integers from 0 below {MOST_EXPERTS}")
+    numbers = isinstance(weights, list) and all(
+        type(w) in (int, float) and 0 <= w <= LARGEST_WEIGHT for w in weights
+    )  # compared as they are: an integer of JSON may be too large for any float
+    if not numbers or len(weights) != len(experts):
+        wanted = f"{len(experts)} finite numbers from 0 to {LARGEST_WEIGHT:.1e}"
+        raise TraceError(f"{where}: gating_probs: found {weights!r:.60}, wanted {wanted}")
     return problem, index, layer, experts, weights

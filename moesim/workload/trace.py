@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,15 +52,35 @@ class Trace:
         return int(self.expert.max()) + 1
 
 
-def write_trace(trace: Trace, path: str | Path) -> None:
-    """Write a trace: a row a token and layer, `experts` and `weights` lists of K; the same bytes for the same trace.
+def check_replaceable(path: str | Path) -> None:
+    """Refuse to write a trace over anything but a trace.
 
     Raises:
-        OutputError: the file cannot be written; an existing one is then unharmed.
+        OutputError: something else stands there.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if not os.path.lexists(path):
+        return
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowInvalid):
+        metadata = {}
+    if metadata.get(b"format") != FORMAT:
+        raise OutputError(f"{path}: exists and is no trace of moesim, so it is not replaced; choose another -o")
+
+
+def write_trace(trace: Trace, path: str | Path) -> None:
+    """Write a trace: a row a token and layer, `experts` and `weights` lists of K; the same bytes for the same trace.
+
+    Raises:
+        OutputError: the file cannot be written, or is no trace; an existing one is then unharmed.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    check_replaceable(path)
     n_layers, n_tokens, top_k = trace.expert.shape
     token, layer = np.meshgrid(np.arange(n_tokens), np.arange(n_layers), indexing="ij")
     by_token = trace.expert.transpose(1, 0, 2), trace.weight.transpose(1, 0, 2)
@@ -76,7 +98,8 @@ def write_trace(trace: Trace, path: str | Path) -> None:
         pq.write_table(table, temporary)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a name that is too long cannot be removed either
+            temporary.unlink()
         raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 

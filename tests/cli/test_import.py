@@ -57,3 +57,27 @@ def test_a_truncated_archive_is_one_line(moesim, recording):
     outcome = moesim("import", recording)
     assert outcome.code == 2
     assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("output", ["recording.jsonl.gz", "link.gz", "small.yaml", "table.parquet", "."])
+def test_only_a_trace_is_replaced_by_another(moesim, small, recording, folder, output):
+    import pandas as pd
+
+    pd.DataFrame({"a": [1]}).to_parquet(folder / "table.parquet")
+    (folder / "link.gz").symlink_to(recording)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    outcome = moesim("import", recording, "-o", output)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"error: {output}: exists and is no trace of moesim, so it is not replaced")
+    assert outcome.err.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [moesim("import", recording, "-o", "t.parquet").code for _ in range(2)] == [0, 0]
+
+
+def test_a_trace_that_does_not_fit_says_what_does_not(moesim, small, recording):
+    moesim("import", recording, "-o", "t.parquet")
+    trace = ("--set", "workload.trace=t.parquet")
+    by_hand = moesim("show", small, *trace, "--set", "routing.top_k=1").err
+    assert "found 2 top_k, wanted 1, as routing.top_k says" in by_hand
+    by_model = moesim("show", small, *trace, "--set", "model.top_k=1").err
+    assert "found 2 top_k, wanted 1, as model mixtral-8x7b (changed) has" in by_model

@@ -73,9 +73,16 @@ def test_the_same_recording_gives_the_same_bytes(tmp_path: Path) -> None:
         ({"experts": [1, 1]}, "distinct"),
         ({"experts": []}, "experts"),
         ({"experts": [1.5, 2]}, "integers"),
+        (
+            {"experts": [2**31 - 1, 0]},
+            r"jsonl:1: experts: found \[2147483647, 0\], wanted integers from 0 below 100000",
+        ),
         ({"gating_probs": [1.0]}, "2 finite numbers"),
         ({"gating_probs": [float("nan"), 1.0]}, "finite"),
         ({"gating_probs": "ab"}, "finite"),
+        ({"gating_probs": [10**400, 1]}, "jsonl:1: gating_probs: found .*, wanted 2 finite"),
+        ({"gating_probs": [1e300, 1]}, r"found \[1e\+300, 1\], wanted 2 finite numbers from 0 to 3\.4e\+38"),
+        ({"gating_probs": [-0.25, 1]}, r"found \[-0\.25, 1\], wanted 2 finite numbers from 0"),
     ],
 )
 def test_a_wrong_record_is_named_by_file_and_line(tmp_path: Path, change: dict, message: str) -> None:
@@ -100,11 +107,16 @@ def test_doubled_and_damaged_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TraceError, match="twice"):
         import_recordings([recording(tmp_path / "r.jsonl", {}, {})], tmp_path / "t.parquet")
     (tmp_path / "bad.gz").write_text("no gzip")
-    for path in (tmp_path / "bad.gz", tmp_path / "absent.jsonl"):
+    packed = bytearray(recording(tmp_path / "flipped.jsonl.gz", {}, {"layer": 1}).read_bytes())
+    packed[10:14] = b"\xff\xff\xff\xff"  # where the deflated data begins
+    (tmp_path / "flipped.jsonl.gz").write_bytes(packed)
+    for path in (tmp_path / "bad.gz", tmp_path / "flipped.jsonl.gz", tmp_path / "absent.jsonl"):
         with pytest.raises(TraceError, match="cannot be read"):
             import_recordings([path], tmp_path / "t.parquet")
     with pytest.raises(OutputError, match="cannot be written"):
         import_recordings([recording(tmp_path / "r.jsonl", {})], tmp_path / "absent" / "t.parquet")
+    with pytest.raises(OutputError, match="cannot be written"):
+        import_recordings([tmp_path / "r.jsonl"], tmp_path / ("t" * 300))
     with pytest.raises(TraceError, match="nothing to import"):
         import_recordings([], tmp_path / "t.parquet")
 
