@@ -11,6 +11,8 @@ from moesim.errors import ScenarioError
 
 Config = Mapping[str, Any]
 MAX_BYTES = 1_000_000
+MAX_LAYERS = 10_000
+"""As a scenario's model may have."""
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -34,8 +36,9 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ScenarioError(f"a config.json of {kind} with the field {error.args[0]}") from None
     except (TypeError, ZeroDivisionError):
         raise ScenarioError(f"a config.json of {kind} with whole numbers for its sizes") from None
-    name = config.get("_name_or_path") or path.parent.name or kind
-    return {"name": str(name), **fields, "source": f"config.json of {name}"}
+    # JSON may have halves of surrogate pairs, which no text file can hold
+    name = str(config.get("_name_or_path") or path.parent.name or kind).encode("utf-8", "replace").decode()
+    return {"name": name, **fields, "source": f"config.json of {name}"}
 
 
 def _common(config: Config, n_experts: str) -> dict[str, Any]:
@@ -50,6 +53,32 @@ def _common(config: Config, n_experts: str) -> dict[str, Any]:
         "n_kv_heads": config.get("num_key_value_heads") or heads,
         "head_dim": config.get("head_dim") or config["hidden_size"] // heads,
     }
+
+
+def _layers(config: Config) -> range:
+    """The indices of the layers, few enough to list.
+
+    Raises:
+        ScenarioError: there are more.
+    """
+    n_layers = config["num_hidden_layers"]
+    if n_layers > MAX_LAYERS:
+        raise ScenarioError(f"a config.json with at most {MAX_LAYERS} num_hidden_layers, not {n_layers!r:.40}")
+    return range(n_layers)
+
+
+def _scaling_factor(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e38:
+        wanted = "a number above 0 and below 1e38"
+        raise ScenarioError(f"a config.json whose routed_scaling_factor is {wanted}, not {value!r:.40}")
+    return float(value)
+
+
+def _is_fp8(config: Config) -> bool:
+    quantization = config.get("quantization_config") or {}
+    if not isinstance(quantization, dict):
+        raise ScenarioError(f"a config.json whose quantization_config is a mapping, not {quantization!r:.40}")
+    return bool(quantization.get("quant_method") == "fp8")
 
 
 def _mixtral(config: Config) -> dict[str, Any]:
@@ -76,7 +105,7 @@ def _olmoe(config: Config) -> dict[str, Any]:
 def _qwen(config: Config) -> dict[str, Any]:
     step = config.get("decoder_sparse_step", 1)
     only_dense = set(config.get("mlp_only_layers") or ())
-    dense = [i for i in range(config["num_hidden_layers"]) if i in only_dense or (i + 1) % step]
+    dense = [i for i in _layers(config) if i in only_dense or (i + 1) % step]
     shared = config.get("shared_expert_intermediate_size", 0)
     return {
         **_softmax(config, "moe_intermediate_size"),
@@ -92,7 +121,7 @@ def _deepseek(config: Config) -> dict[str, Any]:
     n_shared = config.get("n_shared_experts") or 0
     return {
         **_common(config, "n_routed_experts"),
-        "dense_layers": [i for i in range(config["num_hidden_layers"]) if i < first or i % step],
+        "dense_layers": [i for i in _layers(config) if i < first or i % step],
         "moe_intermediate_size": config["moe_intermediate_size"],
         "intermediate_size": config["intermediate_size"],
         "n_shared_experts": n_shared,
@@ -114,13 +143,13 @@ def _deepseek_v2(config: Config) -> dict[str, Any]:
         "router_parameters": {
             "n_group": config["n_group"] if grouped else 1,
             "topk_group": config["topk_group"] if grouped else 1,
-            "routed_scaling_factor": float(config.get("routed_scaling_factor", 1.0)),
+            "routed_scaling_factor": _scaling_factor(config.get("routed_scaling_factor", 1.0)),
         },
     }
 
 
 def _deepseek_v3(config: Config) -> dict[str, Any]:
-    quantised = (config.get("quantization_config") or {}).get("quant_method") == "fp8"
+    quantised = _is_fp8(config)
     return {
         **_deepseek(config),
         "router": "deepseek-v3",
@@ -128,7 +157,7 @@ def _deepseek_v3(config: Config) -> dict[str, Any]:
             "n_group": config["n_group"],
             "topk_group": config["topk_group"],
             "norm_topk_prob": bool(config.get("norm_topk_prob", True)),
-            "routed_scaling_factor": float(config["routed_scaling_factor"]),
+            "routed_scaling_factor": _scaling_factor(config["routed_scaling_factor"]),
         },
         "weights_dtype": "fp8" if quantised else "bf16",
         "dispatch_dtype": "fp8" if quantised else "bf16",

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from moesim.errors import ScenarioError
-from moesim.scenario.source import Document, FieldPath, Position, read_document
+from moesim.scenario.source import (
+    Document,
+    FieldPath,
+    Position,
+    parse_document,
+    read_document,
+    read_text,
+    whole_path,
+)
 
 NONE_WORDS = ("none", "None")
 BY_NAME = {("model",), ("cluster", "gpu"), ("cluster", "network")}
@@ -26,13 +34,16 @@ class Layered:
     """Folder of the file that names a path, for every top-level field."""
 
 
-def read_layers(path: Path, shown: str, seen: tuple[Path, ...] = ()) -> Layered:
+def read_layers(path: Path, shown: str) -> Layered:
     """Read a file and what it extends.
 
     Raises:
         ScenarioError: a file is wrong, or extends itself.
     """
-    document = read_document(path, shown)
+    return _extended(read_document(path, shown), path, ())
+
+
+def _extended(document: Document, path: Path, seen: tuple[Path, ...]) -> Layered:
     own = _layer(document, path.parent)
     base = own.data.pop("extends", None)
     if base is None:
@@ -40,10 +51,14 @@ def read_layers(path: Path, shown: str, seen: tuple[Path, ...] = ()) -> Layered:
     where = own.positions[("extends",)]
     if not isinstance(base, str):
         raise ScenarioError(f"{where}: extends: found {base!r:.60}, wanted the path of a scenario file")
-    target = (path.parent / base).resolve()
+    try:
+        target = whole_path(path.parent, base)
+        text = read_text(target)
+    except ScenarioError as error:
+        raise ScenarioError(f"{where}: extends: found {base!r:.200}, wanted a scenario file ({error})") from None
     if target in (*seen, path.resolve()):
         raise ScenarioError(f"{where}: extends: found {base}, which extends this file in turn")
-    below = read_layers(target, base, (*seen, path.resolve()))
+    below = _extended(parse_document(text, base), target, (*seen, path.resolve()))
     return Layered(
         data=_merge(below.data, own.data),
         positions={**below.positions, **own.positions},

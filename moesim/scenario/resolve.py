@@ -15,7 +15,7 @@ from moesim.scenario import schema
 from moesim.scenario.hugging_face import read_config
 from moesim.scenario.kernel_paths import whole_paths
 from moesim.scenario.presets import names, preset
-from moesim.scenario.source import FieldPath, shown
+from moesim.scenario.source import FieldPath, shown, whole_path
 
 Fail = Callable[[FieldPath, str, str], ScenarioError]
 """(field, found, wanted) -> the error with the place of the field."""
@@ -68,7 +68,7 @@ def resolve(data: dict[str, Any], folder: Callable[[FieldPath], Path], fail: Fai
         spec = schema.ScenarioSpec.model_validate(clean)
     except ValidationError as error:
         raise _first_error(error, fail) from None
-    spec = _filled(spec, folder)
+    spec = _filled(spec, folder, fail)
     _check(spec, fail)
     return spec
 
@@ -111,7 +111,7 @@ def _model(value: Any, folder: Path, fail: Fail) -> Any:
     if isinstance(base, str) and base not in names("models") and _is_path(base):
         try:
             fields = read_config((folder / base).expanduser())
-        except ScenarioError as error:
+        except (ScenarioError, RuntimeError) as error:  # the latter of a home of nobody
             raise fail(("model",), shown(base), str(error)) from None
         own = {key: item for key, item in value.items() if key != "preset"} if isinstance(value, dict) else {}
         return {**fields, **own}
@@ -174,20 +174,27 @@ def _first_error(error: ValidationError, fail: Fail) -> ScenarioError:
     return fail(path, shown(first["input"]), wanted)
 
 
-def _filled(spec: schema.ScenarioSpec, folder: Callable[[FieldPath], Path]) -> schema.ScenarioSpec:
-    """The scenario with the defaults that depend on other fields."""
+def _filled(spec: schema.ScenarioSpec, folder: Callable[[FieldPath], Path], fail: Fail) -> schema.ScenarioSpec:
+    """The scenario with whole paths, and the defaults that depend on other fields."""
+
+    def whole(text: str, *path: str) -> str:
+        try:
+            return str(whole_path(folder(path), text))
+        except ScenarioError as error:
+            raise fail(path, shown(text), str(error)) from None
+
     model, workload, routing, cluster = spec.model, spec.workload, spec.routing, spec.cluster
-    cluster = cluster.model_copy(update={"kernels": whole_paths(cluster.kernels, folder)})
+    cluster = cluster.model_copy(update={"kernels": whole_paths(cluster.kernels, whole)})
     work: dict[str, Any] = {}
     if workload.trace is not None:
-        work["trace"] = str((folder(("workload", "trace")) / workload.trace).expanduser().resolve())
+        work["trace"] = whole(workload.trace, "workload", "trace")
         if workload.tokens_per_gpu is None and "steps" not in workload.model_fields_set:
             work["steps"] = 1
     elif workload.tokens_per_gpu is None:
         work["tokens_per_gpu"] = 128 if workload.phase == "decode" else 4096
     route: dict[str, Any] = {"top_k": routing.top_k or model.top_k}
     if workload.trace is None:
-        name = routing.strategy or model.router
+        name = model.router if routing.strategy is None else routing.strategy
         own = model.router_parameters if name == model.router else {}
         route |= {"strategy": name, "parameters": {**own, **routing.parameters}}
     return spec.model_copy(
@@ -301,6 +308,12 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
         ),
         (model.attention != "mla" or all(needs_mla), ("model", "kv_lora_rank"), needs_mla[0], "all sizes of MLA"),
         (
+            model.attention == "mla" or model.n_heads % model.n_kv_heads == 0,
+            ("model", "n_kv_heads"),
+            model.n_kv_heads,
+            f"a number that divides the {model.n_heads} heads",
+        ),
+        (
             (model.n_shared_experts > 0) == (model.shared_intermediate_size > 0),
             ("model", "shared_intermediate_size"),
             model.shared_intermediate_size,
@@ -327,6 +340,12 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
             f"fewer than the {gpu.n_sms} SMs of {gpu.name}",
         ),
         *_parallelism_rules(spec),
+        (
+            spec.routing.strategy != "",
+            ("routing", "strategy"),
+            spec.routing.strategy,
+            "the name of a router, or none for the model's own",
+        ),
         (
             spec.routing.top_k is not None and spec.routing.top_k <= model.n_experts,
             ("routing", "top_k"),

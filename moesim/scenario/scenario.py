@@ -19,6 +19,11 @@ from moesim.scenario.sweep import read_sweep
 from moesim.types import ClusterShape, GpuSpec, ModelShape, NetworkSpec, Parallelism, Precision
 
 SUFFIXES = (".yaml", ".yml")
+_IN_FILES = {
+    "extends": "it in a scenario file; files are merged before overrides and variants",
+    "compare": "it outside of variants",
+    "sweep": "it outside of variants",
+}
 _VARIANTS = "a mapping of names to dotted overrides, such as {top-1: {routing.top_k: 1}}"
 
 
@@ -47,8 +52,12 @@ class Scenario:
         data = override(layered.data, self._overrides, "--set")
         self._compare = data.pop("compare", None)
         self._sweep = data.pop("sweep", None)
+        self._check_variants()
         if variant is not None:
             data = override(data, self._changes, self._place(("compare", variant)))
+        for name, wanted in _IN_FILES.items():
+            if name in data:
+                raise self._fail((name,), shown(data[name]), wanted)
         self._points = read_sweep(self._sweep, self._fail) if with_points else []
         self.spec: ScenarioSpec = resolve(data, self._folder, self._fail)
         self.model = _model(self.spec)
@@ -94,37 +103,28 @@ class Scenario:
         """The named variants, in order; each is this scenario with its overrides.
 
         Raises:
-            ScenarioError: `compare` is no mapping of names to overrides, or a variant is wrong.
+            ScenarioError: a variant is wrong.
         """
         return {name: self.variant(name) for name in self.variant_names()}
 
     def variant_names(self) -> list[str]:
-        """The names of the variants, in order.
-
-        Raises:
-            ScenarioError: `compare` is no mapping.
-        """
-        if not (self._compare is None or isinstance(self._compare, dict)):
-            raise self._fail(("compare",), shown(self._compare), _VARIANTS)
+        """The names of the variants, in order."""
         return list(self._compare or ())
 
     def variant(self, name: str) -> Scenario:
         """One of the named variants.
 
         Raises:
-            ScenarioError: there is none of that name, it is no mapping of overrides, or wrong.
+            ScenarioError: there is none of that name, or it is wrong.
         """
         if name not in self.variant_names():
             known = ", ".join(self.variant_names()) or "none, as it has no variants"
             raise ScenarioError(f"compare: found no variant {name}, wanted one of {known}")
-        changes = (self._compare or {})[name]
-        if not (changes is None or isinstance(changes, dict)):
-            raise self._fail(("compare", name), shown(changes), _VARIANTS)
         return Scenario(
             self._layered,
             overrides=self._overrides,
             variant=name,
-            changes=changes,
+            changes=self._compare[name],
             swept=self._swept,
             with_points=False,
         )
@@ -190,6 +190,14 @@ class Scenario:
         """The same as a scenario file, which reproduces the run."""
         return _yaml(self.resolved())
 
+    def _check_variants(self) -> None:
+        """Refuse a `compare:` of another form; what a variant sets is checked when it is made."""
+        if not (self._compare is None or isinstance(self._compare, dict)):
+            raise self._fail(("compare",), shown(self._compare), _VARIANTS)
+        for name, changes in (self._compare or {}).items():
+            if not (changes is None or isinstance(changes, dict)):
+                raise self._fail(("compare", name), shown(changes), _VARIANTS)
+
     def _fail(self, path: FieldPath, found: str, wanted: str) -> ScenarioError:
         place = self._place(path)
         return ScenarioError(f"{place}{': ' if place else ''}{dotted(path)}: found {found}, wanted {wanted}")
@@ -198,11 +206,18 @@ class Scenario:
         """Where a field was written: in the variant, on the command line, or in the file (or its nearest parent)."""
         origin = _governing(self._changes, path)
         if origin is not None and self._variant is not None:
-            return f"{self._position(('compare', self._variant, origin))} (variant {self._variant})"
+            place: FieldPath = ("compare", self._variant, origin)
+            return f"{self._written(place)} (variant {self._variant})"
         origin = _governing(self._overrides, path)
-        if origin is not None:
-            return f"override {origin}"
-        return self._position(path)
+        if origin in self._swept:
+            return f"{self._written(('sweep', origin))} (sweep)"
+        return self._written(path)
+
+    def _written(self, path: FieldPath) -> str:
+        """The override, or the place in a file, that wrote a field or its nearest parent."""
+        own = {name: value for name, value in self._overrides.items() if name not in self._swept}
+        origin = _governing(own, path)
+        return self._position(path) if origin is None else f"override {origin}"
 
     def _position(self, path: FieldPath) -> str:
         positions = self._layered.positions
@@ -261,16 +276,21 @@ def _naming(overrides: Mapping[str, Any], path: FieldPath) -> str | None:
 def _locate(name: str) -> Path:
     """A path, or a scenario of the package."""
     path = Path(name)
-    if path.is_file() or "/" in name or "\\" in name or path.suffix in SUFFIXES:
+    if "/" in name or "\\" in name or path.suffix in SUFFIXES or _is_file(path):
         return path
     package = Path(__file__).resolve().parent.parent
-    folders = (package / "scenarios", package.parent / "scenarios")
-    for folder in folders:
-        found = folder / f"{name}.yaml"
-        if found.is_file():
-            return found
-    shipped = sorted({file.stem for folder in folders if folder.is_dir() for file in folder.glob("*.yaml")})
-    raise ScenarioError(f"{name}: found no such scenario, wanted a file or one of {', '.join(shipped)}")
+    folders = (package.parent / "scenarios", package / "scenarios")
+    shipped = {file.stem: file for folder in folders if folder.is_dir() for file in folder.glob("*.yaml")}
+    if name not in shipped:
+        raise ScenarioError(f"{name}: found no such scenario, wanted a file or one of {', '.join(sorted(shipped))}")
+    return shipped[name]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _model(spec: ScenarioSpec) -> ModelShape:

@@ -51,14 +51,40 @@ def read_document(path: Path, shown: str) -> Document:
         ScenarioError: it cannot be read, is no YAML, or has duplicate keys, tags, or too much of anything.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ScenarioError(f"{shown}: found {path.stat().st_size:,} bytes, wanted at most {MAX_BYTES:,}")
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ScenarioError(f"{shown}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ScenarioError(f"{shown}: found bytes that are not UTF-8, wanted a YAML text file") from None
+        text = read_text(path)
+    except ScenarioError as error:
+        raise ScenarioError(f"{shown}: {error}") from None
     return parse_document(text, shown)
+
+
+def read_text(path: Path) -> str:
+    """The text of a YAML file.
+
+    Raises:
+        ScenarioError: what is wrong with it; the caller knows who asked for it.
+    """
+    try:
+        size = path.stat().st_size
+        text = path.read_text(encoding="utf-8-sig") if size <= MAX_BYTES else ""
+    except UnicodeDecodeError:
+        raise ScenarioError("found bytes that are not UTF-8, wanted a YAML text file") from None
+    except (OSError, ValueError) as error:  # the latter of a path with a NUL
+        raise ScenarioError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if size > MAX_BYTES:
+        raise ScenarioError(f"found {size:,} bytes, wanted at most {MAX_BYTES:,}")
+    return text
+
+
+def whole_path(folder: Path, text: str) -> Path:
+    """The whole path that a text in a scenario means, from the folder of its file.
+
+    Raises:
+        ScenarioError: what would be right; the caller knows the place.
+    """
+    try:
+        return (folder / text).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # no such user's home, a NUL
+        raise ScenarioError(f"a path ({error})") from None
 
 
 def parse_document(text: str, shown: str) -> Document:
@@ -120,6 +146,9 @@ class _Builder:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ScenarioError(f"{here}: found a list or mapping as a field name, wanted text")
             key = key_node.value
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                wanted = "the fields themselves, or a file that has them under extends"
+                raise ScenarioError(f"{here}: {dotted((*path, key))}: found a merge key of YAML, wanted {wanted}")
             if key in result:
                 raise ScenarioError(f"{here}: {dotted((*path, key))}: found the field twice, wanted it once")
             self.positions[(*path, key)] = here

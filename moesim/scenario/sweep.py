@@ -21,6 +21,8 @@ Point = dict[str, Any]
 PARTS = ("list", "random", "grid")
 """In the order in which a product runs through them, the grid fastest."""
 LARGEST = 100_000
+NO_AXES = ("scenario_version", "extends", "compare", "sweep")
+"""Fields that no simulated scenario has: they say how the file is read."""
 _AXES = "a mapping of dotted fields to lists of one value or more"
 
 _GRID = {"type": "object", "description": "dotted field: values", "additionalProperties": {"type": "array"}}
@@ -95,6 +97,7 @@ def _crossed(axes: Any, path: FieldPath, fail: Fail) -> list[Point]:
     if not isinstance(axes, dict):
         raise fail(path, shown(axes), _AXES)
     for name, values in axes.items():
+        _check_axis(name, (*path, name), fail)
         if not isinstance(values, list) or not values:
             raise fail((*path, name), shown(values), "a list of one value or more")
     if math.prod(len(values) for values in axes.values()) > LARGEST:
@@ -109,6 +112,8 @@ def _listed(points: Any, path: FieldPath, fail: Fail) -> list[Point]:
     for i, point in enumerate(points):
         if not isinstance(point, dict) or not point:
             raise fail((*path, i), shown(point), "a mapping of dotted fields to values")
+        for name in point:
+            _check_axis(name, (*path, i, name), fail)
         if set(point) != set(points[0]):
             raise fail((*path, i), f"the fields {', '.join(point)}", f"those of the first: {', '.join(points[0])}")
     return [{name: point[name] for name in points[0]} for point in points]
@@ -125,6 +130,7 @@ def _drawn(block: Any, path: FieldPath, fail: Fail) -> list[Point]:
     seed = _whole(block.get("seed", 0), 0, 2**63 - 1, (*path, "seed"), fail)
     columns = {}
     for name, axis in block["axes"].items():
+        _check_axis(name, (*path, "axes", name), fail)
         uniform = np.random.default_rng([seed, zlib.crc32(str(name).encode())]).random(n)
         columns[name] = _values(axis, uniform.tolist(), (*path, "axes", name), fail)
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
@@ -154,6 +160,12 @@ def _values(axis: Any, uniform: list[float], path: FieldPath, fail: Fail) -> lis
         return min(max(float(f"{x:.6g}"), float(low)), float(high))  # six digits, as one would write them
 
     return [value(u) for u in uniform]
+
+
+def _check_axis(name: Any, path: FieldPath, fail: Fail) -> None:
+    part = str(name).partition(".")[0]
+    if part in NO_AXES:
+        raise fail(path, f"{part} as an axis", "a field of what is simulated; every point meets every variant")
 
 
 def _whole(value: Any, least: int, most: int, path: FieldPath, fail: Fail) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import pytest
 import yaml
@@ -41,6 +42,20 @@ def test_init_where_nothing_can_be_written(moesim, name):
     assert "cannot be written" in outcome.err
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "x/", ".yaml", "x/.yml", " "])
+def test_init_without_a_name_writes_nothing(moesim, folder, name):
+    outcome = moesim("init", name)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == f"error: NAME: found {name!r}, wanted the name of a scenario or the path of a file to write\n"
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["x y", 'a"b', "it's"])
+def test_the_command_that_init_prints_can_be_pasted(moesim, name):
+    command = moesim("init", name).out.strip().partition("run it with: ")[2]
+    assert shlex.split(command) == ["moesim", "compare", f"{name}.yaml"]
+
+
 def test_show_prints_a_scenario_that_shows_the_same(moesim, small, folder):
     first = moesim("show", small, "--set", "workload.steps=7")
     assert first.code == 0
@@ -53,6 +68,31 @@ def test_show_checks_what_only_the_stages_know(moesim, small):
     outcome = moesim("show", small, "--set", "routing.strategy=nonsense")
     assert (outcome.code, outcome.out) == (2, "")
     assert "nonsense" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("compare=[1, 2]", "override compare: compare: found [1, 2], wanted a mapping of names"),
+        ("compare={a: 1}", "override compare: compare.a: found 1, wanted a mapping of names"),
+        ("compare.x={foo: 1}", "override compare.x (variant x): foo: found an unknown field"),
+        ("compare.x={routing.strategy: swich}", "override compare.x (variant x): routing.strategy: found swich"),
+        ("sweep={foo: [1]}", "override sweep (sweep): foo: found an unknown field"),
+        ("sweep={grid: {seed: [1, 2], workload.steps: [1, x]}}", "override sweep (sweep): workload.steps: found 'x'"),
+    ],
+)
+def test_show_checks_variants_and_axes(moesim, small, setting, message):
+    outcome = moesim("show", small, "--set", setting)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(f"error: {message}")
+    assert outcome.err.count("\n") == 1
+
+
+def test_show_says_where_an_axis_stands(moesim, small):
+    small.write_text(small.read_text(encoding="utf-8") + "sweep:\n  seed: [1]\n  foo: [1]\n", encoding="utf-8")
+    outcome = moesim("show", small)
+    assert outcome.code == 2
+    assert "small.yaml:12:3 (sweep): foo: found an unknown field" in outcome.err
 
 
 def test_show_prints_measured_tables_with_their_whole_path(moesim, small, folder):

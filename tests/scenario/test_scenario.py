@@ -18,6 +18,31 @@ from moesim.simulation import check
 
 SHIPPED = sorted((Path(__file__).parents[2] / "scenarios").glob("*.yaml"))
 BASE = {"model": "mixtral-8x7b", "cluster": {"gpu": "h100-sxm"}}
+DEEPSEEK_V3 = {
+    "model_type": "deepseek_v3",
+    "hidden_size": 7168,
+    "num_hidden_layers": 61,
+    "n_routed_experts": 256,
+    "num_experts_per_tok": 8,
+    "vocab_size": 129280,
+    "num_attention_heads": 128,
+    "num_key_value_heads": 128,
+    "moe_intermediate_size": 2048,
+    "intermediate_size": 18432,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 3,
+    "moe_layer_freq": 1,
+    "q_lora_rank": 1536,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "n_group": 8,
+    "topk_group": 4,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": 2.5,
+    "quantization_config": {"quant_method": "fp8"},
+}
 
 
 def write(folder: Path, text: str, name: str = "s.yaml") -> Path:
@@ -109,7 +134,15 @@ def test_memory_is_as_fast_as_its_bus(gpu: str, bus_bits: int, clock_mhz: int) -
         ("scenario_version: 2", "scenario_version: found 2, wanted 1"),
         ("modle: x", "wanted model"),
         ("sweep: [1]", "sweep: found"),
-        ("extends: absent.yaml", "absent.yaml: cannot be read"),
+        (
+            "extends: sub/absent.yaml",
+            r"s\.yaml:3:1: extends: found 'sub/absent\.yaml', wanted a scenario file \(cannot be read: No such file",
+        ),
+        ('extends: "\\0"', r"s\.yaml:3:1: extends: found '\\x00', wanted .*null byte"),
+        ('workload: {trace: "\\0"}', r"s\.yaml:3:12: workload\.trace: found '\\x00', wanted a path \(embedded null"),
+        ("routing: {strategy: ''}", r"s\.yaml:3:11: routing\.strategy: found '', wanted the name of a router"),
+        ("compare: [1, 2]", r"s\.yaml:3:1: compare: found \[1, 2\], wanted a mapping of names"),
+        ("compare: {a: 1}", r"s\.yaml:3:11: compare\.a: found 1, wanted a mapping of names"),
         ("extends: 3", "extends: found 3"),
         ("extends: s.yaml", "extends this file in turn"),
     ],
@@ -156,6 +189,34 @@ def test_check_refuses_what_other_parts_cannot_do(tmp_path: Path, text: str, mes
         check(Scenario.from_yaml(write(tmp_path, text)))
 
 
+@pytest.mark.parametrize(
+    "kernels, field", [({"table": "\0"}, r"\.table"), ({"table": "t", "family": "a\0/b"}, r"\.family"), ("a\0/b", "")]
+)
+def test_kernels_whose_path_is_none_are_refused(kernels: object, field: str) -> None:
+    """A NUL is in no path."""
+    with pytest.raises(ScenarioError, match=rf"cluster\.kernels{field}: found .*x00.*, wanted a path \(embedded null"):
+        Scenario.from_dict(BASE, overrides={"cluster.kernels": kernels})
+
+
+@pytest.mark.parametrize("n_heads, n_kv_heads", [(1, 8), (32, 12)])
+def test_heads_share_key_value_heads_evenly(n_heads: int, n_kv_heads: int) -> None:
+    """No more of them than heads, and as many heads for each."""
+    with pytest.raises(ScenarioError, match=rf"model\.n_kv_heads: found {n_kv_heads}, .* divides the {n_heads} heads"):
+        Scenario.from_dict(BASE, overrides={"model.n_heads": n_heads, "model.n_kv_heads": n_kv_heads})
+
+
+def test_what_says_how_files_are_read_is_no_override(tmp_path: Path) -> None:
+    """Nor part of a variant."""
+    path = write(tmp_path, "compare:\n  a: {extends: x.yaml}\n  b: {compare: {}}\n")
+    with pytest.raises(ScenarioError, match=r"override extends: extends: found .* wanted it in a scenario file"):
+        Scenario.from_yaml(path, overrides={"extends": "x.yaml"})
+    scenario = Scenario.from_yaml(path)
+    with pytest.raises(ScenarioError, match=r"s\.yaml:4:7 \(variant a\): extends: .* wanted it in a scenario file"):
+        scenario.variant("a")
+    with pytest.raises(ScenarioError, match=r"s\.yaml:5:7 \(variant b\): compare: .* wanted it outside of variants"):
+        scenario.variant("b")
+
+
 def test_overrides_replace_and_are_named_in_errors(tmp_path: Path) -> None:
     """A dotted override begins mappings below none and changes presets below their names."""
     path = write(tmp_path, "routing: {capacity: none}\n")
@@ -189,9 +250,8 @@ def test_variants_change_the_base_and_are_named_in_errors(tmp_path: Path) -> Non
     wrong = write(tmp_path, "compare:\n  a: {routing.topk: 1}\n")
     with pytest.raises(ScenarioError, match=r"s\.yaml:4:7 \(variant a\): routing\.topk: .*wanted top_k"):
         Scenario.from_yaml(wrong).variants()
-    for text in ("compare: [1]", "compare: {a: 3}"):
-        with pytest.raises(ScenarioError, match="mapping of names to dotted overrides"):
-            Scenario.from_yaml(write(tmp_path, text)).variants()
+    with pytest.raises(ScenarioError, match=r"override compare\.b \(variant b\): routing\.topk: .*wanted top_k"):
+        Scenario.from_yaml(wrong, overrides={"compare.b": {"routing.topk": 1}}).variant("b")
 
 
 def test_extends_merges_and_paths_are_relative_to_who_names_them(tmp_path: Path) -> None:
@@ -286,31 +346,7 @@ def test_defaults_depend_on_phase_model_and_trace() -> None:
             {"dense_layers": (0, 2), "intermediate_size": 6144, "router_parameters": {"norm_topk_prob": True}},
         ),
         (
-            {
-                "model_type": "deepseek_v3",
-                "hidden_size": 7168,
-                "num_hidden_layers": 61,
-                "n_routed_experts": 256,
-                "num_experts_per_tok": 8,
-                "vocab_size": 129280,
-                "num_attention_heads": 128,
-                "num_key_value_heads": 128,
-                "moe_intermediate_size": 2048,
-                "intermediate_size": 18432,
-                "n_shared_experts": 1,
-                "first_k_dense_replace": 3,
-                "moe_layer_freq": 1,
-                "q_lora_rank": 1536,
-                "kv_lora_rank": 512,
-                "qk_nope_head_dim": 128,
-                "qk_rope_head_dim": 64,
-                "v_head_dim": 128,
-                "n_group": 8,
-                "topk_group": 4,
-                "norm_topk_prob": True,
-                "routed_scaling_factor": 2.5,
-                "quantization_config": {"quant_method": "fp8"},
-            },
+            DEEPSEEK_V3,
             {"dense_layers": (0, 1, 2), "shared_intermediate_size": 2048, "weights_dtype": "fp8"},
         ),
     ],
@@ -324,8 +360,8 @@ def test_a_hugging_face_config_is_a_model(tmp_path: Path, config: dict, checks: 
     model = Scenario.from_yaml(path).model
     for field, value in checks.items():
         assert getattr(model, field) == value
-    del config["num_experts_per_tok"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    lacking = {name: value for name, value in config.items() if name != "num_experts_per_tok"}
+    (tmp_path / "config.json").write_text(json.dumps(lacking))
     with pytest.raises(ScenarioError, match="num_experts_per_tok"):
         Scenario.from_yaml(path)
 
@@ -337,6 +373,33 @@ def test_a_config_of_another_model_is_refused(tmp_path: Path, text: str) -> None
     (tmp_path / "s.yaml").write_text("model: config.json\ncluster: {gpu: h200-sxm}\n")
     with pytest.raises(ScenarioError, match=r"s\.yaml:1:1: model: found 'config\.json'"):
         Scenario.from_yaml(tmp_path / "s.yaml")
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"quantization_config": "fp8"}, "quantization_config is a mapping, not 'fp8'"),
+        ({"routed_scaling_factor": "abc"}, "routed_scaling_factor is a number above 0 .*, not 'abc'"),
+        ({"routed_scaling_factor": 10**400}, "routed_scaling_factor is a number above 0"),
+        ({"num_hidden_layers": 10**9}, "at most 10000 num_hidden_layers, not 1000000000"),
+        ({"num_hidden_layers": "61"}, "whole numbers for its sizes"),
+    ],
+)
+def test_a_config_with_a_wrong_field_is_refused(tmp_path: Path, change: dict, message: str) -> None:
+    """Before anything is made of it."""
+    (tmp_path / "config.json").write_text(json.dumps({**DEEPSEEK_V3, **change}))
+    (tmp_path / "s.yaml").write_text("model: config.json\ncluster: {gpu: h200-sxm, nodes: 8}\n")
+    with pytest.raises(ScenarioError, match=rf"s\.yaml:1:1: model: found 'config\.json', wanted .*{message}"):
+        Scenario.from_yaml(tmp_path / "s.yaml")
+
+
+def test_a_config_whose_name_is_no_text_can_be_written(tmp_path: Path) -> None:
+    """JSON may hold half a surrogate pair."""
+    (tmp_path / "config.json").write_text(json.dumps({**DEEPSEEK_V3, "_name_or_path": "a\ud800"}))
+    (tmp_path / "s.yaml").write_text("model: config.json\ncluster: {gpu: h200-sxm, nodes: 8}\n")
+    scenario = Scenario.from_yaml(tmp_path / "s.yaml")
+    assert scenario.model.name == "a?"
+    assert scenario.resolved_yaml().encode()
 
 
 def test_names_that_look_like_numbers_survive_the_resolved_file(tmp_path: Path) -> None:
@@ -359,8 +422,11 @@ def test_shipped_names_and_absent_ones(tmp_path: Path, monkeypatch: pytest.Monke
     assert Scenario.from_yaml("quickstart").variants()
     with pytest.raises(ScenarioError, match=r"wanted a file or one of .*quickstart"):
         Scenario.from_yaml("quickstar")
-    with pytest.raises(ScenarioError, match=r"absent\.yaml: cannot be read"):
-        Scenario.from_yaml("absent.yaml")
+    for name in ("absent.yaml", "nul\0.yaml", "a" * 300 + ".yaml"):
+        with pytest.raises(ScenarioError, match=r"\.yaml: cannot be read"):
+            Scenario.from_yaml(name)
+    with pytest.raises(ScenarioError, match=r"aaa: found no such scenario"):
+        Scenario.from_yaml("a" * 300)
 
 
 def test_the_schema_knows_every_field_of_the_shipped_scenarios() -> None:

@@ -54,6 +54,7 @@ def test_every_field_has_its_place() -> None:
     "text, message",
     [
         ("a: 1\nb: 2\na: 3\n", r"f\.yaml:3:1: a: found the field twice"),
+        ("b: &b {x: 1}\na: {<<: *b, y: 1}", r"f\.yaml:2:5: a\.<<: found a merge key of YAML, wanted the fields"),
         ("x: {y: 1, y: 2}", "x.y: found the field twice"),
         ("a: !!python/name:os.system ''", "tag"),
         ("a: !!python/object/apply:os.system ['true']", "tag"),

@@ -82,6 +82,12 @@ AXIS = {"workload.topics.strength": {"low": 0, "high": 1}}
         ([1], r"sweep: found \[1\], wanted a mapping"),
         ({"seed": 3}, r"sweep\.seed: found 3, wanted a list"),
         ({"seed": []}, r"sweep\.seed: found \[\], wanted a list"),
+        ({"compare": [1]}, r"sweep\.compare: found compare as an axis, wanted a field of what is simulated"),
+        ({"compare": [{"a": {}}]}, r"sweep\.compare: found compare as an axis"),
+        ({"compare.a.seed": [1]}, r"sweep\.compare\.a\.seed: found compare as an axis"),
+        ({"grid": {"sweep": [1]}}, r"sweep\.grid\.sweep: found sweep as an axis"),
+        ({"list": [{"extends": "x"}]}, r"sweep\.list\.0\.extends: found extends as an axis"),
+        ({"random": {"n": 1, "axes": {"scenario_version": [1]}}}, r"axes\.scenario_version: found scenario_version as"),
         ({"grid": {"seed": {}}}, r"sweep\.grid\.seed: found {}, wanted a list"),
         (
             {"grid": {"seed": [1]}, "routing.top_k": [1]},
