@@ -8,6 +8,7 @@ functions, so that `--help` is quick.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -50,6 +51,8 @@ for _command, _name in (
 ):
     app.command(_name)(_command)
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""Errors of a standard output, which have no file name, on a full device or closed."""
 # the root of what typer raises about arguments; it brings its own copy of click or imports one, as its version has it
 _UsageError = cast("type[Exception]", typer.BadParameter.__base__)
 
@@ -81,6 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _exit_code(arguments: Sequence[str] | None) -> int:
+    _open_closed_streams()
     try:
         code = app(args=arguments, prog_name="moesim", standalone_mode=False)
         sys.stdout.flush()  # a closed pipe shows here, not at interpreter exit
@@ -95,11 +99,30 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except BrokenPipeError:  # the reader, `head` for one, had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+        return 1
+    except OSError as error:
+        if error.errno not in UNWRITABLE or error.filename is not None:
+            raise
+        _drop_output()
+        _complain(f"the output cannot be written: {error.strerror}")
         return 1
     if code == 130:
         _complain("interrupted")
     return code or 0
+
+
+def _open_closed_streams() -> None:
+    """Give closed standard streams files: Python has None for them, and other files would get their numbers."""
+    if sys.stdout is None:  # opened for reading, so that output fails, as in other tools
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+
+
+def _drop_output() -> None:
+    """What is left to write goes nowhere, so that it does not fail again at interpreter exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _usage_error(error: Any) -> int:

@@ -66,7 +66,11 @@ def open_results(folder: Path) -> tuple[Mapping[str, RunLike], pd.DataFrame | No
     from moesim.errors import OutputError
     from moesim.results import Result, Study
 
-    if (folder / "steps.parquet").exists():
+    try:
+        is_run = (folder / "steps.parquet").exists()
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be read: {error.strerror or error}") from None
+    if is_run:
         result = Result.load(folder)
         return {result.name: result}, None
     points = None

@@ -47,9 +47,9 @@ def prepare_output(folder: str | Path) -> Path:
         OutputError: it cannot be made, or something that is no result of moesim stands there.
     """
     target = Path(folder)
-    if target.exists() and not _is_replaceable(target):
-        raise OutputError(f"{target}: exists and holds no moesim result, so it is not replaced; choose another -o")
     try:
+        if target.exists() and not _is_replaceable(target):
+            raise OutputError(f"{target}: exists and holds no moesim result, so it is not replaced; choose another -o")
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}."):
             pass

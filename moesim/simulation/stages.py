@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.engine import OVERLAPS
+from moesim.errors import InputError
 from moesim.hardware import Family
 from moesim.routing import OVERFLOWS, Strategy
 from moesim.scenario import Scenario
@@ -128,8 +130,14 @@ def zero_experts(found: Strategy, parameters: Any) -> int:
 
 
 def default_threads() -> int:
-    """Worker threads: MOESIM_THREADS, else the processors that this process may use."""
+    """Worker threads: MOESIM_THREADS, else the processors that this process may use.
+
+    Raises:
+        InputError: MOESIM_THREADS is no number of threads.
+    """
     wanted = os.environ.get("MOESIM_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
+    if wanted:
+        if not re.fullmatch("[0-9]{1,9}", wanted) or int(wanted) < 1:
+            raise InputError(f"MOESIM_THREADS: found {wanted!r:.60}, wanted a whole number from 1")
         return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -100,12 +100,12 @@ class Store:
 
 def _open(folder: Path) -> Path:
     """Make the folder of a sweep, or take one that a sweep has begun."""
-    begun = (folder / POINTS).is_dir() and not (folder / MANIFEST).exists()
-    if not begun and not is_sweep(folder):
-        prepare_output(folder)
-        if folder.exists() and any(folder.iterdir()):
-            raise OutputError(f"{folder}: holds another result, wanted a new folder or that of a sweep; choose -o")
     try:
+        begun = (folder / POINTS).is_dir() and not (folder / MANIFEST).exists()
+        if not begun and not is_sweep(folder):
+            prepare_output(folder)
+            if folder.exists() and any(folder.iterdir()):
+                raise OutputError(f"{folder}: holds another result, wanted a new folder or that of a sweep; choose -o")
         (folder / POINTS).mkdir(parents=True, exist_ok=True)
         for left in (*folder.glob(".*.partial"), *(folder / POINTS).glob(".*.partial")):
             left.unlink(missing_ok=True)

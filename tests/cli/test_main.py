@@ -100,6 +100,31 @@ def test_a_reader_that_stops_reading_is_no_traceback(folder, source_environment)
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    "arguments, target, reason",
+    [
+        ("schema", "/dev/full", "No space left on device"),
+        ("list models", "/dev/full", "No space left on device"),
+        ("run small.yaml -o out", "/dev/full", "No space left on device"),
+        ("run small.yaml -o out", "&-", "Bad file descriptor"),
+    ],
+)
+def test_output_that_cannot_be_written_is_one_line(small, source_environment, arguments, target, reason):
+    command = f"{sys.executable} -m moesim {arguments} >{target}"
+    done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, env=source_environment)
+    assert done.returncode == 1
+    assert done.stderr == f"error: the output cannot be written: {reason}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments, code", [("run small.yaml -q -o out >&-", 0), ("schema 2>&-", 0), ("run nowhere.yaml >&- 2>&-", 2)]
+)
+def test_a_closed_stream_that_nothing_is_written_to_does_no_harm(small, source_environment, arguments, code):
+    command = f"{sys.executable} -m moesim {arguments}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=source_environment)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
 def test_main_ends_with_the_exit_code():
     with pytest.raises(SystemExit) as ended:
         main(["list", "nothing"])

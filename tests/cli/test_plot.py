@@ -114,3 +114,9 @@ def test_images_have_their_format_and_size(moesim, study, folder):
         assert moesim("plot", study, "--figure", "pareto", "-o", file, "--width", 700).code == 0
         assert file.read_bytes().startswith(begins)
     assert 'width="700"' in (folder / "p.svg").read_text(encoding="utf-8")[:300]
+
+
+def test_results_whose_name_is_too_long(moesim):
+    outcome = moesim("plot", "a" * 300, "--list")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == f"error: {'a' * 300}: cannot be read: File name too long\n"

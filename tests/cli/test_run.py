@@ -117,6 +117,22 @@ def test_an_output_below_a_file_is_refused(moesim, small):
     assert "cannot be written" in outcome.err
 
 
+@pytest.mark.parametrize("command", [("run",), ("compare",), ("sweep", "--set", "sweep={seed: [1]}")])
+def test_an_output_whose_name_is_too_long_is_refused(moesim, small, folder, command):
+    outcome = moesim(*command, small, "-o", "a" * 300)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == f"error: {'a' * 300}: cannot be written: File name too long\n"
+    assert [path.name for path in folder.iterdir()] == ["small.yaml"]
+
+
+@pytest.mark.parametrize("threads", ["abc", "0", "-1", "1.5", "²"])
+def test_a_number_of_threads_that_is_none_is_refused(moesim, small, monkeypatch, threads):
+    monkeypatch.setenv("MOESIM_THREADS", threads)
+    outcome = moesim("run", small)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err == f"error: MOESIM_THREADS: found {threads!r}, wanted a whole number from 1\n"
+
+
 def test_off_a_terminal_nothing_is_cut(subprocess_moesim, small):
     narrow = subprocess_moesim("run", small, COLUMNS="20")
     assert narrow.code == 0
