@@ -154,6 +154,8 @@ def _attention(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Seconds [G] of attention with the sums of GPUs that share its heads, and the part of it before its kernel."""
     attended, of_group = np.unique(tokens.reshape(-1, heads_shared).sum(axis=1), return_inverse=True)
+    if heads_shared > 1:  # prompts of one GPU are not joined with those of another
+        sequence_tokens = min(sequence_tokens, max(1, int(tokens.max(initial=0))))
     whole = attention_seconds(
         model,
         gpu,

@@ -44,7 +44,8 @@ def memory_bytes(
     """Bytes that one GPU needs, by part, their total, and `available`.
 
     Everything but the routed experts is on every GPU, or its part of the heads
-    where they are shared; a latent cache has none and is held by all who share.
+    where they are shared; a latent cache, and the products down into latents,
+    have none and are held by all who share.
     `experts` are all slots of the GPU, replicas included. `kv_cache` is
     the context of every sequence in decode, else the tokens of the step.
     `activations` are what is alive in one layer: the residual stream, the
@@ -55,7 +56,7 @@ def memory_bytes(
         cluster: the GPU's memory.
         precision: data types of weights, activations and cache.
         slots_per_gpu: slots of one MoE layer on the fullest GPU.
-        tokens_per_gpu: tokens of one step on a GPU; in decode one a sequence.
+        tokens_per_gpu: tokens of one step on a GPU; in decode one a sequence; 0 = it has experts and nothing else.
         context_tokens: cached tokens of a sequence in decode.
         sequence_tokens: tokens of a prompt in the other phases.
         phase: "decode", "prefill" or "train" (its forward pass).
@@ -71,8 +72,7 @@ def memory_bytes(
     )
     cached = tokens_per_gpu * shared * (context_tokens if phase == "decode" else 1)
     parts = {
-        "weights": (count["attention"] / shared + count["dense"] + count["shared"]) * narrow
-        + (count["router"] + count["embedding"]) * wide,
+        "weights": _weights(model, count, shared, narrow, wide) if tokens_per_gpu else 0,
         "experts": len(model.moe_layers) * slots_per_gpu * weight_bytes(model, precision) / parallel.expert_tensor,
         "kv_cache": model.n_layers * cached * held * DTYPE_BYTES[precision.kv_cache],
         "activations": _activation_bytes(model, tokens_per_gpu, head_rows(tokens_per_gpu, sequence_tokens, phase)),
@@ -119,6 +119,14 @@ def check_memory(
         f"layer {gb['experts']}, KV cache {gb['kv_cache']}, activations {gb['activations']}): take more GPUs, fewer "
         "tokens, a shorter context or fewer redundant experts"
     )
+
+
+def _weights(model: ModelShape, count: dict[str, int], shared: int, narrow: float, wide: float) -> float:
+    """Bytes of all weights but those of routed experts, where `shared` GPUs share the heads."""
+    latent = model.q_lora_rank + model.kv_lora_rank + model.qk_rope_head_dim if model.attention == "mla" else 0
+    down = model.n_layers * latent * model.hidden_size
+    attention = down + (count["attention"] - down) / shared
+    return (attention + count["dense"] + count["shared"]) * narrow + (count["router"] + count["embedding"]) * wide
 
 
 def _activation_bytes(model: ModelShape, tokens: int, logit_rows: int) -> float:

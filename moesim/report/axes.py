@@ -81,8 +81,13 @@ class Line:
 def varying(points: pd.DataFrame) -> list[str]:
     """The axes that take more than one value, and `variant` where no axis tells the variants apart."""
     axes = [axis for axis in axes_of(points) if _varies(points, axis)]
-    apart = points[axes].map(axis_text).drop_duplicates() if axes else points.iloc[:1]
-    return axes if len(apart) >= len(points.drop_duplicates([*axes_of(points), "variant"])) else ["variant", *axes]
+    apart = len(_combinations(points, axes)) if axes else 1
+    return axes if apart >= len(_combinations(points, [*axes_of(points), "variant"])) else ["variant", *axes]
+
+
+def _combinations(points: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    """What stands in these columns, once each, as text: a cell may be a list."""
+    return points[columns].map(axis_text).drop_duplicates()
 
 
 def _varies(points: pd.DataFrame, axis: str) -> bool:

@@ -47,6 +47,7 @@ def write_figure(figure: go.Figure, file: str | Path, *, width: int | None = Non
     else:
         content = _image(figure, kind, width or DEFAULT_WIDTH, height)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as temporary:
             temporary.write(content)
         Path(temporary.name).chmod(0o644)

@@ -52,6 +52,9 @@ class Collector:
         self._layers = np.array(model.moe_layers, dtype=np.int64)
         self._cluster = cluster
         self._placement = placement
+        shares = np.arange(placement.expert_tensor)
+        self._holders: NDArray[np.int64] = np.unique(placement.rank.astype(np.int64)[:, None] + shares)
+        """GPUs that hold experts: those of attention alone have no part in how even these are loaded."""
         self._keep_experts = keep_experts
         self._keep_links = keep_links
         self._keep_timeline_steps = keep_timeline_steps
@@ -86,7 +89,7 @@ class Collector:
             causes=routed.causes,
             zero_choices=routed.zero_choices,
             processed_violation=metrics.max_violation(routed.processed),
-            requested_balancedness=metrics.balancedness(self._requested_load(routed)),
+            requested_balancedness=metrics.balancedness(self._requested_load(routed)[:, self._holders]),
             events=clocked.n_events,
             queues=clocked.queues,
         )
@@ -163,7 +166,7 @@ class Collector:
             step=step,
             layer=self._layers,
             max_violation=metrics.max_violation(load),
-            balancedness=metrics.balancedness(rank_load),
+            balancedness=metrics.balancedness(rank_load[:, self._holders]),
             cv=metrics.cv(load),
             gini=metrics.gini(load),
             entropy=metrics.normalised_entropy(load),

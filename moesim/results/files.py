@@ -7,13 +7,16 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from moesim.errors import OutputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MANIFEST = "manifest.json"
 SCHEMA_VERSION = 3
@@ -150,6 +153,42 @@ def read_json(path: Path) -> Any:
         raise OutputError(f"{path}: cannot be read as a file of a moesim result: {error}") from None
 
 
+def read_mapping(path: Path, *needed: str) -> dict[str, Any]:
+    """Read a JSON file of a result that holds a mapping with these keys.
+
+    Raises:
+        OutputError: it is absent or damaged.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict) or not set(needed) <= set(found):
+        raise OutputError(f"{path}: is damaged, wanted a mapping{' with ' if needed else ''}{', '.join(needed)}")
+    return found
+
+
+def read_frame(path: Path, columns: Collection[str]) -> pd.DataFrame:
+    """Read a frame of a result that has these columns.
+
+    Raises:
+        OutputError: it is absent or damaged.
+    """
+    import pandas as pd
+
+    try:
+        with path.open("rb") as file:  # a folder would be read as the files in it
+            frame = pd.read_parquet(file, engine="pyarrow")
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: cannot be read as a frame of a moesim result: {error}") from None
+    missing = [name for name in columns if name not in frame]
+    if missing:
+        raise OutputError(f"{path}: is damaged, column {missing[0]} is missing")
+    return frame
+
+
+def is_of_moesim(manifest: Any) -> bool:
+    """Whether this is what a manifest of ours holds."""
+    return isinstance(manifest, dict) and "moesim" in (manifest.get("versions") or ())
+
+
 def _is_replaceable(target: Path) -> bool:
     """Whether this is a result of ours, or an empty folder."""
     if not target.is_dir():
@@ -160,7 +199,7 @@ def _is_replaceable(target: Path) -> bool:
         manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(manifest, dict) and "moesim" in manifest.get("versions", {})
+    return is_of_moesim(manifest)
 
 
 def _umask() -> int:

@@ -16,7 +16,8 @@ from moesim.results.files import (
     json_text,
     new_file,
     new_folder,
-    read_json,
+    read_frame,
+    read_mapping,
     write_json,
 )
 from moesim.types import LEVELS, PARTS
@@ -173,18 +174,18 @@ class Result:
             OutputError: it is no such folder, or a file is damaged.
         """
         home = Path(folder)
-        manifest = read_json(home / MANIFEST)
+        manifest = read_mapping(home / MANIFEST)
         if manifest.pop("schema_version", None) != SCHEMA_VERSION or "variants" in manifest:
             raise OutputError(f"{home}: found no result of one run with schema_version {SCHEMA_VERSION}")
+        frames = {name: read_frame(home / f"{name}.parquet", columns) for name, columns in FRAMES.items()}
         try:
-            frames = {name: pd.read_parquet(home / f"{name}.parquet", engine="pyarrow") for name in FRAMES}
             scenario_yaml = (home / "scenario.yaml").read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
             raise OutputError(f"{home}: cannot be read as a moesim result: {error}") from None
         return cls(
             **frames,
-            summary=read_json(home / "summary.json"),
-            scenario=read_json(home / "scenario.json"),
+            summary=read_mapping(home / "summary.json", "step_time_s"),
+            scenario=read_mapping(home / "scenario.json", "name"),
             scenario_yaml=scenario_yaml,
             manifest=manifest,
         )

@@ -14,9 +14,12 @@ from moesim.errors import OutputError
 from moesim.results.files import (
     MANIFEST,
     SCHEMA_VERSION,
+    is_of_moesim,
     json_text,
     new_folder,
+    read_frame,
     read_json,
+    read_mapping,
     versions,
     write_json,
 )
@@ -33,7 +36,7 @@ def points_of(results: Mapping[str, Result]) -> pd.DataFrame:
     return points_frame(({}, name, int(run.manifest["seed"]), flatten(run.summary)) for name, run in results.items())
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Study:
     """Many runs: variants on the same tokens, seeds, points of a sweep; the first variant is the baseline.
 
@@ -58,6 +61,20 @@ class Study:
     def __post_init__(self) -> None:
         if self.points is None:
             object.__setattr__(self, "points", points_of(self.results))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all but wall times are the same."""
+        if not isinstance(other, Study):
+            return NotImplemented
+        frames = [(self.points, other.points), (self.paired, other.paired)]
+        return (
+            (self.name, self.axes, list(self.errors)) == (other.name, other.axes, list(other.errors))
+            and list(self.results) == list(other.results)
+            and all(run == other.results[name] for name, run in self.results.items())
+            and all(mine.equals(theirs) for mine, theirs in frames)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # as of frames
 
     @property
     def summary(self) -> pd.DataFrame:
@@ -136,17 +153,14 @@ class Study:
             OutputError: it is no such folder, or a file is damaged.
         """
         home = Path(folder)
-        found = read_json(home / MANIFEST)
+        found = read_mapping(home / MANIFEST, "name")
         if found.get("schema_version") != SCHEMA_VERSION or not isinstance(found.get("variants"), dict):
             raise OutputError(f"{home}: found no study with schema_version {SCHEMA_VERSION}")
         places: dict[str, str] = found["variants"]
         axes = tuple(found["axes"]) if "axes" in found else None
         results = {variant: Result.load(home / Path(place).name) for variant, place in places.items()}
-        try:
-            points = pd.read_parquet(home / ("points.parquet" if axes is None else "summary.parquet"), engine="pyarrow")
-            paired = pd.read_parquet(home / "paired.parquet", engine="pyarrow")
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{home}: cannot be read as a moesim study: {error}") from None
+        points = read_frame(home / ("points.parquet" if axes is None else "summary.parquet"), ())
+        paired = read_frame(home / "paired.parquet", ())
         errors = () if axes is None else read_json(home / "errors.json")
         return cls(name=found["name"], results=results, points=points, paired=paired, axes=axes, errors=tuple(errors))
 
@@ -163,7 +177,7 @@ def is_sweep(folder: Path) -> bool:
         found = read_json(folder / MANIFEST)
     except OutputError:
         return False
-    return isinstance(found, dict) and "axes" in found and "moesim" in found.get("versions", {})
+    return is_of_moesim(found) and "axes" in found
 
 
 def write_sweep(folder: Path, study: Study) -> None:

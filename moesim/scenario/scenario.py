@@ -163,8 +163,10 @@ class Scenario:
         return decided
 
     def seeded(self, seed: int) -> Scenario:
-        """This scenario, or variant, with another seed."""
-        return self.with_parts(seed=index(seed))
+        """This scenario, or variant, with another seed, which its variants and points have too."""
+        other = self.with_parts(seed=index(seed))
+        other._overrides = {**self._overrides, "seed": index(seed)}  # noqa: SLF001 - one of its own
+        return other
 
     def with_parts(self, **parts: Any) -> Scenario:
         """This scenario, or variant, with checked parts of `spec` replaced that neither model nor cluster depend on."""

@@ -122,7 +122,7 @@ def _check_balancing(stages: Stages) -> None:
     if balancing is None:
         return
     if stages.strategy is None:
-        raise scenario.error("routing.balancing", balancing.mechanism, "none: a trace holds the choices of its router")
+        raise scenario.error("routing.balancing", "a mechanism", "none: a trace holds the choices of its router")
     if balancing.mechanism == "loss-free" and not stages.strategy.takes_bias:
         wanted = f"none or aux-loss: {stages.strategy.name} has no selection bias"
         raise scenario.error("routing.balancing.mechanism", balancing.mechanism, wanted)

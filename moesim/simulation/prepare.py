@@ -32,6 +32,7 @@ def prepare(scenario: Scenario) -> Stages:
     model, cluster, spec = scenario.model, scenario.cluster, scenario.spec
     recorded = spec.workload.trace is not None
     top_k = spec.routing.top_k or model.top_k
+    model = dataclasses.replace(model, top_k=top_k)
     router, parameters = (None, None) if recorded else _router(scenario, top_k)
     check_sampling(scenario)
     zero = 0 if router is None else zero_experts(router, parameters)

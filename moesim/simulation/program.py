@@ -49,6 +49,8 @@ def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDA
     durations = [
         _durations(stages, own, whole, traffic.slot_tokens[b :: stages.micro_batches]) for b, own in enumerate(tokens)
     ]
+    if stages.micro_batches > 1:
+        durations[-1] = _with_earlier_tokens(stages, tokens, whole, durations)
     return lay_out(
         n_layers=model.n_layers,
         dense_layers=model.dense_layers,
@@ -68,6 +70,18 @@ def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDA
     )
 
 
+def _with_earlier_tokens(
+    stages: Stages, tokens: list[NDArray[np.int64]], whole: NDArray[np.int64], durations: list[Durations]
+) -> Durations:
+    """The last micro-batch with what its tokens attend to in prompts that begin in earlier ones."""
+    workload, last = stages.scenario.spec.workload, durations[-1]
+    if workload.phase == "decode" or not any((own % workload.sequence_tokens).any() for own in tokens[:-1]):
+        return last
+    undivided = _durations(stages, whole, whole, np.zeros_like(stages.placement.expert, dtype=np.int64)).attention
+    missing = undivided - np.sum([each.attention for each in durations], axis=0)
+    return dataclasses.replace(last, attention=last.attention + np.maximum(missing, 0.0))
+
+
 def _durations(
     stages: Stages, tokens_per_gpu: NDArray[np.int64], whole: NDArray[np.int64], slot_tokens: NDArray[np.int64]
 ) -> Durations:
@@ -85,5 +99,5 @@ def _durations(
         slot_rank=stages.placement.rank,
         parallelism=stages.scenario.parallelism,
         kernels=stages.kernels,
-        held_sms=stages.cluster.network.held_sms if stages.micro_batches > 1 else 0,
+        held_sms=stages.held_sms,
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from moesim.engine import run_queued
 from moesim.hardware import ExpertShape, expert_kernel
+from moesim.hardware.gpu import without_sms
 from moesim.simulation.stages import Stages
 from moesim.types import (
     QUEUE_FULL,
@@ -103,7 +104,8 @@ def interpreter(stages: Stages, groups: Sequence[TokenGroups], *, limited: bool)
 def _service(stages: Stages) -> Callable[[int], int]:
     """Picoseconds that one expert takes for so many tokens alone, rounded up."""
     phase = stages.scenario.spec.workload.phase
-    kernel = expert_kernel(stages.kernels, stages.cluster.gpu, stages.precision, phase)
+    gpu = without_sms(stages.cluster.gpu, stages.held_sms)
+    kernel = expert_kernel(stages.kernels, gpu, stages.precision, phase)
     # a kernel of its own: one expert, which every row that it is handed has chosen
     shape = dataclasses.replace(ExpertShape.of(stages.model), n_experts=1, top_k=1)
 

@@ -100,6 +100,11 @@ class Stages:
         return self.model.n_experts + zero_experts(self.strategy, self.parameters)
 
     @property
+    def held_sms(self) -> int:
+        """SMs of each GPU that kernels of the network hold beside what is computed."""
+        return self.cluster.network.held_sms if self.micro_batches > 1 else 0
+
+    @property
     def limits_itself(self) -> bool:
         """Whether the router has groups of its own, through which it is limited to nodes."""
         return hasattr(self.parameters, "n_group")

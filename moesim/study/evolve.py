@@ -50,11 +50,18 @@ def evolve(
         bias_min, bias_max, popularity_shift_std and max_violation_global (NaN where it was not evaluated).
 
     Raises:
-        InputError: the scenario is wrong, or its router does not evolve.
+        InputError: the scenario is wrong, its router does not evolve, or its loads depend on times.
     """
     import pandas as pd
 
+    if threads is not None and threads < 1:
+        raise InputError(f"threads: found {threads}, wanted 1 or more")
     stages = prepare(scenario)
+    for i, fault in enumerate(scenario.spec.faults):
+        if fault.kind == "lost-gpu":
+            raise scenario.error(f"faults.{i}.kind", "lost-gpu", "simulate, which knows what time it is")
+    if stages.queued:
+        raise scenario.error("simulation.experts", "queued", "grouped, or simulate, which has queues")
     states = initial_states(stages)
     if states is None:
         raise scenario.error("routing.balancing", None, "a mechanism: the router of this scenario does not evolve")

@@ -129,12 +129,14 @@ def _trace(table: object, path: str, sha256: str) -> Trace:
     import pyarrow as pa
 
     assert isinstance(table, pa.Table)
+    if not _right_types(table.schema):
+        raise TraceError("columns of the types that 'moesim import' writes")
     column = {name: table[name].combine_chunks() for name in COLUMNS}
     n_rows = table.num_rows
     if n_rows == 0 or any(column[name].null_count for name in COLUMNS):
         raise TraceError("a trace with at least one token and no empty cells")
     token, layer = column["token"].to_numpy(), column["layer"].to_numpy()
-    n_layers = int(layer.max()) + 1
+    n_layers = max(1, int(layer.max()) + 1)
     n_tokens = n_rows // n_layers
     whole = n_tokens * n_layers == n_rows
     if not (
@@ -148,6 +150,8 @@ def _trace(table: object, path: str, sha256: str) -> Trace:
     weight = np.array(column["weights"].flatten(), dtype=np.float32).reshape(n_tokens, n_layers, top_k)
     if expert.min() < -1 or expert.max() < 0:
         raise TraceError("experts counted from 0, or -1 where nothing was recorded")
+    if not (np.isfinite(weight) & (weight >= 0)).all():
+        raise TraceError("weights that are finite numbers from 0")
     ordered = np.sort(expert, axis=2)
     if np.any((ordered[..., 1:] == ordered[..., :-1]) & (ordered[..., 1:] >= 0)):
         raise TraceError("distinct experts in every choice of a token")
@@ -158,3 +162,16 @@ def _trace(table: object, path: str, sha256: str) -> Trace:
         path=path,
         sha256=sha256,
     )
+
+
+def _right_types(schema: object) -> bool:
+    """Whether the columns have the types that `write_trace` gives them."""
+    import pyarrow as pa
+
+    assert isinstance(schema, pa.Schema)
+    plain = [schema.field(name).type for name in ("token", "sequence", "layer")] == [pa.int64(), pa.int32(), pa.int32()]
+    lists = [schema.field(name).type for name in ("experts", "weights")]
+    if not plain or not all(pa.types.is_fixed_size_list(each) for each in lists):
+        return False
+    alike = lists[0].list_size == lists[1].list_size >= 1
+    return bool(alike and [each.value_type for each in lists] == [pa.int32(), pa.float32()])

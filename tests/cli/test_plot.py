@@ -73,7 +73,7 @@ def test_a_page_of_one_figure_needs_no_browser(moesim, study, folder):
     [
         (("--figure", "paretto", "-o", "p.csv"), "did you mean 'pareto'?"),
         (("--figure", "pareto", "-o", "p.gif"), "wanted one of .svg, .png, .pdf, .html, .csv"),
-        (("--figure", "pareto", "-o", "absent/p.csv"), "cannot be written"),
+        (("--figure", "pareto", "-o", "small.yaml/p.csv"), "cannot be written"),
         ((), "wanted one of latency_breakdown"),
     ],
 )

@@ -10,6 +10,7 @@ from hardware.shapes import BF16, DEEPSEEK_V3, FP8, MIXTRAL, cluster
 
 from moesim.errors import TooLargeError
 from moesim.hardware import check_memory, exchange_rates, memory_bytes, parameters, payload_bytes
+from moesim.types import Parallelism
 
 WORKLOAD = {"tokens_per_gpu": 64, "context_tokens": 4096, "sequence_tokens": 4096, "phase": "decode"}
 
@@ -53,6 +54,28 @@ def test_mixtral_fits_eight_gpus_and_not_one():
     with pytest.raises(TooLargeError, match=r"at most 72\.0 GB a GPU .*KV cache") as error:
         check_memory(MIXTRAL, cluster(1, 1), BF16, slots_per_gpu=8, **WORKLOAD)
     assert "\n" not in str(error.value)
+
+
+def test_gpus_of_experts_alone_hold_nothing_else():
+    workload = {**WORKLOAD, "tokens_per_gpu": 0}
+    need = memory_bytes(DEEPSEEK_V3, cluster(2), FP8, slots_per_gpu=26, **workload)
+    assert need["experts"] == need["total"] == 58 * 26 * 3 * 7168 * 2048
+
+
+def test_gpus_that_share_heads_each_have_the_products_into_the_latents():
+    alone, shared = (
+        memory_bytes(
+            DEEPSEEK_V3,
+            cluster(),
+            FP8,
+            slots_per_gpu=32,
+            parallelism=Parallelism(expert=8, attention_tensor=n),
+            **WORKLOAD,
+        )["weights"]
+        for n in (1, 8)
+    )
+    heads = 61 * (128 * 192 * 1536 + 128 * 256 * 512 + 7168 * 128 * 128)
+    assert alone - shared == pytest.approx(heads * 7 / 8, rel=1e-6)
 
 
 def test_replicas_count():

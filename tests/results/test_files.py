@@ -54,6 +54,8 @@ def test_a_study_loads_equal(study: Study, tmp_path: Path) -> None:
     """Variants in order, whatever their names hold."""
     study.save(tmp_path / "s")
     again = Study.load(tmp_path / "s")
+    assert again == study
+    assert again != compare(SCENARIO.seeded(5))
     assert list(again.results) == ["a", "<b>"]
     assert all(again.results[name] == study.results[name] for name in study.results)
     pd.testing.assert_frame_equal(again.summary, study.summary)
@@ -109,3 +111,40 @@ def test_damaged_results_are_refused(result: Result, tmp_path: Path, damage: str
         Result.load(tmp_path / "r")
     with pytest.raises(OutputError):
         Result.load(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", "{}"])
+@pytest.mark.parametrize("file", ["manifest.json", "summary.json", "scenario.json"])
+def test_files_that_hold_something_else_are_refused(result: Result, tmp_path: Path, file: str, text: str) -> None:
+    """When they are read, not when something looks for a key."""
+    result.save(tmp_path / "r")
+    (tmp_path / "r" / file).write_text(text)
+    with pytest.raises(OutputError, match=r"is damaged|found no result"):
+        Result.load(tmp_path / "r")
+    if file == "manifest.json":
+        (tmp_path / "r" / file).write_text('{"versions": null}')
+        with pytest.raises(OutputError, match="not replaced"):
+            result.save(tmp_path / "r")
+
+
+def test_frames_of_other_columns_and_folders_for_frames_are_refused(result: Result, tmp_path: Path) -> None:
+    """Pandas would read all files of a folder, of which an empty one has none."""
+    result.save(tmp_path / "r")
+    steps = tmp_path / "r" / "steps.parquet"
+    steps.write_bytes((tmp_path / "r" / "gpus.parquet").read_bytes())
+    with pytest.raises(OutputError, match=r"steps\.parquet: is damaged, column start_s is missing"):
+        Result.load(tmp_path / "r")
+    steps.unlink()
+    steps.mkdir()
+    with pytest.raises(OutputError, match=r"steps\.parquet: cannot be read"):
+        Result.load(tmp_path / "r")
+
+
+def test_variants_that_differ_in_lists_have_a_report(tmp_path: Path) -> None:
+    """Faults are a list of mappings."""
+    slow = {"faults": [{"kind": "slow-gpu", "gpu": 1, "factor": 1.5}]}
+    data = {**SCENARIO.resolved(), "compare": {"well": {}, "slow": slow}}
+    study = compare(Scenario.from_dict(data))
+    study.save(tmp_path / "s")
+    assert Study.load(tmp_path / "s") == study
+    assert "slow" in (tmp_path / "s" / "report.html").read_text()

@@ -475,6 +475,15 @@ def test_data_of_python_code_is_as_that_of_a_file(tmp_path: Path) -> None:
         Scenario.from_dict({**BASE, "name": object()})
 
 
+def test_another_seed_is_that_of_variants_and_points() -> None:
+    data = {**BASE, "seed": 1, "compare": {"a": {}, "b": {"seed": 7}}, "sweep": {"workload.steps": [1, 2]}}
+    scenario = Scenario.from_dict(data).seeded(5)
+    assert (scenario.spec.seed, scenario.resolved()["seed"]) == (5, 5)
+    assert [variant.spec.seed for variant in scenario.variants().values()] == [5, 7]
+    assert [scenario.at(point).variant("a").spec.seed for point in scenario.points()] == [5, 5]
+    assert scenario.variant("b").seeded(9).spec.seed == 9
+
+
 def test_a_variant_that_does_not_exist_is_refused() -> None:
     """With the names there are."""
     with pytest.raises(ScenarioError, match="compare: found no variant c, wanted one of a, b"):

@@ -12,7 +12,7 @@ import pytest
 from validation import balancing_dynamics as dynamics
 
 from moesim import Scenario, evolve, simulate
-from moesim.errors import ScenarioError
+from moesim.errors import InputError, ScenarioError
 
 BASE: dict[str, Any] = {
     "model": {"preset": "olmoe-1b-7b", "n_layers": 2, "top_k": 4},
@@ -147,3 +147,14 @@ def test_the_published_imbalances_are_predicted_from_one() -> None:
     free_by_batch, loss_by_batch = batches["loss-free"].to_numpy(), batches["auxiliary loss"].to_numpy()
     assert (free_by_batch[1:] < 0.7 * free_by_batch[:-1]).all()  # falls with the batch
     assert loss_by_batch[-1] > 0.85 * loss_by_batch[0]  # levels off
+
+
+def test_what_depends_on_times_does_not_evolve_without_them() -> None:
+    """Lost GPUs and full queues change loads; `evolve` knows neither."""
+    lost = [{"kind": "lost-gpu", "gpu": 0}]
+    with pytest.raises(InputError, match=r"faults.0.kind: found lost-gpu, wanted simulate"):
+        evolve(scenario().changed({"faults": lost}))
+    with pytest.raises(InputError, match=r"simulation.experts: found queued, wanted grouped"):
+        evolve(scenario().changed({"simulation.experts": "queued"}))
+    with pytest.raises(InputError, match="threads: found 0, wanted 1 or more"):
+        evolve(scenario(), threads=0)

@@ -8,6 +8,8 @@ import pytest
 
 from moesim import Result, Scenario, simulate
 from moesim.errors import ScenarioError
+from moesim.simulation import queued
+from moesim.simulation.prepare import prepare
 from moesim.types import PARTS
 
 SMALL = {
@@ -153,3 +155,19 @@ def test_the_penalty_compares_with_queues_without_a_limit() -> None:
     skewed = run(**prefill, workload__steps=1, workload__popularity__exponent=1.5)
     assert skewed.summary["imbalance_penalty"] > 1.2
     assert run(workload__popularity__exponent=1.5).summary["imbalance_penalty"] < 1
+
+
+def test_sms_that_the_network_holds_are_missing_to_queued_experts() -> None:
+    """Beside two micro-batches; nothing else of the kernel changes."""
+    prepared = prepare(scenario(simulation__overlap="two-batch", cluster__network__held_sms=100))
+    free = prepare(scenario(simulation__overlap="none", cluster__network__held_sms=100))
+    assert (prepared.held_sms, free.held_sms) == (100, 0)
+    assert queued._service(prepared)(4096) > 1.5 * queued._service(free)(4096)
+
+
+def test_gpus_without_experts_do_not_make_the_others_uneven() -> None:
+    """Even choices of experts that stand on half of the GPUs."""
+    even = {"routing__strategy": "round-robin", "placement__expert_gpus": 4, "placement__redundant_experts": 0}
+    result = run(**even, simulation__experts="grouped", workload__tokens_per_gpu=64)
+    assert result.summary["balancedness"]["mean"] > 0.99
+    assert result.summary["balancedness_requested"]["mean"] > 0.99

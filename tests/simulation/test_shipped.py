@@ -14,8 +14,10 @@ SHIPPED = Path(__file__).parents[2] / "scenarios"
 
 
 def study(name: str) -> Study:
-    """A comparison of a shipped scenario."""
-    return compare(Scenario.from_yaml(SHIPPED / f"{name}.yaml"))
+    """A comparison of a shipped scenario, whose report can be made."""
+    found = compare(Scenario.from_yaml(SHIPPED / f"{name}.yaml"))
+    assert "</html>" in found.report_html()
+    return found
 
 
 @pytest.mark.slow

@@ -372,3 +372,37 @@ def test_no_matrix_of_tokens_and_experts_is_held() -> None:
             tracemalloc.stop()
     assert n_tokens == 16_384
     assert peak < 0.5 * n_tokens * 256 * 4
+
+
+ONE_NODE = {"cluster": {"gpu": "h100-sxm", "gpus_per_node": 4}, "model__preset": "olmoe-1b-7b", "model__n_layers": 2}
+ONE_NODE |= {"model__dense_layers": [], "model__intermediate_size": 0, "workload__steps": 1}
+
+
+def test_as_many_choices_as_are_routed_take_time() -> None:
+    """Whether the model or the scenario says how many."""
+    prefill = {**ONE_NODE, "workload__phase": "prefill", "workload__tokens_per_gpu": 4096, "routing__top_k": 1}
+    routed, of_model = (simulate(small(**prefill, **model)) for model in ({}, {"model__top_k": 1}))
+    assert routed.steps.equals(of_model.steps)
+
+
+@pytest.mark.parametrize("sequence", [512, 1024, 2048])
+def test_halves_of_a_prompt_attend_to_all_of_it(sequence: int) -> None:
+    """Two micro-batches of one prompt have its work, those of whole prompts theirs, and launches twice."""
+    prefill = {**ONE_NODE, "workload__phase": "prefill", "workload__tokens_per_gpu": 2048}
+    prefill |= {"workload__sequence_tokens": sequence, "simulation__overlap_loss": 0.0}
+    one, two = (simulate(small(**prefill, simulation__overlap=way)) for way in ("none", "two-batch"))
+    attention = [float(result.gpus["attention_s"].sum()) for result in (one, two)]
+    assert attention[0] <= attention[1] * (1 + 1e-9)
+    assert attention[1] < 1.25 * attention[0]
+
+
+def test_prompts_of_gpus_that_share_heads_stay_apart() -> None:
+    """Each GPU has a prompt of 512 tokens, and room for longer ones."""
+    shared = {
+        **ONE_NODE,
+        "workload__phase": "prefill",
+        "workload__tokens_per_gpu": 512,
+        "parallelism__attention": "tensor",
+    }
+    short, long = (simulate(small(**shared, workload__sequence_tokens=n)) for n in (512, 4096))
+    assert (short.gpus["attention_s"] == long.gpus["attention_s"]).all()

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from moesim.errors import OutputError, TraceError
@@ -130,6 +132,27 @@ def test_a_file_that_is_no_trace_is_refused(tmp_path: Path) -> None:
     for name in ("a.parquet", "b.parquet", "c.parquet"):
         with pytest.raises(TraceError, match="moesim import"):
             read_trace(tmp_path / name)
+
+
+@pytest.mark.parametrize("wrong", ["lists of any length", "other widths", "text", "fractions", "no layer", "NaN"])
+def test_a_trace_by_another_hand_is_refused(tmp_path: Path, wrong: str) -> None:
+    """The right columns and the mark of a trace, and something else in them."""
+    source = recording(tmp_path / "r.jsonl", {"token_idx": 0, "experts": [1, 3]})
+    import_recordings([source], tmp_path / "t.parquet")
+    table = pq.read_table(tmp_path / "t.parquet")
+    change = {
+        "lists of any length": ("experts", pa.array([[1, 3]], pa.list_(pa.int32()))),
+        "other widths": ("weights", pa.array([[1.0]], pa.list_(pa.float32(), 1))),
+        "text": ("token", pa.array(["0"])),
+        "fractions": ("experts", pa.array([[0.5, 1.7]], pa.list_(pa.float32(), 2))),
+        "no layer": ("layer", pa.array([-1], pa.int32())),
+        "NaN": ("weights", pa.array([[float("nan"), 0.5]], pa.list_(pa.float32(), 2))),
+    }
+    name, column = change[wrong]
+    table = table.set_column(table.column_names.index(name), name, column)
+    pq.write_table(table, tmp_path / "wrong.parquet")
+    with pytest.raises(TraceError):
+        read_trace(tmp_path / "wrong.parquet")
 
 
 def test_replay_goes_through_the_trace_and_starts_again(tmp_path: Path) -> None:
