@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # the first call of a kernel compiles it, which no deadline should measure; one seed, so that a failure is a bug
 settings.register_profile("moesim", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("moesim")
+
+
+@pytest.fixture
+def hears_interrupts() -> Iterator[None]:
+    """Interrupts are raised, also where the tests run in the background of a shell and ignore them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

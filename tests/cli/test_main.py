@@ -162,7 +162,7 @@ def test_no_progress_bar_where_nobody_looks(monkeypatch, stream, quiet):
 
 @pytest.mark.parametrize("updates", [0, 1])
 @pytest.mark.parametrize("quiet", [False, True])
-def test_an_interrupt_that_somebody_swallows_is_not_lost(quiet, updates):
+def test_an_interrupt_that_somebody_swallows_is_not_lost(hears_interrupts, quiet, updates):
     """As one that arrives in a callback of C code, whose exceptions end there."""
     before = signal.getsignal(signal.SIGINT)
     reached = []

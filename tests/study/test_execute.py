@@ -22,7 +22,7 @@ def test_processes_that_start_do_not_hear_ctrl_c():
     assert not deaf()
 
 
-def test_ctrl_c_during_their_start_comes_afterwards():
+def test_ctrl_c_during_their_start_comes_afterwards(hears_interrupts):
     reached = []
 
     def start() -> None:
