@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from moesim.errors import InputError
+from moesim.routing import OVERFLOWS
 from moesim.scenario import Scenario
 from moesim.study import statistics
 
@@ -46,12 +47,29 @@ def seeds_wanted(points: pd.DataFrame, until_ci: float, most: int | None, *, bas
 
 
 def check_common(runs: Mapping[str, Scenario]) -> None:
-    """Refuse variants that set their own seed: pairs need the same one.
+    """Refuse variants that set their own seed, as pairs need the same one, and runs that no seed changes.
 
     Raises:
-        InputError: the variants and their seeds.
+        InputError: the variants and their seeds; or all would be the same under every seed.
     """
+    check_random(runs.values())
     found = {name: run.spec.seed for name, run in runs.items()}
     if len(set(found.values())) > 1:
         shown = ", ".join(f"{name}: {seed}" for name, seed in found.items())
         raise InputError(f"seed: found {shown:.200}, wanted the same seed in all variants, to pair them by it")
+
+
+def check_random(runs: Iterable[Scenario]) -> None:
+    """Refuse several seeds where no run has anything random: copies of one run are no samples.
+
+    Raises:
+        InputError: the tokens are recorded, and neither drops nor faults are drawn.
+    """
+    if not any(_is_random(run) for run in runs):
+        raise InputError("seeds: found several, wanted 1: the tokens are recorded and nothing else is random")
+
+
+def _is_random(run: Scenario) -> bool:
+    spec = run.spec
+    draws = spec.routing.capacity is not None and OVERFLOWS[spec.routing.capacity.overflow].admits_by == "draw"
+    return spec.workload.trace is None or draws or any(f.cv is not None or f.every_s is not None for f in spec.faults)

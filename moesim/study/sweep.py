@@ -19,7 +19,7 @@ from moesim.simulation.checks import free_bytes, run_bytes
 from moesim.simulation.prepare import prepare
 from moesim.study.compare import Progress
 from moesim.study.execute import execute
-from moesim.study.replicate import first_seeds, seeds_wanted
+from moesim.study.replicate import check_random, first_seeds, seeds_wanted
 from moesim.study.sources import inputs_of
 from moesim.study.statistics import PILOT, paired
 from moesim.study.store import Store, key_of
@@ -107,6 +107,8 @@ def sweep(
     if workers > 1 or dask is not None:
         _check_routers(cells)
     _check_seeds(scenario, cells, several=wanted > 1)
+    if wanted > 1:
+        check_random(cell.scenario for cell in cells if cell.scenario is not None)
     store = Store(folder)
     run = _Run(scenario.spec.name, cells, store, pilot=None if until_ci is None else PILOT)
     run.add_seeds(dict.fromkeys(range(len(cells)), wanted))

@@ -27,6 +27,7 @@ from moesim import (
 from moesim.study import execute, plan_sweep
 from moesim.study.sources import _with_imports, inputs_of
 from moesim.study.store import Store, key_of
+from moesim.workload import import_recordings
 
 
 @pytest.fixture
@@ -295,6 +296,27 @@ def test_runs_of_a_router_without_a_file_are_not_found_again(make: Any, monkeypa
     with pytest.raises(InputError, match=r"routing.strategy: found of this session, .* wanted package.module:name"):
         sweep(scenario, workers=2)
     assert len(sweep(scenario).points) == 4
+
+
+def test_seeds_of_what_is_not_random_are_refused(make: Any, tmp_path: Path) -> None:
+    """Recorded tokens are the same under every seed, unless drops or faults are drawn."""
+    record = {"problem_id": 0, "experts": [1, 0], "gating_probs": [0.75, 0.25]}
+    lines = [json.dumps({**record, "token_idx": i, "layer": layer}) for i in range(8) for layer in (0, 1)]
+    (tmp_path / "r.jsonl").write_text("\n".join(lines))
+    import_recordings([tmp_path / "r.jsonl"], tmp_path / "t.parquet")
+    recorded = {"steps": 2, "tokens_per_gpu": 4, "trace": str(tmp_path / "t.parquet")}
+    axes = {"routing.capacity.factor": [1.0, 1.5]}
+    variants = {"dropless": {}, "tight": {"routing.capacity": {"factor": 1.0}}}
+    with pytest.raises(InputError, match="seeds: found several, wanted 1: the tokens are recorded"):
+        compare(make(workload=recorded, sweep=None, compare=variants), seeds=3)
+    same = make(workload=recorded, sweep=axes, compare=None)
+    with pytest.raises(InputError, match="seeds: found several, wanted 1: the tokens are recorded"):
+        sweep(same, seeds=3)
+    assert len(sweep(same).points) == 2
+    jitter = [{"kind": "compute-jitter", "cv": 0.1}]
+    assert len(sweep(make(workload=recorded, sweep=axes, compare=None, faults=jitter), seeds=2).points) == 4
+    variants["tight"]["routing.capacity"]["overflow"] = "drop-at-random"
+    assert len(compare(make(workload=recorded, sweep=None, compare=variants), seeds=2).points) == 4
 
 
 @pytest.mark.slow
