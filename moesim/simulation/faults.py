@@ -105,6 +105,10 @@ class Loss:
     detection_ps: int
     stalls: bool
 
+    def noticed_before(self, clock_ps: int) -> bool:
+        """Whether a step that begins then does without the GPU; a loss at that very time must be noticed first."""
+        return self.begin_ps < clock_ps or (self.begin_ps == clock_ps and self.detection_ps == 0)
+
 
 @dataclass
 class _Renewal:
@@ -173,7 +177,7 @@ class Faults:
         self._decide((clock_ps + 1) / PICO)
         gone = np.zeros(self._n_gpus, dtype=np.bool_)
         for loss in self._losses:
-            if not loss.stalls and loss.begin_ps <= clock_ps < loss.end_ps:
+            if not loss.stalls and loss.noticed_before(clock_ps) and clock_ps < loss.end_ps:
                 gone[loss.gpu] = True
         return gone
 
@@ -183,7 +187,10 @@ class Faults:
         between = [
             loss
             for loss in self._losses
-            if not loss.stalls and after_ps < loss.begin_ps < before_ps and loss.gpu not in known
+            if not loss.stalls
+            and after_ps <= loss.begin_ps < before_ps
+            and not loss.noticed_before(after_ps)
+            and loss.gpu not in known
         ]
         return min(between, key=lambda loss: (loss.begin_ps, loss.gpu), default=None)
 

@@ -184,6 +184,14 @@ def test_a_gpu_of_one_node_may_be_lost_with_copies_by_node(network: str) -> None
     assert ill.summary["by_cause"]["lost_gpu"] > 0
 
 
+def test_a_loss_at_the_begin_of_a_step_must_be_noticed_too() -> None:
+    """As one a moment later; without a time of detection the GPU was never there."""
+    at_once, later = (run({**LOST, "from_s": at, "detection_s": 0.05}) for at in (0.0, 1e-9))
+    assert 0.05 < at_once.steps.step_time_s[0] < 0.1
+    assert at_once.steps.step_time_s[0] == pytest.approx(later.steps.step_time_s[0], rel=1e-2)
+    assert (run({**LOST, "from_s": 0.0}).steps.tokens == 84).all()
+
+
 def test_losses_faster_than_steps_end_too() -> None:
     """Whole steps are lost, in reasonable time."""
     fault = {"kind": "lost-gpu", "every_s": 1e-4, "detection_s": 1e-3, "recovery_s": 3e-4}
