@@ -84,13 +84,16 @@ def _tasks(program: Program, timeline: Timeline, dispatch_bytes: int, combine_by
     dispatch = (program.kind == PARTS.index("dispatch"))[:, None]
     exchange = (program.exchange_layer >= 0)[:, None]
     sent = np.where(exchange, tokens * np.where(dispatch, dispatch_bytes, combine_bytes), 0)
+    start, end = timeline.start_ps, timeline.end_ps
+    if program.lost_ps is not None:  # a lost GPU does nothing until that is noticed
+        start, end = np.minimum(start, program.lost_ps), np.minimum(end, program.lost_ps)
     return Tasks(
         gpu=np.repeat(np.arange(n_gpus), n_ops),
         stream=np.tile(program.stream, n_gpus),
         layer=np.tile(program.layer, n_gpus),
         kind=np.tile(np.array(PARTS)[program.kind], n_gpus),
-        start_ps=timeline.start_ps.T.ravel(),
-        end_ps=timeline.end_ps.T.ravel(),
+        start_ps=start.T.ravel(),
+        end_ps=end.T.ravel(),
         bytes=sent.T.ravel(),
         tokens=tokens.T.ravel(),
     )

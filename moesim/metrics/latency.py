@@ -77,7 +77,7 @@ def critical_path(program: Program, timeline: Timeline) -> tuple[NDArray[np.int6
     it took after its last entry and leads to the GPU that entered last (the
     lowest index of several); what ended last of all that an operation waited
     for comes next (the latest in the program of several). Both arrays sum to
-    the step time; there is no wait in them.
+    the step time; there is no wait in them but until a lost GPU is noticed.
     """
     start, end = timeline.start_ps, timeline.end_ps
     waits_for = program.waits_for()
@@ -92,7 +92,9 @@ def critical_path(program: Program, timeline: Timeline) -> tuple[NDArray[np.int6
         exchange = program.exchange_layer[o] >= 0
         begin = start[o].max() if exchange else start[o, gpu - first]
         cost = end[o, gpu] - begin
-        by_part[program.kind[o]] += cost
+        worked = cost if program.lost_ps is None else max(0, min(cost, program.lost_ps[gpu] - begin))
+        by_part[program.kind[o]] += worked
+        by_part[_WAIT] += cost - worked
         by_gpu[gpu] += cost
         if exchange:
             gpu = first + int(start[o].argmax())

@@ -57,7 +57,8 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
     return {
         "step_time_s": _spread(step_ps * PS),
         "breakdown_s": {part: float(parts[i]) for i, part in enumerate(PARTS)},
-        "critical_path_s": {part: float(critical[i]) for i, part in enumerate(PARTS) if part != "wait"},
+        # a wait only where a GPU was lost, until that was noticed
+        "critical_path_s": {p: float(critical[i]) for i, p in enumerate(PARTS) if p != "wait" or critical[i] > 0},
         "imbalance_penalty": int(step_ps.sum()) / max(1, sum(total.even_ps for total in totals)),
         "balancedness": {
             "mean": _mean(layers["balancedness"]),

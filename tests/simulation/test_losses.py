@@ -192,6 +192,20 @@ def test_a_loss_at_the_begin_of_a_step_must_be_noticed_too() -> None:
     assert (run({**LOST, "from_s": 0.0}).steps.tokens == 84).all()
 
 
+def test_until_a_loss_is_noticed_nobody_computes() -> None:
+    """Neither on the critical path nor in the timeline, however long it takes."""
+    at = half_of_second_step()
+    short, long = (run({**LOST, "from_s": at, "detection_s": d}, keep__timeline_steps=4) for d in (0.01, 1.0))
+    for part in ("attention", "experts", "dispatch"):
+        assert long.summary["critical_path_s"][part] == pytest.approx(short.summary["critical_path_s"][part], abs=2e-3)
+    waits = [result.summary["critical_path_s"]["wait"] for result in (short, long)]
+    assert waits[1] - waits[0] == pytest.approx(0.99 / 4, rel=0.01)
+    assert sum(long.summary["critical_path_s"].values()) == pytest.approx(long.summary["step_time_s"]["mean"])
+    assert "wait" not in run().summary["critical_path_s"]
+    tasks = long.timeline[long.timeline["kind"].isin(["attention", "experts", "dense", "router"])]
+    assert (tasks["end_s"] - tasks["start_s"]).max() < 0.01
+
+
 def test_losses_faster_than_steps_end_too() -> None:
     """Whole steps are lost, in reasonable time."""
     fault = {"kind": "lost-gpu", "every_s": 1e-4, "detection_s": 1e-3, "recovery_s": 3e-4}
