@@ -52,6 +52,12 @@ class Lost:
         """Whether any GPU is missing."""
         return bool(self.gone.any()) or bool(self.broken)
 
+    def in_the_end(self) -> Lost:
+        """As the step ends: those that it lost on its way are gone."""
+        gone = self.gone.copy()
+        gone[[broken.gpu for broken in self.broken]] = True
+        return Lost(gone=gone)
+
     def at(self, row: int, n_gpus: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
         """In a layer of a micro-batch, GPUs [G]: whose tokens ask in vain, to whom nobody sends, whose work is lost."""
         silent, avoided, useless = np.zeros(n_gpus, dtype=np.bool_), self.gone.copy(), np.zeros(n_gpus, dtype=np.bool_)

@@ -96,7 +96,9 @@ class Runner:
             even = lay_out_evenly(stages, ran.routed, lost)
             program = ill(even)
             even_ran = _Ran(ran.routed, program, self._interpret(program), lost)
-            return self._with_losses(even_ran, even, ill, lambda _: (ran.routed, even))
+            return self._with_losses(
+                even_ran, even, ill, lambda lost: (ran.routed, lay_out_evenly(stages, ran.routed, lost.in_the_end()))
+            )
 
         # the imbalance penalty's reference, under the same faults; not in the profile
         even_ps = self._faults.run(step, self._clock_ps, attempt_evenly).makespan_ps

@@ -206,6 +206,14 @@ def test_until_a_loss_is_noticed_nobody_computes() -> None:
     assert (tasks["end_s"] - tasks["start_s"]).max() < 0.01
 
 
+def test_the_even_reference_of_a_loss_spreads_its_load_over_those_that_are_left() -> None:
+    """A moment after the begin of a step as at its begin, when the GPU has no tokens either."""
+    prefill = {"workload__phase": "prefill", "workload__tokens_per_gpu": 1024, "workload__sequence_tokens": 1024}
+    prefill |= {"placement__redundant_experts": 256, "workload__steps": 1}
+    at_once, later = (run({**LOST, "from_s": at}, **prefill).summary for at in (0.0, 1e-9))
+    assert later["imbalance_penalty"] == pytest.approx(at_once["imbalance_penalty"], rel=0.05)
+
+
 def test_losses_faster_than_steps_end_too() -> None:
     """Whole steps are lost, in reasonable time."""
     fault = {"kind": "lost-gpu", "every_s": 1e-4, "detection_s": 1e-3, "recovery_s": 3e-4}
