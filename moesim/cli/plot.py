@@ -61,10 +61,9 @@ def open_results(folder: Path) -> tuple[Mapping[str, RunLike], pd.DataFrame | No
     Raises:
         OutputError: it is no result of moesim, or damaged.
     """
-    import pandas as pd
-
     from moesim.errors import OutputError
     from moesim.results import Result, Study
+    from moesim.results.files import read_frame
 
     try:
         is_run = (folder / "steps.parquet").exists()
@@ -76,10 +75,7 @@ def open_results(folder: Path) -> tuple[Mapping[str, RunLike], pd.DataFrame | No
     points = None
     for name in ("points.parquet", "summary.parquet"):
         if points is None and (folder / name).exists():
-            try:
-                frame = pd.read_parquet(folder / name, engine="pyarrow")
-            except (OSError, ValueError) as error:
-                raise OutputError(f"{folder / name}: cannot be read: {error}") from None
+            frame = read_frame(folder / name, ())
             points = frame if {"variant", "seed"} <= set(frame.columns) else None
     if points is not None and not any(folder.glob("*/steps.parquet")):
         return {}, points

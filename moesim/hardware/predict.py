@@ -86,7 +86,7 @@ def predict_columns(
 
 def shipped(kind: TableKind) -> Constants:
     """The constants that ship with moesim for a kind of table."""
-    return load(kind.noun or kind.name)
+    return load(kind.noun)
 
 
 def gpu_of(system: str, gpus: Mapping[str, GpuSpec] | None = None) -> GpuSpec | None:
@@ -107,4 +107,4 @@ def published_gpus() -> Mapping[str, GpuSpec]:
 
 def nouns() -> set[str]:
     """The nouns that hold constants of some kind of table."""
-    return {kind.noun or kind.name for kind in map(load_kind, KINDS)}
+    return {kind.noun for kind in map(load_kind, KINDS)}

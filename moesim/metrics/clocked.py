@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.metrics.conservation import check_program
-from moesim.metrics.latency import breakdown, critical_path
+from moesim.metrics.latency import breakdown, critical_path, until_lost
 from moesim.metrics.queued import breakdown_of_nodes, path_of_nodes
 from moesim.metrics.traffic import gpu_copies, link_traffic
 from moesim.types import EXCHANGE_KINDS, LEVELS, PARTS, Clocked, Program, QueuedRun, QueueTotals, Tasks, Timeline
@@ -84,9 +84,7 @@ def _tasks(program: Program, timeline: Timeline, dispatch_bytes: int, combine_by
     dispatch = (program.kind == PARTS.index("dispatch"))[:, None]
     exchange = (program.exchange_layer >= 0)[:, None]
     sent = np.where(exchange, tokens * np.where(dispatch, dispatch_bytes, combine_bytes), 0)
-    start, end = timeline.start_ps, timeline.end_ps
-    if program.lost_ps is not None:  # a lost GPU does nothing until that is noticed
-        start, end = np.minimum(start, program.lost_ps), np.minimum(end, program.lost_ps)
+    start, end = until_lost(program, timeline)
     return Tasks(
         gpu=np.repeat(np.arange(n_gpus), n_ops),
         stream=np.tile(program.stream, n_gpus),

@@ -21,14 +21,20 @@ def breakdown(program: Program, timeline: Timeline) -> NDArray[np.int64]:
     """
     exchange = program.exchange_layer >= 0
     parts = np.zeros((program.n_gpus, len(PARTS)), dtype=np.int64)
-    start, end = timeline.start_ps, timeline.end_ps
+    start = timeline.start_ps
     entered = start.reshape(len(start), program.n_groups, program.group_gpus).max(axis=2)
     last_entry = np.repeat(entered, program.group_gpus, axis=1)  # of the group of each GPU
-    if program.lost_ps is not None:
-        start, end = np.minimum(start, program.lost_ps), np.minimum(end, program.lost_ps)
+    start, end = until_lost(program, timeline)
     _fill(program.kind, exchange, last_entry, start, end, parts)
     parts[:, _WAIT] += timeline.makespan_ps - end.max(axis=0)
     return parts
+
+
+def until_lost(program: Program, timeline: Timeline) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """When each operation began and ended on each GPU, [O, G] each; one that is lost does nothing from then on."""
+    if program.lost_ps is None:
+        return timeline.start_ps, timeline.end_ps
+    return np.minimum(timeline.start_ps, program.lost_ps), np.minimum(timeline.end_ps, program.lost_ps)
 
 
 @njit
@@ -80,6 +86,7 @@ def critical_path(program: Program, timeline: Timeline) -> tuple[NDArray[np.int6
     the step time; there is no wait in them but until a lost GPU is noticed.
     """
     start, end = timeline.start_ps, timeline.end_ps
+    _, worked_until = until_lost(program, timeline)
     waits_for = program.waits_for()
     by_part = np.zeros(len(PARTS), dtype=np.int64)
     by_gpu = np.zeros(program.n_gpus, dtype=np.int64)
@@ -92,7 +99,7 @@ def critical_path(program: Program, timeline: Timeline) -> tuple[NDArray[np.int6
         exchange = program.exchange_layer[o] >= 0
         begin = start[o].max() if exchange else start[o, gpu - first]
         cost = end[o, gpu] - begin
-        worked = cost if program.lost_ps is None else max(0, min(cost, program.lost_ps[gpu] - begin))
+        worked = max(0, worked_until[o, gpu] - begin)
         by_part[program.kind[o]] += worked
         by_part[_WAIT] += cost - worked
         by_gpu[gpu] += cost

@@ -184,9 +184,13 @@ def read_frame(path: Path, columns: Collection[str]) -> pd.DataFrame:
     return frame
 
 
-def is_of_moesim(manifest: Any) -> bool:
-    """Whether this is what a manifest of ours holds."""
-    return isinstance(manifest, dict) and "moesim" in (manifest.get("versions") or ())
+def own_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a result of ours, {} where there is none or that of somebody else."""
+    try:
+        found = read_json(folder / MANIFEST)
+    except OutputError:
+        return {}
+    return found if isinstance(found, dict) and "moesim" in (found.get("versions") or ()) else {}
 
 
 def _is_replaceable(target: Path) -> bool:
@@ -195,11 +199,7 @@ def _is_replaceable(target: Path) -> bool:
         return False
     if not any(target.iterdir()):
         return True
-    try:
-        manifest = json.loads((target / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return is_of_moesim(manifest)
+    return bool(own_manifest(target))
 
 
 def _umask() -> int:

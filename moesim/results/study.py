@@ -14,9 +14,9 @@ from moesim.errors import OutputError
 from moesim.results.files import (
     MANIFEST,
     SCHEMA_VERSION,
-    is_of_moesim,
     json_text,
     new_folder,
+    own_manifest,
     read_frame,
     read_json,
     read_mapping,
@@ -173,11 +173,7 @@ def manifest(name: str, axes: Sequence[str] | None = None) -> dict[str, Any]:
 
 def is_sweep(folder: Path) -> bool:
     """Whether the manifest of this folder is that of a sweep."""
-    try:
-        found = read_json(folder / MANIFEST)
-    except OutputError:
-        return False
-    return is_of_moesim(found) and "axes" in found
+    return "axes" in own_manifest(folder)
 
 
 def write_sweep(folder: Path, study: Study) -> None:

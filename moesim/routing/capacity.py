@@ -154,9 +154,8 @@ _ADMISSIONS: Mapping[str, Admission] = {
 
 
 def _check_numbers(capacity_factor: float, rounding: str, minimum: int, tries: int) -> None:
-    if not isinstance(capacity_factor, Real):
-        raise ParameterError("capacity_factor", capacity_factor, "a positive number")
-    if not math.isfinite(capacity_factor) or (capacity_factor <= 0 and rounding not in SIGNED):
+    known = isinstance(capacity_factor, Real) and math.isfinite(capacity_factor)
+    if not known or (capacity_factor <= 0 and rounding not in SIGNED):
         raise ParameterError("capacity_factor", capacity_factor, "a positive number")
     for name, value, least in (("minimum", minimum, 0), ("tries", tries, 1)):
         if value < least:

@@ -53,7 +53,7 @@ def route(
     except InputError as error:
         raise ParameterError("strategy", strategy, str(error)) from None
     values = parameters_for(found, parameters)
-    if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer):
+    if not _is_whole(top_k):
         raise ParameterError("top_k", top_k, "a whole number")
     found.validate(matrix.shape[1], int(top_k), values)
     reach = None if mask is None else _mask(mask, matrix.shape, int(top_k))
@@ -83,14 +83,12 @@ def _matrix(logits: ArrayLike) -> NDArray[np.float32]:
     """Logits as the kernels want them: float32 [T, E], C-contiguous, comparable."""
     try:
         given = np.asarray(logits)
-        if given.dtype.kind == "c":
-            raise ParameterError("logits", given.dtype, "real numbers")
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused as such
-            matrix = np.ascontiguousarray(given, dtype=np.float32)
-    except ParameterError:
-        raise
+            matrix = np.ascontiguousarray(given.real, dtype=np.float32)
     except (TypeError, ValueError):
         raise ParameterError("logits", "no numbers in rows of one length", "shape (tokens, experts)") from None
+    if np.iscomplexobj(given):
+        raise ParameterError("logits", given.dtype, "real numbers")
     if matrix.ndim != 2 or matrix.shape[1] == 0:
         raise ParameterError("logits", f"shape {matrix.shape}", "shape (tokens, experts), one expert or more")
     if not all_finite(matrix):
@@ -101,10 +99,13 @@ def _matrix(logits: ArrayLike) -> NDArray[np.float32]:
 
 
 def _seed(seed: int) -> int:
-    whole = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
-    if not whole or not 0 <= seed < 2**63:
+    if not _is_whole(seed) or not 0 <= seed < 2**63:
         raise ParameterError("seed", seed, "a whole number from 0, below 2**63")
     return int(seed)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _mask(mask: ArrayLike, shape: tuple[int, ...], top_k: int) -> NDArray[np.bool_]:

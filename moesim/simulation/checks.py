@@ -11,7 +11,7 @@ from moesim.results import frames_bytes
 from moesim.routing import OVERFLOWS, ROUNDINGS, SCOPES, SIGNED
 from moesim.scenario.schema import CapacitySpec
 from moesim.simulation.faults import check_faults
-from moesim.simulation.stages import Stages, default_threads, group_nodes
+from moesim.simulation.stages import Stages, group_nodes, threads_or_default
 
 
 def check_stages(stages: Stages) -> None:
@@ -170,7 +170,7 @@ def run_bytes(stages: Stages, threads: int | None = None) -> tuple[int, int]:
         n_operations=7 * model.n_layers * stages.micro_batches,
     )
     # a layer's ids, weights and flags for every thread, and the step's matrices (requested and evenly spread)
-    at_once = min(threads or default_threads(), n_layers)
+    at_once = min(threads_or_default(threads), n_layers)
     tokens = stages.source.tokens_per_step * (16 + 40 * stages.top_k) * at_once
     if stages.strategy is not None and (stages.strategy.scope == "batch" or stages.keeps_scores):
         # logits, probabilities, order and flags of a whole layer for every thread

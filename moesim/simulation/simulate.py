@@ -7,7 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from moesim.errors import InputError
 from moesim.hardware import payload_bytes, provenance
 from moesim.results import Collector, Result, versions
 from moesim.scenario import Scenario
@@ -17,7 +16,7 @@ from moesim.simulation.prepare import prepare
 from moesim.simulation.profile import Profile
 from moesim.simulation.routed import route_step
 from moesim.simulation.runner import Runner
-from moesim.simulation.stages import Stages, default_threads
+from moesim.simulation.stages import Stages, threads_or_default
 from moesim.types import RoutedStep, RouterState
 from moesim.workload import RecordedTokens
 
@@ -47,8 +46,7 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
         InputError: the scenario is wrong (see `check`), or there are no threads.
         ConservationError: tokens, bytes or time were lost, which is a bug.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads: found {threads}, wanted 1 or more")
+    n_threads = threads_or_default(threads)
     stages = prepare(scenario)
     scenario = stages.scenario  # with what was left open decided
     profile = Profile()
@@ -69,7 +67,7 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
         "combine_bytes": payload_bytes(stages.model.hidden_size, stages.precision.combine),
     }
     run = Runner(stages, payload, profile)
-    with ThreadPoolExecutor(max_workers=threads or default_threads()) as pool:
+    with ThreadPoolExecutor(max_workers=n_threads) as pool:
         for step in range(total):
             before, lost = None if states is None else list(states), run.lost(step >= warmup)
             routed = route_step(stages, step, pool, profile, states, lost)

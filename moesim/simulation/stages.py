@@ -134,6 +134,19 @@ def zero_experts(found: Strategy, parameters: Any) -> int:
     return 0 if found.zero_experts is None else found.zero_experts(parameters)
 
 
+def threads_or_default(threads: int | None) -> int:
+    """Worker threads as asked for.
+
+    Raises:
+        InputError: there are none.
+    """
+    if threads is None:
+        return default_threads()
+    if threads < 1:
+        raise InputError(f"threads: found {threads}, wanted 1 or more")
+    return threads
+
+
 def default_threads() -> int:
     """Worker threads: MOESIM_THREADS, else the processors that this process may use.
 

@@ -15,7 +15,7 @@ from moesim.simulation.evolution import initial_states
 from moesim.simulation.prepare import prepare
 from moesim.simulation.profile import Profile
 from moesim.simulation.routed import route_step
-from moesim.simulation.stages import default_threads
+from moesim.simulation.stages import threads_or_default
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,8 +54,7 @@ def evolve(
     """
     import pandas as pd
 
-    if threads is not None and threads < 1:
-        raise InputError(f"threads: found {threads}, wanted 1 or more")
+    n_threads = threads_or_default(threads)
     stages = prepare(scenario)
     for i, fault in enumerate(scenario.spec.faults):
         if fault.kind == "lost-gpu":
@@ -69,7 +68,7 @@ def evolve(
         raise InputError("evaluate_every: wanted 0 or more, and one evaluation step or more")
     total = scenario.spec.simulation.warmup_steps + stages.n_steps
     profile, rows = Profile(), []
-    with ThreadPoolExecutor(max_workers=threads or default_threads()) as pool:
+    with ThreadPoolExecutor(max_workers=n_threads) as pool:
         for step in range(total):
             routed = route_step(stages, step, pool, profile, states)
             router = routed.router

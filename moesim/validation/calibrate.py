@@ -134,7 +134,7 @@ def calibrate(
         tell(kind.name)
         constants = kind.fit(rows, gpus)
         _check_fitted(tables, kind.group(rows), constants)
-        kernels.setdefault(kind.noun or kind.name, {}).update(constants)
+        kernels.setdefault(kind.noun, {}).update(constants)
         inside = _error(kind, rows, kind.predict(rows, gpus, constants))
         outside = _cross_validated(kind, rows, gpus, folds, tell)
         errors.append(_errors_of(kind, rows, inside, outside))

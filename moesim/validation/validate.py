@@ -113,7 +113,7 @@ def validate(data: str | Path | None = None, *, kernels: Mapping[str, Constants]
         raise InputError("; ".join(problems) or f"{data}: no table of a known layout, found {_few(reading)}")
     scores, slow, predictions, notes, others, any_own = [], [], [], [], Counter[str](), False
     for table in tables:
-        own = (kernels or {}).get(_noun(table.kind), {})
+        own = (kernels or {}).get(table.kind.noun, {})
         mine = of_groups(table, own)
         predicted = _predicted(table, mine, own)
         wrong, doubtful = far_off(table, predicted)
@@ -157,10 +157,6 @@ def read(data: str | Path | None) -> Reading:
 
         return read_installed(data.partition(":")[2])
     return read_folder(MEASURED if data is None else data)
-
-
-def _noun(kind: TableKind) -> str:
-    return kind.noun or kind.name
 
 
 def _without_clashes(reading: Reading) -> tuple[list[Table], list[str]]:

@@ -136,7 +136,7 @@ def main() -> None:
                 "held_out": HELD_OUT[name],
             }
             text = yaml.safe_dump({**header, "groups": constants}, sort_keys=False, width=118)
-            (FOLDER / f"{kind.noun or kind.name}.yaml").write_text(text, encoding="utf-8")
+            (FOLDER / f"{kind.noun}.yaml").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

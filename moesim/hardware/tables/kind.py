@@ -58,6 +58,10 @@ class TableKind:
     noun: str = ""
     fewest_rows: int = 12
 
+    def __post_init__(self) -> None:
+        """Fill in the noun."""
+        object.__setattr__(self, "noun", self.noun or self.name)
+
 
 KINDS: Mapping[str, str] = {
     "allreduce": "moesim.hardware.tables.allreduce:KIND",
