@@ -284,7 +284,10 @@ def _whole(tokens_per_expert: ArrayLike) -> NDArray[Any]:
         raise InputError("tokens_per_expert: found rows of several lengths, wanted an array [..., E]") from None
     if counts.dtype.kind in "fb" and not np.array_equal(counts, np.rint(counts)):
         raise InputError("tokens_per_expert: found fractions, wanted whole numbers of tokens")
-    small = counts.dtype.kind in "biuf" and (not counts.size or (counts.min() >= 0 and counts.max() <= MOST_TOKENS))
+    if counts.dtype == np.int64:
+        small = counts.view(np.uint64).max(initial=0) <= MOST_TOKENS  # in one pass: negative ones are the largest then
+    else:
+        small = counts.dtype.kind in "biuf" and (not counts.size or (counts.min() >= 0 and counts.max() <= MOST_TOKENS))
     if counts.ndim == 0 or not small:
         raise InputError(f"tokens_per_expert: wanted an array [..., E] of numbers from 0 to {MOST_TOKENS:,}")
     return counts
