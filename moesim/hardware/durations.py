@@ -78,11 +78,11 @@ def step_durations(
         slot_rank: GPU of each slot, [S]; the first of several that share it.
         head_tokens: tokens of each GPU in the whole step, [G], where these are of a part of it.
         parallelism: how GPUs are grouped; by default one group, nothing is shared.
-        kernels: family of calibrated kernels; by default the one that suits GPU and data types.
+        kernels: family of calibrated kernels; by default the one that suits data types and network.
         held_sms: SMs of each GPU that kernels of a collective hold meanwhile;
             what was measured on a whole GPU slows down as the formula does.
     """
-    family = kernels or family_of(default_family(precision))
+    family = kernels or family_of(default_family(precision, cluster.network))
     if held_sms and family.measured is not None:
         again = partial(
             step_durations,

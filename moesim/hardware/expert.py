@@ -16,8 +16,8 @@ from moesim.errors import InputError, ParameterError
 from moesim.hardware.constants import document, load
 from moesim.hardware.gemm import join
 from moesim.hardware.gpu import memory_bandwidth, peak_flops, throttling
-from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype
-from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape, Precision
+from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype, stored_bytes
+from moesim.types import GpuSpec, ModelShape, Precision
 
 Seconds = NDArray[np.float64]
 
@@ -350,5 +350,6 @@ def matrices(model: ModelShape) -> int:
 
 
 def weight_bytes(model: ModelShape, precision: Precision) -> float:
-    """Bytes of one expert's weights."""
-    return matrices(model) * model.hidden_size * model.moe_intermediate_size * DTYPE_BYTES[precision.weights]
+    """Bytes of one expert's weights, with their scales."""
+    each = stored_bytes(precision.weights, precision.activations)
+    return matrices(model) * model.hidden_size * model.moe_intermediate_size * each

@@ -9,14 +9,11 @@ from dataclasses import dataclass, field
 from moesim.errors import InputError
 from moesim.hardware.constants import document
 from moesim.hardware.expert import ExpertConstants, ExpertKernel, calibrated_gpu
-from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype
+from moesim.hardware.kernel_dtypes import KernelDtype, is_narrow, kernel_dtype
 from moesim.hardware.layer_kernels import LayerKernels
 from moesim.hardware.measured import Measured
 from moesim.hardware.tables.kind import Constants
-from moesim.types import DTYPE_BYTES, GpuSpec, Precision
-
-NARROW = ("fp8", "int8", "fp4")
-"""Data types of activations that the constants of fp8 stand for, with their own bytes and peak."""
+from moesim.types import GpuSpec, NetworkSpec, Precision
 
 LAYERS = (
     "gemm",
@@ -84,10 +81,22 @@ def families() -> dict[str, dict[str, str]]:
     return groups
 
 
-def default_family(precision: Precision) -> str:
-    """The family that suits the data types; all are calibrated on one GPU, which is the nearest to every other."""
-    if precision.activations in NARROW:
-        return "sglang-deepep-fp8"
+_OF_NETWORK: Mapping[str, str] = {
+    "deepep-low-latency": "sglang-deepep-fp8",
+    "deepep-normal": "sglang-deepep-fp8-normal",
+}
+"""Families of fp8 whose kernels run behind the exchange of one library."""
+
+
+def default_family(precision: Precision, network: NetworkSpec | None = None) -> str:
+    """The family that suits the data types and the network; all are calibrated on one GPU.
+
+    DeepGEMM's masked kernels take the rows as DeepEP's low-latency dispatch
+    leaves them, so they run behind that exchange alone. The constants of fp8
+    stand for all narrow activations, with their own bytes and peak.
+    """
+    if is_narrow(precision.activations):
+        return _OF_NETWORK.get(network.preset if network else "", "sglang-fp8-block")
     return "trtllm-mxfp4" if precision.weights == "fp4" else "trtllm-bf16"
 
 
@@ -97,20 +106,36 @@ def calibrated_families(gpu: str) -> list[str]:
 
 
 def check_family(family: Family, precision: Precision) -> None:
-    """Refuse a family that computes in another data type.
+    """Refuse a family that computes in another data type, or that unpacks weights where these are not packed.
 
     Raises:
         InputError: what would be right.
     """
     group = family.parts["experts"]
+    dtype = kernel_dtype(group.rpartition("/")[2])
+    if is_narrow(dtype.compute) != is_narrow(precision.activations):
+        raise InputError(
+            f"a family for activations in {precision.activations}; {family.name} computes in {dtype.compute}"
+        )
     if not suits(group, precision):
-        compute = kernel_dtype(group.rpartition("/")[2]).compute
-        raise InputError(f"a family for activations in {precision.activations}; {family.name} computes in {compute}")
+        raise InputError(
+            f"a family for weights in {precision.weights}; {family.name} takes weights in {dtype.weights} "
+            f"(precision.weights: {dtype.weights})"
+        )
 
 
 def suits(group: str, precision: Precision) -> bool:
-    """Whether a group of the experts computes in a data type like that of the activations."""
-    return (kernel_dtype(group.rpartition("/")[2]).compute in NARROW) == (precision.activations in NARROW)
+    """Whether a group of the experts computes in a data type like that of the activations, with such weights.
+
+    A kernel for narrow weights takes no others; any kernel stands in for one of narrow weights, with their bytes.
+    """
+    dtype, own = kernel_dtype(group.rpartition("/")[2]), _dtype(precision)
+    same = is_narrow(dtype.compute) == is_narrow(own.compute)
+    return same and (own.weights_only or not dtype.weights_only)
+
+
+def _dtype(precision: Precision) -> KernelDtype:
+    return KernelDtype(weights=precision.weights, compute=precision.activations)
 
 
 def expert_kernel(family: Family, gpu: GpuSpec, precision: Precision, phase: str) -> ExpertKernel:
@@ -120,7 +145,7 @@ def expert_kernel(family: Family, gpu: GpuSpec, precision: Precision, phase: str
         InputError: the GPU has no peak for the type of activations.
     """
     group, mine = family.experts(phase), family.constants.get("experts", {})
-    dtype = KernelDtype(weight_bytes=DTYPE_BYTES[precision.weights], compute=precision.activations)
+    dtype = _dtype(precision)
     if group in mine:
         kernel = ExpertKernel(name=group, gpu=gpu, constants=ExpertConstants(**mine[group]), dtype=dtype)
     else:
@@ -153,7 +178,7 @@ def family_of(name: str) -> Family:
     return Family(name=name, parts=known[name])
 
 
-def provenance(family: Family, gpu: GpuSpec) -> str:
+def provenance(family: Family, gpu: GpuSpec, precision: Precision) -> str:
     """Where the times of kernels come from, with its label."""
     shipped, calibrated = calibrated_gpu().name, family.gpu or calibrated_gpu().name
     constants = f"constants of {family.name} on {shipped}"
@@ -163,7 +188,15 @@ def provenance(family: Family, gpu: GpuSpec) -> str:
             f"sha256 {family.sha256}), others of {family.name} on {shipped}"
         )
     rest = f", where the tables of {family.measured.name} have no measurement" if family.measured is not None else ""
-    text = f"estimated: formulas with {constants}{rest}"
+    text = f"estimated: formulas with {constants}{rest}{_stand_in(family, precision)}"
     if {calibrated, shipped} == {gpu.name}:
         return text
     return f"{text}, for {gpu.name} only the published specifications changed"
+
+
+def _stand_in(family: Family, precision: Precision) -> str:
+    """What is said of narrow weights whose own kernel has no constants."""
+    kernel, own = kernel_dtype(family.parts["experts"].rpartition("/")[2]), _dtype(precision)
+    if kernel.weights_only or not own.weights_only:
+        return ""
+    return f", which stand in for weights in {own.weights} with their own bytes"

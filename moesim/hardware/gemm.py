@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.hardware.gpu import fading, memory_bandwidth, peak_flops, sm_loads, stream_seconds, throttling
+from moesim.hardware.kernel_dtypes import is_narrow, stored_bytes
 from moesim.types import DTYPE_BYTES, GpuSpec
 
 Array = NDArray[np.float64]
@@ -72,7 +73,6 @@ def product_seconds(
     weights: str,
     activations: str,
     count: Numbers = 1.0,
-    weight_bytes: float | None = None,
     resident: NDArray[np.bool_] | bool = False,
     sustained: bool = True,
 ) -> Array:
@@ -84,22 +84,21 @@ def product_seconds(
         rows: rows of the input.
         n: columns of the output.
         k: columns of the input.
-        weights: data type that the weights are stored in.
+        weights: data type that the weights are stored in, with the scales of its groups.
         activations: data type that is multiplied in.
         count: products of the same shape, each with weights of its own.
-        weight_bytes: of one weight, where scales come on top of the data type.
         resident: the weights stay in the L2 cache between calls.
         sustained: under sustained load, at the power limit; else it was timed alone.
     """
     rows, n, k, count = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (rows, n, k, count)))
-    each = DTYPE_BYTES[weights] if weight_bytes is None else weight_bytes
+    each = stored_bytes(weights, activations)
     inputs = DTYPE_BYTES[activations]
     streamed = np.where(resident, 0.0, n * k * each)
     moved = count * (streamed + constants.activation_passes * rows * (k * inputs + n * _OUTPUT_BYTES))
     stream = moved / (constants.bandwidth_share * memory_bandwidth(gpu))
     joined = _tiled_seconds(constants, gpu, rows, n, k, count, stream, activations, sustained)
     seconds = constants.launch_s + constants.per_k_s * k + joined
-    if inputs < DTYPE_BYTES["bf16"]:
+    if is_narrow(activations):
         seconds = seconds + _quantise_seconds(constants, gpu, count * rows, k)
     return np.asarray(np.where(rows > 0, seconds, 0.0), dtype=np.float64)
 

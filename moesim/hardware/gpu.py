@@ -13,9 +13,11 @@ from moesim.types import DTYPE_BYTES, GpuSpec, Precision
 # Wider types that can stand in for one that a GPU has no units for, nearest first.
 _WIDER = {
     "fp4": ("fp8", "bf16", "fp16"),
+    "int4": ("int8", "bf16", "fp16"),
     "int8": ("bf16", "fp16"),
     "fp8": ("bf16", "fp16"),
     "bf16": ("fp16", "fp32"),
+    "fp16": ("bf16", "fp32"),
 }
 
 _CACHE_KEEPS = 0.6

@@ -1,4 +1,4 @@
-"""What the names of data types in kernels and measured tables mean: bytes of operands, and what computes them."""
+"""What the names of data types in kernels and measured tables mean: how weights are stored, and what is multiplied."""
 
 from __future__ import annotations
 
@@ -8,42 +8,81 @@ from dataclasses import dataclass
 from moesim.errors import InputError
 from moesim.types import DTYPE_BYTES
 
+_SCALE_BYTES: Mapping[str, float] = {"fp4": 1 / 32, "int4": 1 / 32}
+"""Bytes of scales a weight: MXFP4 has one byte for 32 weights, INT4 as AWQ and GPTQ store it about as much."""
+_NVFP4_SCALE_BYTES = 1 / 16
+
+
+def stored_bytes(weights: str, compute: str) -> float:
+    """Bytes of a stored weight with its share of the scales.
+
+    Four-bit weights have scales of groups, which count; those of wider types are below 0.1 % of them.
+
+    Args:
+        weights: data type that they are stored in.
+        compute: data type that is multiplied in; FP4 that is multiplied as such is NVFP4, one byte for 16 weights.
+    """
+    scales = _NVFP4_SCALE_BYTES if weights == compute == "fp4" else _SCALE_BYTES.get(weights, 0.0)
+    return DTYPE_BYTES[weights] + scales
+
+
+def is_narrow(dtype: str) -> bool:
+    """Whether a data type has fewer bits than the 16 of bf16."""
+    return DTYPE_BYTES[dtype] < DTYPE_BYTES["bf16"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class KernelDtype:
-    """Bytes of one weight, with its share of the scales, and the type that is multiplied."""
+    """The type that weights are stored in, and the type that is multiplied."""
 
-    weight_bytes: float
+    weights: str
     compute: str
 
+    @property
+    def weight_bytes(self) -> float:
+        """Bytes of one weight, with its share of the scales."""
+        return stored_bytes(self.weights, self.compute)
 
-def _plain(name: str) -> KernelDtype:
-    return KernelDtype(weight_bytes=DTYPE_BYTES[name], compute=name)
+    @property
+    def weights_only(self) -> bool:
+        """Whether only the weights are narrow: a kernel widens them before it multiplies."""
+        return DTYPE_BYTES[self.weights] < DTYPE_BYTES[self.compute]
 
 
-_MXFP4_BYTES = 0.5 + 1 / 32  # one byte of scale for 32 weights
-_NVFP4_BYTES = 0.5 + 1 / 16
+def _as(weights: str, compute: str = "") -> KernelDtype:
+    return KernelDtype(weights=weights, compute=compute or weights)
+
 
 KERNEL_DTYPES: Mapping[str, KernelDtype] = {
-    "bfloat16": _plain("bf16"),
-    "float16": _plain("fp16"),
-    "fp8": _plain("fp8"),
-    "fp8_block": _plain("fp8"),
-    "int8": _plain("int8"),
-    "int8_wo": KernelDtype(weight_bytes=1.0, compute="bf16"),
-    "int4_wo": KernelDtype(weight_bytes=_MXFP4_BYTES, compute="bf16"),
-    "nvfp4": KernelDtype(weight_bytes=_NVFP4_BYTES, compute="fp4"),
-    "w4a16_mxfp4": KernelDtype(weight_bytes=_MXFP4_BYTES, compute="bf16"),
-    "w4a8_mxfp4_mxfp8": KernelDtype(weight_bytes=_MXFP4_BYTES, compute="fp8"),
-    "w4afp8": KernelDtype(weight_bytes=_MXFP4_BYTES, compute="fp8"),
+    "bf16": _as("bf16"),
+    "bfloat16": _as("bf16"),
+    "float16": _as("fp16"),
+    "fp8": _as("fp8"),
+    "fp8_block": _as("fp8"),
+    "fp8_ootb": _as("fp8"),
+    "fp8_static": _as("fp8"),
+    "mxfp8": _as("fp8"),
+    "int8": _as("int8"),
+    "sq": _as("int8"),
+    "int8_wo": _as("int8", "bf16"),
+    "int4_wo": _as("int4", "bf16"),
+    "nvfp4": _as("fp4"),
+    "mxfp4": _as("fp4"),
+    "w4a16_mxfp4": _as("fp4", "bf16"),
+    "w4a8_mxfp4_mxfp8": _as("fp4", "fp8"),
+    "w4afp8": _as("int4", "fp8"),
 }
-KERNEL_DTYPES = {**KERNEL_DTYPES, "bf16": KERNEL_DTYPES["bfloat16"], "sq": KERNEL_DTYPES["int8"]}
+"""By the words of NVIDIA aiconfigurator; `_wo`: weights only, `sq`: SmoothQuant."""
 
 _NEAREST: Mapping[str, tuple[str, ...]] = {
     "bf16": ("bfloat16",),
     "float16": ("bfloat16",),
     "fp8": ("fp8_block",),
     "fp8_block": ("fp8",),
+    "fp8_ootb": ("fp8", "fp8_block"),
+    "fp8_static": ("fp8", "fp8_block"),
+    "mxfp8": ("fp8_block", "fp8"),
+    "mxfp4": ("fp8", "fp8_block"),
     "int8": ("fp8", "fp8_block"),
     "sq": ("fp8", "fp8_block"),
     "int8_wo": ("bfloat16",),
@@ -64,6 +103,11 @@ def kernel_dtype(name: str) -> KernelDtype:
     if name not in KERNEL_DTYPES:
         raise InputError(f"data type: found {name}, wanted one of {', '.join(KERNEL_DTYPES)}")
     return KERNEL_DTYPES[name]
+
+
+def dtype_of(name: str) -> KernelDtype:
+    """The operands of a data type; those of bf16 where it is unknown."""
+    return KERNEL_DTYPES.get(name, KERNEL_DTYPES["bf16"])
 
 
 _UNLIKE = ("modelopt", "deepep-decode", "deepep-prefill", "wideep")

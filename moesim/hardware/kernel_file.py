@@ -26,7 +26,7 @@ from moesim.hardware.mla import AbsorbedConstants, MlaDecodeConstants, MlaPrefil
 from moesim.hardware.predict import nouns
 from moesim.hardware.prefill import PrefillConstants
 from moesim.hardware.tables.kind import Constants
-from moesim.types import Precision
+from moesim.types import NetworkSpec, Precision
 
 MAX_BYTES = 4_000_000
 
@@ -76,10 +76,10 @@ def read_kernels(path: str | Path) -> dict[str, Constants]:
     return kernels
 
 
-def read_family(path: str | Path, precision: Precision) -> Family:
+def read_family(path: str | Path, precision: Precision, network: NetworkSpec | None = None) -> Family:
     """The kernels of a step with the constants of a file before the shipped ones.
 
-    The experts take the group of the family that suits the data types, else of
+    The experts take the group of the family that suits data types and network, else of
     the first other family that computes in them, else the nearest; the other
     layers the nearest of their data type. What the file lacks is as shipped.
 
@@ -93,7 +93,7 @@ def read_family(path: str | Path, precision: Precision) -> Family:
     if not constants:
         raise InputError(f"{path}: holds no constants of a part of a step, wanted some of {', '.join(_STEP)}")
     _check_all(path, constants)
-    name, parts = _parts(path, constants.get("experts", {}), precision)
+    name, parts = _parts(path, constants.get("experts", {}), precision, network)
     digest = hashlib.sha256(content).hexdigest()
     return Family(name=name, parts=parts, constants=constants, gpu=gpu[:100], file=Path(path).name, sha256=digest)
 
@@ -106,15 +106,18 @@ def taken(kernels: Mapping[str, Constants]) -> dict[str, Constants]:
     return parts
 
 
-def _parts(path: str | Path, experts: Constants, precision: Precision) -> tuple[str, Mapping[str, str]]:
+def _parts(
+    path: str | Path, experts: Constants, precision: Precision, network: NetworkSpec | None
+) -> tuple[str, Mapping[str, str]]:
     """The name and the parts of the family whose experts the file holds."""
-    known, default = families(), default_family(precision)
+    known, default = families(), default_family(precision, network)
     if not experts:
         return default, known[default]
     mine = [group for group in experts if suits(group, precision)]
     if not mine:
         raise InputError(
-            f"{path}: experts: found {', '.join(experts)}, wanted constants for activations in {precision.activations}"
+            f"{path}: experts: found {', '.join(experts)}, wanted constants for activations in "
+            f"{precision.activations} and weights in {precision.weights}"
         )
     for name in (default, *known):
         if {known[name]["experts"], known[name].get("experts_prefill")} & set(mine):

@@ -14,11 +14,10 @@ from moesim.hardware.constants import load
 from moesim.hardware.decode import DecodeConstants
 from moesim.hardware.elementwise import ElementwiseConstants
 from moesim.hardware.gemm import GemmConstants
-from moesim.hardware.kernel_dtypes import kernel_dtype
+from moesim.hardware.kernel_dtypes import dtype_of, is_narrow
 from moesim.hardware.measured import Measured
 from moesim.hardware.mla import AbsorbedConstants, MlaDecodeConstants, MlaPrefillConstants
 from moesim.hardware.prefill import PrefillConstants
-from moesim.hardware.tables.dtypes import dtype_of
 from moesim.hardware.tables.groups import nearest
 from moesim.hardware.tables.kind import Constants
 from moesim.types import ModelShape, Precision
@@ -89,12 +88,12 @@ class LayerKernels:
         """The group of measured dense layers of these data types."""
         group = self._linear(activations)
         dtype = dtype_of(group.rpartition("/")[2])
-        same = (dtype.weights, dtype.activations) == (weights, activations)
+        same = (dtype.weights, dtype.compute) == (weights, activations)
         return group if same else f"{group} with {weights} weights and {activations} activations"
 
     def _linear(self, activations: str) -> str:
         group, own = f"{self.framework}/{_LINEAR.get(activations, _LINEAR_OTHERWISE)}", self.groups.get("gemm")
-        if own is not None and (kernel_dtype(own.rpartition("/")[2]).compute in _LINEAR) == (activations in _LINEAR):
+        if own is not None and is_narrow(dtype_of(own.rpartition("/")[2]).compute) == is_narrow(activations):
             group = own
         return group
 
@@ -167,7 +166,7 @@ class LayerKernels:
 
     def _module(self, noun: str, sources: Mapping[str, Mapping[str, str]], precision: Precision) -> str:
         cache = _cache(precision)
-        linear = "fp8_block" if precision.weights in ("fp8", "fp4", "int8") else "bfloat16"
+        linear = "fp8_block" if is_narrow(precision.activations) else "bfloat16"
         source = f"{self.framework}/{sources.get(self.framework, {}).get(cache, _MLA_OTHERWISE)}"
         return f"{self.groups.get(noun, source)}/{linear}-{cache}"
 
@@ -180,7 +179,7 @@ class LayerKernels:
 
 
 def _cache(precision: Precision) -> str:
-    return "fp8" if precision.kv_cache in ("fp8", "int8", "fp4") else "bfloat16"
+    return "fp8" if is_narrow(precision.kv_cache) else "bfloat16"
 
 
 def _with_cache(group: str, precision: Precision) -> str:

@@ -9,14 +9,12 @@ from moesim.hardware.expert import GATED, ExpertKernel, ExpertShape
 from moesim.hardware.kernel_dtypes import KERNEL_DTYPES
 from moesim.hardware.measured import Measured
 from moesim.hardware.tables.token_loads import token_loads
-from moesim.types import DTYPE_BYTES, Precision
+from moesim.types import Precision
 
 _EVEN = {"moe": "balanced", "wideep_context": "uniform", "wideep_generation": "uniform"}
 """Kinds of tables of experts, and how their evenly loaded rank was loaded."""
 _HANDED_ALL = ("moe", "wideep_context")
 """Those whose rank was handed the tokens of all ranks, where an exchange would deliver fewer."""
-_SCALES = 0.1
-"""Bytes of a weight at most that are its share of the scales."""
 
 
 def at_measured_level(
@@ -84,5 +82,4 @@ def _even_seconds(kernel: ExpertKernel, shape: ExpertShape, kind: str, tokens: i
 def _same_types(group: str, precision: Precision) -> bool:
     """Whether a group computes with the weights and activations of the scenario."""
     dtype = KERNEL_DTYPES[group.rpartition("/")[2]]
-    same_bytes = abs(dtype.weight_bytes - DTYPE_BYTES[precision.weights]) < _SCALES
-    return same_bytes and dtype.compute == precision.activations
+    return (dtype.weights, dtype.compute) == (precision.weights, precision.activations)

@@ -228,7 +228,6 @@ def mla_projection_seconds(
     activations: str,
     widths: MlaWidths = DEEPSEEK_V3,
     down: bool = True,
-    weight_bytes: float | None = None,
 ) -> Array:
     """Seconds of the layer's linear layers but for the absorbed products, as tables time them.
 
@@ -242,7 +241,6 @@ def mla_projection_seconds(
         rows,
         weights=weights,
         activations=activations,
-        weight_bytes=weight_bytes,
         sustained=False,
     )
     shapes = projection_shapes(widths, np.asarray(heads, dtype=np.float64), absorbed=absorbed, down=down)

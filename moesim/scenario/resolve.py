@@ -16,6 +16,7 @@ from moesim.scenario.hugging_face import read_config
 from moesim.scenario.kernel_paths import whole_paths
 from moesim.scenario.presets import names, preset
 from moesim.scenario.source import FieldPath, shown, whole_path
+from moesim.types import DTYPE_BYTES
 
 Fail = Callable[[FieldPath, str, str], ScenarioError]
 """(field, found, wanted) -> the error with the place of the field."""
@@ -217,16 +218,16 @@ def _parallelism(spec: schema.ScenarioSpec) -> schema.ParallelismSpec:
 
 
 def _precision(spec: schema.ScenarioSpec) -> schema.PrecisionSpec:
-    """The model's own data types, bf16 where the GPU lacks them."""
+    """The model's own data types; activations and what is sent in bf16 where the GPU does not compute in them."""
     peaks, asked = spec.cluster.gpu.peak_tflops, spec.precision
 
     def own(dtype: Any) -> Any:
         return dtype if dtype in peaks else "bf16"
 
-    weights = asked.weights or own(spec.model.weights_dtype)
+    weights = asked.weights or spec.model.weights_dtype
     return schema.PrecisionSpec(
         weights=weights,
-        activations=asked.activations or weights,
+        activations=asked.activations or own(weights),
         dispatch=asked.dispatch or own(spec.model.dispatch_dtype),
         combine=asked.combine or "bf16",
         kv_cache=asked.kv_cache or "bf16",
@@ -359,10 +360,17 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
             f"fewer than 2^31 tokens a step over {n_gpus} GPUs",
         ),
     ]
-    for field in ("weights", "activations"):
-        dtype = getattr(spec.precision, field)
-        wanted = f"one of {', '.join(gpu.peak_tflops)}, which {gpu.name} computes in"
-        rules.append((dtype in gpu.peak_tflops, ("precision", field), dtype, wanted))
+    weights, activations = spec.precision.weights or "", spec.precision.activations or ""
+    computed = f"one of {', '.join(gpu.peak_tflops)}, which {gpu.name} computes in"
+    rules += [
+        (activations in gpu.peak_tflops, ("precision", "activations"), activations, computed),
+        (
+            weights in gpu.peak_tflops or DTYPE_BYTES[weights] < DTYPE_BYTES[activations],
+            ("precision", "weights"),
+            weights,
+            f"{computed}, or one of fewer bits than the activations",
+        ),
+    ]
     for holds, path, found, wanted in rules:
         if not holds:
             raise fail(path, shown(found), wanted)

@@ -184,6 +184,10 @@ class Scenario:
         """
         return self._fail(tuple(path.split(".")), found if isinstance(found, str) else shown(found), wanted)
 
+    def refusal(self, path: str, sentence: str) -> ScenarioError:
+        """The error of a field that a whole sentence says more plainly than found and wanted."""
+        return ScenarioError(": ".join(filter(None, (self._place(tuple(path.split("."))), path, sentence))))
+
     def resolved(self) -> dict[str, Any]:
         """The scenario with all presets and defaults filled in, as plain data."""
         return self.spec.model_dump(mode="json")
@@ -321,11 +325,12 @@ def _provenance(spec: ScenarioSpec) -> dict[str, str]:
         return f"synthetic: {name}" if changed else f"estimated: {name}, published: {source}"
 
     model, gpu, network = spec.model, spec.cluster.gpu, spec.cluster.network
+    precision = spec.precision
     lacking = [
-        f"{part} in bf16, as {gpu.name} lacks {dtype}"
+        f"{part} in bf16, as {gpu.name} does not compute in {dtype}"
         for part, dtype, own in (
-            ("weights", model.weights_dtype, spec.precision.weights),
-            ("dispatch", model.dispatch_dtype, spec.precision.dispatch),
+            ("activations", precision.weights, precision.activations),
+            ("dispatch", model.dispatch_dtype, precision.dispatch),
         )
         if dtype not in gpu.peak_tflops and own == "bf16"
     ]

@@ -23,7 +23,7 @@ def _list_to_tuple(value: Any) -> Any:
 
 
 _NoneWord = BeforeValidator(_no_none_word, json_schema_input_type=Any)
-Dtype = Literal["fp32", "bf16", "fp16", "fp8", "int8", "fp4"]
+Dtype = Literal["fp32", "bf16", "fp16", "fp8", "int8", "fp4", "int4"]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
 assert set(Dtype.__args__) == set(DTYPE_BYTES)  # type: ignore[attr-defined]
@@ -117,8 +117,10 @@ class NetworkPreset(_Part):
 class PrecisionSpec(_Part):
     """Data types; the model's own by default."""
 
-    weights: Dtype | None = None
-    activations: Dtype | None = None
+    weights: Dtype | None = _described(None, "as they are stored; narrow ones are widened where activations are wider")
+    activations: Dtype | None = _described(
+        None, "what is multiplied in; default: the type of the weights, bf16 where the GPU does not compute in that"
+    )
     dispatch: Dtype | None = None
     combine: Dtype | None = None
     kv_cache: Dtype | None = None

@@ -172,12 +172,12 @@ def _kernels(scenario: Scenario) -> Family:
 
 
 def _family(scenario: Scenario, named: str | None, field: str) -> Family:
-    """The family of calibrated kernels, or the file, of that name; by default what suits the data types."""
+    """The family of calibrated kernels, or the file, of that name; by default what suits data types and network."""
     if named is None:
-        return family_of(default_family(scenario.precision))
+        return family_of(default_family(scenario.precision, scenario.cluster.network))
     if Path(named).is_absolute():  # as a path is once it is resolved
         try:
-            return read_family(named, scenario.precision)
+            return read_family(named, scenario.precision, scenario.cluster.network)
         except InputError as error:
             raise scenario.error(field, Path(named).name, f"a file of constants ({error})") from None
     try:

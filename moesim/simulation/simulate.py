@@ -95,7 +95,10 @@ def _manifest(stages: Stages) -> dict[str, Any]:
         "versions": versions(),
         "seed": stages.scenario.spec.seed,
         "engine": stages.engine,
-        "provenance": {**stages.scenario.provenance, "kernel times": provenance(kernels, stages.cluster.gpu)},
+        "provenance": {
+            **stages.scenario.provenance,
+            "kernel times": provenance(kernels, stages.cluster.gpu, stages.precision),
+        },
         "inputs": [],
     }
     if kernels.measured is not None:

@@ -12,8 +12,9 @@ DTYPE_BYTES: Mapping[str, float] = {
     "fp8": 1.0,
     "int8": 1.0,
     "fp4": 0.5,
+    "int4": 0.5,
 }
-"""Bytes of one element of each data type."""
+"""Bytes of one element of each data type, without scales."""
 
 WITHIN_NODE, ACROSS_NODES = 0, 1
 LEVELS = ("within_node", "across_nodes")
@@ -59,6 +60,11 @@ class NetworkSpec:
     combine_bandwidth_gb_per_s: tuple[float, float]
     held_sms: int = 0
     source: str = ""
+
+    @property
+    def preset(self) -> str:
+        """The preset that it is, or that it was made from."""
+        return self.name.removesuffix(" (changed)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,7 +48,7 @@ def time(group, load, gpu=None, shape=SHAPE, **kwargs):
 
 
 def test_by_hand():
-    kernel = ExpertKernel(name="plain", gpu=H100, constants=PLAIN, dtype=KernelDtype(weight_bytes=1.0, compute="fp8"))
+    kernel = ExpertKernel(name="plain", gpu=H100, constants=PLAIN, dtype=KernelDtype(weights="fp8", compute="fp8"))
     # mean load 33: tiles of 64 rows; two active experts, 1 + 2 tiles, 101 rows, 50 tokens with 400 choices
     took = kernel.time([1, 0, 100, 0], SHAPE, tokens=50, mean_load=33)
     weights = 3 * 2048 * 768

@@ -91,7 +91,10 @@ def test_several_ranks_share_the_tokens_of_all(tmp_path):
     loads = np.tile(uniform(256, 256, 8, 4), 4)
     assert step(DEEPSEEK_V3, FP8, [64] * 4, kernels, loads=loads).experts.tolist() == [[0.5e-3] * 4]
     # prefill runs another kernel
-    plain, found = (step(DEEPSEEK_V3, FP8, [64] * 4, k, loads=loads, phase="prefill").experts for k in (None, kernels))
+    plain, found = (
+        step(DEEPSEEK_V3, FP8, [64] * 4, own, loads=loads, phase="prefill").experts
+        for own in (family_of("sglang-deepep-fp8"), kernels)
+    )
     assert plain.tolist() == found.tolist()
     assert kernels.measured.sizes()["experts"] == {"measured": 1, "no rows of sglang/deepep-prefill/fp8_block": 1}
 
@@ -100,7 +103,7 @@ def test_several_ranks_share_the_tokens_of_all(tmp_path):
 def test_a_rank_that_was_handed_all_tokens_was_timed_with_more_than_an_exchange_delivers(tmp_path, name, table):
     """The measurement over the formula of what was timed, times the formula of what is delivered."""
     model, precision, phase = (MIXTRAL, BF16, "decode") if name == "moe" else (DEEPSEEK_V3, FP8, "prefill")
-    own = default_family(precision)
+    own = "trtllm-bf16" if name == "moe" else "sglang-deepep-fp8"
     kernels = family(tmp_path, own, **{name: table({8192: 3.0}, moe_ep_size=4)})
     loads = (balanced if name == "moe" else uniform)(8192, model.n_experts, model.top_k, 4)
     shape = ExpertShape.of(model, n_ranks=4)

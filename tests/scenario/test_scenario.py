@@ -112,6 +112,25 @@ def test_memory_is_as_fast_as_its_bus(gpu: str, bus_bits: int, clock_mhz: int) -
 
 
 @pytest.mark.parametrize(
+    "gpu, mib",
+    [
+        ("a100-sxm", 81920),
+        ("h100-sxm", 81559),
+        ("h200-sxm", 143771),
+        ("h20-sxm", 97871),
+        ("l40s", 46068),
+        ("b200-sxm", 183359),
+        ("gb200", 189471),
+        ("b300-sxm", 275040),
+        ("gb300", 284208),
+    ],
+)
+def test_memory_is_what_the_driver_reports(gpu: str, mib: int) -> None:
+    """The total of nvidia-smi: an H100 of 80 GB has 85.5e9 bytes."""
+    assert presets("gpus")[gpu]["memory_gb"] == pytest.approx(mib * 2**20 / 1e9, abs=0.01)
+
+
+@pytest.mark.parametrize(
     "text, message",
     [
         ("workload: {stepz: 3}", r"s\.yaml:3:12: workload\.stepz: found an unknown field, wanted steps"),
@@ -128,7 +147,14 @@ def test_memory_is_as_fast_as_its_bus(gpu: str, bus_bits: int, clock_mhz: int) -
         ("routing: {capacity: {factor: 2.0e+6}}", "less than or equal to 1000000"),
         ("routing: {top_k: 9}", "at most the 8 experts"),
         ("parallelism: {expert: 3}", "parallelism.expert: found 3, wanted ranks in groups that divide the 8"),
-        ("precision: {weights: fp4}", "which h100-sxm computes in"),
+        (
+            "precision: {activations: fp4}",
+            "precision.activations: found 'fp4', wanted one of fp32.* h100-sxm computes in",
+        ),
+        (
+            "precision: {weights: fp4, activations: int4}",
+            "precision.activations: found 'int4', wanted one of fp32.* h100-sxm computes in",
+        ),
         ("simulation: {network: ring}", "closed-form"),
         ("seed: -1", "seed: found -1"),
         ("scenario_version: 2", "scenario_version: found 2, wanted 1"),
@@ -178,7 +204,10 @@ def test_errors_name_place_field_found_and_wanted(tmp_path: Path, text: str, mes
         ),
         ("placement: {strategy: best}", "placement: .*one of contiguous"),
         ("placement: {redundant_experts: 99}", "from 0 to 56"),
-        ("workload: {tokens_per_gpu: 4000}", "GB a GPU"),
+        (
+            "workload: {tokens_per_gpu: 4000}",
+            r"s\.yaml:2:1: cluster: mixtral-8x7b does not fit in memory on 8 GPUs: needs",
+        ),
         ("workload: {steps: 10000000}", r"GB .*fewer steps"),
         ("workload: {trace: absent.parquet}", "workload.trace: .*readable trace"),
     ],
@@ -305,9 +334,34 @@ def test_defaults_depend_on_phase_model_and_trace() -> None:
     assert Scenario.from_dict({**BASE, "workload": {"phase": "prefill"}}).spec.workload.tokens_per_gpu == 4096
     replay = Scenario.from_dict({**BASE, "workload": {"trace": "t.parquet"}}).spec
     assert (replay.workload.steps, replay.workload.tokens_per_gpu, replay.routing.strategy) == (1, None, None)
-    old = Scenario.from_dict({**BASE, "model": "deepseek-v3", "cluster": {"gpu": "a100-sxm", "nodes": 8}})
-    assert old.precision.weights == "bf16"
-    assert "lacks fp8" in old.provenance["precision"]
+
+
+@pytest.mark.parametrize(
+    "gpu, weights, asked, activations",
+    [
+        ("a100-sxm", "fp8", {}, "bf16"),
+        ("h100-sxm", "fp8", {}, "fp8"),
+        ("h100-sxm", "fp4", {}, "bf16"),
+        ("b200-sxm", "fp4", {}, "fp4"),
+        ("b200-sxm", "fp4", {"activations": "bf16"}, "bf16"),
+        ("h100-sxm", "int4", {}, "bf16"),
+        ("h100-sxm", "int4", {"activations": "fp8"}, "fp8"),
+        ("a100-sxm", "int8", {}, "int8"),
+    ],
+)
+def test_weights_stay_as_they_are_stored(gpu: str, weights: str, asked: dict[str, str], activations: str) -> None:
+    """A GPU that does not compute in their type widens them; the provenance says which activations it takes instead."""
+    cluster = {"gpu": gpu, "nodes": 8}
+    for written in (
+        {"model": {"preset": "deepseek-v3", "weights_dtype": weights}, "precision": asked},
+        {"model": "deepseek-v3", "precision": {"weights": weights, **asked}},
+    ):
+        found = Scenario.from_dict({**BASE, **written, "cluster": cluster})
+        assert (found.precision.weights, found.precision.activations) == (weights, activations)
+        said = f"activations in bf16, as {gpu} does not compute in {weights}"
+        widened = activations == "bf16" and weights not in found.cluster.gpu.peak_tflops
+        assert (said in found.provenance.get("precision", "")) == widened
+        assert Scenario.from_dict(found.resolved()).precision == found.precision
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from builders import network
 
 from moesim import Scenario, simulate, sweep
 from moesim.errors import ScenarioError
@@ -99,7 +100,8 @@ def test_the_result_says_which_file_and_gpu_and_runs_again(tmp_path, monkeypatch
 
 def test_the_experts_are_those_that_the_file_holds(tmp_path):
     def kernel(precision: Precision, phase: str = "decode", **kernels: Any) -> ExpertKernel:
-        family = read_family(write(tmp_path / "k.yaml", **kernels), precision)
+        masked = network(name="deepep-low-latency")
+        family = read_family(write(tmp_path / "k.yaml", **kernels), precision, masked)
         from moesim.hardware.predict import published_gpus
 
         return expert_kernel(family, published_gpus()["h100_sxm"], precision, phase)

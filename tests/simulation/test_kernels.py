@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from builders import network as links
 
 from moesim import Result, Scenario, simulate
 from moesim.errors import ScenarioError
-from moesim.hardware import Durations, calibrated_families, default_family, families, family_of, step_durations
+from moesim.hardware import (
+    Durations,
+    ExpertShape,
+    calibrated_families,
+    default_family,
+    families,
+    family_of,
+    memory_bytes,
+    step_durations,
+)
 from moesim.hardware.constants import load
 from moesim.hardware.expert import calibrated_gpu
 from moesim.hardware.families import LAYERS, expert_kernel
@@ -46,8 +57,137 @@ def test_the_default_suits_the_data_types(tmp_path):
     assert default.summary["step_time_s"] == named.summary["step_time_s"]
     assert run(tmp_path, cluster__kernels="vllm-bf16").summary["step_time_s"] != named.summary["step_time_s"]
     assert run(tmp_path, cluster__kernels="none").summary["step_time_s"] == named.summary["step_time_s"]
-    assert default_family(precision("fp8", "fp8")) == "sglang-deepep-fp8"
-    assert default_family(precision("fp4", "bf16")) == "trtllm-mxfp4"
+
+
+@pytest.mark.parametrize(
+    "weights, activations, network, family",
+    [
+        ("bf16", "bf16", "nvlink4-ib400", "trtllm-bf16"),
+        ("fp8", "fp8", "nvlink4-ib400", "sglang-fp8-block"),
+        ("fp8", "fp8", "nccl-all-gather", "sglang-fp8-block"),
+        ("fp8", "fp8", "deepep-low-latency", "sglang-deepep-fp8"),
+        ("fp8", "fp8", "deepep-low-latency (changed)", "sglang-deepep-fp8"),
+        ("fp8", "fp8", "deepep-normal", "sglang-deepep-fp8-normal"),
+        ("int8", "int8", "nvlink4-ib400", "sglang-fp8-block"),
+        ("fp4", "bf16", "deepep-low-latency", "trtllm-mxfp4"),
+        ("fp4", "fp8", "nvlink4-ib400", "sglang-fp8-block"),
+        ("int4", "bf16", "nvlink4-ib400", "trtllm-bf16"),
+        ("fp8", "bf16", "nvlink4-ib400", "trtllm-bf16"),
+    ],
+)
+def test_the_default_family_is_that_of_the_kernels_that_run(weights, activations, network, family):
+    """DeepEP's kernels run behind DeepEP alone; weights that are only stored narrow are multiplied in bf16."""
+    assert default_family(precision(weights, activations), links(name=network)) == family
+
+
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+def test_the_masked_kernels_are_those_of_low_latency_decode(phase):
+    """What DeepEP's normal exchange delivers is packed in both phases."""
+    low, normal = (family_of(f"sglang-deepep-fp8{name}").experts(phase) for name in ("", "-normal"))
+    assert normal == "sglang/deepep-prefill/fp8_block"
+    assert (low == "sglang/deepep-decode/fp8_block") == (phase == "decode")
+
+
+def test_fp8_on_one_gpu_is_faster_than_bf16(tmp_path):
+    """One token of Qwen3-30B-A3B has half the bytes of weights; behind no exchange nothing is masked."""
+    one = {"model": "qwen3-30b-a3b", "cluster__gpus_per_node": 1, "workload__tokens_per_gpu": 1}
+    narrow = {"precision__weights": "fp8", "precision__activations": "fp8"}
+    wide, fp8, named = (
+        run(tmp_path, **one, **more).summary["step_time_s"]["mean"]
+        for more in ({}, narrow, {**narrow, "cluster__kernels": "sglang-fp8-block"})
+    )
+    assert fp8 == named < wide
+
+
+def test_deepseek_r1_over_tensor_parallel_gpus_takes_the_contiguous_kernels(tmp_path):
+    """8 and 64 requests on 8 H200 take the kernels of a deployment without DeepEP, which are the faster ones there."""
+    shared = {
+        "model": "deepseek-v3",
+        "cluster__gpu": "h200-sxm",
+        "cluster__gpus_per_node": 8,
+        "parallelism": {"expert": 1, "expert_tensor": 8, "attention": "tensor"},
+        "workload__context_tokens": 1500,
+    }
+    for tokens in (1, 8):
+        own, masked = (
+            run(tmp_path, **shared, workload__tokens_per_gpu=tokens, cluster__kernels=kernels)
+            for kernels in ("none", "sglang-deepep-fp8")
+        )
+        assert "constants of sglang-fp8-block on" in own.manifest["provenance"]["kernel times"]
+        assert own.summary["step_time_s"]["mean"] < masked.summary["step_time_s"]["mean"]
+
+
+WEIGHTS_ONLY = [
+    ("h100-sxm", "int4", "trtllm-bf16", 0.53125),
+    ("h100-sxm", "fp4", "trtllm-mxfp4", 0.53125),
+    ("a100-sxm", "fp8", "trtllm-bf16", 1.0),
+]
+
+
+@pytest.mark.parametrize("gpu, weights, family, each", WEIGHTS_ONLY)
+def test_narrow_weights_stream_their_own_bytes(tmp_path, gpu, weights, family, each):
+    """On a GPU with slow memory the experts take as long as their bytes, multiplied in bf16."""
+    one = scenario(tmp_path, cluster__gpu=gpu, cluster__gpus_per_node=1)
+    slow = dataclasses.replace(one.cluster.gpu, memory_bandwidth_gb_per_s=1.0)
+    kernel = expert_kernel(family_of(family), slow, precision(weights, "bf16"), "decode")
+    streamed = 64 * 3 * 2048 * 1024 * each / (kernel.constants.bandwidth_share * 1e9)
+    seconds = kernel.time(np.full(64, 1), ExpertShape.of(one.model), mean_load=1)
+    assert float(seconds) == pytest.approx(streamed, rel=0.02)
+    assert kernel.dtype.compute == "bf16"
+
+
+@pytest.mark.parametrize("gpu, weights, family, each", WEIGHTS_ONLY)
+def test_the_result_says_whose_kernels_stand_in_for_narrow_weights(tmp_path, gpu, weights, family, each):
+    """Where no kernel was fitted for them, that of bf16 does, with fewer bytes and so in less time."""
+    one = {"cluster__gpu": gpu, "cluster__gpus_per_node": 1, "workload__tokens_per_gpu": 4}
+    narrow = run(tmp_path, **one, precision__weights=weights)
+    said = narrow.manifest["provenance"]["kernel times"]
+    assert said.startswith(f"estimated: formulas with constants of {family} on h100-sxm")
+    stands_in = family == "trtllm-bf16"
+    assert (f"which stand in for weights in {weights} with their own bytes" in said) == stands_in
+    if stands_in:
+        assert each < 2
+        assert narrow.summary["step_time_s"]["mean"] < run(tmp_path, **one).summary["step_time_s"]["mean"]
+
+
+def test_a_kernel_for_four_bit_weights_takes_no_others(tmp_path):
+    """It would be charged for unpacking what is not packed."""
+    refused = r"cluster\.kernels: found trtllm-mxfp4, wanted a family for weights in bf16; .* takes weights in fp4"
+    with pytest.raises(ScenarioError, match=refused):
+        check(scenario(tmp_path, cluster__kernels="trtllm-mxfp4"))
+    check(scenario(tmp_path, cluster__kernels="trtllm-mxfp4", precision__weights="fp4"))
+    check(scenario(tmp_path, cluster__kernels="vllm-bf16", precision__weights="fp4"))
+
+
+def test_gpt_oss_120b_fits_one_h100_as_it_is_published():
+    """114.7 billion weights of experts in 4.25 bits are 60.9 GB, 63.7 with all others; in bf16 the error says so."""
+    model = {
+        "hidden_size": 2880,
+        "n_layers": 36,
+        "n_experts": 128,
+        "top_k": 4,
+        "moe_intermediate_size": 2880,
+        "vocab_size": 201088,
+        "n_heads": 64,
+        "n_kv_heads": 8,
+        "head_dim": 64,
+        "router": "gpt-oss",
+        "weights_dtype": "fp4",
+    }
+    data = {
+        "model": model,
+        "cluster": {"gpu": "h100-sxm", "gpus_per_node": 1},
+        "workload": {"steps": 1, "tokens_per_gpu": 1, "context_tokens": 1024},
+    }
+    found = Scenario.from_dict(data)
+    check(found)
+    sizes = {"tokens_per_gpu": 1, "context_tokens": 1024, "sequence_tokens": 1, "phase": "decode"}
+    need = memory_bytes(found.model, found.cluster, found.precision, slots_per_gpu=128, **sizes)
+    assert need["experts"] == 36 * 128 * 3 * 2880 * 2880 * 17 / 32
+    assert (need["weights"] + need["experts"]) / 1e9 == pytest.approx(63.7, abs=0.1)
+    refused = r"does not fit in memory on 1 GPU: needs 233\.7 GB \(weights 233\.6 GB in bf16"
+    with pytest.raises(ScenarioError, match=refused):
+        check(Scenario.from_dict(data, overrides={"precision.weights": "bf16"}))
 
 
 def test_the_result_says_whose_constants_and_what_changed(tmp_path):

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from moesim.hardware.gpu import peak_flops
+from moesim.hardware.kernel_dtypes import dtype_of
 from moesim.hardware.predict import predict_columns, published_gpus
 from moesim.hardware.tables import load_kind
-from moesim.hardware.tables.dtypes import dtype_of
 from moesim.validation import MEASURED
 
 EDGES_MS = (0.1, 0.3, 0.6, 1, 2, 4, np.inf)
@@ -32,7 +32,7 @@ def large_rows() -> pd.DataFrame:
 def large_products() -> pd.DataFrame:
     """A row a large product: `kernel`, `dtype`, `at_peak_ms`, and the shares of the peak `measured`, `predicted`."""
     frame, gpus = large_rows(), published_gpus()
-    peak = frame["gemm_dtype"].map(lambda name: peak_flops(gpus["h100_sxm"], dtype_of(name).activations))
+    peak = frame["gemm_dtype"].map(lambda name: peak_flops(gpus["h100_sxm"], dtype_of(name).compute))
     at_peak_ms = 1e3 * 2.0 * frame["m"] * frame["n"] * frame["k"] / peak
     predicted_ms = 1e3 * predict_columns(frame, load_kind("gemm"), gpus=gpus)[:, 0]
     return pd.DataFrame(

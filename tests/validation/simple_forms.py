@@ -24,10 +24,9 @@ from other_gpus import LAYERS, SAME, counted, error, measured_on_h100, tables_of
 from moesim.hardware.expert import GATED
 from moesim.hardware.gemm import join
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
-from moesim.hardware.kernel_dtypes import kernel_dtype
+from moesim.hardware.kernel_dtypes import dtype_of, kernel_dtype
 from moesim.hardware.predict import gpu_of
 from moesim.hardware.tables import load_kind
-from moesim.hardware.tables.dtypes import dtype_of
 from moesim.hardware.tables.expert_rows import EVEN, KEY, ungated
 from moesim.hardware.tables.gemm import resident
 from moesim.hardware.tables.groups import Constant, fit_group, numbers
@@ -97,12 +96,12 @@ def products(frame: pd.DataFrame, dtype_name: str) -> Times:
     """Seconds of dense products by constants and GPU."""
     dtype, streamed = dtype_of(dtype_name), ~resident(frame).to_numpy(dtype=bool)
     m, n, k = numbers(frame, "m", "n", "k")
-    each = DTYPE_BYTES[dtype.activations]
+    each = DTYPE_BYTES[dtype.compute]
     flops = 2.0 * np.ceil(m / TILE) * TILE * np.ceil(n / 128) * 128 * k
     moved = streamed * n * k * dtype.weight_bytes + m * k * each + 2.0 * m * n
 
     def seconds(c: Mapping[str, float], gpu: GpuSpec) -> np.ndarray:
-        compute = flops / (c["compute_share"] * peak_flops(gpu, dtype.activations))
+        compute = flops / (c["compute_share"] * peak_flops(gpu, dtype.compute))
         stream = moved / (c["bandwidth_share"] * memory_bandwidth(gpu))
         joined = join(compute, stream, c["norm"])
         quantised = c["quantise"] * 3.0 * m * k / memory_bandwidth(gpu) if each < DTYPE_BYTES["bf16"] else 0.0

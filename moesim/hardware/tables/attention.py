@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moesim.hardware.tables.dtypes import dtype_of
+from moesim.hardware.kernel_dtypes import dtype_of
 from moesim.hardware.tables.groups import Array, text
 
 if TYPE_CHECKING:

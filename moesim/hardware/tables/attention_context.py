@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from moesim.hardware.kernel_dtypes import dtype_of
 from moesim.hardware.prefill import PrefillConstants, prefill_seconds
 from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.attention import (
@@ -20,7 +21,6 @@ from moesim.hardware.tables.attention import (
     framework,
     template,
 )
-from moesim.hardware.tables.dtypes import dtype_of
 from moesim.hardware.tables.groups import THROTTLE, Array, Constant, numbers, text
 from moesim.hardware.tables.layer import fit_groups, layer_kind, predict_groups
 from moesim.types import GpuSpec
@@ -77,7 +77,7 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
             kv_heads=kv_heads[rows],
             key_width=width[rows],
             value_width=width[rows],
-            compute=dtype_of(str(name)).activations,
+            compute=dtype_of(str(name)).compute,
             window=window[rows],
             cached_tokens=cached[rows],
             sustained=False,

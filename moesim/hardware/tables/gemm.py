@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.hardware.gemm import GemmConstants, product_seconds
+from moesim.hardware.kernel_dtypes import dtype_of, is_narrow
 from moesim.hardware.tables.artefacts import sound
-from moesim.hardware.tables.dtypes import dtype_of
 from moesim.hardware.tables.groups import THROTTLE, Array, Constant, numbers, text
 from moesim.hardware.tables.layer import fit_groups, layer_kind, predict_groups
 from moesim.types import GpuSpec
@@ -116,8 +116,7 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
             n[rows],
             k[rows],
             weights=dtype.weights,
-            activations=dtype.activations,
-            weight_bytes=dtype.weight_bytes,
+            activations=dtype.compute,
             resident=in_cache[rows],
             sustained=False,
         )
@@ -126,8 +125,8 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
 
 def _fixed(name: str, rows: pd.DataFrame) -> dict[str, float]:  # noqa: ARG001 - as other kinds
     _, library, dtype = name.split("/")
-    wide = dtype_of(dtype).activations in ("bf16", "fp16")
-    return {**_LIBRARIES[library], **(_NO_QUANTISATION if wide else {})}
+    narrow = is_narrow(dtype_of(dtype).compute)
+    return {**_LIBRARIES[library], **({} if narrow else _NO_QUANTISATION)}
 
 
 KIND = layer_kind(

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from moesim.hardware.constants import load
 from moesim.hardware.gemm import GemmConstants
+from moesim.hardware.kernel_dtypes import dtype_of
 from moesim.hardware.mla import DEEPSEEK_V3, AbsorbedConstants, absorbed_seconds, mla_projection_seconds
 from moesim.hardware.tables.attention import cache_dtype, framework
-from moesim.hardware.tables.dtypes import dtype_of, stand_in
+from moesim.hardware.tables.dtypes import stand_in
 from moesim.hardware.tables.groups import (
     Array,
     Constant,
@@ -88,9 +89,8 @@ def around_seconds(gpu: GpuSpec, frame: pd.DataFrame, rows: Array, *, absorbed: 
             heads[here],
             absorbed=absorbed,
             weights=dtype.weights,
-            activations=dtype.activations,
+            activations=dtype.compute,
             down=scope_name != _NO_DOWN,
-            weight_bytes=dtype.weight_bytes,
         )
         if absorbed:
             seconds[here] += _absorbed_seconds(framework_name, gpu, rows[here], heads[here])

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from moesim.hardware.kernel_dtypes import dtype_of, is_narrow
 from moesim.hardware.mla import DEEPSEEK_V3, AbsorbedConstants, absorbed_seconds
 from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.attention import framework
-from moesim.hardware.tables.dtypes import dtype_of
 from moesim.hardware.tables.groups import Array, Constant, numbers, text
 from moesim.hardware.tables.layer import fit_groups, layer_kind, predict_groups
 from moesim.hardware.tables.mla import fitted
@@ -37,7 +37,7 @@ _AFTER = "mla_gen_post"
 def _group(frame: pd.DataFrame) -> pd.Series[str]:
     """Narrow types have a kernel for each of the two products, which quantise differently."""
     dtype = text(frame, "bmm_dtype", "bfloat16")
-    wide = dtype.map(lambda name: dtype_of(name).activations == "bf16")
+    wide = dtype.map(lambda name: not is_narrow(dtype_of(name).compute))
     product = ("bmm-" + text(frame, "op_name")).mask(wide, "bmm")
     return framework(frame) + "/" + product + "/" + dtype
 
@@ -64,7 +64,7 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
             heads[here],
             n[here],
             k[here],
-            dtype=dtype_of(str(name)).activations,
+            dtype=dtype_of(str(name)).compute,
         )
     return seconds
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from moesim.hardware.kernel_dtypes import dtype_of
 from moesim.hardware.mla import MlaPrefillConstants, mla_prefill_seconds
 from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.attention import column, framework
-from moesim.hardware.tables.dtypes import dtype_of
 from moesim.hardware.tables.groups import THROTTLE, Array, Constant, numbers, text
 from moesim.hardware.tables.kind import Constants
 from moesim.hardware.tables.layer import layer_kind
@@ -68,7 +68,7 @@ def _module_seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, a
             prompts=batch[rows],
             prompt_tokens=length[rows],
             heads=heads[rows],
-            compute=dtype_of(str(name)).activations,
+            compute=dtype_of(str(name)).compute,
             cached_tokens=cached[rows],
             around_s=around[rows],
             sustained=False,

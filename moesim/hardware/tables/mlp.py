@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.hardware.dense import FeedForwardConstants, feed_forward_seconds
+from moesim.hardware.kernel_dtypes import dtype_of
 from moesim.hardware.layer_kernels import LayerKernels
 from moesim.hardware.tables.artefacts import sound
 from moesim.hardware.tables.attention import framework
-from moesim.hardware.tables.dtypes import dtype_of
 from moesim.hardware.tables.groups import Array, Constant, numbers, text
 from moesim.hardware.tables.layer import fit_groups, layer_kind, predict_groups
 from moesim.types import GpuSpec
@@ -58,13 +58,13 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
         dtype = dtype_of(name)
         seconds[here] = feed_forward_seconds(
             FeedForwardConstants(**c),
-            LayerKernels(framework=made).linear(dtype.activations),
+            LayerKernels(framework=made).linear(dtype.compute),
             gpu,
             rows[here],
             hidden[here],
             width[here],
             weights=dtype.weights,
-            activations=dtype.activations,
+            activations=dtype.compute,
         )
     return seconds
 
