@@ -129,27 +129,28 @@ def _check_balancing(stages: Stages) -> None:
 
 
 def _check_memory(stages: Stages) -> None:
-    """Refuse a model that does not fit the memory of the GPU that holds most slots."""
-    scenario, workload = stages.scenario, stages.scenario.spec.workload
-    slots = int(np.bincount(stages.placement.rank, minlength=stages.cluster.n_gpus).max())
-    tokens = -(-stages.source.tokens_per_step // stages.n_source_ranks)
-    apart = scenario.spec.placement.expert_gpus is not None
-    for slots_per_gpu, tokens_per_gpu in ((0, tokens), (slots, 0)) if apart else ((slots, tokens),):
+    """Refuse a model that does not fit the memory of the GPU that holds most slots, or of one that has tokens alone."""
+    scenario, workload, placement = stages.scenario, stages.scenario.spec.workload, stages.placement
+    slots = int(np.bincount(placement.rank, minlength=stages.cluster.n_gpus).max())
+    apart = stages.n_source_ranks < stages.cluster.n_gpus
+    for slots_per_gpu, source in ((0, True), (slots, False)) if apart else ((slots, True),):
         try:
             check_memory(
                 stages.model,
                 stages.cluster,
                 stages.precision,
                 slots_per_gpu=slots_per_gpu,
-                tokens_per_gpu=tokens_per_gpu,
+                tokens_per_gpu=-(-stages.source.tokens_per_step // stages.n_source_ranks),
                 context_tokens=workload.context_tokens,
                 sequence_tokens=workload.sequence_tokens,
                 phase=workload.phase,
                 parallelism=scenario.parallelism,
+                n_slots=placement.expert.shape[1] // placement.n_groups,
+                n_sources=stages.n_source_ranks // placement.n_groups,
+                source=source,
             )
         except TooLargeError as error:
-            found = f"{stages.model.name} on {stages.cluster.n_gpus} GPUs"
-            raise scenario.error("cluster", found, str(error)) from None
+            raise scenario.refusal("cluster", str(error)) from None
 
 
 def run_bytes(stages: Stages, threads: int | None = None) -> tuple[int, int]:
