@@ -50,10 +50,10 @@ def exchange_bytes(
         return 0.0
     if network.copies == "all":
         return group_tokens * (payload + hidden_size * DTYPE_BYTES[precision.combine])
-    if network.preset == "deepep-low-latency":
+    if network.deepep == "low-latency":
         rows = n_slots * tokens_per_gpu
         return low_latency_bytes(tokens_per_gpu, hidden_size, n_slots) + rows * payload
-    if network.preset == "deepep-normal":
+    if network.deepep == "normal":
         sms = network.held_sms or _NORMAL_SMS
         return normal_bytes(hidden_size, group_gpus, sms, cluster.gpus_per_node) + arriving * payload
     return 0.0

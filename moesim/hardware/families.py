@@ -81,11 +81,8 @@ def families() -> dict[str, dict[str, str]]:
     return groups
 
 
-_OF_NETWORK: Mapping[str, str] = {
-    "deepep-low-latency": "sglang-deepep-fp8",
-    "deepep-normal": "sglang-deepep-fp8-normal",
-}
-"""Families of fp8 whose kernels run behind the exchange of one library."""
+_OF_DEEPEP: Mapping[str, str] = {"low-latency": "sglang-deepep-fp8", "normal": "sglang-deepep-fp8-normal"}
+"""Families of fp8 whose kernels run behind DeepEP's exchanges."""
 
 
 def default_family(precision: Precision, network: NetworkSpec | None = None) -> str:
@@ -96,7 +93,7 @@ def default_family(precision: Precision, network: NetworkSpec | None = None) -> 
     stand for all narrow activations, with their own bytes and peak.
     """
     if is_narrow(precision.activations):
-        return _OF_NETWORK.get(network.preset if network else "", "sglang-fp8-block")
+        return _OF_DEEPEP.get(network.deepep if network else "", "sglang-fp8-block")
     return "trtllm-mxfp4" if precision.weights == "fp4" else "trtllm-bf16"
 
 

@@ -81,7 +81,7 @@ class GpuPreset(_Part):
 
     name: str = "inline"
     peak_tflops: dict[Dtype, Annotated[float, Field(ge=1e-6)]] = _described(..., "dense, by data type; bf16 is needed")
-    memory_gb: float = _described(..., "1e9 bytes", gt=0)
+    memory_gb: float = _described(..., "1e9 bytes, as the driver reports it", gt=0)
     memory_bandwidth_gb_per_s: float = Field(ge=1e-3)
     n_sms: Count = 132
     l2_cache_mb: float = _described(50.0, "2^20 bytes", gt=0)
@@ -157,7 +157,7 @@ class ClusterSpec(_Part):
     kernels: Annotated[_Kernels | None, _NoneWord] = _described(
         None,
         "family of calibrated kernels (moesim list kernels), or a .yaml that moesim calibrate wrote, or {table: PATH}: "
-        "measured tables instead of formulas where they reach; default: the family that suits the data types",
+        "measured tables instead of formulas where they reach; default: the family that suits data types and network",
     )
 
 

@@ -62,9 +62,10 @@ class NetworkSpec:
     source: str = ""
 
     @property
-    def preset(self) -> str:
-        """The preset that it is, or that it was made from."""
-        return self.name.removesuffix(" (changed)")
+    def deepep(self) -> str:
+        """Which of DeepEP's exchanges it is, by the preset that it was made from: "low-latency", "normal" or ""."""
+        preset = self.name.removesuffix(" (changed)")
+        return next((kind for kind in ("low-latency", "normal") if preset.endswith(f"deepep-{kind}")), "")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,6 +67,7 @@ def test_the_default_suits_the_data_types(tmp_path):
         ("fp8", "fp8", "nccl-all-gather", "sglang-fp8-block"),
         ("fp8", "fp8", "deepep-low-latency", "sglang-deepep-fp8"),
         ("fp8", "fp8", "deepep-low-latency (changed)", "sglang-deepep-fp8"),
+        ("fp8", "fp8", "vllm-deepep-low-latency", "sglang-deepep-fp8"),
         ("fp8", "fp8", "deepep-normal", "sglang-deepep-fp8-normal"),
         ("int8", "int8", "nvlink4-ib400", "sglang-fp8-block"),
         ("fp4", "bf16", "deepep-low-latency", "trtllm-mxfp4"),
