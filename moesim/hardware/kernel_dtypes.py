@@ -54,8 +54,8 @@ def _as(weights: str, compute: str = "") -> KernelDtype:
 
 
 KERNEL_DTYPES: Mapping[str, KernelDtype] = {
-    "bf16": _as("bf16"),
     "bfloat16": _as("bf16"),
+    "bf16": _as("bf16"),
     "float16": _as("fp16"),
     "fp8": _as("fp8"),
     "fp8_block": _as("fp8"),
@@ -79,10 +79,6 @@ _NEAREST: Mapping[str, tuple[str, ...]] = {
     "float16": ("bfloat16",),
     "fp8": ("fp8_block",),
     "fp8_block": ("fp8",),
-    "fp8_ootb": ("fp8", "fp8_block"),
-    "fp8_static": ("fp8", "fp8_block"),
-    "mxfp8": ("fp8_block", "fp8"),
-    "mxfp4": ("fp8", "fp8_block"),
     "int8": ("fp8", "fp8_block"),
     "sq": ("fp8", "fp8_block"),
     "int8_wo": ("bfloat16",),

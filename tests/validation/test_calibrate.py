@@ -195,7 +195,7 @@ def test_the_shipped_constants_pass_the_checks_of_a_file(tmp_path):
     "changed, words",
     [
         ({"moe_ep_size": 3}, "row 3, column moe_ep_size: found 3, wanted a divisor of num_experts"),
-        ({"moe_dtype": "fp8_static"}, "row 3, column moe_dtype: found fp8_static, wanted one of bfloat16, "),
+        ({"moe_dtype": "fp8_other"}, "row 3, column moe_dtype: found fp8_other, wanted one of bfloat16, "),
         ({"framework": "a/b"}, "row 3, column framework: found a/b, wanted a name without slashes"),
     ],
 )
