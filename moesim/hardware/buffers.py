@@ -29,7 +29,7 @@ def exchange_bytes(
     n_slots: int,
     arriving: float,
 ) -> float:
-    """Bytes that the exchanges of a layer keep on one GPU; none where the network is no such library.
+    """Bytes that the exchanges of a layer keep on one GPU; 0 for networks whose buffers nobody published.
 
     An all-gather leaves the tokens of the whole group on every GPU, and as many
     outputs for the reduce-scatter. DeepEP's normal kernels add what arrived to

@@ -9,7 +9,7 @@ from moesim.errors import InputError
 from moesim.types import DTYPE_BYTES
 
 _SCALE_BYTES: Mapping[str, float] = {"fp4": 1 / 32, "int4": 1 / 32}
-"""Bytes of scales a weight: MXFP4 has one byte for 32 weights, INT4 as AWQ and GPTQ store it about as much."""
+"""Bytes of scales a weight: MXFP4 has one byte for 32 weights; groups of INT4 (AWQ, GPTQ) have about as much."""
 _NVFP4_SCALE_BYTES = 1 / 16
 
 
