@@ -41,10 +41,11 @@ class ExpertConstants:
 
     Of the products: `bandwidth_share` and `compute_share` of the peaks,
     `throttle` the part of the latter that the power limit takes,
-    `hottest_share` the part of the most loaded expert's work that nothing runs
-    beside, `restream` the part of an expert's weights read again by each
-    further tile of rows, `norm` the exponent that joins computing and
-    streaming, `tile_low` and `tile_high` the tiles to choose from, powers of two.
+    `hottest_share` how far the most loaded expert's computing waits for its own
+    weights instead of running while other weights are read, `restream` the part
+    of an expert's weights read again by each further tile of rows, `norm` the
+    exponent that joins computing and streaming, `tile_low` and `tile_high` the
+    smallest and the largest tile.
     """
 
     launch_s: float
@@ -113,9 +114,9 @@ class ExpertShape:
 class Load:
     """What the loads of one rank come to: arrays of one shape.
 
-    `active` experts with a token, `rows` assignments, `padded` the same in
-    whole tiles, `further` tiles beyond the first of each expert, `hottest`
-    the largest load.
+    `active` experts with a token, `rows` assignments, `padded` the rows that
+    are computed, of each active expert at least a tile, `further` tiles beyond
+    the first of each expert, `hottest` the largest load.
     """
 
     active: Any
@@ -128,31 +129,30 @@ class Load:
 def summarize(tokens_per_expert: NDArray[np.int64], mean_load: ArrayLike | None, tiles_of: tuple[float, float]) -> Load:
     """The loads [N, E] of N ranks, with the smallest and the largest tile of the kernel.
 
-    Frameworks choose one tile for all experts by the mean load of the batch,
-    [N] or one number: the smallest that holds it. Without it every expert is
-    taken to have the tile that suits it.
+    Libraries choose one tile for all experts by the mean load of the batch, [N]
+    or one number. Without a mean load every expert has the tile that suits it.
     """
     from moesim.kernels import tiles
 
-    low, high = map(int, tiles_of)
     n = len(tokens_per_expert)
     if mean_load is None:
-        row_tile, weight_tile = np.full(n, low), np.full(n, high)
+        row_tile, weight_tile = (np.full(n, tile) for tile in tiles_of)
     else:
-        row_tile = weight_tile = np.broadcast_to(tile_of(mean_load, tiles_of), (n,))
-    out = np.empty((5, n), dtype=np.int64)
-    tiles.summarize(tokens_per_expert, _bits(row_tile), _bits(weight_tile), out)
-    return Load(active=out[0], rows=out[1], padded=out[2] * row_tile, further=out[3] - out[0], hottest=out[4])
+        row_tile = weight_tile = np.ascontiguousarray(np.broadcast_to(tile_of(mean_load, tiles_of), (n,)))
+    out = np.empty((5, n))
+    tiles.summarize(tokens_per_expert, row_tile, weight_tile, out)
+    return Load(active=out[0], rows=out[1], padded=out[2], further=out[3], hottest=out[4])
 
 
-def tile_of(mean_load: ArrayLike, tiles: tuple[float, float]) -> NDArray[np.int64]:
-    """The smallest tile from the first to the second that holds the mean load."""
-    holds = 2.0 ** np.ceil(np.log2(np.maximum(np.asarray(mean_load, dtype=np.float64), 1.0)))
-    return np.asarray(np.clip(holds, *tiles).astype(np.int64))
+def tile_of(mean_load: ArrayLike, tiles: tuple[float, float]) -> NDArray[np.float64]:
+    """The tile that suits the mean load: as many rows, from the smallest to the largest that the kernel has.
 
-
-def _bits(tile: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.ascontiguousarray(np.log2(tile).astype(np.int64))
+    Libraries have a few tiles, mostly powers of two, and switch among them at
+    token counts that differ by library, version and tuning. Measured layers
+    whose mean loads lie between powers of two show no step where one is
+    passed, so the tile follows the mean load without steps.
+    """
+    return np.asarray(np.clip(np.asarray(mean_load, dtype=np.float64), *tiles))
 
 
 def expert_time(
@@ -168,7 +168,10 @@ def expert_time(
     """Time of the experts of one rank and layer, seconds, of the shape of the load; none where there is no row.
 
     launch + serial + time per active expert and choice + traffic / bandwidth
-    + norm(norm(FLOPs of the tiles / peak, weights of the active experts / bandwidth), search for them).
+    + norm(norm(FLOPs of the padded rows / peak, weights of the active experts / bandwidth) + wait, search for them).
+    Computing hides behind the reading of other experts' weights; an expert's
+    own must come first. So the most loaded expert adds a wait, a share of the
+    shorter of its two times (half their harmonic mean, which has no corner).
     Every term grows at most in proportion to the load, so that a batch is
     never slower than the parts that it is split into.
 
@@ -196,9 +199,11 @@ def expert_time(
     weights = shape.matrices * hidden * inner
     peak = peak_flops(gpu, dtype.compute)
     slower = throttling(load.rows * (2.0 * weights) / peak, c.throttle, sustained=sustained)
-    compute = (load.padded + c.hottest_share * load.hottest) * (2.0 * weights) / (c.compute_share * peak) * slower
-    read = (load.active + c.restream * load.further) * (weights * dtype.weight_bytes)
-    products = join(compute, read / (c.bandwidth_share * bandwidth), c.norm)
+    row_s = (2.0 * weights) / (c.compute_share * peak) * slower
+    weights_s = weights * dtype.weight_bytes / (c.bandwidth_share * bandwidth)
+    products = join(load.padded * row_s, (load.active + c.restream * load.further) * weights_s, c.norm)
+    hottest_s = load.hottest * row_s
+    products = products + c.hottest_share * hottest_s * weights_s / (hottest_s + weights_s)
     search = c.scan_s * np.asarray(shape.n_experts / shape.n_ranks) + np.zeros_like(products)
     seconds = fixed + c.per_expert_s * load.active + c.per_choice_s * choices + traffic
     return np.where(load.rows > 0, seconds + join(products, search, c.scan_norm), 0.0)
@@ -212,11 +217,16 @@ def _moved(bytes_each: float, elements: Any, gpu: GpuSpec, constants: ExpertCons
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertKernel:
-    """A calibrated kernel on a GPU: `name` of its group of constants, framework/kernel/dtype."""
+    """A calibrated kernel on a GPU: `name` of its group of constants, framework/kernel/dtype.
+
+    `sustained`: the GPU is at its power limit; else the clock falls as it does
+    while one layer is timed alone.
+    """
 
     name: str
     gpu: GpuSpec
     constants: ExpertConstants
+    sustained: bool = True
     dtype: KernelDtype = field(default_factory=lambda: kernel_dtype("bfloat16"))
 
     @classmethod
@@ -273,7 +283,8 @@ class ExpertKernel:
             raise ParameterError("mean_load", mean_load, "numbers above 0 where there are assignments")
         summary = summarize(flat, mean, (self.constants.tile_low, self.constants.tile_high))
         handed = summary.rows * tokens_per_row(own) if tokens is None else _of_ranks("tokens", tokens, outer)
-        return expert_time(summary, own, handed, self.gpu, self.dtype, self.constants).reshape(outer)
+        seconds = expert_time(summary, own, handed, self.gpu, self.dtype, self.constants, sustained=self.sustained)
+        return seconds.reshape(outer)
 
 
 def _whole(tokens_per_expert: ArrayLike) -> NDArray[Any]:

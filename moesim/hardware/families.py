@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -143,17 +142,12 @@ def expert_kernel(family: Family, gpu: GpuSpec, precision: Precision, phase: str
     """
     group, mine = family.experts(phase), family.constants.get("experts", {})
     dtype = _dtype(precision)
-    if group in mine:
-        kernel = ExpertKernel(name=group, gpu=gpu, constants=ExpertConstants(**mine[group]), dtype=dtype)
-    else:
-        kernel = dataclasses.replace(ExpertKernel.from_preset(group), gpu=gpu, dtype=dtype)
-    if throttled(phase):
-        return kernel
-    return dataclasses.replace(kernel, constants=dataclasses.replace(kernel.constants, throttle=0.0))
+    constants = ExpertConstants(**mine[group]) if group in mine else ExpertKernel.from_preset(group).constants
+    return ExpertKernel(name=group, gpu=gpu, constants=constants, sustained=throttled(phase), dtype=dtype)
 
 
 def throttled(phase: str) -> bool:
-    """Whether a GPU is at its power limit: decode, which streams more than it multiplies, leaves it below.
+    """Whether a GPU is at its power limit all the time; in decode, which streams more than it multiplies, it is not.
 
     Source: Splitwise (arXiv 2311.18677), power of the prompt and of the token phase.
     """

@@ -1,9 +1,9 @@
 """Constants of the experts and their error: python tests/validation/fit_experts.py [--cross-validate] [--write].
 
 Fitted on the measured tables of H100 (NVIDIA aiconfigurator) in the measured/
-folder of MOESIM_DATA. The shipped constants never saw: batches of 8, 128 and
-2,048 tokens of the fused layers, the exponent 0.6 of wide expert parallelism in
-decode. `--cross-validate` fits again without each model, without every other
+folder of MOESIM_DATA. The shipped constants never saw: batches of 8, 96, 128,
+384 and 2,048 tokens of the fused layers, the exponent 0.6 of wide expert
+parallelism in decode. `--cross-validate` fits again without each model, without every other
 token count, and without each exponent, and prints the error on what was left
 out; it takes some ten minutes. `--write` writes moesim/hardware/constants/experts.yaml.
 """
@@ -35,7 +35,7 @@ from moesim.hardware.tables import (
 
 CONSTANTS = Path(__file__).resolve().parents[2] / "moesim" / "hardware" / "constants" / "experts.yaml"
 SYSTEM = "h100_sxm"
-HELD_OUT_TOKENS = (8, 128, 2048)
+HELD_OUT_TOKENS = (8, 96, 128, 384, 2048)
 HELD_OUT_EXPONENT = "power_law_0.6"
 CORE = (
     "trtllm/cutlass/bfloat16",
@@ -54,6 +54,8 @@ LAYOUTS = {
     "wideep_generation": (wideep_generation.LAYOUT, wideep_generation.TILES),
     "wideep_trtllm_eplb": (wideep_trtllm_eplb.LAYOUT, expert_fit.TILES),
 }
+TABLES = {"moe": ["calib", "between_calib"]}
+"""Tables of a layout: of the fused layers one with powers of two as token counts, one with those between."""
 EVEN = ("balanced", "uniform")
 POINT = ["framework", "kernel_source", "moe_dtype", "hidden_size", "inter_size", "moe_tp_size", "moe_ep_size"]
 HEADER = """\
@@ -67,7 +69,7 @@ HEADER = """\
 def read(name: str) -> pd.DataFrame:
     """The usable rows of a measured table."""
     folder = Path(os.environ["MOESIM_DATA"]) / "measured"
-    frame = pd.read_parquet(folder / f"{name}_h100_calib.parquet")
+    frame = pd.concat([pd.read_parquet(folder / f"{name}_h100_{part}.parquet") for part in TABLES.get(name, ["calib"])])
     return frame[load_kind(name).usable(frame)].reset_index(drop=True)
 
 
@@ -227,7 +229,7 @@ def main() -> None:
         document = {
             "source": "NVIDIA aiconfigurator-core 0.12.0, systems/data/h100_sxm/moe",
             "gpu": yaml.safe_load(CONSTANTS.read_text(encoding="utf-8"))["gpu"],
-            "held_out": "moe: 8, 128 and 2,048 tokens; wideep_generation: exponent 0.6",
+            "held_out": "moe: 8, 96, 128, 384 and 2,048 tokens; wideep_generation: exponent 0.6",
             "fitted": split,
             "groups": constants,
         }

@@ -23,7 +23,7 @@ from moesim.hardware.expert import (
     tile_of,
     tokens_per_row,
 )
-from moesim.hardware.kernel_dtypes import KERNEL_DTYPES, kernel_dtype, nearest_group
+from moesim.hardware.kernel_dtypes import KERNEL_DTYPES, KernelDtype, kernel_dtype, nearest_group
 from moesim.hardware.tables.kind import Constants
 from moesim.hardware.tables.token_loads import DRAWS, exponent_of, token_loads
 from moesim.types import GpuSpec
@@ -74,12 +74,16 @@ class Layout:
 
     `handed` gives the tokens handed to the timed rank, [R], of a frame; None:
     those that an exchange would deliver. `skewed_multiple`: the counts of a
-    random distribution were rounded up to multiples of it.
+    random distribution were rounded up to multiples of it. `host_s`: no latency
+    is below it, as the host launched the kernels while they were timed, and
+    the GPU idled for `idle_s` of it before the products began.
     """
 
     group: Callable[[pd.DataFrame], pd.Series[str]]
     handed: Callable[[pd.DataFrame], NDArray[np.float64]] | None = None
     skewed_multiple: int = 1
+    host_s: float = 0.0
+    idle_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +100,7 @@ def rows_of(frame: pd.DataFrame, layout: Layout, constants: ExpertConstants, dra
     keys = frame.loc[:, list(KEY)].drop_duplicates().reset_index(drop=True)
     tiles = tile_of(keys.num_tokens * keys.topk / keys.num_experts, (constants.tile_low, constants.tile_high))
     loads = [
-        _load(layout.skewed_multiple, int(tile), draws, str(name), *map(int, sizes))
+        _load(layout.skewed_multiple, float(tile), draws, str(name), *map(int, sizes))
         for tile, (name, *sizes) in zip(tiles, keys.itertuples(index=False, name=None), strict=True)
     ]
     which = frame.loc[:, list(KEY)].merge(keys.reset_index(names="key"), on=list(KEY), how="left").key.to_numpy()
@@ -133,7 +137,7 @@ def of_shapes(frame: pd.DataFrame, shapes: Iterable[Sequence[int]]) -> NDArray[n
 @lru_cache(maxsize=1 << 14)  # of some 6 KB each
 def _load(
     multiple: int,
-    tile: int,
+    tile: float,
     draws: int,
     distribution: str,
     tokens: int,
@@ -166,9 +170,17 @@ def predict(
         for first in range(0, len(part), CHUNK):
             chunk = part.iloc[first : first + CHUNK]
             rows = rows_of(chunk, layout, own, int(str(draws)))
-            seconds = expert_time(rows.load, rows.shape, rows.tokens, gpus[str(system)], dtype, own, sustained=False)
-            out[chunk["_at"].to_numpy(), 0] = seconds.mean(axis=1)
+            out[chunk["_at"].to_numpy(), 0] = latency(rows, gpus[str(system)], dtype, own, layout)
     return out
+
+
+def latency(
+    rows: Rows, gpu: GpuSpec, dtype: KernelDtype, constants: ExpertConstants, layout: Layout
+) -> NDArray[np.float64]:
+    """Seconds [R] of rows as a table holds them: timed alone, the mean over draws."""
+    seconds = expert_time(rows.load, rows.shape, rows.tokens, gpu, dtype, constants, sustained=False)
+    mean: NDArray[np.float64] = np.maximum(seconds + layout.idle_s, layout.host_s).mean(axis=1)
+    return mean
 
 
 def all_tokens(frame: pd.DataFrame) -> NDArray[np.float64]:

@@ -15,8 +15,8 @@ from moesim.hardware.tables.expert_kind import expert_kind
 if TYPE_CHECKING:
     import pandas as pd
 
-TILES = ((128.0, 128.0),)
-"""The tile of the masked kernel."""
+TILES = ((64.0, 128.0),)
+"""Tiles of DeepGEMM's masked kernel (its heuristics for SM90): 64 or 128 rows of an expert."""
 
 
 def group(frame: pd.DataFrame) -> pd.Series[str]:
