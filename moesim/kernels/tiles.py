@@ -22,15 +22,22 @@ def summarize(
     `weight_tile` rows [N] beyond the first.
     """
     for i in range(load.shape[0]):
-        small, per_tile = row_tile[i], 1.0 / weight_tile[i]
         active, rows, max_load = 0, 0, 0
-        padded, further = 0.0, 0.0
+        below, rows_above = 0, 0  # experts below a row tile, rows of the others; sums of integers know no order
+        wide, wide_rows = 0, 0  # experts beyond a weight tile, and their rows
         for e in range(load.shape[1]):
             n = load[i, e]
             if n > 0:
                 active += 1
                 rows += n
-                padded += max(float(n), small)
-                further += max(n * per_tile - 1.0, 0.0)
                 max_load = max(max_load, n)
-        out[0, i], out[1, i], out[2, i], out[3, i], out[4, i] = active, rows, padded, further, max_load
+                if n < row_tile[i]:
+                    below += 1
+                else:
+                    rows_above += n
+                if n > weight_tile[i]:
+                    wide += 1
+                    wide_rows += n
+        out[0, i], out[1, i], out[4, i] = active, rows, max_load
+        out[2, i] = rows_above + below * row_tile[i]
+        out[3, i] = wide_rows / weight_tile[i] - wide

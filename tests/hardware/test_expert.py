@@ -49,24 +49,25 @@ def time(group, load, gpu=None, shape=SHAPE, **kwargs):
 
 def test_by_hand():
     kernel = ExpertKernel(name="plain", gpu=H100, constants=PLAIN, dtype=KernelDtype(weights="fp8", compute="fp8"))
-    # mean load 33: tiles of 64 rows; two active experts, 1 + 2 tiles, 101 rows, 50 tokens with 400 choices
-    took = kernel.time([1, 0, 100, 0], SHAPE, tokens=50, mean_load=33)
+    # mean load 40: a tile of 40 rows; two active experts, 40 + 100 rows, 1.5 further tiles, 50 tokens with 400 choices
+    took = kernel.time([1, 0, 100, 0], SHAPE, tokens=50, mean_load=40)
     weights = 3 * 2048 * 768
     fixed = 10e-6 + 3e-6 + 2048e-9 + 2e-6 + 400e-9
     traffic = (2048 * (50 + 2 * 400 + 4 * 101) + 768 * (3 * 400 + 5 * 101)) / 3352e9
-    compute = (3 * 64 + 0.5 * 100) * 2 * weights / (0.25 * 1978.9e12)
-    stream = (2 + 0.125 * 1) * weights / (0.5 * 3352e9)
+    row, own_weights = 2 * weights / (0.25 * 1978.9e12), weights / (0.5 * 3352e9)
+    products = (40 + 100) * row + (2 + 0.125 * 1.5) * own_weights
+    wait = 0.5 * (100 * row) * own_weights / (100 * row + own_weights)
     search = 0.5e-6 * 128 / 16
-    assert took == pytest.approx(fixed + traffic + compute + stream + search, rel=1e-12)
+    assert took == pytest.approx(fixed + traffic + products + wait + search, rel=1e-12)
 
 
 def test_without_a_mean_load_every_expert_has_the_tile_that_suits_it():
     kernel = ExpertKernel(name="plain", gpu=H100, constants=PLAIN)
-    # 17 rows: two tiles of 16, weights read once; 129 rows: nine tiles of 16, weights read twice
-    load = kernel.time([17], SHAPE, tokens=0), kernel.time([129], SHAPE, tokens=0)
-    tuned = kernel.time([17], SHAPE, tokens=0, mean_load=32), kernel.time([129], SHAPE, tokens=0, mean_load=128)
-    assert load[0] == tuned[0]
-    assert load[1] < tuned[1]
+    # 17 rows are computed as they are; a tile for 100 rows would be computed whole
+    assert kernel.time([17], SHAPE, tokens=0) == kernel.time([17], SHAPE, tokens=0, mean_load=17)
+    assert kernel.time([17], SHAPE, tokens=0) < kernel.time([17], SHAPE, tokens=0, mean_load=100)
+    # 100 rows read their weights once; in tiles for 20 rows they read a part of them four times more
+    assert kernel.time([100], SHAPE, tokens=0) < kernel.time([100], SHAPE, tokens=0, mean_load=20)
 
 
 def test_faster_memory_does_not_speed_up_what_the_sms_do():

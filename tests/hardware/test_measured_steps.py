@@ -345,7 +345,7 @@ WRONG = {
     ),
     "one in microseconds": (
         {"moe": experts({64: 1.0, 128: 1.0, 256: 1000.0})},
-        "moe_test.csv: column latency_ms: row 3 holds 1000 where 1.007 is predicted; is it in milliseconds?",
+        "moe_test.csv: column latency_ms: row 3 holds 1000 where 0.9834 is predicted; is it in milliseconds?",
     ),
     "another GPU": (
         {"moe": experts({64: 1.0}, system="h200_sxm")},

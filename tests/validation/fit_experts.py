@@ -4,8 +4,8 @@ Fitted on the measured tables of H100 (NVIDIA aiconfigurator) in the measured/
 folder of MOESIM_DATA. The shipped constants never saw: batches of 8, 96, 128,
 384 and 2,048 tokens of the fused layers, the exponent 0.6 of wide expert
 parallelism in decode. `--cross-validate` fits again without each model, without every other
-token count, and without each exponent, and prints the error on what was left
-out; it takes some ten minutes. `--write` writes moesim/hardware/constants/experts.yaml.
+token count, without a fifth of the curves, and without each exponent, and prints
+the error on what was left out; it takes some twenty minutes. `--write` writes moesim/hardware/constants/experts.yaml.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ LAYOUTS = {
     "wideep_generation": (wideep_generation.LAYOUT, wideep_generation.TILES),
     "wideep_trtllm_eplb": (wideep_trtllm_eplb.LAYOUT, expert_fit.TILES),
 }
+BETWEEN = (48, 96, 160, 384, 1536, 6144)
+FOLDS = 5
+"""Parts of the curves (a kernel, shape and parallelism each) that are left out in turn."""
 TABLES = {"moe": ["calib", "between_calib"]}
 """Tables of a layout: of the fused layers one with powers of two as token counts, one with those between."""
 EVEN = ("balanced", "uniform")
@@ -170,6 +173,12 @@ def cross_validate() -> None:
         shown(f"moe core, {what}: latency", value, frame.latency_ms)
         show_slowdowns(f"moe core, {what}", frame, value)
     skewed = (frame.distribution != "balanced").to_numpy()
+    between = frame.num_tokens.isin(BETWEEN).to_numpy()
+    curve = pd.util.hash_pandas_object(frame[POINT], index=False) % FOLDS
+    value = without("moe", frame, curve)
+    for what, rows in (("at powers of two", ~between), ("between them", between)):
+        shown(f"moe core, curves left out, token counts {what}: latency", value[rows], frame.latency_ms[rows])
+        show_slowdowns(f"moe core, curves left out, {what}", frame[rows], value[rows])
     value = predicted(load_kind("moe"), frame, fitted("moe", frame[~skewed]))
     shown("moe core, all skewed rows left out: latency", value[skewed], frame.latency_ms[skewed])
     show_slowdowns("moe core, all skewed rows left out", frame, value)

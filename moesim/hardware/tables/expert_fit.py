@@ -33,7 +33,7 @@ BOUNDS: Mapping[str, tuple[float, float, float]] = {
     "row_inner": (8.0, 1e-2, 80.0),
     "bandwidth_share": (0.9, 0.05, 1.0),
     "compute_share": (0.8, 0.1, 1.0),
-    "hottest_share": (0.05, 1e-4, 3.0),
+    "hottest_share": (0.05, 1e-4, 10.0),
     "restream": (0.15, 1e-4, 1.0),
     "norm": (3.0, 1.0, 12.0),
 }
