@@ -18,8 +18,8 @@ from moesim.types import GpuSpec
 
 GROUPS = sorted(load("experts"))
 GPUS = {name: {k: v for k, v in spec.items() if k != "source"} for name, spec in presets("gpus").items()}
-# Their products and the moving of their rows both grow with the rows, and the tables split them only by the hidden size.
-# Without a bound the fits give the products 1.3 times the peak and the rows twelve times the traffic.
+# Their products and the moving of their rows both grow with the rows, and the tables split them only by the hidden
+# size. Without a bound the fits give the products 1.3 times the peak and the rows twelve times the traffic.
 AT_THE_PEAK = {
     "trtllm/cutlass/bfloat16",
     "trtllm/cutlass/fp8",
