@@ -188,7 +188,7 @@ class PopularitySpec(_Part):
 class TopicsSpec(_Part):
     """Tokens of a topic share expert affinities."""
 
-    count: Annotated[int, Field(ge=0, le=10_000)] = 0
+    count: Annotated[int, Field(ge=0, le=10_000)] = _described(0, "topics of the sequences; 0 = none")
     strength: float = _described(0.0, "standard deviation of an affinity, in logits", ge=0, le=20)
 
 

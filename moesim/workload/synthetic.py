@@ -25,7 +25,7 @@ class SyntheticTokens:
 
     Args:
         zipf_exponent: popularity of the expert of order r is -exponent * ln r; 0 = uniform.
-        topic_count: topics over which the sequences are hashed; 0 or 1 = one topic.
+        topic_count: topics over which the sequences are hashed; 0 = none, as with a strength of 0.
         topic_strength: standard deviation of a topic's affinity to an expert, in logits.
         vocab_size: ids of the vocabulary; their frequencies are Zipf's law, 1 / rank.
         n_zero_experts: logits behind those of the experts, of experts that compute nothing; each is as popular as the
@@ -50,7 +50,9 @@ class SyntheticTokens:
     ) -> None:
         self.tokens_per_step = n_ranks * tokens_per_rank
         self._seed = seed
-        self._n_topics = max(1, topic_count) if topic_strength > 0 else 1
+        if topic_count == 0:
+            topic_strength = 0.0
+        self._n_topics = topic_count if topic_strength > 0 else 1  # one row of zeros stands for no topic
         self._popularity = np.zeros((n_layers, n_experts), dtype=np.float32)
         self._affinity = np.zeros((n_layers, self._n_topics, n_experts), dtype=np.float32)
         popularity_of_layers(seed, zipf_exponent, self._popularity)

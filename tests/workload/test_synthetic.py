@@ -93,3 +93,14 @@ def test_a_single_topic_shifts_nothing_between_sequences(count: int) -> None:
     a = logits(tokens(topic_count=count, topic_strength=0.0, phase="prefill"))
     b = logits(tokens(topic_count=count, topic_strength=0.0, phase="decode"))
     np.testing.assert_array_equal(a, b)
+
+
+def test_no_topics_are_as_topics_without_strength() -> None:
+    """A strength acts through topics: with none of them it is not one topic of all tokens."""
+    none, weak = tokens(topic_count=0, topic_strength=2.0), tokens(topic_count=3, topic_strength=0.0)
+    np.testing.assert_array_equal(logits(none), logits(weak))
+    assert (logits(tokens(topic_count=1, topic_strength=2.0)) != logits(weak)).any()
+    choices = [np.empty((100, 2), dtype=np.int32) for _ in range(2)]
+    for source, own in zip((none, weak), choices, strict=True):
+        source.experts(0, 0, 0, 100, own)
+    np.testing.assert_array_equal(*choices)
