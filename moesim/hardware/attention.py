@@ -198,10 +198,11 @@ def _latent(
     """Latent attention: linear layers, in decode the absorbed products, and the kernel; a context means decode."""
     widths, heads = widths_of(model), float(-(-model.n_heads // tensor_parallel))
     shape = (heads, *astuple(widths))
+    parts = kernels.scaled(kernels.mla_decode(precision).linear_factor) if context else kernels
 
     def product(where: Any, size: tuple[Any, Any]) -> Seconds:
         weights, activations, (n, k) = precision.weights, precision.activations, size
-        return gemm_seconds(gpu, tokens[where], n, k, weights=weights, activations=activations, kernels=kernels)
+        return gemm_seconds(gpu, tokens[where], n, k, weights=weights, activations=activations, kernels=parts)
 
     def linear(where: Any) -> Seconds:
         shapes = projection_shapes(widths, heads, absorbed=context > 0)
@@ -227,7 +228,7 @@ def _latent(
         around = linear(where)
         for name, (n, k) in zip(("mla_gen_pre", "mla_gen_post"), widths.absorbed, strict=True):
             group = f"{kernels.absorbed_rows()}/{name}"
-            around = around + kernels.timed(absorbed(tokens[where], n, k), "mla_bmm", group, shape, tokens[where])
+            around = around + parts.timed(absorbed(tokens[where], n, k), "mla_bmm", group, shape, tokens[where])
         constants = kernels.mla_decode(precision)
         kernel = mla_decode_seconds(
             constants,

@@ -99,7 +99,8 @@ def step_durations(
             parallelism=parallelism,
         )
         formulas = replace(family, measured=None)
-        return _slowed(again(kernels=family), again(kernels=formulas), again(kernels=formulas, held_sms=held_sms))
+        found = replace(family, measured=family.measured.scaled_by(f"slowed by formula on {held_sms} SMs fewer"))
+        return _slowed(again(kernels=found), again(kernels=formulas), again(kernels=formulas, held_sms=held_sms))
     gpu, tokens, layers = without_sms(cluster.gpu, held_sms), tokens_per_gpu, family.layers(phase)
     parallel = parallelism or Parallelism(expert=cluster.n_gpus)
     attention, before_kernel = _attention(

@@ -79,6 +79,12 @@ class LayerKernels:
             return formula(...)
         return self.measured.instead(formula, kind, group, shape, sizes, along, beside)
 
+    def scaled(self, factor: float) -> LayerKernels:
+        """The same for a caller who multiplies what they take by a factor."""
+        if factor == 1.0 or self.measured is None:
+            return self
+        return replace(self, measured=self.measured.scaled_by(f"times {factor:g}, as fitted in a module"))
+
     def linear(self, activations: str) -> GemmConstants:
         """Dense layers whose activations are multiplied in a data type."""
         group = self._linear(activations)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -87,7 +87,9 @@ class Measured:
     `sha256` of them all; `rows` by kind of table; `excluded`: parts that take
     their formula all the same, and why. `seen` fills with what was looked up,
     each size once; `curves` with what that took, `even` with what the formula
-    gives evenly loaded experts.
+    gives evenly loaded experts. `scaled`: what the caller does to the latencies
+    that it looks up, "" = it takes them as they are; `levels`: the sizes where
+    one did something, and what.
     """
 
     name: str
@@ -98,6 +100,12 @@ class Measured:
     curves: dict[Hashable, Curve | str] = field(default_factory=dict)
     even: dict[Hashable, float] = field(default_factory=dict)
     seen: dict[str, dict[Hashable, str]] = field(default_factory=dict)
+    scaled: str = ""
+    levels: dict[Hashable, str] = field(default_factory=dict)
+
+    def scaled_by(self, what: str) -> Measured:
+        """The same tables for a caller who scales what they give, which then is no measured time."""
+        return replace(self, scaled=what)
 
     def seconds(
         self, kind: str, group: str, shape: tuple[float, ...], sizes: ArrayLike, along: ArrayLike = 0.0
@@ -122,7 +130,10 @@ class Measured:
             else:
                 found[where], words = curve.at(asked[where])
             for size, word in zip(asked[where].tolist(), words, strict=True):
-                seen[kind, group, shape, value, size] = MIXED if math.isnan(size) else word
+                key = (kind, group, shape, value, size)
+                seen[key] = MIXED if math.isnan(size) else word
+                if self.scaled:
+                    self.levels[key] = self.scaled
         return found
 
     def instead(
@@ -157,8 +168,21 @@ class Measured:
         }
 
     def provenance(self) -> dict[str, str]:
-        """The same in words, with their label."""
-        return {part: _said(counts) for part, counts in self.sizes().items()}
+        """The same in words, with their label; sizes that were measured, and taken as they were, apart from others."""
+        said = {}
+        for part, seen in sorted(self.seen.items()):
+            exact = sum(word == MEASURED and key not in self.levels for key, word in seen.items())
+            if exact:
+                said[part] = f"measured: {exact} of {len(seen)} sizes"
+            if exact < len(seen):
+                others = Counter(
+                    _otherwise(word, self.levels.get(key, ""))
+                    for key, word in seen.items()
+                    if word != MEASURED or key in self.levels
+                )
+                words = [f"{k} of {len(seen)} sizes {how}" for how, k in sorted(others.items(), key=_measured_first)]
+                said[f"{part}, other sizes" if exact else part] = f"estimated: {', '.join(words)}"
+        return said
 
     def _curve(self, kind: str, group: str, shape: tuple[float, ...], along: float) -> Curve | str:
         """The curve, or why there is none."""
@@ -199,13 +223,13 @@ def _medians(rows: Rows, own: NDArray[np.bool_]) -> Curve:
     return Curve(size=sizes, seconds=medians, measured=True)
 
 
-def _said(counts: Mapping[str, int]) -> str:
-    n = sum(counts.values())
-    words = [f"{k} of {n} sizes {word}" for word, k in counts.items() if word in (MEASURED, INTERPOLATED)]
-    label = "measured" if words else "estimated"
-    words += [
-        f"formula ({word})" if k == n else f"formula for {k} ({word})"
-        for word, k in counts.items()
-        if word not in (MEASURED, INTERPOLATED)
-    ]
-    return f"{label}: {', '.join(words)}"
+def _otherwise(word: str, scaled: str) -> str:
+    """How a size was found that is not measured, or not as it is used."""
+    if word not in (MEASURED, INTERPOLATED):
+        return f"by formula ({word})"
+    return f"{word}, then {scaled}" if scaled else f"{word} between measurements"
+
+
+def _measured_first(counted: tuple[str, int]) -> tuple[bool, bool, str]:
+    how = counted[0]
+    return not how.startswith(MEASURED), not how.startswith(INTERPOLATED), how

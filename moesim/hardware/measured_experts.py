@@ -15,6 +15,7 @@ _EVEN = {"moe": "balanced", "wideep_context": "uniform", "wideep_generation": "u
 """Kinds of tables of experts, and how their evenly loaded rank was loaded."""
 _HANDED_ALL = ("moe", "wideep_context")
 """Those whose rank was handed the tokens of all ranks, where an exchange would deliver fewer."""
+_SLOWED = "times the slowdown of the actual loads by formula"
 
 
 def at_measured_level(
@@ -62,7 +63,7 @@ def at_measured_level(
         group = f"{group} without gates"
     kind = next((kind for kind in _EVEN if kind in measured.rows and group in measured.rows[kind].groups), "moe")
     own = (shape.hidden_size, inner_size, shape.top_k, shape.n_experts, ranks, tensor_parallel)
-    level = float(measured.seconds(kind, group, own, [tokens])[0])
+    level = float(measured.scaled_by(_SLOWED).seconds(kind, group, own, [tokens])[0])
     if np.isnan(level):
         return seconds
     key = (kernel.name, shape, kind, tokens, ranks)

@@ -43,7 +43,10 @@ def provenance(runs: Mapping[str, RunLike]) -> list[Source]:
 
 
 def counts(manifest: Mapping[str, Any]) -> str:
-    """One line: "2 measured, 5 estimated, 1 synthetic"; empty where nothing is labelled."""
+    """One line: "2 measured, 5 estimated, 1 synthetic"; empty where nothing is labelled.
+
+    Files of inputs have no label of their own: the entries say what was taken from them.
+    """
     labels = [kind for _, kind, _ in _rows(manifest)]
     return ", ".join(f"{labels.count(kind)} {kind}" for kind in LABELS if kind in labels)
 
@@ -52,7 +55,7 @@ def _rows(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(name, label, note) of each entry of the provenance, then of each input file."""
     rows = list(dict.fromkeys(_entries("", manifest.get("provenance"))))
     rows += [
-        (plain(found.get("name", "input")), "measured", f"sha256 {plain(found.get('sha256', ''))}")
+        (plain(found.get("name", "input")), "", f"sha256 {plain(found.get('sha256', ''))}")
         for found in manifest.get("inputs") or ()
         if isinstance(found, Mapping)
     ]

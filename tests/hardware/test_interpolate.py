@@ -43,8 +43,9 @@ def test_outside_a_curve_and_without_one_the_formula_stands():
     assert table.sizes() == {
         "dense products": {"no rows of this shape": 3, "no rows of x/b/c": 3, "outside the measured sizes": 3}
     }
-    said = "estimated: formula for 3 (no rows of this shape), formula for 3 (no rows of x/b/c), formula for 3 (outside "
-    assert table.provenance()["dense products"].startswith(said)
+    reasons = ("no rows of this shape", "no rows of x/b/c", "outside the measured sizes")
+    said = ", ".join(f"3 of 9 sizes by formula ({reason})" for reason in reasons)
+    assert table.provenance() == {"dense products": f"estimated: {said}"}
 
 
 def test_what_stands_beside_a_measurement_is_added_to_it_alone():
@@ -53,6 +54,21 @@ def test_what_stands_beside_a_measurement_is_added_to_it_alone():
         lambda where: np.array([5.0, 6.0])[where], "gemm", "a/b/c", (1, 2), [10, 11], 0.0, lambda _: 0.5
     )
     assert found.tolist() == [1.5, 6.0]
+
+
+def test_only_what_is_taken_as_it_was_measured_counts_as_measured():
+    """Of five sizes one is met, one lies between, one is scaled after it was met, one scaled between, one outside."""
+    table = measured([(0, 1000, 10e-6), (0, 2000, 15e-6), (0, 4000, 40e-6)])
+    table.seconds("gemm", "a/b/c", (1, 2), [1000, 3000, 5000])
+    table.scaled_by("times 2").seconds("gemm", "a/b/c", (1, 2), [2000, 3500])
+    assert table.provenance() == {
+        "dense products": "measured: 1 of 5 sizes",
+        "dense products, other sizes": (
+            "estimated: 1 of 5 sizes measured, then times 2, 1 of 5 sizes interpolated between measurements, "
+            "1 of 5 sizes interpolated, then times 2, 1 of 5 sizes by formula (outside the measured sizes)"
+        ),
+    }
+    assert table.sizes()["dense products"] == {"measured": 2, "interpolated": 2, "outside the measured sizes": 1}
 
 
 def test_of_equal_rows_the_median_counts():
@@ -73,13 +89,13 @@ def test_a_size_counts_once_however_often_it_is_looked_up():
     table = measured([(0, 1, 1.0)])
     for _ in range(3):
         table.seconds("gemm", "a/b/c", (1, 2), [1, 1, 0])
-    assert table.provenance() == {"dense products": "measured: 1 of 1 sizes measured"}
+    assert table.provenance() == {"dense products": "measured: 1 of 1 sizes"}
 
 
 def test_a_part_may_be_left_to_its_formula():
     table = measured([(0, 1, 1.0)], excluded={"dense products": "because"})
     assert np.isnan(table.seconds("gemm", "a/b/c", (1, 2), [1])).all()
-    assert table.provenance() == {"dense products": "estimated: formula (because)"}
+    assert table.provenance() == {"dense products": "estimated: 1 of 1 sizes by formula (because)"}
 
 
 CURVES = st.dictionaries(st.integers(1, 10**6), st.floats(1e-7, 10.0), min_size=1, max_size=12)

@@ -71,8 +71,10 @@ def test_even_loads_take_what_was_measured_and_in_between_a_power_law(tmp_path):
     assert times[128] == pytest.approx(2e-3, rel=1e-12)
     for n in (63, 257):
         assert times[n] == step(MIXTRAL, BF16, [n], None).experts[0, 0]
+    slowed = "times the slowdown of the actual loads by formula"
     assert kernels.measured.provenance()["experts"] == (
-        "measured: 2 of 5 sizes measured, 1 of 5 sizes interpolated, formula for 2 (outside the measured sizes)"
+        f"estimated: 2 of 5 sizes measured, then {slowed}, 1 of 5 sizes interpolated, then {slowed}, "
+        "2 of 5 sizes by formula (outside the measured sizes)"
     )
 
 
@@ -131,7 +133,7 @@ def test_rows_of_another_shape_or_kernel_change_nothing(tmp_path, changes, reaso
     found, plain = (step(MIXTRAL, BF16, [64], k) for k in (kernels, None))
     for part in PARTS:
         assert getattr(found, part).tolist() == getattr(plain, part).tolist()
-    assert kernels.measured.provenance()["experts"] == f"estimated: formula ({reason})"
+    assert kernels.measured.provenance()["experts"] == f"estimated: 1 of 1 sizes by formula ({reason})"
 
 
 def test_other_distributions_and_artefacts_are_left_out(tmp_path):

@@ -65,8 +65,11 @@ def test_a_run_says_what_was_measured_and_runs_again(tmp_path, monkeypatch):
     assert said["kernel times"] == (
         "estimated: formulas with constants of trtllm-bf16 on h100-sxm, where the tables of tables have no measurement"
     )
-    assert said["time of experts"] == "measured: 1 of 1 sizes interpolated"
-    assert said["time of attention"] == "estimated: formula (no rows of trtllm/gqa-128/bfloat16)"
+    slowed = "times the slowdown of the actual loads by formula"
+    assert said["time of experts"] == f"estimated: 1 of 1 sizes interpolated, then {slowed}"
+    assert said["time of dense products"] == "measured: 1 of 4 sizes"
+    assert said["time of dense products, other sizes"] == "estimated: 3 of 4 sizes by formula (no rows of this shape)"
+    assert said["time of attention"] == "estimated: 1 of 1 sizes by formula (no rows of trtllm/gqa-128/bfloat16)"
     assert "time of experts" in result.report_html()
     assert str(tmp_path) not in result.shown_yaml()
     saved = result.save(tmp_path / "saved")
@@ -95,7 +98,7 @@ def test_every_thread_count_gives_the_same(tmp_path):
 def test_the_family_says_whose_rows_and_whose_formulas(tmp_path):
     save(tmp_path / "tables", moe=EXPERTS.assign(framework="VLLM", kernel_source="vllm_triton"))
     named = simulate(scenario(tmp_path, "{table: tables, family: vllm-bf16}"))
-    assert named.manifest["provenance"]["time of experts"].startswith("measured: ")
+    assert "interpolated" in named.manifest["provenance"]["time of experts"]
     assert "constants of vllm-bf16" in named.manifest["provenance"]["kernel times"]
     with pytest.raises(ScenarioError, match="column framework: found vllm, wanted rows of trtllm for trtllm-bf16"):
         check(scenario(tmp_path))
@@ -134,7 +137,7 @@ def test_queued_experts_keep_their_formula(tmp_path):
     found, plain = (simulate(scenario(tmp_path, k, **changes)) for k in ("{table: tables}", "trtllm-bf16"))
     assert found.summary == plain.summary
     said = found.manifest["provenance"]["time of experts"]
-    assert said == "estimated: formula (queued experts are kernels of their own)"
+    assert said == "estimated: 1 of 1 sizes by formula (queued experts are kernels of their own)"
 
 
 def test_a_sweep_keeps_runs_of_another_table_apart(tmp_path):
