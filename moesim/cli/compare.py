@@ -13,6 +13,7 @@ from moesim.cli.options import (
     QuietOption,
     SeedsOption,
     SetOption,
+    StrictOption,
     UntilCiOption,
     load_scenario,
     parse_percent,
@@ -33,6 +34,7 @@ def compare(
     ],
     output: OutputOption = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     seeds: SeedsOption = None,
     until_ci: UntilCiOption = None,
     json: JsonOption = False,
@@ -51,7 +53,7 @@ def compare(
     from moesim.results import Study, prepare_output
 
     cold = will_compile()
-    scenarios = [load_scenario(file, settings) for file in files]
+    scenarios = [load_scenario(file, settings, strict=strict, quiet=quiet) for file in files]
     name = scenarios[0].spec.name
     width = parse_percent(until_ci)
     runs = study.plan(*scenarios)

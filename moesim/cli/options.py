@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,18 +37,27 @@ UntilCiOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Refuse a scenario that writes fields without effect, which are warnings else.")
+]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
-def load_scenario(file: str, settings: Sequence[str] | None) -> Scenario:
-    """Read a scenario with its overrides of the command line.
+def load_scenario(file: str, settings: Sequence[str] | None, *, strict: bool, quiet: bool = False) -> Scenario:
+    """Read a scenario with its overrides of the command line, and say on stderr which of its fields have no effect.
 
     Raises:
         ScenarioError: the file or an override is wrong.
+        typer.Exit: with 2, where fields have no effect and `strict` makes that an error.
     """
     from moesim.scenario import Scenario
 
-    return Scenario.from_yaml(file, overrides=parse_settings(settings or ()))
+    scenario = Scenario.from_yaml(file, overrides=parse_settings(settings or ()))
+    for notice in scenario.warnings if strict or not quiet else ():
+        print(f"{'error' if strict else 'warning'}: {' '.join(str(notice).split())}", file=sys.stderr)
+    if strict and scenario.warnings:
+        raise typer.Exit(2)
+    return scenario
 
 
 def parse_percent(text: str | None) -> float | None:

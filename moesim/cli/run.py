@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moesim.cli.options import FileArgument, JsonOption, OutputOption, QuietOption, SetOption, load_scenario
+from moesim.cli.options import (
+    FileArgument,
+    JsonOption,
+    OutputOption,
+    QuietOption,
+    SetOption,
+    StrictOption,
+    load_scenario,
+)
 from moesim.cli.output import (
     default_folder,
     print_saved,
@@ -35,6 +43,7 @@ def run(
     path: TracePathArgument = None,
     output: OutputOption = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     trace: TraceOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -49,7 +58,7 @@ def run(
     from moesim.simulation import check, simulate
 
     cold = will_compile()
-    scenario = load_scenario(file, settings)
+    scenario = load_scenario(file, settings, strict=strict, quiet=quiet)
     name = scenario.spec.name
     check(scenario)
     _check_trace(scenario, path, trace=trace)

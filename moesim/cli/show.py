@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from moesim.cli.options import FileArgument, SetOption, load_scenario
+from moesim.cli.options import FileArgument, SetOption, StrictOption, load_scenario
 
 MOST_POINTS = 100
 """As a random axis may have as many values as points."""
 
 
-def show(file: FileArgument, settings: SetOption = None) -> None:
+def show(file: FileArgument, settings: SetOption = None, strict: StrictOption = False) -> None:
     """Check a scenario and print it resolved.
 
     All defaults and presets are filled in; what is printed is itself a scenario that gives the same result. Variants
@@ -19,7 +19,7 @@ def show(file: FileArgument, settings: SetOption = None) -> None:
     """
     from moesim.simulation import check
 
-    scenario = load_scenario(file, settings)
+    scenario = load_scenario(file, settings, strict=strict)
     check(scenario)
     for variant in scenario.variants().values():
         check(variant)

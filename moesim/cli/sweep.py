@@ -15,6 +15,7 @@ from moesim.cli.options import (
     QuietOption,
     SeedsOption,
     SetOption,
+    StrictOption,
     UntilCiOption,
     load_scenario,
     parse_percent,
@@ -31,6 +32,7 @@ def sweep(
     file: FileArgument,
     output: OutputOption = None,
     settings: SetOption = None,
+    strict: StrictOption = False,
     seeds: SeedsOption = None,
     until_ci: UntilCiOption = None,
     workers: Annotated[
@@ -52,7 +54,7 @@ def sweep(
     from moesim.simulation.stages import default_threads
 
     cold = will_compile()
-    scenario = load_scenario(file, settings)
+    scenario = load_scenario(file, settings, strict=strict, quiet=quiet)
     name = scenario.spec.name
     width = parse_percent(until_ci)
     folder = output or default_folder(name, "-sweep")

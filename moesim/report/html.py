@@ -91,6 +91,7 @@ def report_html(
         scenarios=_scenarios(runs) if several else None,
         sources=provenance(runs),
         scenario_yaml=scenario_yaml,
+        warnings=_warnings(line for run in runs.values() for line in run.manifest.get("warnings") or ()),
     )
 
 
@@ -100,6 +101,7 @@ def sweep_html(
     title: str,
     scenario_yaml: str | None = None,
     paired: pd.DataFrame | None = None,
+    warnings: Sequence[str] = (),
 ) -> str:
     """The report of a sweep, of which only its points are kept, as the text of an HTML5 file.
 
@@ -108,6 +110,7 @@ def sweep_html(
         title: of the page.
         scenario_yaml: the swept scenario; shown as it is.
         paired: differences to the baseline, paired by seed; see `moesim.report.table.paired_table`.
+        warnings: about fields of the scenario, a line each.
 
     Raises:
         InputError: no point, or no column `variant`.
@@ -127,7 +130,13 @@ def sweep_html(
         scenarios=None,
         sources=[],
         scenario_yaml=scenario_yaml,
+        warnings=_warnings(warnings),
     )
+
+
+def _warnings(lines: Iterable[str]) -> list[str]:
+    """Each once, in their order."""
+    return list(dict.fromkeys(plain(line, 1000) for line in lines))
 
 
 def _page(**parts: Any) -> str:

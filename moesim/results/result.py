@@ -191,10 +191,10 @@ class Result:
         )
 
     def __eq__(self, other: object) -> bool:
-        """Whether all but wall times are the same."""
+        """Whether all but wall times, and warnings about the file that the scenario was read from, are the same."""
         if not isinstance(other, Result):
             return NotImplemented
-        exempt = {"profile_s", "events"}
+        exempt = {"profile_s", "events", "warnings"}
         for field in fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
             if isinstance(mine, pd.DataFrame):

@@ -49,6 +49,7 @@ class Study:
             study was made by `compare` or `sweep`.
         axes: of a sweep the swept fields, which are the first columns of points and paired; else None.
         errors: of runs that failed: mappings of axes, variant, seed and error.
+        warnings: of a sweep: fields of its scenario that have no effect, a line each; else those of the results count.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Study:
     paired: pd.DataFrame = field(default_factory=pd.DataFrame)
     axes: tuple[str, ...] | None = None
     errors: Sequence[Mapping[str, Any]] = ()
+    warnings: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.points is None:
@@ -105,7 +107,7 @@ class Study:
 
         paired = self.paired if len(self.paired) and self.paired["n"].max() > 1 else None
         if not self.results:
-            return sweep_html(self.points, title=self.name, paired=paired)
+            return sweep_html(self.points, title=self.name, paired=paired, warnings=self.warnings)
         scenario = next(iter(self.results.values())).shown_yaml()
         return report_html(self.results, title=self.name, scenario_yaml=scenario, points=self.points, paired=paired)
 
@@ -162,12 +164,21 @@ class Study:
         points = read_frame(home / ("points.parquet" if axes is None else "summary.parquet"), ())
         paired = read_frame(home / "paired.parquet", ())
         errors = () if axes is None else read_json(home / "errors.json")
-        return cls(name=found["name"], results=results, points=points, paired=paired, axes=axes, errors=tuple(errors))
+        return cls(
+            name=found["name"],
+            results=results,
+            points=points,
+            paired=paired,
+            axes=axes,
+            errors=tuple(errors),
+            warnings=tuple(found.get("warnings", ())),
+        )
 
 
-def manifest(name: str, axes: Sequence[str] | None = None) -> dict[str, Any]:
-    """What a study's folder says of itself; that of a sweep names its axes."""
+def manifest(name: str, axes: Sequence[str] | None = None, warnings: Sequence[str] = ()) -> dict[str, Any]:
+    """What a study's folder says of itself; that of a sweep names its axes, and fields without effect."""
     named = {} if axes is None else {"axes": list(axes)}
+    named |= {"warnings": list(warnings)} if warnings else {}
     return {"schema_version": SCHEMA_VERSION, "versions": versions(), "name": name, **named, "variants": {}}
 
 
@@ -182,7 +193,8 @@ def write_sweep(folder: Path, study: Study) -> None:
         partial = folder / f".{name}.partial"
         frame.to_parquet(partial, engine="pyarrow", index=False)
         partial.replace(folder / name)
-    for name, value in (("errors.json", list(study.errors)), (MANIFEST, manifest(study.name, study.axes))):
+    whole = manifest(study.name, study.axes, study.warnings)
+    for name, value in (("errors.json", list(study.errors)), (MANIFEST, whole)):
         partial = folder / f".{name}.partial"
         partial.write_text(json_text(value), encoding="utf-8")
         partial.replace(folder / name)

@@ -109,3 +109,23 @@ def override(data: dict[str, Any], overrides: Mapping[str, Any], where: str) -> 
             node = child
         node[path[-1]] = copy.deepcopy(value)
     return result
+
+
+def governing(overrides: Mapping[str, Any], path: FieldPath) -> str | None:
+    """The override that wrote a field, a parent of it, or part of it."""
+    parts = tuple(str(part) for part in path)
+    best = None
+    for name in overrides:
+        own = tuple(str(name).split("."))
+        shorter = min(len(own), len(parts))
+        if own[:shorter] == parts[:shorter] and len(own) >= 1 and (best is None or len(name) > len(best)):
+            best = name
+    return best
+
+
+def naming(overrides: Mapping[str, Any], path: FieldPath) -> str | None:
+    """The override that wrote the value of a field, or a parent of it; not one of a field below."""
+    parts = tuple(str(part) for part in path)
+    names = {str(name): tuple(str(name).split(".")) for name in overrides}
+    writes = [name for name, own in names.items() if own in (parts[: len(own)], (*parts, "preset"))]
+    return max(writes, key=len, default=None)

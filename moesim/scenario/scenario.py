@@ -11,14 +11,15 @@ from typing import Any, Literal
 import yaml
 
 from moesim.errors import ScenarioError
-from moesim.scenario.layers import Layered, override, read_layers
+from moesim.scenario.layers import Layered, governing, naming, override, read_layers
+from moesim.scenario.locate import locate
+from moesim.scenario.notices import Notice, idle_fields
 from moesim.scenario.resolve import resolve
-from moesim.scenario.schema import ScenarioSpec
-from moesim.scenario.source import FieldPath, dotted, parse_document, shown
+from moesim.scenario.schema import OVERLAP_LOSS, ScenarioSpec
+from moesim.scenario.source import FieldPath, Position, dotted, parse_document, shown
 from moesim.scenario.sweep import read_sweep
 from moesim.types import ClusterShape, GpuSpec, ModelShape, NetworkSpec, Parallelism, Precision
 
-SUFFIXES = (".yaml", ".yml")
 _IN_FILES = {
     "extends": "it in a scenario file; files are merged before overrides and variants",
     "compare": "it outside of variants",
@@ -31,7 +32,8 @@ class Scenario:
     """What to simulate. Make one with `from_yaml` or `from_dict`.
 
     `spec` holds the checked fields, `model`, `cluster` and `precision` what
-    they stand for, `provenance` where each input comes from.
+    they stand for, `provenance` where each input comes from, `warnings` what
+    the writer of the file should know.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class Scenario:
         self._swept = frozenset(swept)
         self._variant = variant
         self._changes = dict(changes or {})
+        self._root = self
+        self._warnings: tuple[Notice, ...] | None = None
         data = override(layered.data, self._overrides, "--set")
         self._compare = data.pop("compare", None)
         self._sweep = data.pop("sweep", None)
@@ -77,7 +81,7 @@ class Scenario:
         Raises:
             ScenarioError: file, line, column and field, what was found and what would be right.
         """
-        file = _locate(str(path))
+        file = locate(str(path))
         layered = read_layers(file, str(path))
         if layered.data.get("name") is None:
             layered.data["name"] = file.stem
@@ -120,7 +124,7 @@ class Scenario:
         if name not in self.variant_names():
             known = ", ".join(self.variant_names()) or "none, as it has no variants"
             raise ScenarioError(f"compare: found no variant {name}, wanted one of {known}")
-        return Scenario(
+        made = Scenario(
             self._layered,
             overrides=self._overrides,
             variant=name,
@@ -128,6 +132,8 @@ class Scenario:
             swept=self._swept,
             with_points=False,
         )
+        made._root = self
+        return made
 
     def changes(self) -> list[str]:
         """The dotted fields that this variant replaces; none for a base scenario."""
@@ -153,6 +159,43 @@ class Scenario:
             ScenarioError: a field is wrong.
         """
         return Scenario(self._layered, overrides={**self._overrides, **point}, swept=point, with_points=False)
+
+    def without_overrides(self) -> Scenario:
+        """The scenario as its file has it, without its points.
+
+        Raises:
+            ScenarioError: the file alone is wrong.
+        """
+        return Scenario(self._layered, with_points=False)
+
+    @property
+    def warnings(self) -> tuple[Notice, ...]:
+        """Fields of its file that have no effect, in the order of the file; str() of each is one line.
+
+        A variant has those of its file, a point of a sweep none.
+        """
+        root = self._root
+        if root._warnings is None:  # noqa: SLF001 - one of its own
+            found = () if root._swept else idle_fields(root)  # noqa: SLF001
+            replaced = root._overrides  # noqa: SLF001
+            notices = [root.notice(field, text) for field, text in found if not naming(replaced, _path(field))]
+            notices.sort(key=lambda notice: (notice.place.line, notice.place.column) if notice.place else (0, 0))
+            root._warnings = tuple(notices)  # noqa: SLF001
+        return root._warnings  # noqa: SLF001
+
+    def notice(self, field: str, text: str) -> Notice:
+        """A notice about a dotted field, with its place in the file."""
+        return Notice(self._position(_path(field)), field, text)
+
+    def written(self, field: str) -> Any:
+        """What the file itself says of a dotted field (not what it extends, a variant or `--set`); None = nothing."""
+        path = _path(field)
+        node: Any = self._layered.data
+        for part in path:
+            inside = (isinstance(node, dict) and part in node) or (isinstance(node, list) and part in range(len(node)))
+            node = node[part] if inside else None
+        positions = self._layered.positions
+        return node if not positions or (path in positions and positions[path].file == positions[()].file) else None
 
     def settled(self, sampling: Literal["logits", "direct"]) -> Scenario:
         """This scenario, or variant, with `workload.sampling` decided."""
@@ -210,11 +253,11 @@ class Scenario:
 
     def _place(self, path: FieldPath) -> str:
         """Where a field was written: in the variant, on the command line, or in the file (or its nearest parent)."""
-        origin = _governing(self._changes, path)
+        origin = governing(self._changes, path)
         if origin is not None and self._variant is not None:
             place: FieldPath = ("compare", self._variant, origin)
             return f"{self._written(place)} (variant {self._variant})"
-        origin = _governing(self._overrides, path)
+        origin = governing(self._overrides, path)
         if origin in self._swept:
             return f"{self._written(('sweep', origin))} (sweep)"
         return self._written(path)
@@ -222,19 +265,16 @@ class Scenario:
     def _written(self, path: FieldPath) -> str:
         """The override, or the place in a file, that wrote a field or its nearest parent."""
         own = {name: value for name, value in self._overrides.items() if name not in self._swept}
-        origin = _governing(own, path)
-        return self._position(path) if origin is None else f"override {origin}"
+        origin = governing(own, path)
+        return str(self._position(path) or "") if origin is None else f"override {origin}"
 
-    def _position(self, path: FieldPath) -> str:
+    def _position(self, path: FieldPath) -> Position | None:
         positions = self._layered.positions
-        for length in range(len(path), -1, -1):
-            if path[:length] in positions:
-                return str(positions[path[:length]])
-        return ""
+        return next((positions[path[:n]] for n in range(len(path), -1, -1) if path[:n] in positions), None)
 
     def _folder(self, path: FieldPath) -> Path:
         """The folder to which a path in this field is relative."""
-        own, override = _naming(self._changes, path), _naming(self._overrides, path)
+        own, override = naming(self._changes, path), naming(self._overrides, path)
         where = path
         if own is not None and self._variant is not None:
             where = ("compare", self._variant, own)
@@ -259,44 +299,8 @@ def plain_data(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _governing(overrides: Mapping[str, Any], path: FieldPath) -> str | None:
-    """The override that wrote a field, a parent of it, or part of it."""
-    parts = tuple(str(part) for part in path)
-    best = None
-    for name in overrides:
-        own = tuple(str(name).split("."))
-        shorter = min(len(own), len(parts))
-        if own[:shorter] == parts[:shorter] and len(own) >= 1 and (best is None or len(name) > len(best)):
-            best = name
-    return best
-
-
-def _naming(overrides: Mapping[str, Any], path: FieldPath) -> str | None:
-    """The override that wrote the value of a field, or a parent of it; not one of a field below."""
-    parts = tuple(str(part) for part in path)
-    names = {str(name): tuple(str(name).split(".")) for name in overrides}
-    writes = [name for name, own in names.items() if own in (parts[: len(own)], (*parts, "preset"))]
-    return max(writes, key=len, default=None)
-
-
-def _locate(name: str) -> Path:
-    """A path, or a scenario of the package."""
-    path = Path(name)
-    if "/" in name or "\\" in name or path.suffix in SUFFIXES or _is_file(path):
-        return path
-    package = Path(__file__).resolve().parent.parent
-    folders = (package.parent / "scenarios", package / "scenarios")
-    shipped = {file.stem: file for folder in folders if folder.is_dir() for file in folder.glob("*.yaml")}
-    if name not in shipped:
-        raise ScenarioError(f"{name}: found no such scenario, wanted a file or one of {', '.join(sorted(shipped))}")
-    return shipped[name]
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name that is too long
-        return False
+def _path(field: str) -> FieldPath:
+    return tuple(int(part) if part.isdigit() else part for part in field.split("."))
 
 
 def _model(spec: ScenarioSpec) -> ModelShape:
@@ -341,6 +345,12 @@ def _provenance(spec: ScenarioSpec) -> dict[str, str]:
         "network": f"{label}: {network.name}" + (f", {network.source}" if network.source else ""),
         "tokens": _tokens(spec),
     }
+    if spec.simulation.overlap == "two-batch":
+        loss = spec.simulation.overlap_loss
+        fitted = "estimated: {:g}, fitted on published steps" if loss == OVERLAP_LOSS else "synthetic: {:g}, as stated"
+        entries["overlap loss"] = fitted.format(loss)
+    if spec.faults:
+        entries["faults"] = f"synthetic: {len(spec.faults)}, as stated"
     if lacking:
         entries["precision"] = f"estimated: {'; '.join(lacking)}"
     return entries

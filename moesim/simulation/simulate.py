@@ -101,6 +101,8 @@ def _manifest(stages: Stages) -> dict[str, Any]:
         },
         "inputs": [],
     }
+    if stages.scenario.warnings:
+        manifest["warnings"] = [notice.without_folder() for notice in stages.scenario.warnings]
     if kernels.measured is not None:
         tables = kernels.measured
         manifest["provenance"] |= {f"time of {part}": text for part, text in tables.provenance().items()}

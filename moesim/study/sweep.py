@@ -110,7 +110,8 @@ def sweep(
     if wanted > 1:
         check_random(cell.scenario for cell in cells if cell.scenario is not None)
     store = Store(folder)
-    run = _Run(scenario.spec.name, cells, store, pilot=None if until_ci is None else PILOT)
+    warnings = tuple(notice.without_folder() for notice in scenario.warnings)
+    run = _Run(scenario.spec.name, cells, store, pilot=None if until_ci is None else PILOT, warnings=warnings)
     run.add_seeds(dict.fromkeys(range(len(cells)), wanted))
     try:
         run.all(workers, dask, progress)
@@ -126,8 +127,10 @@ def sweep(
 class _Run:
     """The state of one sweep: which runs there are, which of them are finished, which failed."""
 
-    def __init__(self, name: str, cells: list[Cell], store: Store, *, pilot: int | None) -> None:
-        self._name, self._cells, self._store, self._pilot = name, cells, store, pilot
+    def __init__(
+        self, name: str, cells: list[Cell], store: Store, *, pilot: int | None, warnings: tuple[str, ...] = ()
+    ) -> None:
+        self._name, self._cells, self._store, self._pilot, self._warnings = name, cells, store, pilot, warnings
         self._axes, self._baseline = tuple(cells[0].place), cells[0].variant
         self._keys: list[dict[int, str]] = [{} for _ in cells]  # seed -> key, by cell
         self._errors: dict[str, str] = {}
@@ -182,7 +185,10 @@ class _Run:
         """All that is finished, in the order of the plan, with its statistics."""
         points = points_frame(self._rows(range(len(self._cells))), self._axes)
         frame = paired(points, self._axes, baseline=self._baseline, pilot=self._pilot)
-        return Study(name=self._name, points=points, paired=frame, axes=self._axes, errors=self._failures())
+        return self._of(points=points, paired=frame)
+
+    def _of(self, **frames: Any) -> Study:
+        return Study(name=self._name, axes=self._axes, errors=self._failures(), warnings=self._warnings, **frames)
 
     def _stream(self) -> None:
         """Write what is finished now and then; statistics come with the end."""
@@ -190,7 +196,7 @@ class _Run:
         if start < self._next_publish:
             return
         points = points_frame(self._rows(range(len(self._cells))), self._axes)
-        self._store.publish(Study(name=self._name, points=points, axes=self._axes, errors=self._failures()))
+        self._store.publish(self._of(points=points))
         self._next_publish = time.monotonic() + max(STREAM_S, 50 * (time.monotonic() - start))
 
     def _rows(self, cells: Any) -> Iterator[tuple[Mapping[str, Any], str, int, Mapping[str, Any]]]:

@@ -124,9 +124,22 @@ def test_provenance_reads_text_mappings_and_trees(runs: dict[str, Run]) -> None:
     assert (rows["network.latency"].label, rows["network.bandwidth"].note) == ("estimated", "nccl")
     assert rows["note"].label == ""
     assert rows["trace.parquet"].variants == "as trained"
-    assert counts(one.manifest) == "3 measured, 1 estimated"
+    assert (
+        rows["trace.parquet"].label == ""
+    )  # what was taken from a file is said by the entries above, and counted once
+    assert counts(one.manifest) == "2 measured, 1 estimated"
     assert {source.label for source in rows.values()} <= {*LABELS, ""}
     assert counts({}) == ""
+
+
+def test_warnings_of_all_runs_stand_once_on_top(runs: dict[str, Run]) -> None:
+    assert 'id="warnings"' not in report_html(runs, title="t", scenario_yaml=None)
+    first, second, _ = runs.values()
+    first.manifest["warnings"] = ["s.yaml:3:1: seed: found <1>, which has no effect"]
+    second.manifest["warnings"] = [*first.manifest["warnings"], "another"]
+    page = report_html(runs, title="t", scenario_yaml=None)
+    assert page.count("<li>s.yaml:3:1: seed: found &lt;1&gt;, which has no effect</li>") == 1
+    assert page.index("<li>another</li>") < page.index('id="summary"')
 
 
 def test_facts_name_what_was_simulated(runs: dict[str, Run]) -> None:

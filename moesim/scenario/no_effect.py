@@ -1,0 +1,255 @@
+"""Where fields of a scenario change nothing, and why: the table that `notices` looks up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from moesim.scenario.schema import FaultSpec
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A field changes nothing where `idle` holds of the values of the fields that it `reads`.
+
+    `why` is formatted with these values. `unless`: a field of the same file beside which there is nothing to tell.
+    """
+
+    reads: tuple[str, ...]
+    idle: Callable[..., bool]
+    why: str
+    unless: str = ""
+
+
+def _is_not(field: str, wanted: str, why: str) -> Rule:
+    """The field counts where another one has this value, and nowhere else."""
+    return Rule((field,), lambda found: found != wanted, f"{why}, and {field} is {{0}}")
+
+
+# who reads logits: every strategy but these, and whatever asks for scores
+IGNORES_LOGITS = ("hash", "random", "round-robin")
+READS_SCORES = ("drop-by-priority", "reroute-to-next", "reroute-to-best", "expanded-drop")
+# strategies of ours that have norm_topk_prob and its like
+WEIGHS_BY_NAME = (
+    *("deepseek-v2", "deepseek-v3", "gpt-oss", "llama4", "longcat"),
+    *("mixtral", "moge", "softmax-top-k", "st-moe", "switch"),
+)
+_CHOICE = (
+    "routing.strategy",
+    "routing.capacity.overflow",
+    "routing.balancer",
+    "routing.balancing",
+    "simulation.queue_overflow",
+)
+
+
+def _needs_no_logits(strategy: str, overflow: str | None, balancer: object, balancing: object, queues: str) -> bool:
+    asked = overflow in READS_SCORES or balancer is not None or balancing is not None or queues == "next"
+    return strategy in IGNORES_LOGITS and not asked
+
+
+def _nothing_random(trace: str | None, faults: tuple[FaultSpec, ...], _: str, *choice: Any) -> bool:
+    certain = trace is not None or (choice[0] == "round-robin" and _needs_no_logits(*choice))
+    return (
+        certain and choice[1] != "drop-at-random" and not any(f.cv is not None or f.every_s is not None for f in faults)
+    )
+
+
+_RECORDED = Rule(("workload.trace",), lambda trace: trace is not None, "the tokens and their choices are recorded")
+_UNREAD = Rule(
+    (*_CHOICE, "model.router"),
+    lambda *read: _needs_no_logits(*read[:5]),
+    "routing.strategy {0} chooses without reading logits",
+)
+_UNWEIGHED = Rule(
+    ("routing.strategy", "routing.capacity.overflow", "model.router"),
+    lambda strategy, overflow, _: strategy in WEIGHS_BY_NAME and overflow != "drop-by-probability",
+    "it changes weights of choices, which only routing.capacity.overflow drop-by-probability reads",
+)
+_UNGROUPED = Rule(
+    ("routing.strategy", "routing.parameters", "routing.balancer.policy", "model.router"),
+    lambda strategy, given, policy, _: (
+        strategy in WEIGHS_BY_NAME and given.get("n_group", 1) == 1 and policy != "node-limited"
+    ),
+    "all experts are one group (routing.parameters.n_group)",
+)
+_NO_MLA = _is_not("model.attention", "mla", "only latent attention has this width")
+_MLA = Rule(("model.attention",), lambda found: found == "mla", "latent attention has widths of its own")
+_QUEUED = Rule(
+    ("simulation.experts",),
+    lambda experts: experts == "queued",
+    "queued experts are sent one copy a selection, and every message queues at its ports",
+)
+_ALONE = Rule(
+    ("parallelism.expert", "cluster.nodes", "cluster.gpus_per_node"),
+    lambda ranks, *_: ranks == 1,
+    "an expert-parallel group is one rank, which sends nothing",
+)
+_STILL = Rule(
+    ("routing.balancing.learning_rate",),
+    lambda rate: rate == 0,
+    "popularity does not move with routing.balancing.learning_rate 0",
+)
+_TWO_BATCH = _is_not("simulation.overlap", "two-batch", "only two micro-batches compute while they exchange")
+
+RULES: Mapping[str, tuple[Rule, ...]] = {
+    "seed": (
+        Rule(
+            ("workload.trace", "faults", "model.router", *_CHOICE),
+            _nothing_random,
+            "nothing in this scenario is random",
+        ),
+    ),
+    "model.intermediate_size": (
+        Rule(("model.dense_layers",), lambda layers: not layers, "it is the width of dense layers, and there are none"),
+    ),
+    "model.n_shared_experts": (
+        Rule(
+            ("model.n_shared_experts",),
+            lambda n: n > 1,
+            "any number above 0 is the same: the width of all shared experts together is "
+            "model.shared_intermediate_size, which the file leaves as it is",
+            unless="model.shared_intermediate_size",
+        ),
+    ),
+    "model.n_kv_heads": (_MLA,),
+    "model.head_dim": (_MLA,),
+    **dict.fromkeys(
+        (f"model.{name}" for name in ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim")),
+        (_NO_MLA,),
+    ),
+    "model.v_head_dim": (_NO_MLA,),
+    "model.router": (
+        _RECORDED,
+        Rule(
+            ("routing.strategy", "model.router"),
+            lambda strategy, router: strategy != router,
+            "routing.strategy {0} takes its place",
+        ),
+    ),
+    "model.weights_dtype": (
+        Rule(
+            ("precision.weights", "model.weights_dtype", "cluster.gpu"),
+            lambda used, own, _: used != own,
+            "precision.weights {0} takes its place",
+        ),
+    ),
+    "model.dispatch_dtype": (
+        Rule(
+            ("precision.dispatch", "model.dispatch_dtype", "cluster.gpu"),
+            lambda used, own, _: used != own,
+            "precision.dispatch {0} takes its place",
+        ),
+    ),
+    "cluster.gpu.network": (
+        Rule(
+            ("cluster.network.name", "cluster.gpu.network", "cluster"),
+            lambda used, own, _: not used.startswith(own),
+            "cluster.network {0} takes its place",
+        ),
+    ),
+    "cluster.network.copies": (_QUEUED,),
+    "cluster.network.held_sms": (_TWO_BATCH,),
+    "cluster.network.port_bandwidth_factor": (
+        _is_not("simulation.network", "port", "it belongs to the level of single messages"),
+    ),
+    "workload.context_tokens": (_is_not("workload.phase", "decode", "only decode reads cached tokens"),),
+    "workload.sequence_tokens": (
+        Rule(
+            ("workload.phase",),
+            lambda phase: phase == "decode",
+            "in decode a sequence has one token a step and workload.context_tokens cached ones",
+        ),
+    ),
+    "workload.popularity.kind": (_RECORDED, _UNREAD),
+    "workload.popularity.exponent": (
+        _RECORDED,
+        _UNREAD,
+        _is_not("workload.popularity.kind", "zipf", "it is the exponent of Zipf's law"),
+    ),
+    "workload.topics.count": (
+        _RECORDED,
+        _UNREAD,
+        Rule(("workload.topics.strength",), lambda strength: strength == 0, "workload.topics.strength is 0"),
+    ),
+    "workload.topics.strength": (
+        _RECORDED,
+        _UNREAD,
+        Rule(("workload.topics.count",), lambda count: count == 0, "workload.topics.count is 0"),
+    ),
+    "workload.sampling": (_RECORDED,),
+    "routing.parameters": (_RECORDED,),
+    **dict.fromkeys(
+        (f"routing.parameters.{name}" for name in ("norm_topk_prob", "norm_epsilon", "routed_scaling_factor")),
+        (_UNWEIGHED,),
+    ),
+    **dict.fromkeys(
+        (f"routing.parameters.{name}" for name in ("group_score", "masked_score")),
+        (_UNGROUPED,),
+    ),
+    "routing.capacity.evaluation_factor": (
+        Rule(("workload.phase",), lambda phase: phase == "train", "in training routing.capacity.factor counts"),
+    ),
+    "routing.capacity.tries": (
+        _is_not("routing.capacity.overflow", "reroute-to-next", "only reroute-to-next offers so many experts"),
+    ),
+    "routing.balancer.threshold": (
+        _is_not("routing.balancer.policy", "least-loaded", "only least-loaded has a threshold"),
+    ),
+    "routing.balancer.nodes": (_is_not("routing.balancer.policy", "node-limited", "only node-limited counts nodes"),),
+    "routing.balancing.from_step": (
+        Rule(
+            ("routing.balancing.mechanism",),
+            lambda mechanism: mechanism == "none",
+            "routing.balancing.mechanism none never acts",
+        ),
+        Rule(
+            ("routing.balancing.from_step", "workload.steps", "simulation.warmup_steps"),
+            lambda first, steps, warmup: first >= steps + warmup,
+            "the run ends before: it has {1} steps and {2} to warm up, counted from 0",
+        ),
+    ),
+    **dict.fromkeys(
+        ("routing.balancing.step_size", "routing.balancing.rule"),
+        (_is_not("routing.balancing.mechanism", "loss-free", "only loss-free moves a bias"),),
+    ),
+    "routing.balancing.coefficient": (
+        _is_not("routing.balancing.mechanism", "aux-loss", "only aux-loss weighs a loss"),
+        _STILL,
+    ),
+    "routing.balancing.feedback_gain": (_STILL,),
+    "routing.balancing.learning_rate": (
+        Rule(
+            ("routing.balancing.feedback_gain", "routing.balancing.mechanism"),
+            lambda gain, mechanism: gain == 0 and mechanism != "aux-loss",
+            "nothing moves popularity with routing.balancing.feedback_gain 0 and mechanism {1}",
+        ),
+    ),
+    "simulation.network": (_QUEUED, _ALONE),
+    "simulation.overlap": (
+        Rule(
+            ("simulation.overlap", "model.n_shared_experts"),
+            lambda overlap, shared: overlap == "shared-expert" and not shared,
+            "the model has no shared experts to compute during dispatch",
+        ),
+    ),
+    "simulation.overlap_loss": (_TWO_BATCH,),
+    "simulation.queue_overflow": (
+        Rule(
+            ("simulation.experts", "simulation.queue_tokens"),
+            lambda experts, room: experts == "queued" and room is None,
+            "a queue without simulation.queue_tokens is never full",
+        ),
+    ),
+}
+"""Field -> where it changes nothing; the first rule that holds is the reason."""
+
+
+def level_rule(i: int) -> Rule:
+    """Of `level` of the i-th fault."""
+    return Rule(
+        (f"faults.{i}.level", "cluster.nodes", "cluster.gpus_per_node"),
+        lambda level, nodes, a_node: level is None or (nodes if level == "across_nodes" else a_node) == 1,
+        "no message goes {0} with nodes {1} and gpus_per_node {2}",
+    )

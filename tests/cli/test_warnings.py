@@ -1,0 +1,87 @@
+"""What the commands say of fields without effect, and what `--strict` makes of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from moesim import Result, Study
+
+IDLE = """\
+model: {preset: mixtral-8x7b, n_layers: 2}
+cluster: {gpu: h100-sxm, gpus_per_node: 2}
+workload: {steps: 1, tokens_per_gpu: 8, sequence_tokens: 64}
+simulation: {overlap_loss: 0.1}
+compare: {a: {}, b: {placement.strategy: round-robin}}
+sweep: {workload.tokens_per_gpu: [4, 8]}
+"""
+SEQUENCE = "in decode a sequence has one token a step and workload.context_tokens cached ones"
+LOSS = "only two micro-batches compute while they exchange, and simulation.overlap is none"
+LINES = [
+    f"idle.yaml:3:41: workload.sequence_tokens: found 64, which has no effect: {SEQUENCE}",
+    f"idle.yaml:4:14: simulation.overlap_loss: found 0.1, which has no effect: {LOSS}",
+]
+COMMANDS = ["run", "compare", "sweep", "show"]
+
+
+@pytest.fixture
+def idle(folder):
+    """A file with two fields without effect."""
+    (folder / "idle.yaml").write_text(IDLE, encoding="utf-8")
+    return "idle.yaml"
+
+
+def labelled(word):
+    return "".join(f"{word}: {line}\n" for line in LINES)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_field_is_one_warning_on_stderr(moesim, idle, command):
+    outcome = moesim(command, idle, *(() if command == "show" else ("-o", "out")))
+    assert (outcome.code, outcome.err) == (0, labelled("warning"))
+    assert "which has no effect" not in outcome.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_strict_refuses_before_anything_is_simulated(moesim, idle, folder, command):
+    outcome = moesim(command, idle, "--strict")
+    assert (outcome.code, outcome.out, outcome.err) == (2, "", labelled("error"))
+    assert [path.name for path in folder.iterdir()] == [idle]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_strict_lets_a_scenario_pass_whose_fields_all_count(moesim, small, command):
+    more = ("--set", "sweep={workload.tokens_per_gpu: [2, 4]}") if command == "sweep" else ()
+    outcome = moesim(command, small, "--strict", *more)
+    assert (outcome.code, outcome.err) == (0, "")
+
+
+def test_json_stays_alone_on_stdout_and_quiet_says_it_in_the_result_only(moesim, idle, folder):
+    outcome = moesim("run", idle, "--json")
+    assert (outcome.err, json.loads(outcome.out)["n_steps"]) == (labelled("warning"), 1)
+    quiet = moesim("run", idle, "--quiet", "-o", "quiet")
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    assert Result.load(folder / "quiet").manifest["warnings"] == LINES
+    assert moesim("run", idle, "--quiet", "--strict").err == labelled("error")
+
+
+@pytest.mark.parametrize("command", ["run", "compare", "sweep"])
+def test_the_report_shows_them(moesim, idle, folder, command):
+    assert moesim(command, idle, "-o", "out", "-q").code == 0
+    page = (folder / "out" / "report.html").read_text(encoding="utf-8")
+    assert all(page.count(f"<li>{line}</li>") == 1 for line in LINES)
+    if command == "sweep":
+        assert Study.load(folder / "out").warnings == tuple(LINES)
+
+
+def test_of_several_files_each_has_its_own(moesim, idle, small):
+    outcome = moesim("compare", small, idle, "-o", "out")
+    assert (outcome.code, outcome.err) == (0, labelled("warning"))
+    assert moesim("compare", small, idle, "--strict").code == 2
+
+
+def test_the_file_that_init_writes_is_free_of_them(moesim):
+    assert moesim("init", "mine").code == 0
+    outcome = moesim("show", "mine.yaml", "--strict")
+    assert (outcome.code, outcome.err) == (0, "")

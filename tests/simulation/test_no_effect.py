@@ -1,0 +1,183 @@
+"""Fields without effect: where a rule says so nothing changes with the field, where it does not something does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moesim import Scenario, simulate
+from moesim.results.result import FRAMES
+from moesim.scenario.layers import override
+from moesim.scenario.no_effect import RULES
+from moesim.workload import import_recordings
+
+BASE: dict[str, Any] = {
+    "seed": 3,
+    "model": {"preset": "mixtral-8x7b", "n_layers": 2},
+    "cluster": {"gpu": "h100-sxm", "nodes": 2, "gpus_per_node": 2},
+    "workload": {"steps": 2, "tokens_per_gpu": 24, "popularity": {"exponent": 0.5}},
+}
+PREFILL, TRAIN = {"workload.phase": "prefill"}, {"workload.phase": "train"}
+SOFTMAX = {"routing.strategy": "softmax-top-k"}
+BY_WEIGHT = {"routing.capacity": {"factor": 0.6, "overflow": "drop-by-probability", "scope": "global"}}
+TWO_BATCH = {"simulation.overlap": "two-batch"}
+ALONE = {"cluster.nodes": 1, "cluster.gpus_per_node": 1}
+QUEUED = {"simulation.experts": "queued"}
+RECORDED = {"workload.trace": "trace.parquet", "workload.popularity": None}
+DEAF = {"routing.strategy": "round-robin"}
+SHARED = {"model.n_shared_experts": 1, "model.shared_intermediate_size": 4096}
+MLA = {
+    "model.attention": "mla",
+    "model.kv_lora_rank": 512,
+    "model.qk_nope_head_dim": 128,
+    "model.qk_rope_head_dim": 64,
+    "model.v_head_dim": 128,
+}
+NEXT = {"routing.capacity": {"factor": 1.0, "overflow": "reroute-to-next"}}
+PRIORITY = {"routing.capacity": {"factor": 0.6, "overflow": "drop-by-priority", "scope": "global"}}
+LEAST = {"routing.balancer": {"policy": "least-loaded"}}
+LIMITED = {"routing.balancer": {"policy": "node-limited", "nodes": 1}}
+
+
+def _balancing(mechanism: str, **more: Any) -> dict[str, Any]:
+    own = {"mechanism": mechanism, "learning_rate": 0.1, **more}
+    return {"routing.strategy": "deepseek-v3", "routing.balancing": own, "workload.steps": 4}
+
+
+CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] = [
+    # field, what is written, another value, a scenario where it is idle, one where it counts
+    ("seed", 3, 4, RECORDED, RECORDED | {"routing.capacity": {"factor": 0.5, "overflow": "drop-at-random"}}),
+    ("seed", 3, 4, DEAF, DEAF | {"faults": [{"kind": "compute-jitter", "cv": 0.2}]}),
+    ("seed", 3, 4, DEAF | {"routing.capacity.factor": 0.6}, DEAF | PRIORITY),
+    ("model.intermediate_size", 5000, 9000, {}, {"model.dense_layers": [0]}),
+    ("model.n_shared_experts", 2, 3, {"model.preset": "deepseek-v3", "model.dense_layers": []}, None),
+    ("model.n_kv_heads", 16, 8, MLA, {}),
+    ("model.head_dim", 64, 128, MLA, {}),
+    ("model.q_lora_rank", 512, 1024, {}, MLA),
+    ("model.kv_lora_rank", 512, 1024, {}, MLA),
+    ("model.qk_nope_head_dim", 64, 128, {}, MLA),
+    ("model.qk_rope_head_dim", 32, 64, {}, MLA),
+    ("model.v_head_dim", 64, 128, {}, MLA),
+    ("model.router", "switch", "random", {"routing.strategy": "softmax-top-k"}, None),
+    ("model.router", "softmax-top-k", "random", RECORDED, None),
+    ("model.router", "softmax-top-k", "random", None, {}),
+    ("model.weights_dtype", "fp8", "fp4", {"precision.weights": "bf16"}, None),
+    ("model.weights_dtype", "fp8", "bf16", None, {}),
+    ("model.dispatch_dtype", "fp8", "fp4", {"precision.dispatch": "bf16"}, None),
+    ("model.dispatch_dtype", "fp8", "bf16", None, {}),
+    ("cluster.gpu.network", "nvlink4-ib400-two-hop", "pcie", {"cluster.network": "deepep-normal"}, None),
+    ("cluster.gpu.network", "deepep-normal", "deepep-low-latency", None, {}),
+    ("cluster.network.copies", "per-selection", "per-rank", QUEUED, {}),
+    ("cluster.network.held_sms", 20, 40, {"simulation.overlap": "shared-expert"} | SHARED, TWO_BATCH),
+    ("cluster.network.port_bandwidth_factor", [0.5, 0.5], [0.9, 0.9], {}, {"simulation.network": "port"}),
+    ("workload.context_tokens", 100, 8000, PREFILL, {}),
+    ("workload.sequence_tokens", 8, 16, {}, PREFILL),
+    ("workload.popularity.kind", "zipf", "uniform", RECORDED | {"workload.popularity": {"exponent": 1.0}}, {}),
+    ("workload.popularity.exponent", 0.5, 1.5, {"workload.popularity.kind": "uniform"}, {}),
+    ("workload.popularity.exponent", 0.5, 1.5, DEAF, DEAF | PRIORITY),
+    ("workload.popularity.exponent", 0.5, 1.5, {"routing.strategy": "random"}, DEAF | LEAST),
+    ("workload.topics.count", 4, 5, {}, {"workload.topics.strength": 1.0}),
+    ("workload.topics.count", 4, 5, {"routing.strategy": "hash", "workload.topics.strength": 1.0}, None),
+    ("workload.topics.strength", 1.0, 2.0, {}, {"workload.topics.count": 4}),
+    ("workload.topics.strength", 1.0, 2.0, RECORDED | {"workload.topics.count": 4}, None),
+    ("workload.sampling", "logits", "auto", RECORDED, {"routing.strategy": "softmax-top-k"}),
+    ("routing.parameters", {"norm_topk_prob": True}, {"n_group": 2}, RECORDED, {"routing.strategy": "softmax-top-k"}),
+    ("routing.parameters.norm_topk_prob", True, False, SOFTMAX | {"routing.capacity.factor": 0.6}, SOFTMAX | BY_WEIGHT),
+    ("routing.parameters.norm_epsilon", 0.1, 0.5, SOFTMAX, None),
+    ("routing.parameters.routed_scaling_factor", 2.0, 3.0, SOFTMAX, None),
+    ("routing.parameters.group_score", "top-2-sum", "max", SOFTMAX, SOFTMAX | {"routing.parameters": {"n_group": 4}}),
+    ("routing.parameters.masked_score", "0", "-inf", SOFTMAX, None),
+    (
+        "routing.capacity.evaluation_factor",
+        1.0,
+        0.5,
+        TRAIN | {"routing.capacity.factor": 0.8},
+        {"routing.capacity.factor": 0.8},
+    ),
+    ("routing.capacity.tries", 2, 1, {"routing.capacity.factor": 0.6}, NEXT),
+    ("routing.balancer.threshold", 0.5, 0.9, LIMITED, LEAST),
+    ("routing.balancer.nodes", 2, 1, LEAST, LIMITED),
+    ("routing.balancing.from_step", 1, 2, _balancing("none"), _balancing("aux-loss")),
+    ("routing.balancing.from_step", 4, 9, _balancing("aux-loss"), None),
+    ("routing.balancing.step_size", 0.1, 1.0, _balancing("aux-loss"), _balancing("loss-free")),
+    ("routing.balancing.rule", "sign", "proportional", _balancing("none"), _balancing("loss-free")),
+    ("routing.balancing.coefficient", 0.1, 1.0, _balancing("loss-free"), _balancing("aux-loss")),
+    ("routing.balancing.feedback_gain", 2.0, 9.0, _balancing("loss-free", learning_rate=0.0), _balancing("none")),
+    ("routing.balancing.coefficient", 0.1, 1.0, _balancing("aux-loss", learning_rate=0.0), None),
+    ("routing.balancing.learning_rate", 0.2, 0.9, _balancing("loss-free", feedback_gain=0.0), _balancing("none")),
+    ("simulation.network", "port", "closed-form", QUEUED, {}),
+    ("simulation.network", "port", "closed-form", ALONE, None),
+    ("simulation.overlap", "shared-expert", None, {}, SHARED),
+    ("simulation.overlap_loss", 0.1, 0.5, {}, TWO_BATCH),
+    ("simulation.queue_overflow", "drop", None, QUEUED, None),
+    ("simulation.queue_overflow", "drop", "next", None, QUEUED | {"simulation.queue_tokens": 2}),
+    (
+        "faults.0.level",
+        "across_nodes",
+        "within_node",
+        None,
+        {"simulation.network": "port", "faults": [{"kind": "slow-link", "factor": 9.0}]},
+    ),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fifty recorded tokens of two layers."""
+    folder = tmp_path_factory.mktemp("trace")
+    lines = [
+        {"problem_id": 0, "token_idx": t, "layer": layer, "experts": [t * 3 % 8, (t * 3 + 1 + t % 5) % 8],
+         "gating_probs": [0.6, 0.4]}
+        for t in range(50) for layer in range(2)
+    ]  # fmt: skip
+    source = folder / "r.jsonl"
+    source.write_text("\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
+    import_recordings([source], folder / "trace.parquet")
+    return folder / "trace.parquet"
+
+
+def _scenario(field: str, value: Any, setting: dict[str, Any], trace: Path) -> Scenario:
+    changes = {name: str(trace) if name == "workload.trace" else own for name, own in setting.items()}
+    data = override(BASE, changes, "test")
+    if field.startswith("faults."):
+        data["faults"][0][field.rpartition(".")[2]] = value
+    else:
+        data = override(data, {field: value}, "test")
+    return Scenario.from_dict(data)
+
+
+def _numbers(scenario: Scenario) -> str:
+    result = simulate(scenario, threads=1)
+    frames = {name: getattr(result, name).to_json(double_precision=15) for name in FRAMES}
+    return json.dumps([result.summary, frames])
+
+
+@pytest.mark.parametrize("field, value, other, idle, counts", CASES)
+def test_what_has_no_effect_has_none_and_what_has_one_shows(
+    field: str, value: Any, other: Any, idle: Any, counts: Any, trace: Path
+) -> None:
+    if idle is not None:
+        first, second = (_scenario(field, own, idle, trace) for own in (value, other))
+        assert field in [notice.field for notice in first.warnings]
+        assert _numbers(first) == _numbers(second)
+    if counts is not None:
+        first, second = (_scenario(field, own, counts, trace) for own in (value, other))
+        assert field not in [notice.field for notice in first.warnings]
+        assert _numbers(first) != _numbers(second)
+
+
+def test_a_slow_link_that_no_message_takes() -> None:
+    fault = {"kind": "slow-link", "level": "across_nodes", "factor": 9.0}
+    data = override(BASE, {"simulation.network": "port", "cluster.nodes": 1, "faults": [fault]}, "test")
+    scenario = Scenario.from_dict(data)
+    (notice,) = scenario.warnings
+    why = "no message goes across_nodes with nodes 1 and gpus_per_node 2"
+    assert str(notice) == f"faults.0.level: found 'across_nodes', which has no effect: {why}"
+    assert _numbers(scenario) == _numbers(scenario.changed({"faults": []}))
+
+
+def test_every_rule_is_shown_at_work() -> None:
+    assert {field for field, *_ in CASES} == {*RULES, "faults.0.level"}
