@@ -27,6 +27,11 @@ def _is_not(field: str, wanted: str, why: str) -> Rule:
     return Rule((field,), lambda found: found != wanted, f"{why}, and {field} is {{0}}")
 
 
+def _is(field: str, found: str, why: str) -> Rule:
+    """The field counts everywhere but where another one has this value."""
+    return Rule((field,), lambda value: value == found, why)
+
+
 # who reads logits: every strategy but these, and whatever asks for scores
 IGNORES_LOGITS = ("hash", "random", "round-robin")
 READS_SCORES = ("drop-by-priority", "reroute-to-next", "reroute-to-best", "expanded-drop")
@@ -75,11 +80,13 @@ _UNGROUPED = Rule(
     "all experts are one group (routing.parameters.n_group)",
 )
 _NO_MLA = _is_not("model.attention", "mla", "only latent attention has this width")
-_MLA = Rule(("model.attention",), lambda found: found == "mla", "latent attention has widths of its own")
-_QUEUED = Rule(
-    ("simulation.experts",),
-    lambda experts: experts == "queued",
-    "queued experts are sent one copy a selection, and every message queues at its ports",
+_MLA = _is("model.attention", "mla", "latent attention has widths of its own")
+_QUEUED = _is("simulation.experts", "queued", "queued experts are sent one copy a selection")
+# a factor other than 1 makes the rates of the two levels differ
+_PORTS = Rule(
+    ("simulation.experts", "cluster.network.port_bandwidth_factor", "cluster.gpu"),
+    lambda experts, factor, _: experts == "queued" and factor == (1.0, 1.0),
+    "messages to queued experts always queue at their ports",
 )
 _ALONE = Rule(
     ("parallelism.expert", "cluster.nodes", "cluster.gpus_per_node"),
@@ -125,28 +132,21 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         Rule(
             ("routing.strategy", "model.router"),
             lambda strategy, router: strategy != router,
-            "routing.strategy {0} takes its place",
+            "the router is another, routing.strategy {0}",
         ),
     ),
     "model.weights_dtype": (
         Rule(
             ("precision.weights", "model.weights_dtype", "cluster.gpu"),
             lambda used, own, _: used != own,
-            "precision.weights {0} takes its place",
+            "weights are {0} (precision.weights)",
         ),
     ),
     "model.dispatch_dtype": (
         Rule(
             ("precision.dispatch", "model.dispatch_dtype", "cluster.gpu"),
             lambda used, own, _: used != own,
-            "precision.dispatch {0} takes its place",
-        ),
-    ),
-    "cluster.gpu.network": (
-        Rule(
-            ("cluster.network.name", "cluster.gpu.network", "cluster"),
-            lambda used, own, _: not used.startswith(own),
-            "cluster.network {0} takes its place",
+            "tokens are sent in {0} (precision.dispatch)",
         ),
     ),
     "cluster.network.copies": (_QUEUED,),
@@ -156,11 +156,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "workload.context_tokens": (_is_not("workload.phase", "decode", "only decode reads cached tokens"),),
     "workload.sequence_tokens": (
-        Rule(
-            ("workload.phase",),
-            lambda phase: phase == "decode",
-            "in decode a sequence has one token a step and workload.context_tokens cached ones",
-        ),
+        _is("workload.phase", "decode", "in decode a sequence has one token a step and context_tokens cached ones"),
     ),
     "workload.popularity.kind": (_RECORDED, _UNREAD),
     "workload.popularity.exponent": (
@@ -189,7 +185,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         (_UNGROUPED,),
     ),
     "routing.capacity.evaluation_factor": (
-        Rule(("workload.phase",), lambda phase: phase == "train", "in training routing.capacity.factor counts"),
+        _is("workload.phase", "train", "in training routing.capacity.factor counts"),
     ),
     "routing.capacity.tries": (
         _is_not("routing.capacity.overflow", "reroute-to-next", "only reroute-to-next offers so many experts"),
@@ -199,11 +195,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "routing.balancer.nodes": (_is_not("routing.balancer.policy", "node-limited", "only node-limited counts nodes"),),
     "routing.balancing.from_step": (
-        Rule(
-            ("routing.balancing.mechanism",),
-            lambda mechanism: mechanism == "none",
-            "routing.balancing.mechanism none never acts",
-        ),
+        _is("routing.balancing.mechanism", "none", "routing.balancing.mechanism none never acts"),
         Rule(
             ("routing.balancing.from_step", "workload.steps", "simulation.warmup_steps"),
             lambda first, steps, warmup: first >= steps + warmup,
@@ -226,7 +218,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             "nothing moves popularity with routing.balancing.feedback_gain 0 and mechanism {1}",
         ),
     ),
-    "simulation.network": (_QUEUED, _ALONE),
+    "simulation.network": (_PORTS, _ALONE),
     "simulation.overlap": (
         Rule(
             ("simulation.overlap", "model.n_shared_experts"),
