@@ -49,7 +49,7 @@ class Study:
             study was made by `compare` or `sweep`.
         axes: of a sweep the swept fields, which are the first columns of points and paired; else None.
         errors: of runs that failed: mappings of axes, variant, seed and error.
-        warnings: of a sweep: fields of its scenario that have no effect, a line each; else those of the results count.
+        warnings: about fields of the scenario that have no effect, a line each. Default: those of the results.
     """
 
     name: str
@@ -63,6 +63,9 @@ class Study:
     def __post_init__(self) -> None:
         if self.points is None:
             object.__setattr__(self, "points", points_of(self.results))
+        if not self.warnings:
+            lines = (line for run in self.results.values() for line in run.manifest.get("warnings", ()))
+            object.__setattr__(self, "warnings", tuple(dict.fromkeys(lines)))
 
     def __eq__(self, other: object) -> bool:
         """Whether all but wall times are the same."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from moesim.scenario.schema import FaultSpec
 
@@ -35,6 +34,7 @@ def _is(field: str, found: str, why: str) -> Rule:
 # who reads logits: every strategy but these, and whatever asks for scores
 IGNORES_LOGITS = ("hash", "random", "round-robin")
 READS_SCORES = ("drop-by-priority", "reroute-to-next", "reroute-to-best", "expanded-drop")
+RANDOM_OVERFLOW = "drop-at-random"
 # strategies of ours that have norm_topk_prob and its like
 WEIGHS_BY_NAME = (
     *("deepseek-v2", "deepseek-v3", "gpt-oss", "llama4", "longcat"),
@@ -54,11 +54,10 @@ def _needs_no_logits(strategy: str, overflow: str | None, balancer: object, bala
     return strategy in IGNORES_LOGITS and not asked
 
 
-def _nothing_random(trace: str | None, faults: tuple[FaultSpec, ...], _: str, *choice: Any) -> bool:
-    certain = trace is not None or (choice[0] == "round-robin" and _needs_no_logits(*choice))
-    return (
-        certain and choice[1] != "drop-at-random" and not any(f.cv is not None or f.every_s is not None for f in faults)
-    )
+def nothing_random(trace: str | None, overflow: str | None, faults: tuple[FaultSpec, ...]) -> bool:
+    """Whether every seed gives the same run."""
+    drawn = overflow == RANDOM_OVERFLOW or any(fault.cv is not None or fault.every_s is not None for fault in faults)
+    return trace is not None and not drawn
 
 
 _RECORDED = Rule(("workload.trace",), lambda trace: trace is not None, "the tokens and their choices are recorded")
@@ -103,9 +102,9 @@ _TWO_BATCH = _is_not("simulation.overlap", "two-batch", "only two micro-batches 
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "seed": (
         Rule(
-            ("workload.trace", "faults", "model.router", *_CHOICE),
-            _nothing_random,
-            "nothing in this scenario is random",
+            ("workload.trace", "routing.capacity.overflow", "faults"),
+            nothing_random,
+            "the tokens are recorded and nothing else is random",
         ),
     ),
     "model.intermediate_size": (
@@ -147,6 +146,18 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             ("precision.dispatch", "model.dispatch_dtype", "cluster.gpu"),
             lambda used, own, _: used != own,
             "tokens are sent in {0} (precision.dispatch)",
+        ),
+    ),
+    "precision.dispatch": (_ALONE,),
+    "precision.combine": (_ALONE,),
+    "parallelism.attention_tensor": (
+        _is_not("parallelism.attention", "tensor", "only tensor-parallel attention has GPUs that share heads"),
+    ),
+    "placement.strategy": (
+        Rule(
+            ("placement.redundant_experts", *_ALONE.reads),
+            lambda copies, ranks, *_: ranks == 1 and copies == 0,
+            "an expert-parallel group is one rank, which has every expert once",
         ),
     ),
     "cluster.network.copies": (_QUEUED,),

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from moesim.errors import InputError
-from moesim.routing import OVERFLOWS
 from moesim.scenario import Scenario
+from moesim.scenario.no_effect import nothing_random
 from moesim.study import statistics
 
 if TYPE_CHECKING:
@@ -71,5 +71,5 @@ def check_random(runs: Iterable[Scenario]) -> None:
 
 def _is_random(run: Scenario) -> bool:
     spec = run.spec
-    draws = spec.routing.capacity is not None and OVERFLOWS[spec.routing.capacity.overflow].admits_by == "draw"
-    return spec.workload.trace is None or draws or any(f.cv is not None or f.every_s is not None for f in spec.faults)
+    overflow = None if spec.routing.capacity is None else spec.routing.capacity.overflow
+    return not nothing_random(spec.workload.trace, overflow, spec.faults)

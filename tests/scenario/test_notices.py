@@ -10,7 +10,7 @@ import pytest
 from moesim import Scenario, simulate
 from moesim.routing.policies import OVERFLOWS
 from moesim.routing.registry import STRATEGIES
-from moesim.scenario.no_effect import IGNORES_LOGITS, READS_SCORES, RULES, WEIGHS_BY_NAME
+from moesim.scenario.no_effect import IGNORES_LOGITS, RANDOM_OVERFLOW, READS_SCORES, RULES, WEIGHS_BY_NAME
 from moesim.scenario.resolve import PARTS
 from moesim.types import NOT_DROPPED
 
@@ -173,3 +173,4 @@ def test_the_table_knows_the_fields_strategies_and_policies() -> None:
         name for name, policy in OVERFLOWS.items() if policy.admits_by == "priority" or policy.moved != NOT_DROPPED
     }
     assert reads == set(READS_SCORES)
+    assert [name for name, policy in OVERFLOWS.items() if policy.admits_by == "draw"] == [RANDOM_OVERFLOW]

@@ -50,8 +50,7 @@ def _balancing(mechanism: str, **more: Any) -> dict[str, Any]:
 CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] = [
     # field, what is written, another value, a scenario where it is idle, one where it counts
     ("seed", 3, 4, RECORDED, RECORDED | {"routing.capacity": {"factor": 0.5, "overflow": "drop-at-random"}}),
-    ("seed", 3, 4, DEAF, DEAF | {"faults": [{"kind": "compute-jitter", "cv": 0.2}]}),
-    ("seed", 3, 4, DEAF | {"routing.capacity.factor": 0.6}, DEAF | PRIORITY),
+    ("seed", 3, 4, None, RECORDED | {"faults": [{"kind": "compute-jitter", "cv": 0.2}]}),
     ("model.intermediate_size", 5000, 9000, {}, {"model.dense_layers": [0]}),
     ("model.n_shared_experts", 2, 3, {"model.preset": "deepseek-v3", "model.dense_layers": []}, None),
     ("model.n_kv_heads", 16, 8, MLA, {}),
@@ -68,6 +67,11 @@ CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] 
     ("model.weights_dtype", "fp8", "bf16", None, {}),
     ("model.dispatch_dtype", "fp8", "fp4", {"precision.dispatch": "bf16"}, None),
     ("model.dispatch_dtype", "fp8", "bf16", None, {}),
+    ("precision.dispatch", "fp8", "bf16", ALONE, {}),
+    ("precision.combine", "fp8", "bf16", {"parallelism.expert": 1}, {}),
+    ("parallelism.attention_tensor", 1, None, {}, {"parallelism.attention": "tensor"}),
+    ("placement.strategy", "round-robin", "contiguous", ALONE, {}),
+    ("placement.strategy", "round-robin", "contiguous", ALONE | QUEUED, None),
     ("cluster.network.copies", "per-selection", "per-rank", QUEUED, {}),
     ("cluster.network.held_sms", 20, 40, {"simulation.overlap": "shared-expert"} | SHARED, TWO_BATCH),
     ("cluster.network.port_bandwidth_factor", [0.5, 0.5], [0.9, 0.9], {}, {"simulation.network": "port"}),
