@@ -55,6 +55,7 @@ def route_step(
         node_copies=np.concatenate([layer.node_copies for layer in layers]),
     )
     traffic = _over_micro_batches(micro, stages.micro_batches)
+    recorded = stages.strategy is None  # where a recording holds no choice, it is not known
     return RoutedStep(
         batch=batch if there.all() else _part(batch, there),
         requested=stack("requested"),
@@ -65,6 +66,8 @@ def route_step(
         choices=np.array([layer.choices for layer in layers], dtype=np.int64),
         zero_choices=np.array([layer.zero_choices for layer in layers], dtype=np.int64),
         lost_tokens=np.array([layer.lost_tokens for layer in layers], dtype=np.int64),
+        unrouted_tokens=np.array([0 if recorded else layer.unrouted_tokens for layer in layers], dtype=np.int64),
+        recorded_tokens=np.array([there.sum() - layer.unrouted_tokens for layer in layers]) if recorded else None,
         slot_load=_slot_load(stages.placement, traffic.slot_tokens - stack("padding")),
         capacity=stack("capacity"),
         padding=stack("padding"),
@@ -103,6 +106,7 @@ class _RoutedLayer:
     choices: int
     zero_choices: int
     lost_tokens: int
+    unrouted_tokens: int
     capacity: NDArray[np.int64]
     padding: NDArray[np.int64]
     causes: NDArray[np.int64]
@@ -121,7 +125,8 @@ def _route_layer(stages: Stages, batch: Batch, layer: int, state: RouterState | 
         batch = _part(batch, there)
     with profile.timed("route"):
         evolved = None if watch is None else watch.evolve(stages, batch, assignment)
-        assignment, zero_choices = _without_zero_experts(stages, assignment)
+        unrouted = assignment.unrouted_tokens()
+        assignment, zero_choices, served_by_zero = _without_zero_experts(stages, assignment)
         assignment = _apply_capacity(stages, batch, assignment, scores, layer)
     n_experts = stages.model.n_experts
     with profile.timed("place"):
@@ -152,7 +157,8 @@ def _route_layer(stages: Stages, batch: Batch, layer: int, state: RouterState | 
             rerouted_away=count(expert, n_experts, assignment.rerouted),
             choices=int(np.count_nonzero(expert >= 0)),
             zero_choices=zero_choices,
-            lost_tokens=assignment.lost_tokens(),
+            lost_tokens=assignment.lost_tokens(served_by_zero),
+            unrouted_tokens=unrouted,
             capacity=_slot_capacity(assignment, stages.placement),
             padding=padding,
             causes=np.array([0, *assignment.by_cause().values()], dtype=np.int64),
@@ -258,14 +264,18 @@ def _pad(
     return padding
 
 
-def _without_zero_experts(stages: Stages, assignment: Assignment) -> tuple[Assignment, int]:
-    """Choices of experts that compute nothing need no place and no copy: they become -1, and are counted."""
+def _without_zero_experts(stages: Stages, assignment: Assignment) -> tuple[Assignment, int, NDArray[np.bool_] | None]:
+    """Choices of experts that compute nothing need no place and no copy: they become -1.
+
+    With how many they are, and the tokens [T] that have one (None = no token has).
+    """
     zero = assignment.expert >= stages.model.n_experts
     n_zero = int(np.count_nonzero(zero))
     if n_zero == 0:
-        return assignment, 0
+        return assignment, 0, None
     expert = np.where(zero, np.int32(-1), assignment.expert)
-    return Assignment.of(expert, np.where(zero, np.float32(0), assignment.weight)), n_zero
+    weight = np.where(zero, np.float32(0), assignment.weight)
+    return Assignment.of(expert, weight), n_zero, np.asarray(zero.any(axis=1), dtype=np.bool_)
 
 
 def _capacity_seed(stages: Stages, step: int, layer: int) -> int:

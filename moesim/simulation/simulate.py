@@ -119,4 +119,6 @@ def _manifest(stages: Stages) -> dict[str, Any]:
         trace = stages.source.trace
         manifest["inputs"].append({"name": os.path.basename(trace.path), "sha256": trace.sha256})
         manifest["trace_passes"] = stages.source.passes(stages.n_steps)
+        if trace.n_recorded_layers < trace.n_layers:
+            manifest["provenance"]["tokens"] += f" of {trace.n_recorded_layers} of {trace.n_layers} MoE layers"
     return manifest

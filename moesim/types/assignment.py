@@ -73,13 +73,23 @@ class Assignment:
         count = np.bincount(self.cause.ravel() if self.cause.any() else [], minlength=len(CAUSES))
         return {text: int(count[cause]) for cause, text in CAUSES.items() if cause}
 
-    def lost_tokens(self) -> int:
-        """Tokens that made a choice and are served by nobody."""
+    def unrouted_tokens(self) -> int:
+        """Tokens without any choice: no expert takes them, whatever its capacity."""
+        chose = np.count_nonzero(self.expert >= 0)
+        return 0 if chose == self.expert.size else int(np.count_nonzero(~_any_choice(self.expert)))
+
+    def lost_tokens(self, elsewhere: NDArray[np.bool_] | None = None) -> int:
+        """Tokens that made a choice and are served by nobody; `elsewhere` [T] are served by what is no expert here."""
         if self.served is self.expert:
             return 0
-        # choice by choice: NumPy is slow where the last axis is short
-        chose, served = (reduce(np.logical_or, (choices >= 0).T) for choices in (self.expert, self.served))
-        return int(np.count_nonzero(chose & ~served))
+        lost = _any_choice(self.expert) & ~_any_choice(self.served)
+        return int(np.count_nonzero(lost if elsewhere is None else lost & ~elsewhere))
+
+
+def _any_choice(choices: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Whether any of a token's choices is not -1, [T]."""
+    # choice by choice: NumPy is slow where the last axis is short
+    return np.asarray(reduce(np.logical_or, (choices >= 0).T))
 
 
 def _count(expert: NDArray[np.int32], n_experts: int) -> NDArray[np.int64]:

@@ -37,6 +37,11 @@ class Trace:
         return int(self.expert.shape[0])
 
     @property
+    def n_recorded_layers(self) -> int:
+        """Layers of which any choice was recorded."""
+        return int((self.expert >= 0).any(axis=(1, 2)).sum())
+
+    @property
     def n_tokens(self) -> int:
         """T, tokens."""
         return int(self.expert.shape[1])
