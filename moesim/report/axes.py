@@ -168,7 +168,7 @@ def say(axis: str, value: str) -> str:
 
 
 _RANGES = {
-    **dict.fromkeys(("drop_rate", "token_drop_rate", "reroute_rate"), (0.0, 1.0)),
+    **dict.fromkeys(("drop_rate", "token_drop_rate", "unrouted_token_rate", "reroute_rate"), (0.0, 1.0)),
     **dict.fromkeys(("balancedness", "balancedness_requested"), (0.0, 1.0)),
     **dict.fromkeys(("max_violation", "max_violation_processed"), (0.0, np.inf)),
 }

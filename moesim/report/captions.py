@@ -14,8 +14,8 @@ CAPTIONS: Mapping[str, str] = {
         "drop rate, and a value below 1 means that the uneven load streams fewer active experts."
     ),
     "drop_tradeoff": (
-        "Left and low is good: a variant that is fast because it drops assignments lies to the right, and the "
-        "whisker reaches up to its 99th percentile."
+        "Left and low is good among variants that do the same work: one that is fast because it drops assignments lies "
+        "to the right, and the whisker reaches up to its 99th percentile."
     ),
     "step_time": (
         "Left, the time of every step; right, the share of steps that take no longer than a given time, so that a "
@@ -59,8 +59,8 @@ CAPTIONS: Mapping[str, str] = {
         "shows the rest."
     ),
     "capacity_drops": (
-        "What a tighter capacity costs each router: the share of assignments that are refused, and of tokens that lose "
-        "all of their choices; routers with more choices lose assignments before they lose tokens."
+        "What a tighter capacity costs each router: the share of assignments that are refused, and of tokens that no "
+        "expert serves; routers with more choices lose assignments before they lose tokens."
     ),
     "skew_balance": (
         "How the imbalance grows with the skew of the tokens: what is asked of the experts, what is left of it after "
@@ -68,11 +68,12 @@ CAPTIONS: Mapping[str, str] = {
     ),
     "latency_axes": (
         "Mean step time along every axis that varies, other things equal: a steep line is what to change first; lines "
-        "that cross say that the best variant depends on the axis."
+        "that cross say that the best variant depends on the axis; more tokens, layers or GPUs are more work a step, "
+        "for which throughput compares."
     ),
     "pareto": (
-        "Up and left is good: the grey line joins what nothing beats in both; hollow marks drop assignments, so that "
-        "part of their speed is work not done."
+        "Up and left is good: the grey line joins what nothing beats in both; hollow marks drop assignments or tokens, "
+        "so that part of their speed is work not done."
     ),
 }
 """One sentence a figure: how to read it."""

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from moesim.report.keys import lookup
 from moesim.report.units import ABSENT, count, number, percent
+from moesim.report.work import differing_work, grows_with_work, unequal_note
 
 FEW = "\u2020"
 """The mark (a dagger) of a percentile of too few steps."""
@@ -19,6 +21,7 @@ class Column:
     `keys` are dotted; the value is the first, divided by the second where
     there are two, times `scale`. `better` is "low", "high" or "" (no best).
     A percentile of fewer than `min_steps` steps is little else than the largest.
+    An `optional` column is shown where some value is not 0.
     """
 
     header: str
@@ -27,6 +30,7 @@ class Column:
     better: str
     scale: float = 1.0
     min_steps: int = 0
+    optional: bool = False
 
     def value(self, summary: Mapping[str, Any]) -> float | None:
         """The raw value (not scaled), or None where the summary lacks it."""
@@ -37,6 +41,11 @@ class Column:
         if not rest:
             return first
         return first / rest[0] if rest[0] else None
+
+    @property
+    def of_a_step(self) -> bool:
+        """Whether the value grows with the work of a step, so that it compares only runs that do the same work."""
+        return len(self.keys) == 1 and grows_with_work(self.keys[0])
 
     def few(self, summary: Mapping[str, Any]) -> bool:
         """Whether the value is of too few steps a run to be what the header says."""
@@ -59,18 +68,17 @@ COLUMNS: Sequence[Column] = (
     Column(header="balancedness", unit="", keys=("balancedness.mean",), better="high"),
     Column(header="drop rate", unit="%", keys=("drop_rate",), better="low"),
     Column(header="tokens dropped", unit="%", keys=("token_drop_rate",), better="low"),
+    Column(header="tokens unrouted", unit="%", keys=("unrouted_token_rate",), better="low", optional=True),
     Column(header="bytes across", unit="MB/step", keys=("bytes.across_nodes",), better="low", scale=1e-6),
     Column(header="bytes within", unit="MB/step", keys=("bytes.within_node",), better="low", scale=1e-6),
     Column(header="wait share", unit="%", keys=("breakdown_s.wait", "step_time_s.mean"), better="low"),
 )
 
 
-def lookup(summary: Mapping[str, Any], key: str) -> float | None:
-    """The number at a dotted key of a nested summary, or None."""
-    found: Any = summary
-    for part in key.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return None if found is None else float(found)
+def columns_of(summaries: Iterable[Mapping[str, Any]]) -> list[Column]:
+    """The columns of a table of these summaries, in order."""
+    known = list(summaries)
+    return [column for column in COLUMNS if not column.optional or any(column.value(summary) for summary in known)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,16 +91,18 @@ class Cell:
 
 
 def cells(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Cell]]:
-    """The table of several summaries: a row a variant, a cell for each of COLUMNS.
+    """The table of several summaries: a row a variant, a cell for each of `columns_of` them.
 
     What reads the same is equally good, so ties are all marked; where all
-    variants read the same, or only one has a value, nothing is best.
+    variants read the same, or only one has a value, nothing is best. Where
+    they do not do the same work, no value `of_a_step` is.
     """
     table: dict[str, list[Cell]] = {variant: [] for variant in rows}
-    for column in COLUMNS:
+    same_work = not differing_work(rows.values())
+    for column in columns_of(rows.values()):
         values = {variant: column.value(summary) for variant, summary in rows.items()}
         texts = {variant: column.text(value) for variant, value in values.items()}
-        best = _best(column, values)
+        best = _best(column, values) if same_work or not column.of_a_step else None
         for variant, text in texts.items():
             table[variant].append(Cell(text=text, best=text == best, few=column.few(rows[variant])))
     return table
@@ -104,6 +114,24 @@ def _best(column: Column, values: Mapping[str, float | None]) -> str | None:
     if not column.better or len({column.text(value) for value in known}) < 2:
         return None
     return column.text(min(known) if column.better == "low" else max(known))
+
+
+def table_notes(summaries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The lines below a table of these summaries: what compares, what marks mean, what was not recorded."""
+    known = list(summaries)
+    notes = (unequal_note(differing_work(known)), few_steps(known), *map(unrecorded, known))
+    return list(dict.fromkeys(note for note in notes if note))
+
+
+def unrecorded(summary: Mapping[str, Any]) -> str:
+    """What a recording that lacks layers means for the numbers, "" where it lacks none."""
+    layers, recorded = lookup(summary, "moe_layers"), lookup(summary, "recorded_layers")
+    if layers is None or recorded is None or recorded >= layers:
+        return ""
+    return (
+        f"{count(recorded)} of {count(layers)} MoE layers are recorded: the experts of the others get no token, so "
+        "step times lack their part, and no mean counts these layers"
+    )
 
 
 def few_steps(summaries: Iterable[Mapping[str, Any]]) -> str:

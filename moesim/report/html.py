@@ -20,6 +20,7 @@ from moesim.report.summary import summary_rows
 from moesim.report.table import Table, paired_table, points_table
 from moesim.report.text import plain
 from moesim.report.units import count, number, percent, time_text
+from moesim.report.work import differing_work, unequal_note
 from moesim.report.worst import worst_steps
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def report_html(
         variants=_variants(runs) if several else [],
         scenarios=_scenarios(runs) if several else None,
         sources=provenance(runs),
+        empty=_empty_frames(runs),
         scenario_yaml=scenario_yaml,
         warnings=_warnings(line for run in runs.values() for line in run.manifest.get("warnings") or ()),
     )
@@ -129,6 +131,7 @@ def sweep_html(
         variants=[],
         scenarios=None,
         sources=[],
+        empty=[],
         scenario_yaml=scenario_yaml,
         warnings=_warnings(warnings),
     )
@@ -217,12 +220,23 @@ def _variants(runs: Mapping[str, RunLike]) -> list[dict[str, Any]]:
     return pages
 
 
+def _empty_frames(runs: Mapping[str, RunLike]) -> list[tuple[str, str]]:
+    """(name, why) of the frames that have no rows in any run."""
+    first, *others = (run.manifest.get("empty_frames") or {} for run in runs.values())
+    return [(plain(name), plain(why)) for name, why in first.items() if all(name in other for other in others)]
+
+
 def _scenarios(runs: Mapping[str, RunLike]) -> str:
-    """The fields that differ between any two scenarios and the text of their values, as JSON."""
+    """The fields that differ between any two scenarios, the text of their values, and why the two do not compare.
+
+    As JSON: `work` has for each pair (left, right) the note of a table of these two, "" where they do the same work.
+    """
     fields = differing({name: run.scenario for name, run in runs.items()})
     trees = [leaves(run.scenario) for run in runs.values()]
     values = [[_value(tree.get(field)) for field in fields] for tree in trees]
-    return _in_script(json.dumps({"fields": [plain(field) for field in fields], "values": values}))
+    summaries = [run.summary for run in runs.values()]
+    work = [[unequal_note(differing_work((left, right))) for right in summaries] for left in summaries]
+    return _in_script(json.dumps({"fields": [plain(field) for field in fields], "values": values, "work": work}))
 
 
 def _value(value: Any) -> str:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from moesim.report.columns import COLUMNS, FEW, Column, few_steps
+from moesim.report.columns import COLUMNS, FEW, Column, columns_of, table_notes
 from moesim.report.points import nested
 from moesim.report.terminal import text_table
 from moesim.report.text import plain
 from moesim.report.units import ABSENT, count, number
+from moesim.report.work import compared
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,11 +28,12 @@ def paired_table(paired: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Tabl
 
     Args:
         paired: `Study.paired`; columns before `variant` are axes and are shown.
-        metrics: dotted summary keys, of those that COLUMNS know.
+        metrics: dotted summary keys, of those that COLUMNS know; where variant and baseline do not do the same work,
+            their throughput stands in place of their step times.
     """
     known = {column.keys[0]: column for column in COLUMNS if len(column.keys) == 1}
     axes = list(paired.columns[: list(paired.columns).index("variant")])
-    shown = paired[paired["metric"].isin([key for key in metrics if key in known])]
+    shown, replaced = compared(paired, [key for key in metrics if key in known])
     shown = shown[(shown["baseline_mean"] != 0) | (shown["mean"] != 0)]
     headers = [
         *_short(axes),
@@ -64,6 +66,7 @@ def paired_table(paired: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Tabl
             ]
         )
     caption = "n.s. = no significant difference: the interval of the differences, paired by seed, includes 0"
+    caption = "; ".join(text for text in (caption, replaced) if text)
     return text_table(headers, rows, len(axes) + 2, _with_rest(caption, len(shown)))
 
 
@@ -75,12 +78,12 @@ def points_table(summary: pd.DataFrame, axes: Sequence[str]) -> Table:
         axes: its swept fields.
     """
     several = len(set(summary["variant"])) > 1 or not axes
-    columns = [column for column in COLUMNS if all(key in summary for key in column.keys)]
-    headers = [*_short(axes), *(["variant"] if several else [])]
-    headers += [f"{column.header}\n[{column.unit}]" if column.unit else column.header for column in columns]
     shown = summary.head(LONGEST)
     flat = shown.drop(columns=[*axes, "variant"]).to_dict("records")
     found = [nested({str(key): value for key, value in row.items() if value == value}) for row in flat]
+    columns = [column for column in columns_of(found) if all(key in summary for key in column.keys)]
+    headers = [*_short(axes), *(["variant"] if several else [])]
+    headers += [f"{column.header}\n[{column.unit}]" if column.unit else column.header for column in columns]
     rows = [
         [
             *(_place(row[axis]) for axis in axes),
@@ -89,7 +92,7 @@ def points_table(summary: pd.DataFrame, axes: Sequence[str]) -> Table:
         ]
         for row, own in zip(shown.to_dict("records"), found, strict=True)
     ]
-    return text_table(headers, rows, len(axes) + several, _with_rest(few_steps(found), len(summary)))
+    return text_table(headers, rows, len(axes) + several, _with_rest("; ".join(table_notes(found)), len(summary)))
 
 
 def _place(value: Any) -> str:

@@ -6,18 +6,22 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from moesim.report.points import nested
 from moesim.report.text import plain
 from moesim.report.units import number, percent
+from moesim.report.work import STEP, THROUGHPUT, differing_work
 
 if TYPE_CHECKING:
     import pandas as pd
 
-STEP = "step_time_s.mean"
 WAIT = "breakdown_s.wait"
 
 
 def sentence(summary: pd.DataFrame, paired: pd.DataFrame | None = None) -> str:
-    """The fastest variant against the baseline: how much faster, how sure that is, what is dropped, what waiting does.
+    """The best variant against the baseline: how much faster, how sure that is, what is dropped, what waiting does.
+
+    Where all variants do the same work the best is the one with the shortest step. Else it is the one with the highest
+    throughput per GPU, the line says in what the work differs, and it always names what both drop.
 
     Args:
         summary: one row a variant (index), the first is the baseline; columns are dotted summary keys.
@@ -28,20 +32,26 @@ def sentence(summary: pd.DataFrame, paired: pd.DataFrame | None = None) -> str:
     """
     if len(summary) < 2 or STEP not in summary:
         return ""
-    best = 1 + int(summary[STEP].iloc[1:].argmin())
-    name, base = plain(summary.index[best]), plain(summary.index[0])
-    time = _time_ratio(summary, paired, best)
-    if time.significant is False:
-        return f"{name} and {base} do not differ significantly in mean step time: {time.words(inverse=True)} as fast"
-    if time.ratio >= 1:
-        return f"no variant is faster than {base}: {name} comes nearest and takes {time.words()} as long"
-    words = time.words(inverse=True).replace("x", "x faster than " + base, 1)
-    return f"{name} is {words}{_tail(summary.iloc[0], summary.iloc[best])}"
+    rows = [{str(key): value for key, value in row.items()} for row in summary.to_dict("records")]
+    differing = differing_work(map(nested, rows))
+    metric = THROUGHPUT if differing else STEP
+    others = summary[metric].iloc[1:]
+    if others.isna().all():
+        return ""
+    best = 1 + int(others.argmax() if differing else others.argmin())
+    baseline, found = summary.iloc[0], summary.iloc[best]
+    ratio = _ratio(summary, paired, best, metric)
+    tail = _lost(baseline, found, always=bool(differing))
+    if differing:
+        why = f"the work differs ({', '.join(differing)}), so by throughput per GPU"
+        return f"{why}: {_by_throughput(ratio, *_names(baseline, found))}{tail}"
+    beats = ratio.significant is not False and ratio.ratio < 1
+    return f"{_by_time(ratio, *_names(baseline, found))}{tail}{_waiting(baseline, found) if beats else ''}"
 
 
 @dataclass(frozen=True)
 class _Ratio:
-    """Mean step time of a variant over the baseline's, with its interval; significant is None for a single seed."""
+    """A metric of a variant over the baseline's, with its interval; significant is None for a single seed."""
 
     ratio: float
     low: float
@@ -58,29 +68,69 @@ class _Ratio:
         return f"{_times(ratio)}x (95 % CI {_times(low)} to {_times(high)}, {self.seeds} seeds)"
 
 
+def _by_time(ratio: _Ratio, base: str, name: str) -> str:
+    if ratio.significant is False:
+        same = f"{name} and {base} do not differ significantly in mean step time"
+        return f"{same}: {ratio.words(inverse=True)} as fast"
+    if ratio.ratio >= 1:
+        return f"no variant is faster than {base}: {name} comes nearest and takes {ratio.words()} as long"
+    return f"{name} is {ratio.words(inverse=True).replace('x', 'x faster than ' + base, 1)}"
+
+
+def _by_throughput(ratio: _Ratio, base: str, name: str) -> str:
+    if ratio.significant is False:
+        return f"{name} and {base} do not differ significantly in tokens/s/GPU: {ratio.words()} as many"
+    if ratio.ratio <= 1:
+        return f"no variant has more tokens/s/GPU than {base}; {name} comes nearest with {ratio.words()} as many"
+    return f"{name} has {ratio.words().replace('x', 'x the tokens/s/GPU of ' + base, 1)}"
+
+
 def _times(ratio: float) -> str:
     """1.31, and with one digit more where it would read 1."""
     return number(ratio, 3 if abs(ratio - 1) >= 0.1 else 4)
 
 
-def _time_ratio(summary: pd.DataFrame, paired: pd.DataFrame | None, best: int) -> _Ratio:
+def _ratio(summary: pd.DataFrame, paired: pd.DataFrame | None, best: int, metric: str) -> _Ratio:
     if paired is not None and len(paired):
-        row = paired[(paired["variant"] == summary.index[best]) & (paired["metric"] == STEP) & (paired["n"] > 1)]
+        row = paired[(paired["variant"] == summary.index[best]) & (paired["metric"] == metric) & (paired["n"] > 1)]
         for found in row.to_dict("records"):
             ends = float(found["ratio"]), float(found["ratio_low"]), float(found["ratio_high"])
             if math.isfinite(sum(ends)):
                 return _Ratio(*ends, seeds=int(found["n"]), significant=bool(found["significant"]))
-    ratio = float(summary[STEP].iloc[best]) / float(summary[STEP].iloc[0])
+    ratio = float(summary[metric].iloc[best]) / float(summary[metric].iloc[0])
     return _Ratio(ratio, ratio, ratio, seeds=1, significant=None)
 
 
-def _tail(baseline: pd.Series[Any], best: pd.Series[Any]) -> str:
-    drops = float(best.get("drop_rate", 0.0) or 0.0)
-    words = f" and drops {percent(drops)} % of assignments" if drops > 0 else ""
+def _names(*rows: pd.Series[Any]) -> list[str]:
+    return [plain(row.name) for row in rows]
+
+
+_LOSSES = {"drop_rate": "drops {} % of assignments", "unrouted_token_rate": "leaves {} % of tokens without an expert"}
+
+
+def _lost(baseline: pd.Series[Any], found: pd.Series[Any], *, always: bool) -> str:
+    """What both lose, where one of them loses anything; what they drop `always`."""
+    base, name = _names(baseline, found)
+    words = ""
+    for key, text in _LOSSES.items():
+        ours, theirs = (_share(row, key) for row in (baseline, found))
+        if ours or theirs:
+            words += f"; {name} {text.format(percent(theirs))}, {base} {percent(ours)} %"
+        elif always and key == "drop_rate":
+            words += "; neither drops an assignment"
+    return words
+
+
+def _share(row: pd.Series[Any], key: str) -> float:
+    value = row.get(key)
+    return 0.0 if value is None or math.isnan(value) else float(value)
+
+
+def _waiting(baseline: pd.Series[Any], best: pd.Series[Any]) -> str:
     if WAIT not in baseline:
-        return words
-    before, after = (percent(float(row[WAIT]) / float(row[STEP]), 2) for row in (baseline, best))
+        return ""
+    shares = [float(row[WAIT]) / float(row[STEP]) for row in (baseline, best)]
+    before, after = (percent(share, 2) for share in shares)
     if before == after:
-        return f"{words}: straggler wait stays at {after} % of the step"
-    verb = "falls" if float(best[WAIT]) / float(best[STEP]) < float(baseline[WAIT]) / float(baseline[STEP]) else "rises"
-    return f"{words}: straggler wait {verb} from {before} % to {after} % of the step"
+        return f"; straggler wait stays at {after} % of the step"
+    return f"; straggler wait {'falls' if shares[1] < shares[0] else 'rises'} from {before} % to {after} % of the step"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from moesim.report.columns import COLUMNS, lookup
+from moesim.report.columns import COLUMNS, unrecorded
+from moesim.report.keys import lookup
 from moesim.report.units import bytes_text, count, number, percent, time_text
 from moesim.types import PARTS
 
@@ -19,6 +20,18 @@ def _queue_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("wait in expert queues, max", time_text(lookup(summary, "queue.wait_max_s")), ""),
         ("longest expert queue", f"{count(lookup(summary, 'queue.tokens_max'))} tokens", ""),
     ]
+
+
+def _unrouted_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Of tokens that no expert takes, where there are any."""
+    rate, note = lookup(summary, "unrouted_token_rate"), "among the tokens dropped: those that no expert took"
+    return [("tokens unrouted", f"{percent(rate)} %", note)] if rate else []
+
+
+def _recorded_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Of a recording that lacks layers."""
+    value, _, note = unrecorded(summary).partition(" MoE layers are recorded: ")
+    return [("MoE layers recorded", value, note)] if value else []
 
 
 def _few(summary: Mapping[str, Any]) -> str:
@@ -41,6 +54,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("step time, p99", time_text(of("step_time_s.p99")), _few(summary)),
         ("step time, max", time_text(of("step_time_s.max")), ""),
         ("tokens/s/GPU", number(of("tokens_per_s_per_gpu")), ""),
+        *_recorded_rows(summary),
         ("imbalance penalty", number(of("imbalance_penalty")), "mean step time / the same load spread evenly"),
         ("MaxVio, mean", number(of("max_violation.mean")), "max / mean - 1 of the requested expert load"),
         ("MaxVio, max", number(of("max_violation.max")), ""),
@@ -48,7 +62,8 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("balancedness, min", number(of("balancedness.min")), ""),
         ("balancedness, requested", number(of("balancedness_requested.mean")), "the same of what was asked for"),
         ("drop rate", f"{percent(of('drop_rate'))} %", "of the requested assignments"),
-        ("tokens dropped", f"{percent(of('token_drop_rate'))} %", "tokens that lost every choice"),
+        ("tokens dropped", f"{percent(of('token_drop_rate'))} %", "tokens that no expert serves"),
+        *_unrouted_rows(summary),
         ("reroute rate", f"{percent(of('reroute_rate'))} %", ""),
         *_queue_rows(summary),
         ("bytes within nodes", bytes_text(of("bytes.within_node")), "per step"),

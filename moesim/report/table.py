@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from moesim.report.axes import axis_text, axis_title, groups, is_numeric, varying
-from moesim.report.columns import COLUMNS, FEW, Cell, Column, cells, few_steps
+from moesim.report.columns import COLUMNS, FEW, Cell, Column, cells, columns_of, table_notes
 from moesim.report.points import means, nested
 from moesim.report.text import plain
 from moesim.report.units import count, number
+from moesim.report.work import compared
 
 MAX_ROWS = 1000
 """Rows of a sweep that the page shows; all of them are in its parquet file."""
@@ -46,7 +47,7 @@ class Head:
 class Table:
     """Headers of the names, each with whether they are numbers, heads, and for each row its names and its cells.
 
-    `links` says that row i leads to the page of variant i; `note` stands below.
+    `links` says that row i leads to the page of variant i; `notes` stand below.
     """
 
     names: list[tuple[str, bool]]
@@ -54,7 +55,7 @@ class Table:
     rows: list[tuple[list[str], list[Shown]]]
     links: bool
     left_out: int = 0
-    note: str = ""
+    notes: Sequence[str] = ()
 
     @classmethod
     def of_columns(
@@ -66,7 +67,8 @@ class Table:
         links: bool,
         left_out: int = 0,
     ) -> Table:
-        """The table of COLUMNS: a row for each of `names` and of their nested summaries."""
+        """The columns of a comparison: a row for each of `names` and of their nested summaries."""
+        columns = columns_of(summaries.values())
         heads = [
             Head(
                 text=column.header,
@@ -74,14 +76,14 @@ class Table:
                 first="descending" if column.better == "high" else "ascending",
                 numeric=True,
             )
-            for column in COLUMNS
+            for column in columns
         ]
         rows = [
-            (name, [_shown(cell, column.value(summary)) for cell, column in zip(row, COLUMNS, strict=True)])
+            (name, [_shown(cell, column.value(summary)) for cell, column in zip(row, columns, strict=True)])
             for name, summary, row in zip(names, summaries.values(), cells(summaries).values(), strict=True)
         ]
-        note = few_steps(summaries.values())
-        return cls(names=name_heads, heads=heads, rows=rows, links=links, left_out=left_out, note=note)
+        notes = table_notes(summaries.values())
+        return cls(names=name_heads, heads=heads, rows=rows, links=links, left_out=left_out, notes=notes)
 
 
 def points_table(points: pd.DataFrame) -> Table:
@@ -111,12 +113,13 @@ def paired_table(paired: pd.DataFrame) -> Table:
 
     Args:
         paired: axes, `variant`, `metric`, `baseline_mean`, `difference`, `ci_low`, `ci_high`, `ratio`, `n`,
-            `significant`, `seeds_needed` and `too_few_steps`.
+            `significant`, `seeds_needed`, `too_few_steps` and `same_work`.
     """
     axes = [str(name) for name in paired.columns[: list(paired.columns).index("variant")]]
     of_metric = {column.keys[0]: column for column in COLUMNS if len(column.keys) == 1}
     wanted = _PAIRED[:1] if axes else _PAIRED
-    shown = paired[paired["metric"].isin(wanted) & ((paired["baseline_mean"] != 0) | (paired["difference"] != 0))]
+    found, replaced = compared(paired, wanted)
+    shown = found[(found["baseline_mean"] != 0) | (found["difference"] != 0)]
     rows = [_paired_row(row, axes, of_metric[str(row["metric"])]) for row in shown.to_dict("records")[:MAX_ROWS]]
     texts = ("baseline", "difference", "95 % from", "to", "ratio", "seeds", "seeds for \u00b12 %")
     return Table(
@@ -128,6 +131,7 @@ def paired_table(paired: pd.DataFrame) -> Table:
         rows=rows,
         links=False,
         left_out=max(0, len(shown) - MAX_ROWS),
+        notes=[replaced] if replaced else [],
     )
 
 

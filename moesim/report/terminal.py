@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from moesim.report.columns import COLUMNS, FEW, cells, few_steps
+from moesim.report.columns import FEW, cells, columns_of, table_notes
 from moesim.report.provenance import counts
 from moesim.report.summary import summary_rows
 from moesim.report.text import plain
+from moesim.report.work import differing_work
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,8 @@ def compare_table(
 ) -> Table:
     """Summaries by variant: a row a variant, the best value of each column bold and marked with *.
 
-    Percentiles of too few steps are marked too, and a line below says so.
+    Percentiles of too few steps are marked too, and a line below says so. Step times and bytes of variants that do
+    not do the same work have no best; a line says that too.
 
     Args:
         rows: nested summaries by variant; the first is the baseline.
@@ -59,23 +61,25 @@ def compare_table(
 
     table = plain_table()
     table.add_column("variant")
-    for column in COLUMNS:
+    columns = columns_of(rows.values())
+    for column in columns:
         header = f"{column.header}\n[{column.unit}]" if column.unit else column.header
         table.add_column(Text(header), justify="right")  # Text: rich would read [ms] as a style
     if sparklines:
         table.add_column("balancedness\nby step")
-    unsure = _not_significant(paired)
+    unsure, same_work = _not_significant(paired), not differing_work(rows.values())
     for variant, row in cells(rows).items():
         shown = []
-        for column, cell in zip(COLUMNS, row, strict=True):
-            mark = "~" if len(column.keys) == 1 and (variant, column.keys[0]) in unsure else ""
+        for column, cell in zip(columns, row, strict=True):
+            compared = len(column.keys) == 1 and (same_work or not column.of_a_step)
+            mark = "~" if compared and (variant, column.keys[0]) in unsure else ""
             marks = ("*" if cell.best else "") + mark + (FEW if cell.few else "")
             shown.append(Text(f"{cell.text}{marks or ' '}", style="bold" if cell.best else ""))
         line = [Text(sparklines.get(variant, ""))] if sparklines else []
         table.add_row(Text(plain(variant)), *shown, *line)
     words = "* best of its column; the first variant is the baseline" if len(rows) > 1 else ""
     words += "; ~ its difference to the baseline may be chance" if words and unsure else ""
-    table.caption = Text("\n".join(line for line in (words, few_steps(rows.values())) if line))
+    table.caption = Text("\n".join(line for line in (words, *table_notes(rows.values())) if line))
     table.caption_justify = "left"
     return table
 

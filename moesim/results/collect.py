@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from moesim import metrics
 from moesim.results.result import FRAMES, Result
-from moesim.results.summary import StepTotals, summarise
+from moesim.results.summary import StepTotals, summarise, work_of
 from moesim.types import (
     LEVELS,
     PARTS,
@@ -25,6 +25,15 @@ from moesim.types import (
 
 PS = 1e-12
 BYTES_PER_CELL = 8
+_NO_LAYER = "no layer has experts whose load is known"
+_WHY_EMPTY = {
+    "router": "the router does not evolve; routing.balancing lets it",
+    "experts": "keep.experts is none",
+    "links": "keep.links is none, or nothing was sent",
+    "timeline": "keep.timeline_steps is 0",
+    "requests": "workload.kind is steps, which has no requests",
+}
+"""Why a frame has no row; others lack layers."""
 
 
 class Collector:
@@ -49,6 +58,7 @@ class Collector:
         keep_links: str,
         keep_timeline_steps: int,
     ) -> None:
+        self._model = model
         self._layers = np.array(model.moe_layers, dtype=np.int64)
         self._cluster = cluster
         self._placement = placement
@@ -86,6 +96,8 @@ class Collector:
             dropped=routed.dropped.sum(axis=1),
             rerouted=routed.rerouted_away.sum(axis=1),
             lost_tokens=routed.lost_tokens,
+            unrouted_tokens=routed.unrouted_tokens,
+            recorded_tokens=routed.recorded_tokens,
             causes=routed.causes,
             zero_choices=routed.zero_choices,
             processed_violation=metrics.max_violation(routed.processed),
@@ -94,10 +106,11 @@ class Collector:
             queues=clocked.queues,
         )
         self._totals.append(totals)
-        self._add_layers(step, routed, rank_load)
+        known = totals.known_tokens > 0  # nothing can be said of the load of the other layers
+        self._add_layers(step, routed, rank_load, known)
         self._add_router(step, routed)
         if self._keep_experts == "steps":
-            self._add_experts(step, routed)
+            self._add_experts(step, routed, known)
         self._add_gpus(step, clocked, rank_load)
         self._add_step(step, totals)
         if self._keep_links == "total":
@@ -118,9 +131,11 @@ class Collector:
         """All steps as frames, with the summary and the manifest."""
         self._add_links()
         frames = {name: _frame(name, self._columns[name]) for name in FRAMES}
-        summary = summarise(self._totals, frames["layers"], n_gpus=self._cluster.n_gpus)
+        work = work_of(scenario, self._model)
+        summary = summarise(self._totals, frames["layers"], n_gpus=self._cluster.n_gpus, work=work)
         manifest = {
             **manifest,
+            "empty_frames": {name: _WHY_EMPTY.get(name, _NO_LAYER) for name, frame in frames.items() if frame.empty},
             "profile_s": {name: round(seconds, 6) for name, seconds in profile.items()},
             "events": sum(total.events for total in self._totals),
         }
@@ -158,23 +173,25 @@ class Collector:
             **{f"bytes_{level}": totals.bytes[i] for i, level in enumerate(LEVELS)},
         )
 
-    def _add_layers(self, step: int, routed: RoutedStep, rank_load: NDArray[np.int64]) -> None:
-        load = routed.requested
+    def _add_layers(
+        self, step: int, routed: RoutedStep, rank_load: NDArray[np.int64], known: NDArray[np.bool_]
+    ) -> None:
+        load = routed.requested[known]
         self._put(
             "layers",
             len(load),
             step=step,
-            layer=self._layers,
+            layer=self._layers[known],
             max_violation=metrics.max_violation(load),
-            balancedness=metrics.balancedness(rank_load[:, self._holders]),
+            balancedness=metrics.balancedness(rank_load[known][:, self._holders]),
             cv=metrics.cv(load),
             gini=metrics.gini(load),
             entropy=metrics.normalised_entropy(load),
             dead_experts=metrics.dead_experts(load),
             requested=load.sum(axis=1),
-            processed=routed.processed.sum(axis=1),
-            dropped=routed.dropped.sum(axis=1),
-            rerouted=routed.rerouted_away.sum(axis=1),
+            processed=routed.processed[known].sum(axis=1),
+            dropped=routed.dropped[known].sum(axis=1),
+            rerouted=routed.rerouted_away[known].sum(axis=1),
         )
 
     def _add_router(self, step: int, routed: RoutedStep) -> None:
@@ -191,19 +208,19 @@ class Collector:
                 popularity_shift_std=routed.router.shift_std,
             )
 
-    def _add_experts(self, step: int, routed: RoutedStep) -> None:
-        n_layers, n_experts = routed.requested.shape
+    def _add_experts(self, step: int, routed: RoutedStep, known: NDArray[np.bool_]) -> None:
+        n_layers, n_experts = routed.requested[known].shape
         self._put(
             "experts",
             n_layers * n_experts,
             step=step,
-            layer=np.repeat(self._layers, n_experts),
+            layer=np.repeat(self._layers[known], n_experts),
             expert=np.tile(np.arange(n_experts), n_layers),
-            requested=routed.requested.ravel(),
-            processed=routed.processed.ravel(),
-            dropped=routed.dropped.ravel(),
-            rerouted_in=routed.rerouted_in.ravel(),
-            rerouted_away=routed.rerouted_away.ravel(),
+            requested=routed.requested[known].ravel(),
+            processed=routed.processed[known].ravel(),
+            dropped=routed.dropped[known].ravel(),
+            rerouted_in=routed.rerouted_in[known].ravel(),
+            rerouted_away=routed.rerouted_away[known].ravel(),
         )
 
     def _add_gpus(self, step: int, clocked: Clocked, rank_load: NDArray[np.int64]) -> None:

@@ -78,7 +78,9 @@ class Result:
     """Frames, summary and manifest of one run; see the README for columns and keys.
 
     Times are float64 seconds, loads and bytes int64. `scenario` is the resolved
-    scenario, `scenario_yaml` the same as a file that reproduces the result.
+    scenario, `scenario_yaml` the same as a file that reproduces the result. A
+    frame without rows, such as `router` where the router does not evolve, says
+    why in `attrs["empty"]`; `manifest["empty_frames"]` names them all.
     """
 
     steps: pd.DataFrame
@@ -93,6 +95,10 @@ class Result:
     scenario: dict[str, Any]
     scenario_yaml: str
     manifest: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        for name, why in self.manifest.get("empty_frames", {}).items():
+            getattr(self, name).attrs["empty"] = why
 
     @property
     def name(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from moesim.types import CAUSES, LEVELS, PARTS, QueueTotals
+from moesim.hardware import parameters
+from moesim.types import CAUSES, LEVELS, PARTS, ModelShape, QueueTotals
 
 PS = 1e-12
 
@@ -29,6 +30,8 @@ class StepTotals:
     dropped: NDArray[np.int64]
     rerouted: NDArray[np.int64]
     lost_tokens: NDArray[np.int64]
+    unrouted_tokens: NDArray[np.int64]
+    recorded_tokens: NDArray[np.int64] | None
     causes: NDArray[np.int64]
     zero_choices: NDArray[np.int64]
     processed_violation: NDArray[np.float64]
@@ -36,8 +39,29 @@ class StepTotals:
     events: int
     queues: QueueTotals | None = None
 
+    @property
+    def known_tokens(self) -> NDArray[np.int64]:
+        """Tokens whose choices in the layer are known, [L]: all, or of a recording those that it has."""
+        everyone = np.full(len(self.requested), self.tokens, dtype=np.int64)
+        return everyone if self.recorded_tokens is None else self.recorded_tokens
 
-def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int) -> dict[str, Any]:
+
+def work_of(scenario: Mapping[str, Any], model: ModelShape) -> dict[str, int | None]:
+    """What a step of a resolved scenario has to do in addition to its tokens and GPUs."""
+    workload = scenario["workload"]
+    decodes = workload["phase"] == "decode"
+    return {
+        "context_tokens": workload["context_tokens"] if decodes else None,
+        "sequence_tokens": None if decodes else workload["sequence_tokens"],
+        "layers": model.n_layers,
+        "parameters": parameters(model)["total"],
+        "top_k": scenario["model"]["top_k"],  # the model's own: another one is a matter of routing
+    }
+
+
+def summarise(
+    totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int, work: Mapping[str, int | None]
+) -> dict[str, Any]:
     """One number a key; scalars without a suffix are means over (step, layer), absent values None."""
     n_steps = len(totals)
     step_ps = np.array([total.step_ps for total in totals], dtype=np.int64)
@@ -48,10 +72,12 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
     requested = np.concatenate([total.requested for total in totals])
     dropped = np.concatenate([total.dropped for total in totals])
     rerouted = np.concatenate([total.rerouted for total in totals])
-    lost = np.concatenate([total.lost_tokens / max(1, total.tokens) for total in totals])
+    known = np.concatenate([total.known_tokens for total in totals])
+    unserved = np.concatenate([total.lost_tokens + total.unrouted_tokens for total in totals])
+    unrouted = np.concatenate([total.unrouted_tokens for total in totals])
     causes = np.concatenate([total.causes for total in totals])
-    processed = np.concatenate([total.processed_violation for total in totals])
-    asked = np.concatenate([total.requested_balancedness for total in totals])
+    processed = np.concatenate([total.processed_violation for total in totals])[known > 0]
+    asked = np.concatenate([total.requested_balancedness for total in totals])[known > 0]
     zero = np.concatenate([total.zero_choices for total in totals])
     simulated = int(step_ps.sum()) * PS
     return {
@@ -80,16 +106,26 @@ def summarise(totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int
         "load_entropy": _mean(layers["entropy"]),
         "dead_experts": _mean(layers["dead_experts"]),
         "drop_rate": _mean_rate(dropped, requested),
-        "token_drop_rate": _mean(lost),
+        "token_drop_rate": _mean_rate(unserved, known),
+        "unrouted_token_rate": _mean_rate(unrouted, known),
         "reroute_rate": _mean_rate(rerouted, requested),
         "by_cause": {text: _mean_rate(causes[:, cause], requested) for cause, text in CAUSES.items() if cause},
         "zero_computation_rate": _mean_rate(zero, requested + zero) if zero.any() else None,
         "queue": _queues(totals),
         "bytes": {level: float(carried[i]) for i, level in enumerate(LEVELS)},
         "tokens_per_s_per_gpu": tokens / simulated / n_gpus if simulated else None,
+        "work": {"tokens_per_step": tokens / n_steps, "gpus": n_gpus, **work},
         "simulated_s": simulated,
         "n_steps": n_steps,
+        "moe_layers": len(totals[0].requested),
+        "recorded_layers": _recorded_layers(totals),
     }
+
+
+def _recorded_layers(totals: Sequence[StepTotals]) -> int | None:
+    """Layers of which a recording holds anything; None where the tokens are drawn."""
+    recorded = [total.recorded_tokens for total in totals if total.recorded_tokens is not None]
+    return int(np.count_nonzero(np.sum(recorded, axis=0))) if recorded else None
 
 
 def _queues(totals: Sequence[StepTotals]) -> dict[str, float | int | None]:

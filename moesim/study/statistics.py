@@ -29,9 +29,13 @@ PILOT = 5
 """Seeds whose spread decides how many more a wanted width takes."""
 HEADLINE = "step_time_s.mean"
 """The metric whose interval `until_ci` is about."""
+THROUGHPUT = "tokens_per_s_per_gpu"
+"""It takes the place of the headline where the variants do not do the same work."""
 MIN_STEPS = {"p95": 20, "p99": 100}
 """Steps below which a percentile is little else than the largest step."""
-NO_METRIC = ("n_steps",)
+NO_METRIC = ("n_steps", "moe_layers", "recorded_layers")
+WORK = "work."
+"""How the facts of what a run has to do begin (`results.summary.work_of`), which are no metrics either."""
 
 Floats = NDArray[np.float64]
 
@@ -98,33 +102,69 @@ def seeds_for_width(pilot: ArrayLike, half_width: float, *, confidence: float = 
 
 
 def seeds_until(
-    points: pd.DataFrame,
-    width: float,
-    *,
-    metric: str = HEADLINE,
-    baseline: str | None = None,
-    confidence: float = CONFIDENCE,
+    points: pd.DataFrame, width: float, *, baseline: str | None = None, confidence: float = CONFIDENCE
 ) -> int:
     """Seeds in all until the interval of every difference to the baseline is as narrow as wanted.
 
     Args:
         points: rows of one study, or of one point of a sweep, with the PILOT seeds of each variant: variant, seed
-            and the metric. Of one variant alone it is the interval of its mean.
+            and the headline. Of one variant alone it is the interval of its mean.
         width: half of it, as a part of the baseline's mean.
-        metric: whose interval.
         baseline: the variant that the others are compared with; the first by default.
         confidence: of the interval.
     """
-    table = points.pivot_table(index="seed", columns="variant", values=metric, sort=False).dropna()
-    first = table.columns[0] if baseline is None else baseline
-    if first not in table.columns or len(table) < 2:
-        return len(table)
-    ours = table[first].to_numpy(np.float64)
-    wanted = width * abs(float(ours.mean()))
-    if wanted == 0:
-        return len(table)
-    samples = [table[name].to_numpy(np.float64) - ours for name in table.columns if name != first] or [ours]
-    return max(seeds_for_width(sample, wanted, confidence=confidence) for sample in samples)
+    samples = _headlines(points, baseline)
+    wanted = [_seeds_for(sample, ours, width, confidence) for sample, ours in samples.values()]
+    return max(wanted, default=points["seed"].nunique())
+
+
+def missed(
+    points: pd.DataFrame, width: float, *, baseline: str | None = None, confidence: float = CONFIDENCE
+) -> dict[str, tuple[float, int]]:
+    """Variants whose interval is wider than was wanted, with half the width that it has, and the seeds it takes.
+
+    Args:
+        points: rows of one study, or of one point of a sweep, with all seeds of each variant.
+        width: as in `seeds_until`; so are the others.
+        baseline: see there.
+        confidence: see there.
+
+    Returns:
+        For each variant (half width as a part of the baseline's mean, seeds in all by the rule of `seeds_until`).
+    """
+    found = {}
+    for name, (sample, ours) in _headlines(points, baseline).items():
+        needed = _seeds_for(sample[:PILOT], ours[:PILOT], width, confidence)
+        if needed > len(sample):
+            _, half = interval(sample, confidence=confidence, pilot=PILOT)
+            found[name] = float(half) / abs(float(ours.mean())), needed
+    return found
+
+
+def _headlines(points: pd.DataFrame, baseline: str | None) -> dict[str, tuple[Floats, Floats]]:
+    """For each variant its differences to the baseline by seed, and the baseline's own values.
+
+    They are of the mean step time, or of throughput where variant and baseline do not do the same work. Of one
+    variant alone they are its values.
+    """
+    names = list(dict.fromkeys(points["variant"]))
+    first = names[0] if baseline is None and names else baseline
+    by_seed = {name: points[points["variant"] == name].set_index("seed") for name in names}
+    if first not in by_seed:
+        return {}
+    samples = {}
+    for name in [name for name in names if name != first] or [first]:
+        seeds = by_seed[first].index.intersection(by_seed[name].index, sort=False)
+        ours, theirs = by_seed[first].loc[seeds], by_seed[name].loc[seeds]
+        metric = HEADLINE if _same_work(_work(ours), _work(theirs)) else THROUGHPUT
+        own, other = (frame[metric].to_numpy(np.float64) for frame in (ours, theirs))
+        if len(own) > 1 and own.mean():
+            samples[name] = (own if name == first else other - own, own)
+    return samples
+
+
+def _seeds_for(sample: Floats, ours: Floats, width: float, confidence: float) -> int:
+    return seeds_for_width(sample, width * abs(float(ours.mean())), confidence=confidence)
 
 
 def too_few_steps(metric: str, n_steps: float) -> bool:
@@ -147,6 +187,7 @@ PAIRED_COLUMNS = (
     "significant",
     "seeds_needed",
     "too_few_steps",
+    "same_work",
 )
 _KINDS = {
     **dict.fromkeys(PAIRED_COLUMNS, "float64"),
@@ -155,6 +196,7 @@ _KINDS = {
     "n": "int64",
     "significant": "bool",
     "too_few_steps": "bool",
+    "same_work": "bool",
 }
 
 
@@ -182,13 +224,15 @@ def paired(
         the mean over seeds of variant - baseline, with its interval `ci_low` to `ci_high`; `ratio` is the geometric
         mean of variant / baseline with its interval, NaN unless all values are above 0; `n` counts the seeds that
         both have; `significant` says that the interval excludes 0, and is false for a single seed; `seeds_needed` is
-        how many seeds a half width of `width` would take; `too_few_steps` marks percentiles (`too_few_steps`).
+        how many seeds a half width of `width` would take; `too_few_steps` marks percentiles (`too_few_steps`);
+        `same_work` says that variant and baseline do the same work in a step, so that their step times compare.
     """
     import pandas as pd
 
     names = list(points.columns)
-    metrics = [name for name in names[names.index("seed") + 1 :] if name not in NO_METRIC]
-    values = points[metrics].to_numpy(np.float64)
+    known = names[names.index("seed") + 1 :]
+    metrics = [name for name in known if name not in NO_METRIC and not name.startswith(WORK)]
+    values, work = points[metrics].to_numpy(np.float64), _work(points)
     steps = points["n_steps"].to_numpy(np.float64) if "n_steps" in points else np.full(len(points), math.inf)
     first = str(points["variant"].iloc[0]) if baseline is None and len(points) else baseline
     tables = []
@@ -210,6 +254,7 @@ def paired(
                     **_compare(*values[pairs], confidence=confidence, width=width, pilot=pilot),
                     "n": [pairs.shape[1]] * len(metrics),
                     "too_few_steps": [too_few_steps(metric, few) for metric in metrics],
+                    "same_work": [_same_work(*work[pairs])] * len(metrics),
                 }
             )
     columns: dict[str, Any] = {
@@ -220,6 +265,16 @@ def paired(
     columns["seeds_needed"] = seeds_needed(columns.pop("spread"), columns.pop("wanted"), confidence=confidence)
     kinds = {axis: points[axis].dtype for axis in axes} | _KINDS
     return pd.DataFrame(columns).astype(kinds)[[*axes, *PAIRED_COLUMNS]]
+
+
+def _work(points: pd.DataFrame) -> Floats:
+    """The facts of the work of each run, [runs, facts]; without any in results of earlier versions."""
+    return points[[name for name in points.columns if name.startswith(WORK)]].to_numpy(np.float64)
+
+
+def _same_work(ours: Floats, theirs: Floats) -> bool:
+    """Whether all facts [seeds, facts] are equal; NaN is what a run does not have."""
+    return bool(np.isclose(ours, theirs, rtol=1e-9, atol=0.0, equal_nan=True).all())
 
 
 def _by_place(points: pd.DataFrame, axes: Sequence[str]) -> dict[tuple[Any, ...], dict[str, dict[int, int]]]:

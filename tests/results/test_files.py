@@ -148,3 +148,17 @@ def test_variants_that_differ_in_lists_have_a_report(tmp_path: Path) -> None:
     study.save(tmp_path / "s")
     assert Study.load(tmp_path / "s") == study
     assert "slow" in (tmp_path / "s" / "report.html").read_text()
+
+
+def test_a_frame_without_rows_says_why(result: Result, tmp_path: Path) -> None:
+    """In its attributes and the manifest, also when loaded, and in the report; frames with rows say nothing."""
+    why = "the router does not evolve; routing.balancing lets it"
+    result.save(tmp_path / "r")
+    for run in (result, Result.load(tmp_path / "r")):
+        assert run.router.empty
+        assert run.router.attrs["empty"] == run.manifest["empty_frames"]["router"] == why
+        assert set(run.manifest["empty_frames"]) == {"router", "requests"}
+        assert "empty" not in run.layers.attrs
+    assert f"router ({why})" in (tmp_path / "r" / "report.html").read_text()
+    evolving = simulate(SCENARIO.at({"routing.balancing": {"mechanism": "none"}, "keep.timeline_steps": 0}))
+    assert set(evolving.manifest["empty_frames"]) == {"requests", "timeline"}

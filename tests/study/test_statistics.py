@@ -14,6 +14,7 @@ from moesim.study.statistics import (
     PAIRED_COLUMNS,
     PILOT,
     interval,
+    missed,
     paired,
     seeds_for_width,
     seeds_needed,
@@ -145,6 +146,29 @@ def test_the_variant_that_varies_most_decides() -> None:
     assert seeds_until(runs(base=wild), 0.01) == wanted  # alone: the interval of its mean
     assert seeds_until(runs(other=wild), 0.01, baseline="base") == 5
     assert seeds_until(runs(base=[0.0] * 5, other=[0.0] * 5), 0.01) == 5
+
+
+def test_variants_whose_width_was_missed_are_told() -> None:
+    """With half the width that they have, by the spread of the pilot, and the seeds that the wanted one takes."""
+    base, pilot = [100.0] * 8, [105.0, 95.0, 100.0, 110.0, 90.0]
+    steady, wild = [101.0, 101.1, 100.9, 101.0, 101.0, 101.0, 101.0, 101.0], [*pilot, 100.0, 100.0, 100.0]
+    found = missed(runs(base=base, steady=steady, wild=wild), 0.01)
+    reached, needed = found.pop("wild")
+    assert not found
+    assert reached == pytest.approx(2.776445 * np.std(pilot, ddof=1) / math.sqrt(8) / 100)
+    assert needed == seeds_for_width(np.array(pilot) - 100.0, 1.0)
+    assert missed(runs(base=base, wild=wild), 0.2) == {}
+    assert list(missed(runs(wild=wild), 0.01)) == ["wild"]  # alone: its mean
+
+
+def test_the_width_of_unequal_work_is_that_of_throughput() -> None:
+    """A tenth of the tokens in a tenth of the time, to the last digit: step times vary, throughput does not."""
+    seconds = [100.0, 102.0, 98.0, 101.0, 99.0]
+    frame = runs(base=seconds, small=[second / 10 for second in seconds])
+    frame["work.tokens_per_step"] = np.where(frame["variant"] == "base", 1000.0, 100.0)
+    frame["tokens_per_s_per_gpu"] = frame["work.tokens_per_step"] / frame["step_time_s.mean"]
+    assert missed(frame, 0.005) == {}
+    assert list(missed(frame.drop(columns="work.tokens_per_step"), 0.005)) == ["small"]
 
 
 def test_the_interval_of_a_pilot_uses_its_spread_and_all_means() -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from moesim.report.columns import lookup
 from moesim.report.figures.frame import finish, nothing, rows_height, variant_axis
 from moesim.report.figures.labels import label_points
+from moesim.report.keys import lookup
 from moesim.report.palette import GREY, PART_COLOURS, TEXT, fill, run_styles
 from moesim.report.run import RunLike
 from moesim.report.text import label

@@ -55,7 +55,7 @@ def capacity_drops(points: pd.DataFrame) -> go.Figure:
         points,
         [
             (axis, "drop_rate", "dropped assignments", 1.0),
-            (axis, "token_drop_rate", "tokens that lost every choice", 1.0),
+            (axis, "token_drop_rate", "tokens that no expert serves", 1.0),
         ],
         "share of what was asked for",
         tickformat=".2~%",
@@ -162,7 +162,9 @@ def _combinations(points: pd.DataFrame) -> list[dict[str, Any]]:
     for values, part in parts:
         time = interval(part["step_time_s.mean"].astype(float).tolist())
         throughput = interval(part["tokens_per_s_per_gpu"].astype(float).tolist())
-        drop_rate = float(part["drop_rate"].astype(float).mean()) if "drop_rate" in part else 0.0
+        drop_rate, lost = (
+            float(part[key].astype(float).mean()) if key in part else 0.0 for key in ("drop_rate", "token_drop_rate")
+        )
         variants = part["variant"].unique()
         own = len(variants) == 1 and (points["variant"] == variants[0]).sum() == len(part)
         found.append(
@@ -172,7 +174,7 @@ def _combinations(points: pd.DataFrame) -> list[dict[str, Any]]:
                 "name": str(variants[0]) if own else ", ".join(say(name, values[name]) for name in told),
                 "group": values.get("routing.strategy", str(variants[0]) if own else values.get("variant", "")),
                 "drop_rate": drop_rate,
-                "drops": drop_rate > 0,
+                "drops": drop_rate > 0 or lost > 0,
             }
         )
     return found

@@ -155,7 +155,7 @@
   // ---- the difference of two scenarios
   const source = document.getElementById("scenarios");
   if (source) {
-    const { fields, values: of } = JSON.parse(source.textContent);
+    const { fields, values: of, work } = JSON.parse(source.textContent);
     const [left, right] = ["left", "right"].map((side) => document.getElementById("difference-" + side));
     const body = document.querySelector("#difference-table tbody");
     const show = () => {
@@ -172,6 +172,7 @@
         return [row];
       }));
       document.getElementById("difference-none").hidden = body.rows.length > 0;
+      document.getElementById("difference-work").textContent = work[Number(left.value)][Number(right.value)];
     };
     left.addEventListener("change", show);
     right.addEventListener("change", show);
