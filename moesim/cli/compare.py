@@ -23,6 +23,7 @@ from moesim.cli.output import (
     print_summary_json,
     progress_bar,
     tell_compiling,
+    tell_shortfall,
     will_compile,
 )
 
@@ -71,6 +72,8 @@ def compare(
             print(f"interrupted; {len(done.results)} of {len(runs)} variants are in {folder}", file=sys.stderr)
         raise
     done.save(folder)
+    if width is not None and not quiet:
+        tell_shortfall(study.shortfall(done.points, width))
     if json:
         print_summary_json(folder)
     elif not quiet:

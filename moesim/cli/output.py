@@ -42,6 +42,14 @@ def tell_compiling() -> None:
     print("compiling kernels, once for this version (up to a minute) ...", file=sys.stderr, flush=True)
 
 
+def tell_shortfall(text: str) -> None:
+    """Say on stderr that --until-ci was not reached (`moesim.study.shortfall`); nothing where it was."""
+    from moesim.report.text import plain
+
+    if text:
+        print(f"--until-ci: {plain(text, 400)}", file=sys.stderr)
+
+
 class ProgressBar:
     """A bar on stderr that appears after PATIENCE_S, on a terminal only.
 

@@ -20,7 +20,7 @@ from moesim.cli.options import (
     load_scenario,
     parse_percent,
 )
-from moesim.cli.output import default_folder, progress_bar, tell_compiling, will_compile
+from moesim.cli.output import default_folder, progress_bar, tell_compiling, tell_shortfall, will_compile
 
 if TYPE_CHECKING:
     from moesim.results import Study
@@ -79,6 +79,8 @@ def sweep(
         raise
     if len(done.points):
         _write_report(done, folder)
+    if width is not None and not quiet:
+        tell_shortfall(study.shortfall(done.points, width, done.axes or ()))
     if json:
         sys.stdout.write(done.points.to_json(orient="records", indent=2) + "\n")
     elif not quiet:

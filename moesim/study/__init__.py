@@ -3,13 +3,14 @@
 In: scenarios. Out: a Study on shared axes; its first variant is the baseline.
 `compare` runs the named variants of one file, or several files, `sweep` the
 points of a file's `sweep:` block, both under as many seeds as asked for
-(`replicate`). `statistics` says what differs beyond chance, `store` keeps
+(`replicate`); `shortfall` says where these were too few. `statistics` says what differs beyond chance, `store` keeps
 finished runs, `execute` runs them in other processes. `evolve` follows a router
 that changes over many steps, without the engine.
 """
 
 from moesim.study.compare import compare, plan, replicate, run_all
 from moesim.study.evolve import evolve
+from moesim.study.replicate import shortfall
 from moesim.study.sweep import plan_sweep, sweep
 
-__all__ = ["compare", "evolve", "plan", "plan_sweep", "replicate", "run_all", "sweep"]
+__all__ = ["compare", "evolve", "plan", "plan_sweep", "replicate", "run_all", "shortfall", "sweep"]

@@ -65,7 +65,8 @@ def compare(
         scenarios: one scenario with variants, or two and more.
         seeds: of every variant, 1 by default; with `until_ci` the most there may be, 100 by default.
         until_ci: run as many seeds, at least 5, as it takes until the 95 % interval of every variant's difference in
-            mean step time is no wider than +- this part of the baseline's (0.02 = 2 %).
+            mean step time is no wider than +- this part of the baseline's (0.02 = 2 %), in throughput per GPU where
+            the variant does not do the same work; `study.shortfall` says whether `seeds` were too few for that.
         progress: called with (variant, steps done over all runs, steps in all).
 
     Raises:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from moesim.errors import InputError
+from moesim.results.points import label
 from moesim.scenario import Scenario
 from moesim.scenario.no_effect import nothing_random
 from moesim.study import statistics
@@ -44,6 +45,36 @@ def seeds_wanted(points: pd.DataFrame, until_ci: float, most: int | None, *, bas
         baseline: the variant that the others are compared with; the first by default.
     """
     return min(most or MOST_SEEDS, statistics.seeds_until(points, until_ci, baseline=baseline))
+
+
+def shortfall(points: pd.DataFrame, until_ci: float, axes: Sequence[str] = (), *, baseline: str | None = None) -> str:
+    """One line that says that the most seeds that were allowed did not reach `until_ci`; "" where they did.
+
+    It names the variant that takes most, and the point of a sweep, with the half width that it reached and the seeds
+    that it takes.
+
+    Args:
+        points: one row a run: the axes, variant, seed, summary keys.
+        until_ci: as in `seeds_wanted`.
+        axes: of a sweep.
+        baseline: as in `seeds_wanted`; the variant of the first row by default.
+    """
+    first = str(points["variant"].iloc[0]) if baseline is None and len(points) else baseline
+    parts = points.groupby([*axes], sort=False, dropna=False) if axes else [((), points)]
+    found = [
+        (needed, half, variant, int((part["variant"] == variant).sum()), place)
+        for place, part in parts
+        for variant, (half, needed) in statistics.missed(part, until_ci, baseline=first).items()
+    ]
+    if not found:
+        return ""
+    needed, half, variant, seeds, place = max(found, key=lambda one: one[0])
+    at = f" at {label(dict(zip(axes, place, strict=True)))}" if axes else ""
+    others = f"; {len(found) - 1} more miss it too" if len(found) > 1 else ""
+    return (
+        f"{variant}{at} is known to +-{100 * half:.3g} % after the {seeds} seeds that are allowed, "
+        f"+-{100 * until_ci:.3g} % take {needed} seeds{others}"
+    )
 
 
 def check_common(runs: Mapping[str, Scenario]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -112,3 +113,18 @@ def test_ctrl_c_keeps_what_was_finished(fine, folder, source_environment, worker
     done = subprocess.run(command, capture_output=True, text=True, env=source_environment, timeout=500)
     assert done.returncode == 0, done.stderr
     assert "40 runs: out/summary.parquet" in done.stdout
+
+
+def test_a_width_that_the_cap_missed_is_told(moesim, small):
+    """In one line on stderr: where, what was reached, what it takes; of a comparison as well."""
+    outcome = moesim("compare", small, "--until-ci", "0.01%", "--seeds", "5")
+    assert re.fullmatch(
+        r"--until-ci: tight is known to \+-[\d.]+ % after the 5 seeds that are allowed, \+-0.01 % take \d+ seeds\n",
+        outcome.err,
+    )
+    with small.open("a", encoding="utf-8") as file:
+        file.write("sweep: {workload.popularity.exponent: [0, 1]}\n")
+    outcome = moesim("sweep", small, "--until-ci", "0.01%", "--seeds", "5", "--workers", "1")
+    assert re.fullmatch(
+        r"--until-ci: tight at exponent=[01] is known to .* take \d+ seeds; 1 more miss it too\n", outcome.err
+    )
