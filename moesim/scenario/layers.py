@@ -20,7 +20,7 @@ from moesim.scenario.source import (
 )
 
 NONE_WORDS = ("none", "None")
-BY_NAME = {("model",), ("cluster", "gpu"), ("cluster", "network")}
+BY_NAME = {("model",), ("cluster", "gpu"), ("cluster", "network"), ("workload", "popularity")}
 """Fields that may be the name of a preset; an override below one of them changes that preset."""
 
 

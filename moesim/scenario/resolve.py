@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from moesim.errors import ScenarioError
 from moesim.scenario import schema
 from moesim.scenario.hugging_face import read_config
 from moesim.scenario.kernel_paths import whole_paths
+from moesim.scenario.popularity import popularity_rules, with_kind
 from moesim.scenario.presets import names, preset
 from moesim.scenario.source import FieldPath, shown, whole_path
 from moesim.types import DTYPE_BYTES
@@ -32,6 +34,7 @@ PARTS: Mapping[FieldPath, type[BaseModel]] = {
     ("parallelism",): schema.ParallelismSpec,
     ("workload",): schema.WorkloadSpec,
     ("workload", "popularity"): schema.PopularitySpec,
+    ("workload", "popularity", "router"): schema.LoadRouterSpec,
     ("workload", "topics"): schema.TopicsSpec,
     ("routing",): schema.RoutingSpec,
     ("routing", "balancer"): schema.BalancerSpec,
@@ -45,13 +48,16 @@ _KEPT_WORDS: set[FieldPath] = {("keep", "experts"), ("keep", "links")}
 _FREE_TEXT: set[FieldPath] = {("name",), ("model", "name"), ("model", "source"), *_KEPT_WORDS}
 
 
-def resolve(data: dict[str, Any], folder: Callable[[FieldPath], Path], fail: Fail) -> schema.ScenarioSpec:
+def resolve(
+    data: dict[str, Any], folder: Callable[[FieldPath], Path], fail: Fail, base_routing: Any = None
+) -> schema.ScenarioSpec:
     """Fill in presets and check every field.
 
     Args:
         data: merged and overridden, without extends, compare and sweep.
         folder: of the file that wrote a field, to which its paths are relative.
         fail: makes the error.
+        base_routing: `routing` before variants and sweeps, whose router gives a stated load.
 
     Raises:
         ScenarioError: the first field that is wrong.
@@ -64,12 +70,15 @@ def resolve(data: dict[str, Any], folder: Callable[[FieldPath], Path], fail: Fai
     clean["model"] = _model(clean["model"], folder(("model",)), fail)
     if isinstance(clean["cluster"], dict):
         clean["cluster"] = _cluster(clean["cluster"], fail)
+    if isinstance(clean.get("workload"), dict) and "popularity" in clean["workload"]:
+        popularity = _preset("popularities", clean["workload"]["popularity"], ("workload", "popularity"), fail)
+        clean["workload"] = {**clean["workload"], "popularity": with_kind(popularity)}
     _refuse_later_fields(clean, fail)
     try:
         spec = schema.ScenarioSpec.model_validate(clean)
     except ValidationError as error:
         raise _first_error(error, fail) from None
-    spec = _filled(spec, folder, fail)
+    spec = _filled(spec, folder, fail, _without_none(base_routing, ("routing",)))
     _check(spec, fail)
     return spec
 
@@ -175,7 +184,9 @@ def _first_error(error: ValidationError, fail: Fail) -> ScenarioError:
     return fail(path, shown(first["input"]), wanted)
 
 
-def _filled(spec: schema.ScenarioSpec, folder: Callable[[FieldPath], Path], fail: Fail) -> schema.ScenarioSpec:
+def _filled(
+    spec: schema.ScenarioSpec, folder: Callable[[FieldPath], Path], fail: Fail, base_routing: Any
+) -> schema.ScenarioSpec:
     """The scenario with whole paths, and the defaults that depend on other fields."""
 
     def whole(text: str, *path: str) -> str:
@@ -195,9 +206,12 @@ def _filled(spec: schema.ScenarioSpec, folder: Callable[[FieldPath], Path], fail
         work["tokens_per_gpu"] = 128 if workload.phase == "decode" else 4096
     route: dict[str, Any] = {"top_k": routing.top_k or model.top_k}
     if workload.trace is None:
-        name = model.router if routing.strategy is None else routing.strategy
-        own = model.router_parameters if name == model.router else {}
-        route |= {"strategy": name, "parameters": {**own, **routing.parameters}}
+        route = _router(routing, model)
+    if workload.popularity.kind in schema.LOAD_KINDS:
+        popularity: dict[str, Any] = {"router": _load_router(spec, base_routing)}
+        if workload.popularity.counts is not None:
+            popularity["counts"] = whole(workload.popularity.counts, "workload", "popularity", "counts")
+        work["popularity"] = workload.popularity.model_copy(update=popularity)
     return spec.model_copy(
         update={
             "cluster": cluster,
@@ -207,6 +221,26 @@ def _filled(spec: schema.ScenarioSpec, folder: Callable[[FieldPath], Path], fail
             "routing": routing.model_copy(update=route),
         }
     )
+
+
+def _router(routing: schema.RoutingSpec | schema.LoadRouterSpec, model: schema.ModelSpec) -> dict[str, Any]:
+    """The fields of a router, the model's own where it names none."""
+    name = model.router if routing.strategy is None else routing.strategy
+    own = model.router_parameters if name == model.router else {}
+    return {
+        "top_k": routing.top_k or model.top_k,
+        "strategy": name,
+        "parameters": {**own, **routing.parameters},
+    }
+
+
+def _load_router(spec: schema.ScenarioSpec, base_routing: Any) -> schema.LoadRouterSpec:
+    """The router that gives the stated load: as written, else that of the scenario before variants and sweeps."""
+    written: schema.RoutingSpec | schema.LoadRouterSpec = spec.workload.popularity.router or spec.routing
+    if spec.workload.popularity.router is None and base_routing is not None:
+        with suppress(ValidationError):  # of a base that its variants replace
+            written = schema.RoutingSpec.model_validate(base_routing)
+    return schema.LoadRouterSpec(**_router(written, spec.model))
 
 
 def _parallelism(spec: schema.ScenarioSpec) -> schema.ParallelismSpec:
@@ -341,6 +375,7 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
             f"fewer than the {gpu.n_sms} SMs of {gpu.name}",
         ),
         *_parallelism_rules(spec),
+        *popularity_rules(spec),
         (
             spec.routing.strategy != "",
             ("routing", "strategy"),

@@ -63,7 +63,9 @@ class Scenario:
             if name in data:
                 raise self._fail((name,), shown(data[name]), wanted)
         self._points = read_sweep(self._sweep, self._fail) if with_points else []
-        self.spec: ScenarioSpec = resolve(data, self._folder, self._fail)
+        own = {name: value for name, value in self._overrides.items() if name not in self._swept}
+        base_routing = override(layered.data, own, "--set").get("routing")
+        self.spec: ScenarioSpec = resolve(data, self._folder, self._fail, base_routing)
         self.model = _model(self.spec)
         self.cluster = _cluster(self.spec)
         self.precision = Precision(**self.spec.precision.model_dump())
@@ -360,7 +362,13 @@ def _tokens(spec: ScenarioSpec) -> str:
     if spec.workload.trace:
         return "measured: recorded routing"
     drawn = ", their top k drawn directly" if spec.workload.sampling == "direct" else ""
-    return f"synthetic: seeded logits of a stated skew{drawn}"
+    popularity = spec.workload.popularity
+    of = {
+        "zipf": "skew",
+        "uniform": "skew",
+        "counts": f"load, counted in {Path(popularity.counts or '').name}",
+    }.get(popularity.kind, f"load, {popularity.name}" + (f", {popularity.source}" if popularity.source else ""))
+    return f"synthetic: seeded logits of a stated {of}{drawn}"
 
 
 class _Dumper(yaml.SafeDumper):

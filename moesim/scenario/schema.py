@@ -178,11 +178,69 @@ class ParallelismSpec(_Part):
     )
 
 
-class PopularitySpec(_Part):
-    """How unequally experts are wanted, before topics and noise."""
+def _scalar_to_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else _list_to_tuple(value)
 
-    kind: Literal["zipf", "uniform"] = "zipf"
-    exponent: float = _described(0.0, "popularity of the expert of order r is r^-exponent", ge=0, le=20)
+
+_ByDepth = Annotated[
+    tuple[Annotated[float, Field(ge=-20, le=20)], ...],
+    BeforeValidator(_scalar_to_tuple, json_schema_input_type=float | list[float]),
+]
+_BY_DEPTH = "; one number, or some from the first MoE layer to the last at equal distances, linear between"
+
+
+class LoadRouterSpec(_Part):
+    """A router, as in `routing`."""
+
+    strategy: Annotated[str | None, _NoneWord] = None
+    top_k: Count | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class PopularitySpec(_Part):
+    """How unequally experts are wanted: by an exponent, or by the load that comes out (lognormal, hot, counts).
+
+    Such a load is that of the topics together, before balancers and capacity.
+    """
+
+    name: str = _described("inline", "shown in reports")
+    kind: Literal["zipf", "uniform", "lognormal", "hot", "counts"] = _described(
+        "zipf",
+        "zipf: popularity by rank; uniform; lognormal: ln of the load is normal; hot: some experts have a share "
+        "of the load; counts: the load of a file. Default: what the fields below say, else zipf",
+    )
+    exponent: float = _described(0.0, "of zipf: popularity of the expert of order r is r^-exponent", ge=0, le=20)
+    sigma: _ByDepth = _described((), "of lognormal: standard deviation of ln load within a group" + _BY_DEPTH)
+    groups: Annotated[int, Field(ge=1, le=100_000)] = _described(1, "of lognormal: runs of consecutive experts")
+    group_exponent: _ByDepth = _described(
+        (0.0,), "of lognormal: the group of number r (from 1) has load r^-exponent" + _BY_DEPTH
+    )
+    group_sigma: _ByDepth = _described((0.0,), "of lognormal: standard deviation of ln load of a group" + _BY_DEPTH)
+    share: float | None = _described(None, "of hot: part of a layer's load that the hot experts have", gt=0, le=1)
+    experts: Count | None = _described(None, "of hot: how many they are, drawn at random in every layer")
+    counts: str | None = _described(
+        None,
+        "assignments by layer and expert, a file relative to this one: .json (logical_count [layers][experts] or "
+        "[steps][layers][experts]), .npy, .csv (layer,expert,count or a matrix), JSON and CSV also .gz",
+    )
+    router: LoadRouterSpec | None = _described(
+        None,
+        "of lognormal, hot and counts: the router that gives this load; default: routing without variants and sweeps, "
+        "or the model's own where that router does not follow popularity",
+    )
+    source: str = ""
+
+
+POPULARITY_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "zipf": ("exponent",),
+    "uniform": (),
+    "lognormal": ("sigma", "groups", "group_exponent", "group_sigma"),
+    "hot": ("share", "experts"),
+    "counts": ("counts",),
+}
+"""What each kind of popularity reads; the first that is named tells the kind where none is written."""
+LOAD_KINDS = ("lognormal", "hot", "counts")
+"""Kinds that state the load that comes out."""
 
 
 class TopicsSpec(_Part):
@@ -369,7 +427,6 @@ NOT_YET: Mapping[str, str] = {
     "workload.locality": "locality of sequences",
     "workload.drift": "drift of popularity",
     "workload.popularity.target": "a target of skew",
-    "workload.popularity.preset": "recorded popularity",
     "workload.arrivals": "open-loop serving",
 }
 """Fields of the design that this version does not read; a user who writes one is told so, not that it is a typo."""
@@ -387,11 +444,12 @@ def json_schema() -> dict[str, Any]:
         (schema, "model"),
         (definitions["ClusterSpec"], "gpu"),
         (definitions["ClusterSpec"], "network"),
+        (definitions["WorkloadSpec"], "popularity"),
     ):
         own = owner["properties"][name]
         reference = {"$ref": own.pop("$ref")} if "$ref" in own else {"allOf": own.pop("allOf")}
         own["anyOf"] = [{"type": "string"}, reference]
-    for name in ("ModelSpec", "GpuPreset", "NetworkPreset"):
+    for name in ("ModelSpec", "GpuPreset", "NetworkPreset", "PopularitySpec"):
         definitions[name]["properties"]["preset"] = {"type": "string", "description": "base of the other fields"}
         definitions[name].pop("required", None)
     definitions["ClusterSpec"]["required"] = ["gpu"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from moesim.routing import Strategy
 from moesim.scenario import Scenario
 from moesim.scenario.schema import KernelTables
 from moesim.simulation.checks import check_stages
+from moesim.simulation.popularity import Popularity, popularity_of
 from moesim.simulation.sampling import check_sampling, router_of, settle
 from moesim.simulation.stages import Stages, group_nodes, zero_experts
 from moesim.types import Placement
@@ -36,7 +38,13 @@ def prepare(scenario: Scenario) -> Stages:
     router, parameters = (None, None) if recorded else _router(scenario, top_k)
     check_sampling(scenario)
     zero = 0 if router is None else zero_experts(router, parameters)
-    source, n_steps = _recorded(scenario, top_k) if recorded else (_synthetic(scenario, zero), spec.workload.steps)
+    source: RecordedTokens | SyntheticTokens
+    if recorded:
+        source = _recorded(scenario, top_k)
+        file = os.path.basename(source.trace.path), source.trace.sha256
+    else:
+        popularity, file = popularity_of(scenario)
+        source = _synthetic(scenario, zero, popularity)
     placement = _placement(scenario)
     stages = Stages(
         scenario=scenario,
@@ -48,8 +56,9 @@ def prepare(scenario: Scenario) -> Stages:
         top_k=top_k,
         source=source,
         placement=placement,
-        n_steps=n_steps,
+        n_steps=spec.workload.steps,
         kernels=_kernels(scenario),
+        tokens_file=file,
     )
     check_stages(stages)
     return stages
@@ -102,7 +111,7 @@ def _limited_to_nodes(scenario: Scenario, found: Strategy, top_k: int, parameter
     return dataclasses.replace(parameters, n_group=n_nodes, topk_group=balancer.nodes, group_score="top-k-sum")
 
 
-def _synthetic(scenario: Scenario, zero: int) -> SyntheticTokens:
+def _synthetic(scenario: Scenario, zero: int, popularity: Popularity | None) -> SyntheticTokens:
     workload, model = scenario.spec.workload, scenario.model
     assert workload.tokens_per_gpu is not None  # only a trace comes without
     return SyntheticTokens(
@@ -118,10 +127,11 @@ def _synthetic(scenario: Scenario, zero: int) -> SyntheticTokens:
         topic_count=workload.topics.count,
         topic_strength=workload.topics.strength,
         vocab_size=model.vocab_size,
+        popularity=popularity,
     )
 
 
-def _recorded(scenario: Scenario, top_k: int) -> tuple[RecordedTokens, int]:
+def _recorded(scenario: Scenario, top_k: int) -> RecordedTokens:
     """The recorded tokens of the scenario's trace, which must be of its model."""
     spec, model = scenario.spec, scenario.model
     assert spec.workload.trace is not None
@@ -148,12 +158,11 @@ def _recorded(scenario: Scenario, top_k: int) -> tuple[RecordedTokens, int]:
             f"expert {trace.n_experts - 1}",
             f"experts 0 to {model.n_experts - 1} of {model.name}",
         )
-    source = RecordedTokens(
+    return RecordedTokens(
         trace,
         n_ranks=scenario.cluster.n_gpus - (spec.placement.expert_gpus or 0),
         tokens_per_rank=spec.workload.tokens_per_gpu,
     )
-    return source, spec.workload.steps
 
 
 def _kernels(scenario: Scenario) -> Family:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -115,9 +114,10 @@ def _manifest(stages: Stages) -> dict[str, Any]:
             "gpu": kernels.gpu,
             "constants": {noun: [*groups] for noun, groups in kernels.constants.items()},
         }
+    name, digest = stages.tokens_file
+    if digest:
+        manifest["inputs"].append({"name": name, "sha256": digest})
     if isinstance(stages.source, RecordedTokens):
-        trace = stages.source.trace
-        manifest["inputs"].append({"name": os.path.basename(trace.path), "sha256": trace.sha256})
         manifest["trace_passes"] = stages.source.passes(stages.n_steps)
         if trace.n_recorded_layers < trace.n_layers:
             manifest["provenance"]["tokens"] += f" of {trace.n_recorded_layers} of {trace.n_layers} MoE layers"

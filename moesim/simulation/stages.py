@@ -34,6 +34,8 @@ class Stages:
     placement: Placement
     n_steps: int
     kernels: Family
+    tokens_file: tuple[str, str] = ("", "")
+    """Name and sha256 of the file that the tokens rest on: a trace, or counts by expert."""
 
     @property
     def overlap(self) -> str:

@@ -23,7 +23,6 @@ from moesim.study.replicate import check_random, first_seeds, seeds_wanted
 from moesim.study.sources import inputs_of
 from moesim.study.statistics import PILOT, paired
 from moesim.study.store import Store, key_of
-from moesim.workload import RecordedTokens
 
 STREAM_S = 2.0
 """Least time between two writings of summary.parquet; it also waits 50 times as long as the last one took."""
@@ -241,13 +240,12 @@ def _cell(point: Scenario, place: dict[str, Any], name: str | None, seeds: tuple
         stages = prepare(run)
     except InputError as error:
         return Cell(place=place, variant=variant, scenario=None, seeds=seeds, error=str(error))
-    trace = stages.source.trace.sha256 if isinstance(stages.source, RecordedTokens) else ""
     return Cell(
         place=place,
         variant=variant,
         scenario=run,
         seeds=seeds,
-        inputs=inputs_of(run, trace + stages.kernels.digest),
+        inputs=inputs_of(run, stages.tokens_file[1] + stages.kernels.digest),
         bytes=run_bytes(stages, threads=1)[1],
     )
 

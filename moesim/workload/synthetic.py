@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,7 @@ from moesim.workload.logits import (
     topics_of,
     uniforms_of,
 )
+from moesim.workload.solve import NEVER
 
 
 class SyntheticTokens:
@@ -29,7 +32,8 @@ class SyntheticTokens:
         topic_strength: standard deviation of a topic's affinity to an expert, in logits.
         vocab_size: ids of the vocabulary; their frequencies are Zipf's law, 1 / rank.
         n_zero_experts: logits behind those of the experts, of experts that compute nothing; each is as popular as the
-            experts are in the mean, and the others' logits do not depend on them.
+            experts with a load are in the mean, and the others' logits do not depend on them.
+        popularity: gives popularities [L, E] for topics of affinities [L, topics, E]; None = by zipf_exponent.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class SyntheticTokens:
         topic_strength: float = 0.0,
         vocab_size: int = 1,
         n_zero_experts: int = 0,
+        popularity: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
     ) -> None:
         self.tokens_per_step = n_ranks * tokens_per_rank
         self._seed = seed
@@ -55,11 +60,15 @@ class SyntheticTokens:
         self._n_topics = topic_count if topic_strength > 0 else 1  # one row of zeros stands for no topic
         self._popularity = np.zeros((n_layers, n_experts), dtype=np.float32)
         self._affinity = np.zeros((n_layers, self._n_topics, n_experts), dtype=np.float32)
-        popularity_of_layers(seed, zipf_exponent, self._popularity)
         if topic_strength > 0:
             topic_affinities(seed, topic_strength, self._affinity)
+        if popularity is None:
+            popularity_of_layers(seed, zipf_exponent, self._popularity)
+        else:
+            self._popularity = popularity(self._affinity)
         if n_zero_experts:
-            mean = np.repeat(self._popularity.mean(axis=1, keepdims=True), n_zero_experts, axis=1)
+            mean = self._popularity.mean(axis=1, keepdims=True, where=self._popularity > NEVER)
+            mean = np.repeat(mean, n_zero_experts, axis=1)
             self._popularity = np.concatenate([self._popularity, mean], axis=1)
             self._affinity = np.pad(self._affinity, ((0, 0), (0, 0), (0, n_zero_experts)))
         self._direct = DirectSampler(seed, self._popularity, self._affinity)

@@ -1,4 +1,4 @@
-"""Presets: published shapes of models, GPUs and networks, data files beside this one."""
+"""Presets: published shapes of models, GPUs and networks, and loads of deployments, data files beside this one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from moesim.scenario.source import read_document
 
-KINDS = ("models", "gpus", "networks")
+KINDS = ("models", "gpus", "networks", "popularities")
 
 
 def presets(kind: str) -> dict[str, dict[str, Any]]:

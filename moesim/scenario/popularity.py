@@ -1,0 +1,61 @@
+"""What `workload.popularity` means: its preset, its kind, and the router under which a stated load comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from moesim.scenario import schema
+from moesim.scenario.source import FieldPath
+
+PATH: FieldPath = ("workload", "popularity")
+
+
+def with_kind(popularity: Any) -> Any:
+    """The fields as written, with the kind that they imply where none is written."""
+    if not isinstance(popularity, Mapping) or "kind" in popularity:
+        return popularity
+    implied = (kind for kind in schema.LOAD_KINDS if schema.POPULARITY_FIELDS[kind][0] in popularity)
+    return {**popularity, "kind": next(implied, "zipf")}
+
+
+def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, Any, str]]:
+    """What its kind needs, as (holds, field, found, wanted)."""
+    found, n_experts = spec.workload.popularity, spec.model.n_experts
+    lognormal, hot, counts = (found.kind == kind for kind in schema.LOAD_KINDS)
+    deviations = [*found.sigma, *found.group_sigma]
+    return [
+        (bool(found.sigma) or not lognormal, (*PATH, "sigma"), "nothing", "a number, as kind lognormal needs it"),
+        (min(deviations) >= 0, PATH, min(deviations), "standard deviations from 0"),
+        (
+            bool(found.group_exponent and found.group_sigma),
+            PATH,
+            "an empty list",
+            "a number, or one or more of them, for group_exponent and group_sigma",
+        ),
+        (
+            found.groups <= n_experts or not lognormal,
+            (*PATH, "groups"),
+            found.groups,
+            f"at most the {n_experts} experts of {spec.model.name}",
+        ),
+        (found.share is not None or not hot, (*PATH, "share"), "nothing", "a share, as kind hot needs it"),
+        (
+            not hot or (found.experts is not None and found.experts < n_experts),
+            (*PATH, "experts"),
+            found.experts,
+            f"1 to {n_experts - 1} of the {n_experts} experts of {spec.model.name}",
+        ),
+        (
+            counts == (found.counts is not None),
+            (*PATH, "kind" if found.counts else "counts"),
+            found.kind if found.counts else "nothing",
+            "counts beside a file of counts" if found.counts else "a file, as kind counts needs it",
+        ),
+        (
+            found.router is None or found.router.top_k is None or found.router.top_k <= n_experts,
+            (*PATH, "router", "top_k"),
+            found.router and found.router.top_k,
+            f"at most the {n_experts} experts of {spec.model.name}",
+        ),
+    ]

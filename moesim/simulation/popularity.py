@@ -1,0 +1,117 @@
+"""The popularity of the experts where a scenario states their load: counted, log-normal, or of hot experts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.errors import InputError, ParameterError
+from moesim.routing import STRATEGIES, Strategy
+from moesim.scenario import Scenario
+from moesim.scenario.schema import LOAD_KINDS
+from moesim.simulation.sampling import router_of
+from moesim.simulation.stages import default_threads, zero_experts
+from moesim.types import Draw
+from moesim.workload import hot_loads, lognormal_loads, read_counts, solve_layer
+
+Popularity = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Affinities of the topics [L, topics, E] -> popularities [L, E]."""
+
+_SEED = 0
+"""Of the tokens that routers are tried out with, so that a file of counts is solved once for all seeds."""
+_MAX_SOLVED = 16
+_solved: dict[str, tuple[Strategy, NDArray[np.float32]]] = {}
+"""By what they depend on; with the strategy, whose identity is part of that. Variants and points share them."""
+
+
+def popularity_of(scenario: Scenario) -> tuple[Popularity | None, tuple[str, str]]:
+    """How to find the popularity of a stated load (None where none is stated); name and sha256 of its file, or "", "".
+
+    Raises:
+        ScenarioError: a file of counts that is wrong or does not fit the model; when called, a load that the router
+            cannot give.
+    """
+    stated, model = scenario.spec.workload.popularity, scenario.model
+    shape = scenario.spec.seed, len(model.moe_layers), model.n_experts
+    file = "", ""
+    if stated.kind not in LOAD_KINDS or scenario.spec.workload.trace is not None:
+        return None, file
+    if stated.kind == "counts":
+        assert stated.counts is not None
+        name = Path(stated.counts).name
+        try:
+            load, digest = read_counts(stated.counts, moe_layers=model.moe_layers, n_experts=model.n_experts)
+        except ParameterError as error:
+            raise scenario.error("workload.popularity.counts", f"{error.found} in {name}", error.wanted) from None
+        file = name, digest
+    elif stated.kind == "hot":
+        assert stated.share is not None
+        assert stated.experts is not None
+        load = hot_loads(*shape, share=stated.share, experts=stated.experts)
+    else:
+        load = lognormal_loads(
+            *shape,
+            sigma=stated.sigma,
+            groups=stated.groups,
+            group_exponent=stated.group_exponent,
+            group_sigma=stated.group_sigma,
+        )
+    return partial(_solve, scenario, load / load.sum(axis=1, keepdims=True)), file
+
+
+def _solve(scenario: Scenario, share: NDArray[np.float64], affinity: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The popularity [L, E] with which the router of the stated load gives these shares [L, E]."""
+    strategy, parameters, top_k = _router(scenario)
+    digest = hashlib.sha256(share.tobytes() + affinity.tobytes())
+    digest.update(repr((strategy.name, id(strategy.route), parameters, top_k)).encode())
+    key = digest.hexdigest()
+    if key in _solved:
+        return _solved[key][1]
+
+    def choices(logits: NDArray[np.float32], number: int, layer: int) -> NDArray[np.int32]:
+        draw = Draw(seed=_SEED, step=number, layer=layer, first_token=0, token_ids=None)
+        return strategy.route(logits, top_k, parameters, None, draw).expert
+
+    n_groups = getattr(parameters, "n_group", 1) if strategy.name in STRATEGIES else None
+
+    def solved(layer: int) -> NDArray[np.float32]:
+        zero = zero_experts(strategy, parameters)
+        return solve_layer(
+            _SEED, layer, share[layer], top_k, affinity[layer], choices, n_groups=n_groups, n_zero_experts=zero
+        )
+
+    try:
+        with ThreadPoolExecutor(default_threads()) as pool:
+            popularity = np.stack(list(pool.map(solved, range(len(share)))))
+    except ParameterError as error:
+        raise scenario.error("workload.popularity", str(error.found), f"{error.wanted} ({strategy.name})") from None
+    while len(_solved) >= _MAX_SOLVED:
+        _solved.pop(next(iter(_solved)))
+    _solved[key] = strategy, popularity
+    return popularity
+
+
+def _router(scenario: Scenario) -> tuple[Strategy, Any, int]:
+    """The router that the stated load is of; the model's own, or a plain top-k, where its loads ignore popularity."""
+    routing, model = scenario.spec.routing, scenario.model
+    stated = scenario.spec.workload.popularity.router
+    assert stated is not None  # resolved
+    top_k = stated.top_k or model.top_k
+    own = {"strategy": model.router, "parameters": dict(model.router_parameters)}
+    for fields in ({"strategy": stated.strategy, "parameters": stated.parameters}, own):
+        try:
+            found, parameters = router_of(scenario.with_parts(routing=routing.model_copy(update=fields)))
+            found.validate(model.n_experts + zero_experts(found, parameters), top_k, parameters)
+        except InputError as error:
+            raise scenario.error("workload.popularity.router", fields["strategy"], str(error)) from None
+        if found.scope == "token" and found.obeys_mask:
+            return found, parameters, top_k
+    plain = {"strategy": "softmax-top-k", "parameters": {}}
+    return *router_of(scenario.with_parts(routing=routing.model_copy(update=plain))), top_k
