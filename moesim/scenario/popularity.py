@@ -25,7 +25,7 @@ def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, A
     lognormal, hot, counts = (found.kind == kind for kind in schema.LOAD_KINDS)
     deviations = [*found.sigma, *found.group_sigma]
     return [
-        (bool(found.sigma) or not lognormal, (*PATH, "sigma"), "nothing", "a number, as kind lognormal needs it"),
+        (bool(found.sigma) or not lognormal, (*PATH, "sigma"), None, "a number, as kind lognormal needs it"),
         (min(deviations) >= 0, PATH, min(deviations), "standard deviations from 0"),
         (
             bool(found.group_exponent and found.group_sigma),
@@ -39,7 +39,7 @@ def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, A
             found.groups,
             f"at most the {n_experts} experts of {spec.model.name}",
         ),
-        (found.share is not None or not hot, (*PATH, "share"), "nothing", "a share, as kind hot needs it"),
+        (found.share is not None or not hot, (*PATH, "share"), None, "a share, as kind hot needs it"),
         (
             not hot or (found.experts is not None and found.experts < n_experts),
             (*PATH, "experts"),
@@ -49,7 +49,7 @@ def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, A
         (
             counts == (found.counts is not None),
             (*PATH, "kind" if found.counts else "counts"),
-            found.kind if found.counts else "nothing",
+            found.kind if found.counts else None,
             "counts beside a file of counts" if found.counts else "a file, as kind counts needs it",
         ),
         (

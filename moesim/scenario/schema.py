@@ -179,7 +179,11 @@ class ParallelismSpec(_Part):
 
 
 def _scalar_to_tuple(value: Any) -> Any:
-    return (value,) if isinstance(value, int | float) and not isinstance(value, bool) else _list_to_tuple(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (value,)
+    if not isinstance(value, list | tuple):
+        raise ValueError("a number, or a list of numbers")  # noqa: TRY004 - pydantic shows ValueErrors
+    return tuple(value)
 
 
 _ByDepth = Annotated[

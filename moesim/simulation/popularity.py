@@ -47,7 +47,9 @@ def popularity_of(scenario: Scenario) -> tuple[Popularity | None, tuple[str, str
         assert stated.counts is not None
         name = Path(stated.counts).name
         try:
-            load, digest = read_counts(stated.counts, moe_layers=model.moe_layers, n_experts=model.n_experts)
+            load, digest = read_counts(
+                stated.counts, n_layers=model.n_layers, moe_layers=model.moe_layers, n_experts=model.n_experts
+            )
         except ParameterError as error:
             raise scenario.error("workload.popularity.counts", f"{error.found} in {name}", error.wanted) from None
         file = name, digest
@@ -91,7 +93,9 @@ def _solve(scenario: Scenario, share: NDArray[np.float64], affinity: NDArray[np.
         with ThreadPoolExecutor(default_threads()) as pool:
             popularity = np.stack(list(pool.map(solved, range(len(share)))))
     except ParameterError as error:
-        raise scenario.error("workload.popularity", str(error.found), f"{error.wanted} ({strategy.name})") from None
+        counts = scenario.spec.workload.popularity.counts
+        found = f"{error.found}{f' in {Path(counts).name}' if counts else ''}"
+        raise scenario.error("workload.popularity", found, f"{error.wanted} ({strategy.name})") from None
     while len(_solved) >= _MAX_SOLVED:
         _solved.pop(next(iter(_solved)))
     _solved[key] = strategy, popularity

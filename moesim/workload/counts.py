@@ -24,7 +24,9 @@ _MAX_ID = 100_000
 _NUMBERS = "numbers of assignments"
 
 
-def read_counts(path: str | Path, *, moe_layers: Sequence[int], n_experts: int) -> tuple[NDArray[np.float64], str]:
+def read_counts(
+    path: str | Path, *, n_layers: int, moe_layers: Sequence[int], n_experts: int
+) -> tuple[NDArray[np.float64], str]:
     """Counts [L, E] of the MoE layers, and the sha256 of the file.
 
     `.json`: `logical_count` [layers][experts] or [steps][layers][experts] (or
@@ -32,8 +34,8 @@ def read_counts(path: str | Path, *, moe_layers: Sequence[int], n_experts: int) 
     layer,expert,count, with a header or without, or a matrix with a row a layer.
     JSON and CSV may be .gz. Steps are summed; [experts] and a matrix of one row
     stand for every layer. Rows of zeros are layers without experts where the
-    others are as many as the MoE layers; where there is a row for every layer
-    of the model, `moe_layers` are taken.
+    others are as many as the MoE layers; of a row for each of the `n_layers` of
+    the model, dense ones included, `moe_layers` are taken.
 
     Raises:
         ParameterError: what was found in the file and what would be right.
@@ -51,7 +53,7 @@ def read_counts(path: str | Path, *, moe_layers: Sequence[int], n_experts: int) 
         reason = getattr(error, "strerror", None) or error
         raise _error(f"nothing readable ({reason})", "counts per layer and expert") from None
     counts = _checked(readers[suffix](text))
-    return _of_layers(counts, moe_layers, n_experts), hashlib.sha256(content).hexdigest()
+    return _of_layers(counts, n_layers, moe_layers, n_experts), hashlib.sha256(content).hexdigest()
 
 
 def _json(text: bytes) -> NDArray[Any]:
@@ -127,7 +129,7 @@ def _is_number(text: str) -> bool:
 
 def _checked(found: NDArray[Any]) -> NDArray[np.float64]:
     """Finite numbers from 0 [L, E] or [E], steps summed."""
-    if found.dtype.kind not in "iu":
+    if found.dtype.kind not in "iuf":
         raise _error(f"{found.dtype} cells", _NUMBERS)
     counts = found.astype(np.float64)
     wrong = counts[~(np.isfinite(counts) & (counts >= 0))]
@@ -140,20 +142,22 @@ def _checked(found: NDArray[Any]) -> NDArray[np.float64]:
     return counts
 
 
-def _of_layers(counts: NDArray[np.float64], moe_layers: Sequence[int], n_experts: int) -> NDArray[np.float64]:
+def _of_layers(
+    counts: NDArray[np.float64], n_layers: int, moe_layers: Sequence[int], n_experts: int
+) -> NDArray[np.float64]:
     """The rows of the MoE layers [L, E]."""
-    n_layers = len(moe_layers)
-    rows = np.tile(counts, (n_layers, 1)) if counts.ndim == 1 else counts
+    n_moe = len(moe_layers)
+    rows = np.tile(counts, (n_moe, 1)) if counts.ndim == 1 else counts
     used = rows[rows.any(axis=1)]
-    if len(rows) != n_layers and len(used) == n_layers:
+    if len(rows) != n_moe and len(used) == n_moe:
         rows = used
-    elif len(rows) != n_layers and len(rows) > moe_layers[-1]:
+    elif len(rows) == n_layers:
         rows = rows[list(moe_layers)]
     found = f"{len(used)} layers with counts of {counts.shape[-1]} experts"
-    if rows.shape != (n_layers, n_experts):
-        raise _error(found, f"{n_layers} layers of {n_experts} experts")
+    if rows.shape != (n_moe, n_experts):
+        raise _error(found, f"{n_moe} layers of {n_experts} experts")
     if not rows.any(axis=1).all():
-        raise _error(found, f"counts in all {n_layers} layers with experts")
+        raise _error(found, f"counts in all {n_moe} layers with experts")
     return rows
 
 

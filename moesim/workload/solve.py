@@ -28,7 +28,8 @@ from moesim.workload.logits import fill_logits
 
 ROUNDS, SETTLING = 12, 4
 """Rounds, and how many of them move by all of the deviation."""
-TOKENS = 1024
+TOKENS, TOKENS_ALONE = 512, 2048
+"""Of a round: where groups of experts are corrected, and where every expert is corrected alone."""
 NEVER = -50.0
 """Popularity of an expert without load."""
 _DECIMALS = 4
@@ -80,9 +81,9 @@ def solve_layer(
     basis, response = _basis(popularity, loaded, n_groups), _response(chance[loaded])
     fit = np.sqrt(share[loaded]) * response  # one over the standard deviation of what is fitted
     correct = basis @ np.linalg.pinv(basis * fit[:, None])
-    topic = np.arange(TOKENS, dtype=np.int32) % len(affinity)
+    topic = np.arange(TOKENS_ALONE if n_groups is None else TOKENS, dtype=np.int32) % len(affinity)
     padded = np.pad(affinity, ((0, 0), (0, n_zero_experts)))
-    logits = np.empty((TOKENS, n_experts + n_zero_experts), dtype=np.float32)
+    logits = np.empty((len(topic), n_experts + n_zero_experts), dtype=np.float32)
     total = np.zeros(n_experts)
     for number in range(ROUNDS):
         given = np.pad(popularity, (0, n_zero_experts), constant_values=popularity[loaded].mean())
