@@ -48,6 +48,14 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("held_sms", "SMs held"),
         ("source", "source"),
     ),
+    "popularities": (
+        ("kind", "kind"),
+        ("sigma", "sigma"),
+        ("groups", "groups"),
+        ("group_exponent", "exponent of the groups"),
+        ("group_sigma", "sigma of the groups"),
+        ("source", "source"),
+    ),
     "strategies": (
         ("summary", "what it does"),
         ("parameters", "parameters"),
@@ -59,7 +67,8 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "balancers": (("summary", "what it does"),),
     "placements": (("summary", "what it does"),),
 }
-"""Fields of an entry and the column that shows each; pairs are (within node, across nodes)."""
+"""Fields of an entry and the column that shows each; pairs are (within node, across nodes), those of a
+popularity from the first MoE layer to the last."""
 
 
 def list_(

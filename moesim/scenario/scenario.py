@@ -64,7 +64,7 @@ class Scenario:
                 raise self._fail((name,), shown(data[name]), wanted)
         self._points = read_sweep(self._sweep, self._fail) if with_points else []
         own = {name: value for name, value in self._overrides.items() if name not in self._swept}
-        base_routing = override(layered.data, own, "--set").get("routing")
+        base_routing = override(layered.data, own, "--set").get("routing") or {}
         self.spec: ScenarioSpec = resolve(data, self._folder, self._fail, base_routing)
         self.model = _model(self.spec)
         self.cluster = _cluster(self.spec)

@@ -14,6 +14,7 @@ KNOWN = {
     "models": "deepseek-v3",
     "gpus": "h200-sxm",
     "networks": "deepep-low-latency",
+    "popularities": "deepseek-v3-served",
     "strategies": "softmax-top-k",
     "overflows": "reroute-to-best",
     "scopes": "source-rank",

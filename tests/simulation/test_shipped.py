@@ -34,11 +34,13 @@ def test_quickstart() -> None:
 
 @pytest.mark.slow
 def test_deepseek_v3_decode() -> None:
-    """Copies help where they are dealt out, and hurt in runs; one copy a node needs fewer bytes across nodes."""
+    """Copies of the first, hottest experts help, dealt out the more; one copy a node needs fewer bytes across nodes."""
     table = study("deepseek-v3-decode").summary
     balancedness = table["balancedness.mean"]
     assert balancedness["64 copies, round-robin"] > balancedness["round-robin"]
-    assert balancedness["64 copies, contiguous"] < balancedness["contiguous"]
+    assert balancedness["64 copies, contiguous"] > balancedness["contiguous"]
+    assert balancedness["round-robin"] > balancedness["contiguous"]  # neighbours are alike
+    assert 5 < table["max_violation.mean"]["contiguous"] < 7
     assert table["bytes.across_nodes"]["two-hop network"] < table["bytes.across_nodes"]["contiguous"]
     assert table["drop_rate"]["contiguous"] == 0 < table["drop_rate"]["capacity 1.25"]
     assert table["max_violation.mean"].nunique() == 1

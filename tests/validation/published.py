@@ -2,8 +2,9 @@
 
 Prints one table: where a figure was published, for which configuration, the figure, the simulated one and the error.
 Figures are copied from their sources; nothing is fitted on them but the skew of each run of ST-MoE (marked) and, on the
-four steps with even load, how much computing and exchanging cost each other (overlap.py). Prefill of DeepSeek-V3 is
-simulated with some of its 58 MoE layers; the others take as long as the difference of two numbers of them says.
+four steps with even load, how much computing and exchanging cost each other (overlap.py). Prefill of DeepSeek-V3 with
+even load is simulated with some of its 58 MoE layers; the others take as long as the difference of two numbers of them
+says. With real load layers differ, and all are simulated.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def st_moe_drops() -> list[Row]:
 
 def node_limited() -> list[Row]:
     """DeepSeek-V3, section 2.1.2: a token's experts are on at most four nodes."""
-    scenario = Scenario.from_yaml(SCENARIOS / "node-limited.yaml")
+    even = {"workload.popularity": {"kind": "uniform"}}  # of which the closed form is
+    scenario = Scenario.from_yaml(SCENARIOS / "node-limited.yaml", overrides=even)
     table = compare(scenario).summary
     spec = scenario.spec
     n_nodes, layers = spec.cluster.nodes, spec.model.n_layers - len(spec.model.dense_layers)
@@ -129,8 +131,12 @@ def deepep_sizes() -> list[Row]:
     ]
 
 
-SKEW = 0.15
-"""Zipf exponent of the experts' popularity where load was real: MaxVio near 1, as recorded models show."""
+SERVED = "deepseek-v3-served"
+"""Popularity where load was real: a law of the counts that SGLang published of the deployment in the rows named SGLang.
+
+Redundant experts are the first ones, in the order of their numbers, as moesim places them; SGLang and DeepSeek chose
+copies and places by such counts (EPLB), which moesim does not.
+"""
 
 
 def step_s(n_layers: int = 61, **overrides: Any) -> float:
@@ -161,9 +167,9 @@ def decode_s(nodes: int, requests: int, context: int, **more: Any) -> float:
 
 @cache
 def real_decode_s(nodes: int, requests: int, context: int) -> float:
-    """The same with a load as it may be: experts as unequally wanted as in recorded models, 288 slots in runs."""
+    """The same with real load, 288 slots in runs."""
     return step_s(
-        workload__popularity={"exponent": SKEW},
+        workload__popularity=SERVED,
         placement__redundant_experts=32,
         cluster__nodes=nodes,
         cluster__network="deepep-low-latency",
@@ -174,7 +180,7 @@ def real_decode_s(nodes: int, requests: int, context: int) -> float:
 
 
 @cache
-def prefill_s(h800: bool = False, skew: float = 0.0, prompt: int = 4096, **more: Any) -> float:
+def prefill_s(h800: bool = False, real: bool = False, prompt: int = 4096, **more: Any) -> float:
     """Seconds of a step: EP32, 16,384 tokens a GPU; H800 has the NVLink rates of the DeepEP README."""
     network: dict[str, Any] = {"preset": "deepep-normal"}
     if h800:
@@ -183,16 +189,17 @@ def prefill_s(h800: bool = False, skew: float = 0.0, prompt: int = 4096, **more:
         "workload__phase": "prefill",
         "workload__tokens_per_gpu": 16384,
         "workload__sequence_tokens": prompt,
-        "workload__popularity": {"exponent": skew},
-        "placement__redundant_experts": 32 if skew else 0,
+        "workload__popularity": SERVED if real else {"kind": "uniform"},
+        "placement__redundant_experts": 32 if real else 0,
         "cluster__nodes": 4,
         "cluster__network": network,
         "simulation__overlap": "two-batch",
         **more,
     }
-    short, longer = (step_s(n_layers, **settings) for n_layers in (5, 8 if skew else 7))
-    added = 3 if skew else 2
-    return longer + (61 - 5 - added) / added * (longer - short)
+    if real:
+        return step_s(**settings)
+    short, longer = (step_s(n_layers, **settings) for n_layers in (5, 7))
+    return longer + (61 - 7) / 2 * (longer - short)
 
 
 def overlap_gains() -> list[Row]:
@@ -236,22 +243,22 @@ EVEN = (
 
 REAL = (
     Deployment(
-        "SGLang", "prefill, H100, EP32, prompts of 1,024", 16384, 57674, partial(prefill_s, skew=SKEW, prompt=1024)
+        "SGLang", "prefill, H100, EP32, prompts of 1,024", 16384, 57674, partial(prefill_s, real=True, prompt=1024)
     ),
     Deployment(
-        "SGLang", "prefill, H100, EP32, prompts of 2,048", 16384, 54543, partial(prefill_s, skew=SKEW, prompt=2048)
+        "SGLang", "prefill, H100, EP32, prompts of 2,048", 16384, 54543, partial(prefill_s, real=True, prompt=2048)
     ),
-    Deployment("SGLang", "prefill, H100, EP32, prompts of 4,096", 16384, 50302, partial(prefill_s, skew=SKEW)),
+    Deployment("SGLang", "prefill, H100, EP32, prompts of 4,096", 16384, 50302, partial(prefill_s, real=True)),
     Deployment("SGLang", "decode, EP72, 256 x 2,000", 256, 22282, partial(real_decode_s, 9, 256, 2000)),
     Deployment("DeepSeek, served", "decode, EP144, 128 x 4,989", 128, 14800, partial(real_decode_s, 18, 128, 4989)),
 )
-"""With real requests, whose routing is not published."""
+"""With real requests."""
 
 
 def throughput() -> list[Row]:
     """Whole deployments of DeepSeek-V3."""
     rows = [Row(d.source, d.configuration, "tokens/s/node", d.published, d.rate(d.step_s())) for d in (*EVEN, *REAL)]
-    busy = Deployment("", "", 16384, 0, partial(prefill_s, skew=SKEW))
+    busy = Deployment("", "", 16384, 0, partial(prefill_s, real=True))
     where = "prefill, H800, EP32, mean of a day, without cache hits"
     return [*rows, Row("DeepSeek, served", where, "tokens/s/node", 32206, busy.rate(busy.step_s()))]
 

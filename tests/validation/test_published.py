@@ -29,7 +29,9 @@ def test_the_table_of_the_readme_is_what_the_command_prints() -> None:
     quoted = [line for line in section.splitlines() if line.startswith("|")]
     steps = [row.split("|") for row in quoted if "tokens/s/node" in row and "mean of a day" not in row]
     assert len(steps) == 9
-    assert all(abs(int(row[-2].removesuffix(" % "))) < 20 for row in steps)
+    even = [int(row[-2].removesuffix(" % ")) for row in steps if "even load" in row[2]]
+    assert len(even) == 4
+    assert max(map(abs, even)) < 20
     assert len(quoted) > 40
     assert quoted == printed.splitlines()
 

@@ -127,6 +127,37 @@ def test_the_preset_is_near_the_counts_it_was_not_chosen_on(load: np.ndarray, na
         assert found[statistic].mean() == pytest.approx(real[statistic].mean(), abs=allowed), statistic
 
 
+def quoted(row: str) -> dict[str, str]:
+    """The cells of a row of the README's table."""
+    lines = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").splitlines()
+    (cells,) = (line.strip("| ").split(" | ")[1:] for line in lines if line.startswith(f"| {row} |"))
+    (names,) = (line.strip("| ").split(" | ") for line in lines if line.startswith("| | MaxVio | CV |"))
+    return dict(zip(names, cells, strict=True))
+
+
+def test_the_readme_quotes_the_preset(load: np.ndarray) -> None:
+    """Its row of the table."""
+    found = statistics(load)
+    for name, cell in quoted("preset, under the model's router").items():
+        assert f"{found[name].mean():.{len(cell) - 2}f}" == cell, name
+
+
+@needs_counts
+@pytest.mark.parametrize(
+    "row, name",
+    [
+        ("counts, decode", "decode_in2000out100"),
+        ("counts, prompts of 1,024", "prefill_in1024"),
+        ("counts, prompts of 2,048", "prefill_in2048"),
+    ],
+)
+def test_the_readme_quotes_the_counts(row: str, name: str) -> None:
+    """The other rows."""
+    found = statistics(counted(name))
+    for column, cell in quoted(row).items():
+        assert f"{found[column].mean():.{len(cell) - 2}f}" == cell, column
+
+
 @needs_counts
 def test_counts_come_out_as_they_were_counted() -> None:
     """61 rows of which three are dense layers, under a router of groups: shares within chance, and all statistics."""
