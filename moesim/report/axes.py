@@ -13,7 +13,7 @@ from moesim.report.points import NONE, axes_of
 from moesim.report.text import plain
 
 CAPACITY = ("routing.capacity.factor",)
-SKEW = ("workload.popularity.exponent",)
+SKEW = ("workload.popularity.exponent", "workload.popularity.sigma", "workload.popularity.share")
 BATCH = ("workload.tokens_per_gpu",)
 EP_SIZE = ("parallelism.expert", "cluster.nodes", "cluster.gpus_per_node")
 INTERCONNECT = ("cluster.network.name", "cluster.network", "cluster.network.copies")
@@ -23,6 +23,8 @@ _TITLES: Mapping[str, str] = {
     "routing.strategy": "router",
     "routing.top_k": "top k [choices a token]",
     "workload.popularity.exponent": "skew [Zipf exponent of the popularity]",
+    "workload.popularity.sigma": "skew [standard deviation of ln load]",
+    "workload.popularity.share": "skew [share of the hot experts]",
     "workload.tokens_per_gpu": "batch [tokens per GPU and step]",
     "workload.context_tokens": "context [tokens]",
     "workload.sequence_tokens": "sequence [tokens]",

@@ -65,6 +65,10 @@ def test_a_malformed_set_is_one_line(moesim, small, folder, setting):
         ("workload.steps=20000000", ["workload.steps", "20000000"]),
         ("workload.tokens_per_gpu=4000000000", ["workload.tokens_per_gpu", "4000000000"]),
         ("workload.popularity.exponent=.nan", ["workload.popularity.exponent", "nan"]),
+        (
+            "workload.popularity={counts: absent.json}",
+            ["workload.popularity.counts", "absent.json", "counts per layer"],
+        ),
     ],
 )
 def test_a_wrong_field_is_one_line_that_names_it(moesim, small, folder, setting, words):
