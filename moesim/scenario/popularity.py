@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
+
+from pydantic import ValidationError
 
 from moesim.scenario import schema
 from moesim.scenario.source import FieldPath
@@ -17,6 +20,22 @@ def with_kind(popularity: Any) -> Any:
         return popularity
     implied = (kind for kind in schema.LOAD_KINDS if schema.POPULARITY_FIELDS[kind][0] in popularity)
     return {**popularity, "kind": next(implied, "zipf")}
+
+
+def router_fields(routing: schema.RoutingSpec | schema.LoadRouterSpec, model: schema.ModelSpec) -> dict[str, Any]:
+    """The fields of a router, the model's own where it names none."""
+    name = model.router if routing.strategy is None else routing.strategy
+    own = model.router_parameters if name == model.router else {}
+    return {"top_k": routing.top_k or model.top_k, "strategy": name, "parameters": {**own, **routing.parameters}}
+
+
+def load_router(spec: schema.ScenarioSpec, base_routing: Any) -> schema.LoadRouterSpec:
+    """The router that gives a stated load: as written, else that of `routing` before variants and sweeps."""
+    written: schema.RoutingSpec | schema.LoadRouterSpec = spec.workload.popularity.router or spec.routing
+    if spec.workload.popularity.router is None and base_routing is not None:
+        with suppress(ValidationError):  # of a base that its variants replace
+            written = schema.RoutingSpec.model_validate(base_routing)
+    return schema.LoadRouterSpec(**router_fields(written, spec.model))
 
 
 def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, Any, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from moesim.errors import ScenarioError
 from moesim.scenario import schema
 from moesim.scenario.hugging_face import read_config
 from moesim.scenario.kernel_paths import whole_paths
-from moesim.scenario.popularity import popularity_rules, with_kind
+from moesim.scenario.popularity import load_router, popularity_rules, router_fields, with_kind
 from moesim.scenario.presets import names, preset
 from moesim.scenario.source import FieldPath, shown, whole_path
 from moesim.types import DTYPE_BYTES
@@ -206,9 +205,9 @@ def _filled(
         work["tokens_per_gpu"] = 128 if workload.phase == "decode" else 4096
     route: dict[str, Any] = {"top_k": routing.top_k or model.top_k}
     if workload.trace is None:
-        route = _router(routing, model)
+        route = router_fields(routing, model)
     if workload.popularity.kind in schema.LOAD_KINDS:
-        popularity: dict[str, Any] = {"router": _load_router(spec, base_routing)}
+        popularity: dict[str, Any] = {"router": load_router(spec, base_routing)}
         if workload.popularity.counts is not None:
             popularity["counts"] = whole(workload.popularity.counts, "workload", "popularity", "counts")
         work["popularity"] = workload.popularity.model_copy(update=popularity)
@@ -221,26 +220,6 @@ def _filled(
             "routing": routing.model_copy(update=route),
         }
     )
-
-
-def _router(routing: schema.RoutingSpec | schema.LoadRouterSpec, model: schema.ModelSpec) -> dict[str, Any]:
-    """The fields of a router, the model's own where it names none."""
-    name = model.router if routing.strategy is None else routing.strategy
-    own = model.router_parameters if name == model.router else {}
-    return {
-        "top_k": routing.top_k or model.top_k,
-        "strategy": name,
-        "parameters": {**own, **routing.parameters},
-    }
-
-
-def _load_router(spec: schema.ScenarioSpec, base_routing: Any) -> schema.LoadRouterSpec:
-    """The router that gives the stated load: as written, else that of the scenario before variants and sweeps."""
-    written: schema.RoutingSpec | schema.LoadRouterSpec = spec.workload.popularity.router or spec.routing
-    if spec.workload.popularity.router is None and base_routing is not None:
-        with suppress(ValidationError):  # of a base that its variants replace
-            written = schema.RoutingSpec.model_validate(base_routing)
-    return schema.LoadRouterSpec(**_router(written, spec.model))
 
 
 def _parallelism(spec: schema.ScenarioSpec) -> schema.ParallelismSpec:

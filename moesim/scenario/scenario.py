@@ -15,7 +15,7 @@ from moesim.scenario.layers import Layered, governing, naming, override, read_la
 from moesim.scenario.locate import locate
 from moesim.scenario.notices import Notice, idle_fields
 from moesim.scenario.resolve import resolve
-from moesim.scenario.schema import OVERLAP_LOSS, ScenarioSpec
+from moesim.scenario.schema import LOAD_KINDS, OVERLAP_LOSS, ScenarioSpec
 from moesim.scenario.source import FieldPath, Position, dotted, parse_document, shown
 from moesim.scenario.sweep import read_sweep
 from moesim.types import ClusterShape, GpuSpec, ModelShape, NetworkSpec, Parallelism, Precision
@@ -362,12 +362,11 @@ def _tokens(spec: ScenarioSpec) -> str:
     if spec.workload.trace:
         return "measured: recorded routing"
     drawn = ", their top k drawn directly" if spec.workload.sampling == "direct" else ""
-    popularity = spec.workload.popularity
-    of = {
-        "zipf": "skew",
-        "uniform": "skew",
-        "counts": f"load, counted in {Path(popularity.counts or '').name}",
-    }.get(popularity.kind, f"load, {popularity.name}" + (f", {popularity.source}" if popularity.source else ""))
+    popularity, of = spec.workload.popularity, "skew"
+    if popularity.kind == "counts":
+        of = f"load, counted in {Path(popularity.counts or '').name}"
+    elif popularity.kind in LOAD_KINDS:
+        of = f"load, {popularity.name}" + (f", {popularity.source}" if popularity.source else "")
     return f"synthetic: seeded logits of a stated {of}{drawn}"
 
 

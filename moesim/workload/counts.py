@@ -30,8 +30,8 @@ def read_counts(
     """Counts [L, E] of the MoE layers, and the sha256 of the file.
 
     `.json`: `logical_count` [layers][experts] or [steps][layers][experts] (or
-    such lists alone). `.npy`: the same shapes, or [experts]. `.csv`: rows
-    layer,expert,count, with a header or without, or a matrix with a row a layer.
+    such lists alone). `.npy`: the same shapes, or [experts]. `.csv`: a header
+    layer,expert,count and its rows, or a matrix with a row a layer.
     JSON and CSV may be .gz. Steps are summed; [experts] and a matrix of one row
     stand for every layer. Rows of zeros are layers without experts where the
     others are as many as the MoE layers; of a row for each of the `n_layers` of
@@ -83,7 +83,7 @@ def _npy(content: bytes) -> NDArray[Any]:
 
 
 def _csv(text: bytes, *, n_experts: int) -> NDArray[Any]:
-    wanted = "rows layer,expert,count, or a matrix with a row a layer, with commas"
+    wanted = "rows under layer,expert,count, or a matrix with a row a layer, with commas"
     try:
         rows = [row for row in csv.reader(io.StringIO(text.decode("utf-8-sig"))) if row]
     except (UnicodeDecodeError, csv.Error) as error:

@@ -65,7 +65,7 @@ def test_olmoe_prefill() -> None:
 
 @pytest.mark.slow
 def test_node_limited() -> None:
-    """Four nodes of eight instead of 5.29 on average, by chance; the same tokens to the same number of experts."""
+    """Four nodes of eight instead of 5.29 on average, were load even; the same tokens to the same number of experts."""
     across = study("node-limited").summary["bytes.across_nodes"]
     assert across["limited"] / across["unlimited"] == pytest.approx(4 / 5.29, abs=0.015)
 
