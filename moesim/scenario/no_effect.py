@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from moesim.scenario.schema import FaultSpec
+from moesim.scenario.schema import LOAD_KINDS, POPULARITY_FIELDS, FaultSpec
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,7 @@ _STILL = Rule(
     lambda rate: rate == 0,
     "popularity does not move with routing.balancing.learning_rate 0",
 )
+_ONE_GROUP = Rule(("workload.popularity.groups",), lambda groups: groups == 1, "workload.popularity.groups is 1")
 _TWO_BATCH = _is_not("simulation.overlap", "two-batch", "only two micro-batches compute while they exchange")
 
 RULES: Mapping[str, tuple[Rule, ...]] = {
@@ -175,6 +176,21 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         _UNREAD,
         _is_not("workload.popularity.kind", "zipf", "it is the exponent of Zipf's law"),
     ),
+    "workload.popularity.router": (
+        _RECORDED,
+        _UNREAD,
+        Rule(("workload.popularity.kind",), lambda kind: kind not in LOAD_KINDS, "kind {0} states no load"),
+    ),
+    **{
+        f"workload.popularity.{name}": (
+            _RECORDED,
+            _UNREAD,
+            _is_not("workload.popularity.kind", kind, f"it belongs to kind {kind}"),
+            *((_ONE_GROUP,) if name in ("group_exponent", "group_sigma") else ()),
+        )
+        for kind in LOAD_KINDS
+        for name in POPULARITY_FIELDS[kind]
+    },
     "workload.topics.count": (
         _RECORDED,
         _UNREAD,

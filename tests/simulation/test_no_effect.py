@@ -27,6 +27,8 @@ TWO_BATCH = {"simulation.overlap": "two-batch"}
 ALONE = {"cluster.nodes": 1, "cluster.gpus_per_node": 1}
 QUEUED = {"simulation.experts": "queued"}
 RECORDED = {"workload.trace": "trace.parquet", "workload.popularity": None}
+LOGNORMAL = {"workload.popularity.kind": "lognormal", "workload.popularity.sigma": 0.3}
+HOT = {"workload.popularity.kind": "hot", "workload.popularity.share": 0.6, "workload.popularity.experts": 2}
 DEAF = {"routing.strategy": "round-robin"}
 SHARED = {"model.n_shared_experts": 1, "model.shared_intermediate_size": 4096}
 MLA = {
@@ -80,6 +82,15 @@ CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] 
     ("workload.popularity.kind", "zipf", "uniform", RECORDED | {"workload.popularity": {"exponent": 1.0}}, {}),
     ("workload.popularity.exponent", 0.5, 1.5, {"workload.popularity.kind": "uniform"}, {}),
     ("workload.popularity.exponent", 0.5, 1.5, DEAF, DEAF | PRIORITY),
+    ("workload.popularity.router", {"top_k": 1}, {"top_k": 2}, {}, LOGNORMAL),
+    ("workload.popularity.sigma", 0.2, 0.4, {"workload.popularity.kind": "zipf"}, LOGNORMAL),
+    ("workload.popularity.sigma", 0.2, 0.4, LOGNORMAL | DEAF, None),
+    ("workload.popularity.groups", 2, 4, {}, LOGNORMAL | {"workload.popularity.group_exponent": 0.5}),
+    ("workload.popularity.group_exponent", 0.2, 0.5, LOGNORMAL, LOGNORMAL | {"workload.popularity.groups": 2}),
+    ("workload.popularity.group_sigma", 0.1, 0.3, LOGNORMAL, LOGNORMAL | {"workload.popularity.groups": 2}),
+    ("workload.popularity.share", 0.5, 0.6, {"workload.popularity.kind": "uniform"}, HOT),
+    ("workload.popularity.experts", 2, 3, {}, HOT),
+    ("workload.popularity.counts", "one.json", "other.json", RECORDED, None),
     ("workload.popularity.exponent", 0.5, 1.5, {"routing.strategy": "random"}, DEAF | LEAST),
     ("workload.topics.count", 4, 5, {}, {"workload.topics.strength": 1.0}),
     ("workload.topics.count", 4, 5, {"routing.strategy": "hash", "workload.topics.strength": 1.0}, None),
