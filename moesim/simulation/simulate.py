@@ -118,6 +118,7 @@ def _manifest(stages: Stages) -> dict[str, Any]:
     if digest:
         manifest["inputs"].append({"name": name, "sha256": digest})
     if isinstance(stages.source, RecordedTokens):
+        trace = stages.source.trace
         manifest["trace_passes"] = stages.source.passes(stages.n_steps)
         if trace.n_recorded_layers < trace.n_layers:
             manifest["provenance"]["tokens"] += f" of {trace.n_recorded_layers} of {trace.n_layers} MoE layers"
