@@ -71,7 +71,8 @@ def apply_capacity(
         minimum: least capacity of an expert in a scope, in assignments.
         rounding: a key of ROUNDINGS, the library whose capacity formula it is.
         scores: [T, E] or [T, K], by what "drop-by-probability" ranks assignments and "drop-by-priority" tokens, by the
-            largest of each (default: the weights; published code takes the softmax over all experts). The reroute
+            largest of each (default: the weights; published code takes the softmax over all experts). A matrix of E
+            columns is [T, E], where K = E too: column e is expert e, whatever the order of the choices. The reroute
             policies and "expanded-drop" need [T, E]; a rerouted assignment weighs its new expert's score.
         source: [T], the rank (scope "source-rank", "expanded-drop") or sequence (scope "sequence") of each token.
         device: [E], the rank that holds each expert, for scope "device" and "expanded-drop".
@@ -221,7 +222,7 @@ def _ranked_by(assignment: Assignment, scores: ArrayLike | None, n_experts: int)
         )
     if np.isnan(array).any():
         raise ParameterError("scores", "NaN", "numbers that can be compared")
-    if array.shape[1] != top_k:
+    if array.shape[1] == n_experts:
         array = np.take_along_axis(array, np.maximum(assignment.expert, 0), axis=1)
     return np.ascontiguousarray(np.where(assignment.expert >= 0, array, np.float32(-np.inf)))
 

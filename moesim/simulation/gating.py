@@ -59,7 +59,7 @@ def request(
             if stages.keeps_scores:
                 scores.append(block_scores)
             elif stages.keeps_priorities:
-                scores.append(np.take_along_axis(block_scores, np.maximum(block.expert, 0), axis=1))
+                scores.append(_of_choices(block_scores, block.expert, stages.model.n_experts))
     kept = np.concatenate(scores) if scores else None
     if whole:
         return blocks[0], kept
@@ -69,6 +69,13 @@ def request(
         raise InputError(f"strategy {strategy.name}: its router returned {found} choices, wanted one number of them")
     expert, weight = (np.concatenate([getattr(block, name) for block in blocks]) for name in ("expert", "weight"))
     return Assignment.of(expert, weight), kept
+
+
+def _of_choices(scores: NDArray[np.float32], expert: NDArray[np.int32], n_experts: int) -> NDArray[np.float32]:
+    """The scores of the choices [T, K], or of all experts [T, E] where K = E: capacity takes E columns for these."""
+    if expert.shape[1] == n_experts:
+        return scores[:, :n_experts]
+    return np.take_along_axis(scores, np.maximum(expert, 0), axis=1)
 
 
 def _rows(assignment: Assignment, there: NDArray[np.bool_]) -> Assignment:

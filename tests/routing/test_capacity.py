@@ -43,6 +43,19 @@ def test_probability_serves_the_largest_weight() -> None:
     assert got.served.tolist() == [[-1], [0], [1], [-1]]
 
 
+@pytest.mark.parametrize("overflow", ["drop-by-probability", "drop-by-priority"])
+def test_scores_of_all_experts_are_read_by_expert_where_each_token_chooses_all(overflow: str) -> None:
+    """A matrix of E columns is [T, E] although it is [T, K] too: the same tokens are served as by the weights."""
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], dtype=np.float32)
+    expert = np.argsort(-scores, axis=1).astype(np.int32)
+    wanted = Assignment.of(expert, np.take_along_axis(scores, expert, axis=1))
+    limits = {"n_experts": 2, "capacity_factor": 0.34, "overflow": overflow}
+    given, by_weight = apply_capacity(wanted, scores=scores, **limits), apply_capacity(wanted, **limits)
+    np.testing.assert_array_equal(given.served, by_weight.served)
+    if overflow == "drop-by-probability":  # two places each: tokens 0 and 2 at expert 0, 1 and 2 at expert 1
+        assert given.served.tolist() == [[0, -1], [1, -1], [0, 1]]
+
+
 def test_each_scope_has_a_capacity_of_its_own() -> None:
     """Four tokens of two ranks: globally two places an expert, per rank one."""
     wanted = request([[0], [0], [1], [1]])
