@@ -26,7 +26,7 @@ def lay_out_evenly(stages: Stages, routed: RoutedStep, lost: Lost | None = None)
         routed.micro_traffic,
         stages.placement,
         gpus_per_node=stages.cluster.gpus_per_node,
-        copies_rule=stages.ports_rule,
+        copies_rule=stages.copies_rule,
         usable=None if lost is None else usable_slots(stages.placement, lost.gone),
     )
     return _without_gone(_lay_out(stages, routed, even, None), lost)

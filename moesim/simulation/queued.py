@@ -62,18 +62,20 @@ def alternates_of(expert: NDArray[np.int32], scores: NDArray[np.float32]) -> NDA
 
 
 def even_groups(program: Program) -> tuple[TokenGroups, ...]:
-    """Groups of a step whose load is spread evenly: what a rank gets is dealt to its slots in turn."""
+    """Groups of a step whose load is spread evenly, whatever a GPU sent to itself: as an even load has it.
+
+    The assignments of all sources are dealt in turn to the GPUs that hold slots and, on each, to its slots. So all
+    GPUs, all slots of a GPU, and all messages of a source are equal but for one token.
+    """
+    n_slots = len(program.slot_rank)
+    holders, gpu, slots = np.unique(program.slot_rank, return_inverse=True, return_counts=True)
+    place = np.empty(n_slots, dtype=np.int64)  # of a slot among those of its GPU
+    place[np.argsort(gpu, kind="stable")] = np.arange(n_slots) - np.repeat(np.cumsum(slots) - slots, slots)
+    turn, round_of_turns = gpu + len(holders) * place, len(holders) * slots[gpu]
     result = []
-    n_gpus, n_slots = program.n_gpus, len(program.slot_rank)
-    slots = [np.flatnonzero(program.slot_rank == d) for d in range(n_gpus)]
     for copies in program.copies:
-        counts = np.zeros((n_gpus, n_slots), dtype=np.int64)
-        for d, own in enumerate(slots):
-            if len(own):
-                until = np.cumsum(copies[:, d])
-                # of tokens begin..until, dealt in turn, slot i gets those whose number leaves the remainder i
-                dealt = (until[:, None] - np.arange(len(own)) + len(own) - 1) // len(own)
-                counts[:, own] = np.diff(dealt, axis=0, prepend=0)
+        until = np.cumsum(copies.sum(axis=1))[:, None]  # assignments until-before..until are those of a source
+        counts = np.diff((until - turn + round_of_turns - 1) // round_of_turns, axis=0, prepend=0)
         source, slot = np.nonzero(counts)
         first = np.append(0, np.cumsum(counts[source, slot]))
         result.append(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -65,3 +67,15 @@ def test_remainders_go_to_the_lowest_index(total: int, parts: list[int]) -> None
     before = Traffic(slot_tokens=np.array([[total, 0, 0]]), copies=one, node_copies=np.zeros((0, 0, 0), dtype=np.int64))
     after = balanced_traffic(before, placement, gpus_per_node=1, copies_rule="per-rank")
     assert after.slot_tokens.tolist() == [parts]
+
+
+def test_copies_for_everybody_stay_as_they_are() -> None:
+    """Four GPUs of which the last two hold the experts: all of a token's GPUs get it, whatever the load."""
+    held = place("contiguous", n_experts=4, n_layers=1, n_ranks=2)
+    placement = dataclasses.replace(held, rank=held.rank + np.int32(2), n_ranks=4)
+    before = traffic(placement, "all", 2, seed=1)
+    after = balanced_traffic(before, placement, gpus_per_node=2, copies_rule="all")
+    assert before.copies[0, :, 0].all()
+    np.testing.assert_array_equal(after.copies, before.copies)
+    np.testing.assert_array_equal(after.node_copies, before.node_copies)
+    assert np.ptp(after.slot_tokens) <= 1
