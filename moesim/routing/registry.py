@@ -171,10 +171,10 @@ STRATEGIES: Mapping[str, Entry] = {
     ),
     "round-robin": Entry(
         target="moesim.routing.round_robin:STRATEGY",
-        summary="control: assignments dealt to the experts in turn, perfectly even",
+        summary="control: assignments dealt to the experts in turn, perfectly even in load; sends what random sends",
         paper="control, as SGLang simulates balanced routing",
         models="",
-        parameters="n_ranks=1, offset=0",
+        parameters="shuffled=True, n_ranks=1, offset=0",
     ),
     "random": Entry(
         target="moesim.routing.random:STRATEGY",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -110,10 +111,33 @@ def test_deepseek_v2_and_v3_choose_other_groups() -> None:
 
 def test_round_robin_deals_over_ranks_and_then_over_their_experts() -> None:
     """Six experts on two ranks: 0 3 1 4 2 5 and again."""
-    got = route(np.zeros((4, 6)), strategy="round-robin", top_k=2, n_ranks=2)
+    got = route(np.zeros((4, 6)), strategy="round-robin", top_k=2, n_ranks=2, shuffled=False)
     assert got.expert.ravel().tolist() == [0, 3, 1, 4, 2, 5, 0, 3]
-    load = route(np.zeros((30, 6)), strategy="round-robin", top_k=4, n_ranks=3, offset=5).requested_load(6)
-    assert load.tolist() == [20] * 6
+    load = route(np.zeros((30, 6)), strategy="round-robin", top_k=4, n_ranks=3, offset=5, shuffled=False)
+    assert load.requested_load(6).tolist() == [20] * 6
+
+
+@pytest.mark.parametrize("n_experts, top_k", [(8, 2), (64, 6), (60, 4), (10, 9), (7, 3), (5, 5), (256, 8), (1, 1)])
+def test_round_robin_is_even_and_spreads_a_token_as_random_does(n_experts: int, top_k: int) -> None:
+    """Loads are equal after whole turns and differ by one choice of a token at most before; the k are any k."""
+    turn = n_experts // math.gcd(n_experts, top_k)  # tokens after which all experts were chosen equally often
+    n_tokens = turn * -(-4000 // turn)
+    x = np.zeros((n_tokens, n_experts))
+    expert = route(x, strategy="round-robin", top_k=top_k, seed=3).expert
+    assert all(len(set(row)) == top_k for row in expert.tolist())
+    assert np.bincount(expert.ravel(), minlength=n_experts).tolist() == [n_tokens * top_k // n_experts] * n_experts
+    assert np.ptp(np.bincount(expert[: n_tokens - turn // 2].ravel(), minlength=n_experts)) <= 1
+    ranks = n_experts // 4 or 1  # of up to four experts; to how many of them a token is sent
+
+    def copies(chosen: np.ndarray) -> float:
+        return float(np.mean([len(set(row)) for row in (chosen % ranks).tolist()]))
+
+    drawn = route(x, strategy="random", top_k=top_k, seed=3).expert
+    assert copies(expert) == pytest.approx(copies(drawn), rel=0.02)
+    assert copies(expert // 4) == pytest.approx(copies(drawn // 4), rel=0.02)
+    for other in ({"n_ranks": n_experts}, {"n_ranks": 1}):
+        np.testing.assert_array_equal(route(x, strategy="round-robin", top_k=top_k, seed=3, **other).expert, expert)
+    assert n_experts < 7 or (route(x, strategy="round-robin", top_k=top_k, seed=4).expert != expert).any()
 
 
 @given(LOGITS, st.integers(1, 12))

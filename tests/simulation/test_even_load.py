@@ -102,6 +102,24 @@ def test_copies_for_everybody_go_to_gpus_without_experts_in_the_even_step_too(ne
     assert simulate(Scenario.from_dict(scenario)).summary["imbalance_penalty"] == 1
 
 
+@pytest.mark.parametrize("copies", ["per-rank", "per-node", "per-selection"])
+def test_the_even_control_moves_what_random_routing_moves(copies: str) -> None:
+    """On both levels, within 1 %: what balance alone is worth is not mixed with traffic that no router has."""
+    control = {
+        "model.n_experts": 64,
+        "model.top_k": 6,
+        "cluster.nodes": 4,
+        "cluster.network.copies": copies,
+        "workload.tokens_per_gpu": 512,
+        "workload.phase": "prefill",
+    }
+    dealt = even(**control, **{"routing.strategy": "round-robin", "routing.parameters": {"n_ranks": 16}})
+    drawn = even(**control, **{"routing.strategy": "random"})
+    assert dealt["max_violation"]["max"] == 0
+    assert drawn["max_violation"]["max"] > 0
+    assert dealt["bytes"] == pytest.approx(drawn["bytes"], rel=0.01)
+
+
 def test_the_even_queues_of_a_skewed_step_are_even() -> None:
     """All tokens of three GPUs stay at home or go to GPU 0: 5 + 4 + 2 + 6 assignments, dealt to five slots."""
     copies = np.array([[[5, 0, 0], [4, 0, 0], [2, 0, 6]]])
