@@ -2,7 +2,8 @@
 
 Lewis et al. 2021, section 3.1: maximise the sum of the chosen logits while no
 expert gets more than ceil(T / E) tokens; the weight is the sigmoid of the
-logit. `training` false is the plain argmax, as the reference evaluates.
+logit. `training` false is the plain argmax, as the reference evaluates, and
+the default of scenarios whose phase is not train.
 
 Solved by an auction (Bertsekas 1988, with identical places per expert as in
 Bertsekas and Castanon 1989): tokens bid for an expert what it is worth to them
@@ -141,4 +142,12 @@ def check(n_experts: int, top_k: int, parameters: Any) -> None:
         raise ParameterError("top_k", top_k, "1, as base sends a token to one expert")
 
 
-STRATEGY = Strategy(name="base", route=route, parameters=BaseParameters, scope="batch", check=check, obeys_mask=False)
+STRATEGY = Strategy(
+    name="base",
+    route=route,
+    parameters=BaseParameters,
+    at_inference={"training": False},
+    scope="batch",
+    check=check,
+    obeys_mask=False,
+)

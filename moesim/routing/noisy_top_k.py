@@ -3,7 +3,8 @@
 Shazeer et al. 2017, section 2.1; `noisy_top_k_gating` of tensor2tensor. There
 the noise of a token has the standard deviation softplus(h W_noise) + 0.01;
 inputs h are not simulated, so it is a constant, `noise_std`: about 1 early in
-training, 0 at evaluation. The softmax is over the noisy logits of the chosen.
+training, 0 at evaluation and by default in scenarios whose phase is not train.
+The softmax is over the noisy logits of the chosen.
 """
 
 from __future__ import annotations
@@ -55,4 +56,10 @@ def check(n_experts: int, top_k: int, parameters: Any) -> None:
         raise ParameterError("noise_std", parameters.noise_std, "0 or more")
 
 
-STRATEGY = Strategy(name="noisy-top-k", route=route, parameters=NoisyTopKParameters, check=check)
+STRATEGY = Strategy(
+    name="noisy-top-k",
+    route=route,
+    parameters=NoisyTopKParameters,
+    at_inference={"noise_std": 0.0},
+    check=check,
+)

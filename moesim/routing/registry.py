@@ -28,7 +28,8 @@ class Entry:
     paper: str
     models: str
     parameters: str = ""
-    """Names and defaults; "gate" stands for GATE_PARAMETERS, followed by what is otherwise. A test holds them."""
+    """Names and defaults, and those outside training where they differ; "gate" stands for GATE_PARAMETERS, followed by
+    what is otherwise. A test holds them."""
 
 
 GATE_PARAMETERS = (
@@ -137,24 +138,24 @@ STRATEGIES: Mapping[str, Entry] = {
     ),
     "noisy-top-k": Entry(
         target="moesim.routing.noisy_top_k:STRATEGY",
-        summary="softmax over the top k of logits with normal noise",
+        summary="softmax over the top k of logits with normal noise; without it outside training",
         paper="Shazeer et al. 2017, Outrageously Large Neural Networks",
         models="the first sparsely gated MoE LSTMs",
-        parameters="noise_std=1.0",
+        parameters="noise_std=1.0 (0.0 outside training)",
     ),
     "sinkhorn": Entry(
         target="moesim.routing.sinkhorn:STRATEGY",
         summary="top-k of a matrix scaled to equal sums of experts; plain top-k outside training",
         paper="Clark et al. 2022, Unified Scaling Laws for Routed Language Models",
         models="S-BASE",
-        parameters="training=True",
+        parameters="training=True (False outside training)",
     ),
     "base": Entry(
         target="moesim.routing.base:STRATEGY",
         summary="top-1 with equal loads and the largest sum of logits; the argmax outside training",
         paper="Lewis et al. 2021, BASE Layers",
         models="BASE",
-        parameters="training=True",
+        parameters="training=True (False outside training)",
     ),
     "hash": Entry(
         target="moesim.routing.hash:STRATEGY",

@@ -37,7 +37,9 @@ def route(
         bias: [E] added to the scores that are compared, not to the weights (strategies of the top-k gate).
         mask: bool [T, E], False where an expert is out of reach of a token (see `group_mask`); each token needs top_k
             others. Its logit becomes -inf; what a router that does not go by logits chooses nevertheless becomes -1.
-        parameters: those of the strategy.
+        parameters: those of the strategy. Nothing here says whether the router is in training, so base, sinkhorn and
+            noisy-top-k do as published for training unless `training=False` or `noise_std=0` says otherwise; a
+            scenario decides by its phase.
 
     Returns:
         Assignment with expert int32 [T, K] and weight float32 [T, K], best choice first.

@@ -5,7 +5,8 @@ Clark et al. 2022, section 3.1.1; Megatron `sinkhorn` and
 experts are scaled in turn until the mean change of d1 is at most 1e-4; the top
 k of d0 K d1 are chosen. That balances softly: the tolerance is met after a few
 rounds. Weights are not those values but sigmoid(x) for top-1 and the softmax
-over all experts else. `training` false is plain top-k of the logits.
+over all experts else. `training` false is plain top-k of the logits, and the
+default of scenarios whose phase is not train.
 
 Megatron's K overflows for logits above 88. Here all are lowered so that the
 largest is at most 60, which changes K by one factor only, and the choice is
@@ -88,4 +89,10 @@ def _scale(logits: NDArray[np.float32], shift: float, d1: NDArray[np.float64]) -
             return
 
 
-STRATEGY = Strategy(name="sinkhorn", route=route, parameters=SinkhornParameters, scope="batch")
+STRATEGY = Strategy(
+    name="sinkhorn",
+    route=route,
+    parameters=SinkhornParameters,
+    at_inference={"training": False},
+    scope="batch",
+)

@@ -23,7 +23,8 @@ class Strategy:
     """A router with the type of its parameters and what it asks of them.
 
     `route(logits [T, E], top_k, parameters, state, draw)` gives an Assignment.
-    `defaults` replace those of the parameters' type. `scope` "token" may be
+    `defaults` replace those of the parameters' type, and in a scenario whose phase is not train
+    `at_inference` replace these: what the router does in training only. `scope` "token" may be
     given blocks of tokens, "batch" needs all of a layer. `takes_bias`: `state`
     may be a float32 [E] that is added to the scores for the selection only.
     `check(n_experts, top_k, parameters)` raises ParameterError with what would be right.
@@ -36,6 +37,7 @@ class Strategy:
     route: Router
     parameters: type[Any]
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    at_inference: Mapping[str, Any] = field(default_factory=dict)
     scope: str = "token"
     takes_bias: bool = False
     obeys_mask: bool = True

@@ -74,6 +74,8 @@ def _order_only(scenario: Scenario) -> bool:
 def router_of(scenario: Scenario) -> tuple[Strategy, Any]:
     """The strategy of a scenario with its parameters, the model's own where it names none.
 
+    What a router does in training only it does by default where the phase is train.
+
     Raises:
         InputError: an unknown strategy.
         ParameterError: a parameter that the strategy does not have, or cannot have.
@@ -82,4 +84,5 @@ def router_of(scenario: Scenario) -> tuple[Strategy, Any]:
     name = routing.strategy or model.router
     own = dict(model.router_parameters) if name == model.router else {}
     found = strategy(name)
-    return found, parameters_for(found, {**own, **routing.parameters})
+    by_phase = {} if scenario.spec.workload.phase == "train" else found.at_inference
+    return found, parameters_for(found, {**by_phase, **own, **routing.parameters})

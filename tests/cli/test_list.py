@@ -78,5 +78,6 @@ def test_parameters_in_the_list_are_those_of_the_strategies() -> None:
             differ = {key: value for key, value in own.items() if key not in gate or value != gate[key]}
             expected = ["gate", *(f"{key}={value}" for key, value in differ.items())]
         else:
-            expected = [f"{key}={value}" for key, value in own.items()]
+            other = {key: f" ({value} outside training)" for key, value in found.at_inference.items()}
+            expected = [f"{key}={value}{other.get(key, '')}" for key, value in own.items()]
         assert entry.parameters == ", ".join(expected), name
