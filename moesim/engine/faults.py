@@ -7,8 +7,53 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.errors import TooLargeError
 from moesim.kernels.jit import njit
 from moesim.kernels.random import TIME_JITTER, key, normals, uniform
+from moesim.types import Program
+
+MOST_PS = 2**62
+"""Picoseconds that sums in 64 bits hold: of a run, and of all GPUs in a step."""
+
+
+def too_long(found: str) -> TooLargeError:
+    """A time that picoseconds in 64 bits do not count, `found` in words."""
+    return TooLargeError(
+        f"{found}, wanted less than {MOST_PS / 1e12:,.0f} s for a run and for all GPUs in a step; do factors of faults "
+        "multiply, and are latencies, bandwidths and peaks in their units?"
+    )
+
+
+def longest_ps(program: Program) -> float:
+    """A time by which a program has surely ended, in floats, which do not wrap around as the engines' integers do.
+
+    As if all tasks and all messages followed one another, each as slow as anything ever is; but what lasts
+    until a known time slows nothing down after it.
+    """
+    tasks = float(program.duration_ps.max(axis=1, initial=0).sum(dtype=np.float64))
+    copies = float(program.copies.sum(dtype=np.float64) + program.node_copies.sum(dtype=np.float64))
+    messages = 0.0
+    for payload in (program.dispatch, program.combine):
+        messages += 2 * copies * (float(payload.out_ps.max()) + float(payload.in_ps.max()))
+        messages += 2 * float(payload.latency_ps.sum()) * len(program.copies)
+    if program.latency_ps is not None:
+        messages += 2 * float(program.latency_ps.max(axis=2).sum(dtype=np.float64))
+    gpus, links = program.slow_gpus, program.slow_links
+    stopped = np.isinf(gpus[:, 3])
+    slow, ends = gpus[~stopped], np.isfinite(gpus[:, 2])
+    messages *= _most_at_once(links[:, 1] + program.n_gpus * links[:, 0], *links[:, 2:].T)
+    at_worst = tasks * _most_at_once(*slow.T) + (gpus[stopped, 2] - gpus[stopped, 1]).sum()
+    afterwards = tasks * _most_at_once(*gpus[~ends].T) + gpus[ends, 2].max(initial=0.0)
+    return float(min(at_worst, afterwards) + messages)
+
+
+def _most_at_once(
+    port: NDArray[np.float64], begin: NDArray[np.float64], until: NDArray[np.float64], factor: NDArray[np.float64]
+) -> float:
+    """The largest product of the factors [K] that hold at one time for one GPU or port."""
+    change = np.concatenate([-np.log(factor), np.log(factor)])  # what ends at a time does so before the next begins
+    order = np.lexsort((change, np.concatenate([until, begin]), np.tile(port, 2)))
+    return float(np.exp(np.cumsum(change[order]).max(initial=0.0)))
 
 
 @njit
@@ -22,7 +67,7 @@ def task_end(start: int, work: int, gpu: int, slow: NDArray[np.float64]) -> int:
         slow: [K, 4] GPU, from, until, factor; while several hold their factors multiply; inf = it does not go on.
 
     Returns:
-        The first whole picosecond at which all of the work is done.
+        The first whole picosecond at which all of the work is done; MOST_PS at most.
     """
     if slow.shape[0] == 0 or work == 0:
         return start + work
@@ -37,7 +82,7 @@ def task_end(start: int, work: int, gpu: int, slow: NDArray[np.float64]) -> int:
                 else:
                     change = min(change, slow[k, 1])
         if now + left * factor <= change:
-            return math.ceil(round(now + left * factor, 3))
+            return math.ceil(round(min(now + left * factor, MOST_PS), 3))
         left -= (change - now) / factor
         now = change
 

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.engine.faults import MOST_PS
 from moesim.engine.groups import transfers_ps
 from moesim.types import (
     COMPUTE_STREAM,
@@ -284,5 +285,5 @@ class _Operations:
 
 
 def _picoseconds(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Rounded up, but for the noise of the multiplication: 1 ns is 1000 ps, not 1001."""
-    return np.ceil(np.round(seconds * 1e12, 3)).astype(np.int64)
+    """Rounded up, but for the noise of the multiplication: 1 ns is 1000 ps, not 1001; MOST_PS at most."""
+    return np.ceil(np.round(np.minimum(seconds * 1e12, MOST_PS), 3)).astype(np.int64)

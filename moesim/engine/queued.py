@@ -18,6 +18,7 @@ Order among events of one instant is SimPy's: the one scheduled first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
@@ -25,7 +26,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from moesim.engine.faults import task_end
+from moesim.engine.faults import MOST_PS, task_end, too_long
 from moesim.engine.mailbox import Message, Network
 from moesim.engine.ports import latencies
 from moesim.engine.simpy_engine import without_gc
@@ -61,6 +62,7 @@ def run_queued(
 
     Raises:
         DeadlockError: tasks were left waiting; the text lists them.
+        TooLargeError: it takes longer than picoseconds in 64 bits count.
     """
     step = _QueuedStep(program, groups, queues, service_ps)
     with without_gc():
@@ -173,7 +175,10 @@ class _QueuedStep:
     def run(self) -> None:
         for x in range(self.program.n_gpus):
             self.env.process(self._tasks_of(x))
-        self.env.run()
+        while self.env.peek() < MOST_PS:
+            self.env.step()
+        if self.env.peek() < math.inf:
+            raise too_long("a step takes longer")
         waiting = [f"GPU {x}" for x, done in enumerate(self.finished) if not done]
         waiting += [f"slot {slot} of MoE layer {layer}" for (layer, slot), s in self.stations.items() if s.waiting]
         if waiting:

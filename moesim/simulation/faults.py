@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.engine import jitter, latencies
+from moesim.engine import MOST_PS, jitter, latencies
 from moesim.kernels.random import FAULT, key, uniform
 from moesim.scenario import Scenario
 from moesim.scenario.schema import FaultSpec
@@ -268,7 +268,7 @@ class Faults:
             if fault.kind == "compute-jitter":
                 factor = np.empty(program.duration_ps.shape)
                 jitter(self._seed, step, i, fault.cv, lognormal, factor)
-                duration = np.rint(program.duration_ps * factor).astype(np.int64)
+                duration = np.rint(np.minimum(program.duration_ps * factor, MOST_PS)).astype(np.int64)
                 if program.compute_factor is not None:
                     factor = factor * program.compute_factor
                 program = dataclasses.replace(program, duration_ps=duration, compute_factor=factor)
@@ -276,7 +276,7 @@ class Faults:
                 latency = latencies(program)
                 factor = np.empty((len(latency), latency[0].size))
                 jitter(self._seed, step, i, fault.cv, lognormal, factor)
-                drawn = np.maximum(1, np.rint(latency * factor.reshape(latency.shape))).astype(np.int64)
+                drawn = np.rint(np.clip(latency * factor.reshape(latency.shape), 1, MOST_PS)).astype(np.int64)
                 program = dataclasses.replace(program, latency_ps=drawn)
         return program
 

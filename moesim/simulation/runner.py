@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moesim.engine import ENGINES
-from moesim.errors import TooLargeError
+from moesim.engine import ENGINES, MOST_PS, longest_ps, too_long
 from moesim.metrics import clocked, clocked_queues
 from moesim.results import Collector
 from moesim.simulation import queued
@@ -16,9 +15,6 @@ from moesim.simulation.profile import Profile
 from moesim.simulation.program import lay_out_evenly, lay_out_step
 from moesim.simulation.stages import Stages
 from moesim.types import Clocked, Program, RoutedStep, Timeline
-
-MOST_PS = 2**62
-"""Picoseconds that sums in 64 bits hold: of a run, and of all GPUs in a step."""
 
 Ill = Callable[[Program], Program]
 RouteAgain = Callable[[Lost], RoutedStep]
@@ -44,7 +40,6 @@ class Runner:
     def __init__(self, stages: Stages, payload: dict[str, int], profile: Profile) -> None:
         self._stages, self._payload, self._profile = stages, payload, profile
         self._faults = Faults(stages.scenario, stages.placement)
-        self._interpret = ENGINES[stages.engine]
         self._clock_ps = 0
 
     def lost(self, measured: bool) -> Lost:
@@ -66,12 +61,17 @@ class Runner:
         self._clock_ps += times.makespan_ps
         n_gpus = self._stages.cluster.n_gpus
         if max(self._clock_ps, times.makespan_ps * n_gpus) > MOST_PS:
-            raise TooLargeError(
+            raise too_long(
                 f"step {number} takes {times.makespan_ps / 1e12:,.0f} s of simulated time on {n_gpus} GPUs and ends "
-                f"after {self._clock_ps / 1e12:,.0f} s, wanted less than {MOST_PS / 1e12:,.0f} s for a run and for "
-                "all GPUs in a step; are latencies, bandwidths and peaks in their units?"
+                f"after {self._clock_ps / 1e12:,.0f} s"
             )
         self._faults.over(self._clock_ps)
+
+    def _interpret(self, program: Program) -> Timeline:
+        longest = longest_ps(program)
+        if longest > MOST_PS:
+            raise too_long(f"a step takes up to {longest / 1e12:.3g} s of simulated time")
+        return ENGINES[self._stages.engine](program)
 
     def _grouped(
         self, step: int, routed: RoutedStep, lost: Lost, route_again: RouteAgain, *, keep_tasks: bool

@@ -12,7 +12,7 @@ from engine.programs import random_program
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from moesim.engine import run, run_compiled
+from moesim.engine import longest_ps, run, run_compiled
 from moesim.metrics import breakdown, critical_path
 from moesim.types import EXCHANGE_STREAM, PARTS, Exchange, Program, Timeline
 
@@ -228,3 +228,11 @@ def test_they_sum_on_thousands_of_programs(network: str) -> None:
     for seed in range(2000):
         program = dataclasses.replace(steady(seed), network=network)
         assert_sums(program, run_compiled(program))
+
+
+@settings(max_examples=150)
+@given(st.integers(0, 2**32 - 1))
+def test_no_step_is_longer_than_its_bound(seed: int) -> None:
+    """With all that is slow, stopped or late."""
+    program = random_program(seed)
+    assert run_compiled(program).makespan_ps <= longest_ps(program) * (1 + 1e-9)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from moesim import Result, Scenario, simulate
 from moesim.engine import jitter
 from moesim.engine.faults import task_end
-from moesim.errors import ScenarioError
+from moesim.errors import ScenarioError, TooLargeError
 from moesim.simulation.faults import Faults
 from moesim.simulation.prepare import prepare
 
@@ -191,3 +191,29 @@ def test_latency_below_a_picosecond_is_refused() -> None:
     changes = {"cluster.network.dispatch_latency_us": [1e-7, 1.0]}
     with pytest.raises(ScenarioError, match="1 ps"):
         run(**changes)
+
+
+def slow(n: int, **interval: float) -> list[dict[str, Any]]:
+    """So many faults that make every GPU 1,000 times slower, at once."""
+    return [{"kind": "slow-gpu", "factor": 1000.0, **interval}] * n
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"simulation.network": "closed-form"}, {"simulation.engine": "simpy"}, {"simulation.experts": "queued"}]
+)
+def test_factors_that_multiply_beyond_64_bits_are_refused(how: dict[str, Any]) -> None:
+    """One sentence instead of times that wrap around; two at once are a million, as they should be."""
+    small = {**how, "workload.steps": 1, "model.n_layers": 1}
+    well, ill = run(**small), run(*slow(2), **small)
+    tasks = well.summary["breakdown_s"]["attention"], ill.summary["breakdown_s"]["attention"]
+    assert tasks[1] == pytest.approx(1e6 * tasks[0], rel=1e-6)
+    for n in (5, 9):
+        with pytest.raises(TooLargeError, match=r"a step takes .*, wanted less than 4,611,686 s"):
+            run(*slow(n), **small)
+
+
+def test_factors_that_hold_for_a_short_time_only_are_no_long_step() -> None:
+    """Five at once in the first microsecond, and five one after the other."""
+    faults = slow(5, for_s=1e-6) + [fault for i in range(5) for fault in slow(1, from_s=2e-6 * (i + 1), for_s=1e-6)]
+    well, ill = run(), run(*faults)
+    assert ill.summary["simulated_s"] == pytest.approx(well.summary["simulated_s"] + 6e-6, abs=1e-6)
