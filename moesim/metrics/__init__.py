@@ -12,7 +12,7 @@ from moesim.metrics.balance import (
     max_violation,
     normalised_entropy,
 )
-from moesim.metrics.clocked import clocked, clocked_queues
+from moesim.metrics.clocked import clocked, clocked_queues, later
 from moesim.metrics.conservation import check_step
 from moesim.metrics.latency import breakdown, critical_path
 from moesim.metrics.traffic import gpu_copies, link_traffic
@@ -28,6 +28,7 @@ __all__ = [
     "dead_experts",
     "gini",
     "gpu_copies",
+    "later",
     "link_traffic",
     "max_violation",
     "normalised_entropy",

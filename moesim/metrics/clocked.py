@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,25 @@ def clocked(
         bytes=carried,
         n_events=timeline.n_events,
         tasks=_tasks(program, timeline, dispatch_bytes, combine_bytes) if keep_tasks else None,
+    )
+
+
+def later(step: Clocked, waited_ps: int) -> Clocked:
+    """A step whose GPUs all wait for so long before anything of it runs."""
+    parts, critical, critical_gpu = step.parts_ps.copy(), step.critical_ps.copy(), step.critical_gpu_ps.copy()
+    parts[:, PARTS.index("wait")] += waited_ps
+    critical[PARTS.index("wait")] += waited_ps
+    critical_gpu[critical_gpu.argmax()] += waited_ps
+    tasks = step.tasks
+    if tasks is not None:
+        tasks = replace(tasks, start_ps=tasks.start_ps + waited_ps, end_ps=tasks.end_ps + waited_ps)
+    return replace(
+        step,
+        makespan_ps=step.makespan_ps + waited_ps,
+        parts_ps=parts,
+        critical_ps=critical,
+        critical_gpu_ps=critical_gpu,
+        tasks=tasks,
     )
 
 

@@ -85,7 +85,7 @@ def summarise(
         "breakdown_s": {part: float(parts[i]) for i, part in enumerate(PARTS)},
         # a wait only where a GPU was lost, until that was noticed
         "critical_path_s": {p: float(critical[i]) for i, p in enumerate(PARTS) if p != "wait" or critical[i] > 0},
-        "imbalance_penalty": int(step_ps.sum()) / max(1, sum(total.even_ps for total in totals)),
+        "imbalance_penalty": int(step_ps.sum()) / even if (even := sum(total.even_ps for total in totals)) else None,
         "balancedness": {
             "mean": _mean(layers["balancedness"]),
             "min": _least(layers["balancedness"]),

@@ -172,6 +172,15 @@ class Faults:
                 return ran
             self._horizon_s *= 4
 
+    def back(self, clock_ps: int, n_gpus: int) -> float:
+        """When some of the first GPUs are there, from a time on: that time itself, or that of a replacement, or inf."""
+        while self.gone(clock_ps)[:n_gpus].all():
+            first = min(loss.end_ps for loss in self._losses if loss.gpu < n_gpus and loss.end_ps > clock_ps)
+            if math.isinf(first):
+                return math.inf
+            clock_ps = int(first)
+        return clock_ps
+
     def gone(self, clock_ps: int) -> NDArray[np.bool_]:
         """GPUs that are lost at a time and nobody waits for, [G]."""
         self._decide((clock_ps + 1) / PICO)

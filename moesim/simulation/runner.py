@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from moesim.engine import ENGINES, MOST_PS, longest_ps, too_long
-from moesim.metrics import clocked, clocked_queues
+from moesim.metrics import clocked, clocked_queues, later
 from moesim.results import Collector
 from moesim.simulation import queued
 from moesim.simulation.faults import Faults
@@ -40,12 +41,27 @@ class Runner:
     def __init__(self, stages: Stages, payload: dict[str, int], profile: Profile) -> None:
         self._stages, self._payload, self._profile = stages, payload, profile
         self._faults = Faults(stages.scenario, stages.placement)
-        self._clock_ps = 0
+        self._clock_ps = self._waited_ps = 0
 
     def lost(self, measured: bool) -> Lost:
-        """The GPUs without which the next step begins; warm-up steps have all."""
-        n_gpus = self._stages.cluster.n_gpus
-        return Lost(gone=self._faults.gone(self._clock_ps)) if measured else Lost.nobody(n_gpus)
+        """The GPUs without which the next step begins; warm-up steps have all.
+
+        Where all GPUs that bring tokens are lost the step waits for the first replacement.
+
+        Raises:
+            ScenarioError: none of them is ever replaced.
+        """
+        stages, now = self._stages, self._clock_ps
+        if not measured:
+            return Lost.nobody(stages.cluster.n_gpus)
+        back = self._faults.back(now, stages.n_source_ranks)
+        if math.isinf(back):
+            whose = "every GPU" if stages.n_source_ranks == stages.cluster.n_gpus else "every GPU that brings tokens"
+            wanted = "recovery_s, or fewer steps: no more of them can begin"
+            raise stages.scenario.error("faults", f"{whose} lost for good {now / 1e12:.6g} s after the begin", wanted)
+        self._clock_ps = int(back)
+        self._waited_ps = self._clock_ps - now
+        return Lost(gone=self._faults.gone(self._clock_ps))
 
     def step(
         self, step: int, routed: RoutedStep, lost: Lost, route_again: RouteAgain, collector: Collector, *, number: int
@@ -56,9 +72,11 @@ class Runner:
             routed, times, even_ps = self._queued(step, routed, keep_tasks=keep_tasks)
         else:
             routed, times, even_ps = self._grouped(step, routed, lost, route_again, keep_tasks=keep_tasks)
+        self._clock_ps += times.makespan_ps
+        if self._waited_ps:
+            times, even_ps = later(times, self._waited_ps), even_ps + self._waited_ps
         with self._profile.timed("metrics"):
             collector.add(number, routed, times, even_ps)
-        self._clock_ps += times.makespan_ps
         n_gpus = self._stages.cluster.n_gpus
         if max(self._clock_ps, times.makespan_ps * n_gpus) > MOST_PS:
             raise too_long(

@@ -229,6 +229,45 @@ def test_more_simulated_time_than_picoseconds_can_count_is_refused() -> None:
         run(**slow, workload__steps=64)
 
 
+ONE = {"cluster__nodes": 1, "cluster__gpus_per_node": 1, "cluster__network": "nvlink4-ib400", "workload__steps": 5}
+ONE |= {"model__preset": "mixtral-8x7b", "cluster__gpu": "h200-sxm"}
+
+
+def test_where_all_are_lost_the_step_waits_for_the_first_replacement() -> None:
+    """The only GPU is replaced after 10 ms: five steps, of which the first begins 10 ms late, with all its tokens."""
+    well, ill = run(**ONE), run({"kind": "lost-gpu", "gpu": 0, "recovery_s": 0.01}, **ONE, keep__timeline_steps=5)
+    late = ill.steps.step_time_s - well.steps.step_time_s
+    np.testing.assert_allclose(late, [0.01, 0, 0, 0, 0], atol=1e-12)
+    assert ill.steps.wait_s[0] == pytest.approx(0.01)
+    assert ill.steps.tokens.equals(well.steps.tokens)
+    assert (ill.steps.dropped == 0).all()
+    assert ill.timeline.start_s.min() == pytest.approx(0.01)
+    assert ill.timeline.end_s.max() == pytest.approx(ill.summary["simulated_s"])
+    assert ill.summary["critical_path_s"]["wait"] == pytest.approx(0.01 / 5)
+    assert sum(ill.summary["critical_path_s"].values()) == pytest.approx(ill.summary["step_time_s"]["mean"])
+
+
+@pytest.mark.parametrize("expert_gpus", [None, 4])
+def test_the_replacement_that_comes_first_goes_on_alone(expert_gpus: int | None) -> None:
+    """All GPUs with tokens are lost in the second step; GPU 2 comes back after 20 ms, the others never."""
+    at, n = half_of_second_step(), 8 if expert_gpus is None else 4
+    faults = [
+        {"kind": "lost-gpu", "gpu": x, "from_s": at, **({"recovery_s": 0.02} if x == 2 else {})} for x in range(n)
+    ]
+    ill = run(*faults, placement__expert_gpus=expert_gpus)
+    assert ill.steps.tokens.tolist() == [12 * n, 12 * n, 12, 12]
+    assert ill.steps.start_s[2] + ill.steps.step_time_s[2] > at + 0.02
+    assert ill.steps.step_time_s[3] < 0.01
+    with pytest.raises(
+        ScenarioError, match=r"faults: found every GPU.* lost for good 0.0.* wanted recovery_s, or fewer"
+    ):
+        run(
+            *faults[:2],
+            *({"kind": "lost-gpu", "gpu": x, "from_s": at} for x in range(2, n)),
+            placement__expert_gpus=expert_gpus,
+        )
+
+
 @pytest.mark.parametrize(
     "fault, changes, message",
     [
