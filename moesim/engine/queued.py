@@ -13,7 +13,7 @@ What finds no room at a slot is dropped (its source is told by a zero-byte
 flag), blocks the port that brought it until there is room, or is handed to
 the GPU of the token's next choice, once.
 
-Order among events of one instant is SimPy's: the one scheduled first.
+What is decided at one instant is decided in a total order (`instants`), on which SimPy's order of events has no say.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import simpy
 from numpy.typing import NDArray
 
 from moesim.engine.faults import MOST_PS, task_end, too_long
+from moesim.engine.instants import ADMIT, HAND_ON, SEND, Instants, Key, Turns
 from moesim.engine.mailbox import Message, Network
 from moesim.engine.ports import latencies
 from moesim.engine.simpy_engine import without_gc
@@ -44,6 +46,8 @@ OVERFLOWS = {
 
 Steps = Generator[simpy.Event, object, None]
 BEGIN = -1
+_AFTER_EXPERTS = (2**62,)
+"""Key of tasks among those who ask for a compute stream at one instant; that of experts is their layer and slot."""
 
 
 def run_queued(
@@ -87,6 +91,11 @@ class Group:
     def __post_init__(self) -> None:
         self.tokens = len(self.token)
 
+    @property
+    def key(self) -> Key:
+        """Of its place among groups that something is decided for at one instant; no two have the same."""
+        return self.row, self.source, self.slot, int(self.handed_on), self.expert, int(self.token[0])
+
     def split(self, n: int) -> tuple[Group, Group]:
         """The first n and the rest."""
         own = (self.row, self.source, self.slot, self.expert)
@@ -115,8 +124,13 @@ class _Log:
         self.rows[node][4] = now
 
     def columns(self) -> dict[str, NDArray[np.int64]]:
+        """The nodes by begin, GPU and so on: their numbers say nothing of the order in which they were added."""
         table = np.array(self.rows, dtype=np.int64).reshape(-1, len(self.NAMES))
-        return {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(self.NAMES)}
+        columns = dict(zip(self.NAMES, table.T.copy(), strict=True))
+        order = np.lexsort([columns[name] for name in ("end_ps", "destination", "layer", "kind", "gpu", "start_ps")])
+        number = np.append(np.argsort(order), BEGIN)  # of a node that was added as the i-th; the last is that of BEGIN
+        columns["cause"] = number[columns["cause"]]
+        return {name: column[order] for name, column in columns.items()}
 
 
 class _Results:
@@ -124,11 +138,14 @@ class _Results:
 
     def __init__(self, env: simpy.Environment) -> None:
         self.missing, self.cause, self.all = 0, BEGIN, env.event()
+        self.latest: list[int] = []
 
-    def arrive(self, tokens: int, cause: int) -> None:
+    def arrive(self, tokens: int, cause: int, node: list[int]) -> None:
+        """`node` orders those that bring tokens: the largest at the last instant is the cause."""
         self.missing -= tokens
+        if node > self.latest:
+            self.latest, self.cause = node, cause
         if self.missing == 0:
-            self.cause = cause
             self.all.succeed()
 
 
@@ -147,8 +164,9 @@ class _QueuedStep:
         n_gpus, n_rows, n_slots = program.n_gpus, len(groups), len(program.slot_rank)
         self.rank: list[int] = program.slot_rank.tolist()
         self.duration: list[list[int]] = program.duration_ps.tolist()
-        self.network = Network(self.env, n_gpus, program.gpus_per_node, program.slow_links, self._deliver)
-        self.stream = [simpy.Resource(self.env) for _ in range(n_gpus)]
+        self.instants = Instants(self.env)
+        self.network = Network(self.instants, n_gpus, program.gpus_per_node, program.slow_links, self._deliver)
+        self.stream = [Turns(self.instants, (x,)) for x in range(n_gpus)]
         self.last_on_stream = [BEGIN] * n_gpus
         self.log = _Log()
         self.stations: dict[tuple[int, int], Station[Group]] = {}
@@ -188,7 +206,7 @@ class _QueuedStep:
     def result(self) -> QueuedRun:
         return QueuedRun(
             **self.log.columns(),
-            waits=np.array(self.log.waits, dtype=np.int64).reshape(-1, 5),
+            waits=np.array(sorted(self.log.waits), dtype=np.int64).reshape(-1, 5),
             longest_queue=max((station.longest for station in self.stations.values()), default=0),
             admitted=self.admitted,
             dropped=self.dropped,
@@ -215,10 +233,11 @@ class _QueuedStep:
                     results = self.results[int(program.exchange_layer[p])][x]
                     if not results.all.processed:
                         yield results.all
+                    if results.latest[:1] == [int(self.env.now)]:
                         last = results.cause
             if self.duration[o][x]:
                 asked = int(self.env.now)
-                with self.stream[x].request() as turn:
+                with self.stream[x].request(_AFTER_EXPERTS) as turn:
                     yield turn
                     begin = int(self.env.now)
                     cause = last if begin == asked else self.last_on_stream[x]
@@ -266,7 +285,7 @@ class _QueuedStep:
     def _send(self, kind: int, row: int, source: int, destination: int, load: list[Group], cause: int) -> None:
         """Groups to a GPU; what stays on its own needs no port."""
         if source == destination:
-            held = self._arrived(kind, row, load, cause)
+            held = self._arrived(kind, load, cause)
             if held is not None:
                 self.env.process(held)
             return
@@ -274,36 +293,40 @@ class _QueuedStep:
         tokens, now = sum([group.tokens for group in load]), int(self.env.now)
         layer, latency = self.exchange[kind, row]
         node = self.log.add(kind, source, layer, now, now, tokens, cause, destination, level)
-        self.network.send(
-            Message(
-                source,
-                destination,
-                level,
-                tokens,
-                self.out_ps[kind][level][source],
-                self.in_ps[kind][level][destination],
-                latency[level][source],
-                (kind, row, load, node),
-            )
+        message = Message(
+            source,
+            destination,
+            level,
+            tokens,
+            self.out_ps[kind][level][source],
+            self.in_ps[kind][level][destination],
+            latency[level][source],
+            (kind, load, node),
         )
+        key = (source, kind, row, self._turn(source, destination), *load[0].key)
+        self.instants.decide(SEND, key, partial(self.network.send, message))
 
     def _deliver(self, message: Message) -> Steps | None:
-        kind, row, load, node = message.load
+        kind, load, node = message.load
         self.log.landed(node, int(self.env.now))
-        return self._arrived(kind, row, load, node)
+        return self._arrived(kind, load, node)
 
-    def _arrived(self, kind: int, row: int, load: list[Group], node: int) -> Steps | None:
+    def _arrived(self, kind: int, load: list[Group], node: int) -> Steps | None:
         if kind == COMBINE:
             for group in load:
-                self.results[row][group.source].arrive(group.tokens, node)
+                self._arrive(group, node)
             return None
         for group in load:
             group.cause = node
         if self.queues.room is not None and self.queues.overflow == "block":
             return self._admit(load)
-        for group in load:
-            self._offer(group)
+        self.instants.decide(ADMIT, load[0].key, partial(self._offer, load))
         return None
+
+    def _arrive(self, group: Group, node: int) -> None:
+        """The source of a group has its results, or knows that there are none."""
+        order = [int(self.env.now), *(self.log.rows[node][:4] if node >= 0 else ())]
+        self.results[group.row][group.source].arrive(group.tokens, node, order)
 
     # queues
 
@@ -313,16 +336,20 @@ class _QueuedStep:
     def _station(self, group: Group) -> Station[Group]:
         key = self._moe_layer(group.row), group.slot
         if key not in self.stations:
-            gpu = self.rank[group.slot]
-            self.stations[key] = Station(self.env, self.stream[gpu], self._serve, room=self.queues.room)
+            server, room = self.stream[self.rank[group.slot]], self.queues.room
+            self.stations[key] = Station(self.instants, server, self._serve, room=room, place=key)
         return self.stations[key]
 
     def _admit(self, load: list[Group]) -> Steps:
         for group in load:
             self.admitted[group.row, group.slot] += group.tokens
-            yield from self._station(group).admit(group)
+            yield from self._station(group).admit(group, group.key)
 
-    def _offer(self, group: Group) -> None:
+    def _offer(self, load: list[Group]) -> None:
+        for group in load:
+            self._offer_group(group)
+
+    def _offer_group(self, group: Group) -> None:
         rest = self._station(group).offer(group)
         taken = group.tokens - (0 if rest is None else rest.tokens)
         self.admitted[group.row, group.slot] += taken
@@ -332,7 +359,7 @@ class _QueuedStep:
         if rest is None:
             return
         if self.queues.overflow == "next" and not rest.handed_on:
-            self._hand_on(rest)
+            self.instants.decide(HAND_ON, rest.key, partial(self._hand_on, rest))
         else:
             self._drop(rest)
 
@@ -342,14 +369,13 @@ class _QueuedStep:
         self.token_drops[group.row][group.token] += 1
         here = self.rank[group.slot]
         self.dropped_copies[group.row, group.source, here] += group.tokens
-        results = self.results[group.row][group.source]
         if here == group.source:
-            results.arrive(group.tokens, group.cause)
+            self._arrive(group, group.cause)
             return
         level = self.network.level(here, group.source)
         flag = self.env.timeout(self.exchange[COMBINE, group.row][1][level][here])
         assert flag.callbacks is not None
-        flag.callbacks.append(lambda _: results.arrive(group.tokens, group.cause))
+        flag.callbacks.append(lambda _: self._arrive(group, group.cause))
 
     def _hand_on(self, group: Group) -> None:
         """Send tokens to the GPU of their next choice; those who have none left are dropped."""

@@ -1,8 +1,8 @@
 """A queue with limited room in front of servers: what an expert's slot is where experts are queued.
 
-Built from SimPy's Resource, so that several stations may share one server, as
-the slots of a GPU share its compute stream. Groups of tokens are served first
-come, first served; a server takes what waits, up to `batch` groups, at once.
+Several stations may share servers, as the slots of a GPU share its compute
+stream. Groups of tokens are served first come, first served; a server takes
+what waits, up to `batch` groups, at once.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Callable, Generator
 from typing import Generic, Protocol, Self, TypeVar
 
 import simpy
+
+from moesim.engine.instants import ADMIT, Instants, Key, Turns
 
 Steps = Generator[simpy.Event, object, None]
 
@@ -36,30 +38,32 @@ class Station(Generic[G]):
     """Room for `room` waiting tokens (None = any number) in front of `workers` servers.
 
     Args:
-        env: the clock.
+        instants: of the environment.
         server: whose turn a worker needs; its capacity counts for all stations that share it.
         serve: runs the service of a batch: takes the groups, when its worker asked for a turn, and whether that worker
             had just ended another batch.
         room: tokens that may wait; those in service do not count.
         batch: groups served together at most; None = all that wait.
         workers: batches of this station in service at a time.
+        place: key of the station among others, in turns that are asked for at one instant.
     """
 
     def __init__(
         self,
-        env: simpy.Environment,
-        server: simpy.Resource,
+        instants: Instants,
+        server: Turns,
         serve: Callable[[list[G], int, bool], Steps],
         *,
         room: int | None = None,
         batch: int | None = None,
         workers: int = 1,
+        place: Key = (),
     ) -> None:
-        self._env, self._server, self._serve = env, server, serve
-        self._room, self._batch, self._idle = room, batch, workers
+        self._env, self._server, self._serve = instants.env, server, serve
+        self._room, self._batch, self._idle, self._place = room, batch, workers, place
         self._queue: deque[G] = deque()
-        self._door = simpy.Resource(env)
-        self._freed = env.event()
+        self._door = Turns(instants, place, phase=ADMIT)
+        self._freed = self._env.event()
         self.waiting = 0
         self.longest = 0
 
@@ -79,9 +83,9 @@ class Station(Generic[G]):
             self._env.process(self._work())
         return rest
 
-    def admit(self, group: G) -> Steps:
-        """Wait until all of a group has been admitted, in the order of arrival."""
-        with self._door.request() as turn:
+    def admit(self, group: G, key: Key = ()) -> Steps:
+        """Wait until all of a group has been admitted, in the order of arrival, at one instant in that of the keys."""
+        with self._door.request(key) as turn:
             yield turn
             rest = self.offer(group)
             while rest is not None:
@@ -92,7 +96,7 @@ class Station(Generic[G]):
         again = False
         while self._queue:
             asked = int(self._env.now)
-            with self._server.request() as turn:
+            with self._server.request(self._place) as turn:
                 yield turn
                 batch = self._take()
                 if batch:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from heapq import heappush
 from typing import Any
 
 import numpy as np
 import pytest
+import simpy
 from builders import exchange, program
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -231,6 +233,47 @@ def test_nothing_is_lost_whatever_the_policy(seed: int) -> None:
         own_tasks = np.flatnonzero((run.gpu == x) & (run.destination < 0))
         order = own_tasks[np.lexsort((run.end_ps[own_tasks], run.start_ps[own_tasks]))]
         assert (run.start_ps[order][1:] >= run.end_ps[order][:-1]).all()
+
+
+def shuffled(seed: int) -> type[simpy.Environment]:
+    """SimPy with the events of one instant and priority in a random order."""
+    rng = np.random.default_rng(seed)
+
+    class Shuffled(simpy.Environment):
+        def schedule(self, event: simpy.Event, priority: Any = 1, delay: Any = 0) -> None:
+            heappush(self._queue, (self._now + delay, priority, (rng.random(), next(self._eid)), event))
+
+    return Shuffled
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 2**32 - 1))
+def test_nothing_hangs_on_the_order_of_events_of_an_instant(seed: int) -> None:
+    """Times, causes, waits and who is dropped are the same in whatever order SimPy deals with what happens at once."""
+    program_, rows, own = random_case(seed)
+
+    def columns() -> dict[str, Any]:
+        run = run_queued(program_, rows, own, lambda n: 7 + 3 * n)
+        return {**vars(run), "token_drops": np.concatenate([np.empty(0, dtype=np.int64), *run.token_drops])}
+
+    expected = columns()
+    for i in range(2):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(simpy, "Environment", shuffled(i))
+            found = columns()
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+def test_a_batch_holds_all_that_has_landed_when_it_begins() -> None:
+    """Both groups for slot 2 land at 112, when GPU 2 ends its attention: one batch, not one and one."""
+    groups = row({(0, 2): [0], (1, 2): [1]}, 2)
+    apart = step(3, 1, slots=3, gpus_per_node=1, attention_ps=[100, 100, 135])
+    first, second = (100 + 30 + 5 * n for n in (1, 2))  # across nodes: latency 30, 5 ps a token at the port
+    run = run_queued(apart, [groups], queues(3), lambda n: 100 * n)
+    assert tasks(run, EXPERTS) == [(2, first, first + 100, 1), (2, first + 100, first + 200, 1)]
+    later = dataclasses.replace(apart, duration_ps=np.where(apart.duration_ps == 135, second, apart.duration_ps))
+    assert tasks(run_queued(later, [groups], queues(3), lambda n: 100 * n), EXPERTS) == [(2, second, second + 200, 2)]
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -10,6 +10,7 @@ import pytest
 import simpy
 from scipy import stats
 
+from moesim.engine.instants import Instants, Turns
 from moesim.engine.mailbox import Message, Network
 from moesim.engine.station import Station
 
@@ -50,6 +51,12 @@ def serve_for(env: simpy.Environment, draw: Callable[[], int], then: Callable[[C
     return serve
 
 
+def alone(env: simpy.Environment, serve: Callable, **limits: int) -> Station:
+    """A station with a server of its own."""
+    instants = Instants(env)
+    return Station(instants, Turns(instants), serve, **limits)
+
+
 def poisson(env: simpy.Environment, rng: np.random.Generator, rate: float, take: Callable[[Customer], object]):
     for i in range(CUSTOMERS):
         yield env.timeout(max(1, round(rng.exponential(MEAN_PS / rate))))
@@ -69,9 +76,10 @@ def mean_wait(*, rate: float, servers: int, service: Callable, rng: np.random.Ge
     """Mean time in queue of the customers after the warm-up, in mean services."""
     env = simpy.Environment()
     waits: list[int] = []
+    instants = Instants(env)
     station: Station[Customer] = Station(
-        env,
-        simpy.Resource(env, servers),
+        instants,
+        Turns(instants, capacity=servers),
         serve_for(env, service(rng), lambda c: waits.append(c.served_at - c.arrived) if c.number >= WARMUP else None),
         batch=1,
         workers=servers,
@@ -123,7 +131,7 @@ def test_mm1_queue_length() -> None:
             change(-1)
             yield env.timeout(exponential(rng)())
 
-        station: Station[Customer] = Station(env, simpy.Resource(env), serve, batch=1)
+        station: Station[Customer] = alone(env, serve, batch=1)
         env.process(poisson(env, rng, 0.5, lambda c: (change(1), station.offer(c))))
         env.run()
         return area[0] / area[1]
@@ -139,9 +147,7 @@ def test_mm1k_loses(places: int, load: float) -> None:
     def run(rng: np.random.Generator) -> float:
         env = simpy.Environment()
         lost = 0
-        station: Station[Customer] = Station(
-            env, simpy.Resource(env), serve_for(env, exponential(rng)), room=places - 1, batch=1
-        )
+        station: Station[Customer] = alone(env, serve_for(env, exponential(rng)), room=places - 1, batch=1)
 
         def take(customer: Customer) -> None:
             nonlocal lost
@@ -173,8 +179,8 @@ def test_two_stations_in_a_row() -> None:
             customer.arrived = int(env.now)
             second.offer(customer)
 
-        second: Station[Customer] = Station(env, simpy.Resource(env), serve_for(env, exponential(rng), leave), batch=1)
-        first: Station[Customer] = Station(env, simpy.Resource(env), serve_for(env, exponential(rng), pass_on), batch=1)
+        second: Station[Customer] = alone(env, serve_for(env, exponential(rng), leave), batch=1)
+        first: Station[Customer] = alone(env, serve_for(env, exponential(rng), pass_on), batch=1)
         env.process(poisson(env, rng, load, first.offer))
         env.run()
         return sum(waits) / (CUSTOMERS - WARMUP) / MEAN_PS
@@ -195,7 +201,7 @@ def test_a_port_is_an_md1_queue() -> None:
             if message.load.number >= WARMUP:
                 waits.append(int(env.now) - message.load.arrived - MEAN_PS - 10)
 
-        network = Network(env, 64, 64, np.empty((0, 5)), deliver)
+        network = Network(Instants(env), 64, 64, np.empty((0, 5)), deliver)
 
         def send(customer: Customer) -> None:
             source = 1 + customer.number % 63  # so many that none is still sending its last
@@ -225,7 +231,7 @@ def test_a_full_station_admits_in_the_order_of_arrival() -> None:
         log.extend((int(env.now), group.name, group.tokens) for group in batch)
         yield env.timeout(10)
 
-    station: Station[Named] = Station(env, simpy.Resource(env), serve, room=2)
+    station: Station[Named] = alone(env, serve, room=2)
     for name in "abc":
         env.process(station.admit(Named(name, 3)))
     env.run()
