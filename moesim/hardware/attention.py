@@ -28,9 +28,6 @@ _WITHOUT_DOWN = "/wideep_module-"
 Seconds = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
-KERNEL_DTYPE = "bf16"
-"""Scores and weighted sums are computed in bf16, also over a narrower cache."""
-
 
 def attention_seconds(
     model: ModelShape,
@@ -168,7 +165,8 @@ def _heads(
             kv_heads=kv_heads,
             key_width=width,
             value_width=width,
-            compute=KERNEL_DTYPE,
+            compute=kernels.prefill_compute(precision),
+            sustained=kernels.throttled,
         )
 
     if context:
@@ -216,9 +214,9 @@ def _latent(
             prompt_tokens=float(sequence_tokens),
             short_tokens=tokens[where] % sequence_tokens,
             heads=heads,
-            compute=KERNEL_DTYPE,
             widths=widths,
             around_s=linear(where),
+            sustained=kernels.throttled,
         )
 
     def absorbed(own: Counts, n: int, k: int) -> Callable[[Any], Seconds]:

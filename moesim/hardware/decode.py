@@ -1,11 +1,11 @@
 """The attention kernel of new tokens over the cache: one unit of work for each request and KV head.
 
-    launch + norm(waves of units, cache bytes / bandwidth)
+    launch + overlap(waves of units, cache bytes / bandwidth)
 
 A unit walks over the cached tokens of its head at the pace of one SM. Where
 there are fewer units than SMs it may be split over several, at the price of a
-second kernel that adds the parts; the best split is taken. While few units run
-their own pace counts, then the memory's.
+second kernel that adds the parts; the best split is taken. The first units of
+an SM wait for their own bytes, later ones while those of others arrive.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.hardware.gemm import join
-from moesim.hardware.gpu import stream_seconds
+from moesim.hardware.gpu import peak_flops, stream_seconds
 from moesim.types import GpuSpec
 
 Array = NDArray[np.float64]
@@ -27,6 +27,8 @@ MOST_SPLITS = 128
 FEWEST_SPLIT_TOKENS = 128
 _HEAD_WIDTH = 128.0
 _WIDE_BYTES = 2.0
+_COMPUTE = "bf16"
+_LEAST = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,8 @@ class DecodeConstants:
     latency; `split_s`: of adding the parts; `bandwidth_share`;
     `cache_speedup`; `window_tokens`: read beyond a window; `query_passes`: how
     often queries and outputs are moved; `per_query_head`: 1 where every query
-    head is a unit of its own; `norm`.
+    head is a unit of its own; `norm`; `exposed_units`: units of an SM whose
+    time hides no bytes, those of the others overlap by `norm`.
     """
 
     launch_s: float
@@ -57,6 +60,7 @@ class DecodeConstants:
     query_passes: float
     per_query_head: float
     norm: float
+    exposed_units: float = 0.0
 
 
 def decode_seconds(
@@ -70,6 +74,7 @@ def decode_seconds(
     head_width: Numbers,
     cache_bytes: Numbers,
     window: Numbers = 0.0,
+    replayed: bool = False,
 ) -> Array:
     """Seconds of the attention of one new token of each request; no requests take no time.
 
@@ -83,6 +88,7 @@ def decode_seconds(
         head_width: elements of a key and of a value.
         cache_bytes: bytes of a cached element.
         window: tokens that are read at most, 0 for all.
+        replayed: timed again and again, so that a small cache stays in the L2 cache; in a step it is read from memory.
     """
     c = constants
     n, context, heads, kv_heads, width, each, window = (
@@ -93,17 +99,22 @@ def decode_seconds(
     share = heads / kv_heads
     cached = 2 * width * each
     head_s, token_head_s = c.unit_head_s * share, c.token_head_s * share * width / _HEAD_WIDTH
+    units = n * (heads if c.per_query_head else kv_heads)
     working = split_seconds(
         gpu,
-        n * (heads if c.per_query_head else kv_heads),
+        units,
         context,
         together=(c.unit_s + head_s, c.byte_s * cached + token_head_s),
         alone=(c.alone_s + head_s, c.alone_byte_s * cached + token_head_s),
         split_s=c.split_s,
     )
-    moved = 2 * n * width * (context * kv_heads * each + c.query_passes * heads * _WIDE_BYTES)
-    stream = stream_seconds(gpu, moved, c.bandwidth_share, c.cache_speedup)
-    return np.asarray(np.where(n > 0, c.launch_s + join(working, stream, c.norm), 0.0))
+    read = cached * n * context * kv_heads
+    moved = read + c.query_passes * 2 * n * width * heads * _WIDE_BYTES
+    stream = stream_seconds(gpu, moved, c.bandwidth_share, c.cache_speedup, 0.0 if replayed else read)
+    exposed = np.minimum(1.0, c.exposed_units * gpu.n_sms / np.maximum(units, _LEAST))
+    together = exposed * (working + stream) + (1.0 - exposed) * join(working, stream, c.norm)
+    multiplied = 4 * n * context * heads * width / peak_flops(gpu, _COMPUTE)
+    return np.asarray(np.where(n > 0, c.launch_s + np.maximum(together, multiplied), 0.0))
 
 
 def split_seconds(

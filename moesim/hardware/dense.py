@@ -53,6 +53,7 @@ def gemm_seconds(
             weights=weights,
             activations=activations,
             count=float(count),
+            sustained=kernels.throttled,
         )
 
     if count != 1:  # tables are of single products

@@ -88,15 +88,22 @@ def throttling(peak_s: NDArray[np.float64], loss: float, *, sustained: bool) -> 
     return 1.0 / (1.0 - loss * reached)
 
 
-def stream_seconds(gpu: GpuSpec, moved: NDArray[np.float64], share: float, cache_speedup: float) -> NDArray[np.float64]:
-    """Moving the same bytes again and again: at a share of the bandwidth, `cache_speedup` times that from the L2 cache.
+def stream_seconds(
+    gpu: GpuSpec,
+    moved: NDArray[np.float64],
+    share: float,
+    cache_speedup: float,
+    cold: NDArray[np.float64] | float = 0.0,
+) -> NDArray[np.float64]:
+    """Moving bytes at a share of the bandwidth, `cache_speedup` times that for what the L2 cache still holds of them.
 
     Nothing stays in the cache of what exceeds it, all of what fills 0.6 of it; in between a part does.
+    `cold`: the part of `moved` that comes from the memory in any case, as other layers passed since its last use.
     """
     cache = gpu.l2_cache_mb * 2.0**20
     missed = np.clip((moved / cache - _CACHE_KEEPS) / (1.0 - _CACHE_KEEPS), 0.0, 1.0)
-    slower = missed + (1.0 - missed) / cache_speedup
-    return np.asarray(moved * slower / (share * memory_bandwidth(gpu)))
+    warm = (moved - cold) * (missed + (1.0 - missed) / cache_speedup)
+    return np.asarray((cold + warm) / (share * memory_bandwidth(gpu)))
 
 
 def wide_bytes(precision: Precision) -> float:

@@ -55,7 +55,8 @@ class LayerKernels:
     by noun in place of the shipped ones, as `moesim calibrate` writes them; the
     nearest of the data type, else the shipped ones. A group that is missing is
     replaced by the nearest. `measured`: tables whose rows of exactly these
-    kernels come before the formulas. `throttled`: the GPU is at its power limit.
+    kernels come before the formulas. `throttled`: the GPU is at its power limit;
+    else each kernel comes as near to it as when timed alone, by its own length.
     """
 
     framework: str = "trtllm"
@@ -120,6 +121,10 @@ class LayerKernels:
         types = "bfloat16-fp8" if _cache(precision) == "fp8" else "bfloat16"
         return f"{self._framework('attention_context')}/{_template(model)}/{types}"
 
+    def prefill_compute(self, precision: Precision) -> str:
+        """The data type of its products, which is the cache's where that is narrow."""
+        return "fp8" if _cache(precision) == "fp8" else "bf16"
+
     def decode(self, model: ModelShape, precision: Precision) -> DecodeConstants:
         """The attention kernel over the cache."""
         return DecodeConstants(**self._of("attention_generation", self._decode(model, precision)))
@@ -181,7 +186,7 @@ class LayerKernels:
         own = {name: values for name, values in mine.items() if name.rpartition("/")[2] == dtype}
         found = nearest(group, own or load(noun))
         assert found is not None, f"no constants of {noun}"
-        return {name: value for name, value in found.items() if self.throttled or name != "throttle"}
+        return found
 
 
 def _cache(precision: Precision) -> str:

@@ -29,6 +29,8 @@ _TILE_HEADS = 64
 _TILE_ROWS = 64
 _WIDE_BYTES = 2.0
 _COMPUTE = "bf16"
+# Some kernels of a module wait for the host, others for the GPU.
+_HOST_NORM = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +108,8 @@ class MlaPrefillConstants(PrefillConstants):
     """Constants of attention over prompts with what a module does beside its products.
 
     `prompt_s` of each prompt; `token_passes`: how often the residual stream of
-    a token is moved (norms, rotation, copies); `host_s`: what the host needs
-    at least, where kernels are launched one by one.
+    a token is moved (norms, rotation, copies); `host_s`: of the host where it
+    launches kernels one by one, of which the GPU waits for some.
     """
 
     prompt_s: float
@@ -136,6 +138,7 @@ def mla_decode_seconds(
     heads: Numbers,
     cache_bytes: Numbers,
     widths: MlaWidths = DEEPSEEK_V3,
+    replayed: bool = False,
 ) -> Array:
     """Seconds of the absorbed attention of one new token of each request; no requests take no time.
 
@@ -147,6 +150,7 @@ def mla_decode_seconds(
         heads: query heads of this GPU.
         cache_bytes: bytes of a cached element.
         widths: of the latent.
+        replayed: timed again and again, so that a small cache stays in the L2 cache; in a step it is read from memory.
     """
     c = constants
     n, context, heads, each = (np.asarray(x, dtype=np.float64) for x in (requests, context_tokens, heads, cache_bytes))
@@ -162,7 +166,8 @@ def mla_decode_seconds(
     flops = 2.0 * (widths.cached + widths.latent) * tiles * _TILE_HEADS * n * context
     compute = flops / (c.compute_share * peak_flops(gpu, _COMPUTE))
     queries = c.query_passes * n * heads * (widths.cached + widths.latent) * _WIDE_BYTES
-    stream = stream_seconds(gpu, n * context * widths.cached * each + queries, c.bandwidth_share, c.cache_speedup)
+    read = n * context * widths.cached * each
+    stream = stream_seconds(gpu, read + queries, c.bandwidth_share, c.cache_speedup, 0.0 if replayed else read)
     joined = join(join(working, stream, c.norm), compute, c.norm)
     return np.asarray(np.where(n > 0, c.launch_s + joined, 0.0))
 
@@ -179,6 +184,7 @@ def mla_prefill_seconds(
     short_tokens: Numbers = 0.0,
     widths: MlaWidths = DEEPSEEK_V3,
     around_s: Numbers = 0.0,
+    absorbed: bool = False,
     sustained: bool = True,
 ) -> Array:
     """Seconds of attention over prompts together with `around_s`, its linear layers; no prompts take no time.
@@ -194,19 +200,21 @@ def mla_prefill_seconds(
         short_tokens: new tokens of one more, shorter prompt.
         widths: of the heads.
         around_s: seconds of the linear layers.
+        absorbed: multiplied in the latent, which all heads share, as in decode.
         sustained: under sustained load, at the power limit; else it was timed alone.
     """
     c = constants
     n, length, short = (np.asarray(x, dtype=np.float64) for x in (prompts, prompt_tokens, short_tokens))
+    key, value = (widths.cached, widths.latent) if absorbed else (widths.plain + widths.rotated, widths.value)
     kernel = prefill_seconds(
         c,
         gpu,
         prompts=n,
         prompt_tokens=length,
         heads=heads,
-        kv_heads=heads,
-        key_width=float(widths.plain + widths.rotated),
-        value_width=float(widths.value),
+        kv_heads=1.0 if absorbed else heads,
+        key_width=float(key),
+        value_width=float(value),
         compute=compute,
         cached_tokens=cached_tokens,
         short_tokens=short,
@@ -214,7 +222,7 @@ def mla_prefill_seconds(
     )
     passes = c.token_passes * (n * length + short) * widths.hidden * _WIDE_BYTES / memory_bandwidth(gpu)
     device = kernel + c.prompt_s * (n + (short > 0)) + passes + around_s
-    return np.asarray(np.where(kernel > 0, np.maximum(device, c.host_s), 0.0))
+    return np.asarray(np.where(kernel > 0, join(device, np.full_like(device, c.host_s), _HOST_NORM), 0.0))
 
 
 def mla_projection_seconds(
@@ -277,6 +285,7 @@ def absorbed_seconds(
     k: Numbers,
     *,
     dtype: str = _COMPUTE,
+    replayed: bool = False,
 ) -> Array:
     """Seconds of the product [rows, k] x [k, n] of every head in one launch; no rows take no time.
 
@@ -288,12 +297,19 @@ def absorbed_seconds(
         n: outputs of a head.
         k: inputs of a head.
         dtype: data type of weights and products; inputs and outputs have two bytes.
+        replayed: timed again and again, so that the weights may stay in the L2 cache; in a step they come from memory.
     """
     c = constants
     rows, heads, n, k = (np.asarray(x, dtype=np.float64) for x in (rows, heads, n, k))
     tiled = np.ceil(rows / _TILE_ROWS) * _TILE_ROWS
     compute = 2.0 * heads * tiled * n * k / (c.compute_share * peak_flops(gpu, dtype))
-    moved = heads * (n * k * DTYPE_BYTES[dtype] + c.activation_passes * rows * (n + k) * _WIDE_BYTES)
-    stream = stream_seconds(gpu, moved, c.bandwidth_share, c.cache_speedup)
-    seconds = c.launch_s + c.head_s * heads + join(compute, stream, c.norm)
+    weights = heads * n * k * DTYPE_BYTES[dtype]
+    activations = heads * c.activation_passes * rows * (n + k) * _WIDE_BYTES
+    # a narrow type takes a kernel of its own that quantises the inputs, beside which nothing is multiplied
+    before, beside = (
+        (activations, 0.0) if DTYPE_BYTES[dtype] < _WIDE_BYTES else (np.zeros_like(activations), activations)
+    )
+    stream = partial(stream_seconds, gpu, share=c.bandwidth_share, cache_speedup=c.cache_speedup)
+    products = join(compute, stream(weights + beside, cold=0.0 if replayed else weights), c.norm)
+    seconds = c.launch_s + c.head_s * heads + stream(before) + products
     return np.asarray(np.where(rows > 0, seconds, 0.0))

@@ -36,13 +36,17 @@ _SEARCH = {
     "alone_s": Constant(start=1e-6, low=1e-8, high=3e-5),
     "alone_byte_s": Constant(start=4e-11, low=1e-13, high=5e-9),
     "split_s": Constant(start=3e-6, low=1e-8, high=5e-5),
-    "bandwidth_share": Constant(start=0.92, low=0.3, high=0.97),
+    # further tokens of the largest caches, 1.5 GB and more, come at 0.91 to 0.96 of the published bandwidth
+    "bandwidth_share": Constant(start=0.92, low=0.3, high=0.95),
     "cache_speedup": Constant(start=1.5, low=1.0, high=4.0),
-    "window_tokens": Constant(start=32.0, low=1.0, high=200.0),
+    "window_tokens": Constant(start=32.0, low=1.0, high=1e5),
     "query_passes": Constant(start=1.0, low=0.01, high=20.0),
     "per_query_head": Constant(start=0.0, low=0.0, high=1.0),
     "norm": Constant(start=3.0, low=1.0, high=10.0),
+    "exposed_units": Constant(start=4.0, low=0.01, high=100.0),
 }
+# Constants that a table does not tell apart stay near where their search begins, as those of dense products.
+_PULL = 0.1
 _MANY_HEADS_APART = "trtllm"
 
 
@@ -77,6 +81,7 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
         head_width=width,
         cache_bytes=bytes_of(cache_dtype(frame)),
         window=column(frame, "window_size"),
+        replayed=True,
     )
 
 
@@ -105,5 +110,5 @@ KIND = layer_kind(
     fitted=fitted,
     usable=_usable,
     predict=predict_groups(_group, _seconds),
-    fit=fit_groups(_SEARCH, _group, _usable, _seconds, _fixed),
+    fit=fit_groups(_SEARCH, _group, _usable, _seconds, _fixed, pull=_PULL),
 )

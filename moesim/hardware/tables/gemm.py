@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _SEARCH = {
     "launch_s": Constant(start=3e-6, low=5e-7, high=2e-5),
     "per_k_s": Constant(start=3e-10, low=1e-12, high=1e-8),
-    "compute_share": Constant(start=0.8, low=0.3, high=1.1),
+    "compute_share": Constant(start=0.8, low=0.3, high=1.0),
     "throttle": THROTTLE,
     "bandwidth_share": Constant(start=0.9, low=0.5, high=1.0),
     "tile_s": Constant(start=3e-7, low=1e-9, high=1e-5),
@@ -31,7 +31,7 @@ _SEARCH = {
     "max_split": Constant(start=1.0, low=1.0, high=8.0),
     "widest_tile": Constant(start=128.0, low=64.0, high=256.0),
     "by_rows": Constant(start=0.0, low=0.0, high=1.0),
-    "activation_passes": Constant(start=1.0, low=0.3, high=2.0),
+    "activation_passes": Constant(start=1.0, low=0.3, high=5.0),
     "quantise_passes": Constant(start=1.0, low=1e-3, high=5.0),
     "quantise_row_s": Constant(start=1e-9, low=1e-13, high=2e-8),
     "cache_speedup": Constant(start=1.5, low=1.0, high=4.0),

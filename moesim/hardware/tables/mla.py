@@ -120,11 +120,13 @@ def fit_modules(
     fixed: Callable[[str], Mapping[str, float]],
     around: Callable[[GpuSpec, pd.DataFrame], Array],
     seconds: Callable[[Mapping[str, float], GpuSpec, pd.DataFrame, Array], Array],
+    pull: float = 0.0,
 ) -> dict[str, dict[str, float]]:
     """The constants of every group with more rows than constants.
 
     Linear layers have constants of their own, so their time is worked out
-    once, before the search. `fixed`: constants that a group does not fit.
+    once, before the search. `fixed`: constants that a group does not fit;
+    `pull` is that of `fit_group`.
     """
     found = {}
     for name, rows, known, free in to_fit(frame, group(frame), search, lambda name, _rows: fixed(name)):
@@ -132,7 +134,7 @@ def fit_modules(
         timed = [(gpu, part, around(gpu, part)) for gpu, part in parts]
         predict = partial(_all_parts, timed, seconds)
         measured = np.concatenate([measured_s(part) for _, part in parts])
-        found[name] = fit_group(search, free, known, predict, measured)
+        found[name] = fit_group(search, free, known, predict, measured, pull=pull)
     return found
 
 
@@ -141,7 +143,8 @@ def _absorbed_seconds(made: str, gpu: GpuSpec, rows: Array, heads: Array) -> Arr
     constants = nearest(f"{made}/bmm/bfloat16", load("mla_bmm"))
     assert constants is not None
     products = AbsorbedConstants(**constants)
-    return np.asarray(sum(absorbed_seconds(products, gpu, rows, heads, n, k) for n, k in DEEPSEEK_V3.absorbed))
+    one = partial(absorbed_seconds, products, gpu, rows, heads, replayed=True)
+    return np.asarray(sum(one(n, k) for n, k in DEEPSEEK_V3.absorbed))
 
 
 def _all_parts(

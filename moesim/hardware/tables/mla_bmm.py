@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 
 _SEARCH = {
     "launch_s": Constant(start=4e-6, low=1e-6, high=3e-5),
-    "head_s": Constant(start=1e-8, low=1e-11, high=5e-7),
-    "compute_share": Constant(start=0.6, low=0.02, high=1.1),
-    "bandwidth_share": Constant(start=0.8, low=0.05, high=1.1),
+    "head_s": Constant(start=1e-9, low=1e-11, high=5e-7),
+    "compute_share": Constant(start=0.6, low=0.02, high=1.0),
+    "bandwidth_share": Constant(start=0.8, low=0.05, high=1.0),
     "activation_passes": Constant(start=1.0, low=0.3, high=10.0),
     "cache_speedup": Constant(start=2.0, low=1.0, high=8.0),
     "norm": Constant(start=3.0, low=1.0, high=10.0),
 }
+# Constants that a table does not tell apart stay near where their search begins, as those of dense products.
+_PULL = 0.05
 _AFTER = "mla_gen_post"
 
 
@@ -65,6 +67,7 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
             n[here],
             k[here],
             dtype=dtype_of(str(name)).compute,
+            replayed=True,
         )
     return seconds
 
@@ -82,5 +85,5 @@ KIND = layer_kind(
     fitted=fitted,
     usable=_usable,
     predict=predict_groups(_group, _seconds),
-    fit=fit_groups(_SEARCH, _group, _usable, _seconds),
+    fit=fit_groups(_SEARCH, _group, _usable, _seconds, pull=_PULL),
 )

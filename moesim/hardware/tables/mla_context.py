@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 _SEARCH = {
     "launch_s": Constant(start=2e-5, low=1e-6, high=1e-3),
     "unit_s": Constant(start=1e-6, low=1e-9, high=4e-5),
-    "compute_share": Constant(start=0.65, low=0.1, high=1.5),
+    "compute_share": Constant(start=0.65, low=0.1, high=1.0),
     "throttle": THROTTLE,
-    "bandwidth_share": Constant(start=0.5, low=0.05, high=1.5),
-    "score_s": Constant(start=3e-11, low=3e-11, high=3e-11),
+    "bandwidth_share": Constant(start=0.5, low=0.05, high=1.0),
+    # heads of 192 and 128 elements multiply long enough to hide the exponentials of their scores
+    "score_s": Constant(start=0.0, low=0.0, high=0.0),
     "longest_units": Constant(start=1.0, low=0.05, high=10.0),
     "kv_passes": Constant(start=1.0, low=0.01, high=20.0),
     "cache_speedup": Constant(start=1.2, low=1.0, high=5.0),
@@ -39,11 +40,18 @@ _SEARCH = {
     "token_passes": Constant(start=2.0, low=0.01, high=50.0),
     "host_s": Constant(start=6e-4, low=1e-4, high=2e-3),
 }
-_FIXED = {"score_s": 3e-11, "window_blocks": 0.0, "packs": 0.0}
+# Constants that a table does not tell apart stay near where their search begins, as those of dense products.
+_PULL = 0.02
+_FIXED = {"score_s": 0.0, "window_blocks": 0.0}
 _KERNEL_FIXED = {"prompt_s": 0.0, "token_passes": 0.0}
 _IN_A_GRAPH = {"host_s": 0.0}
+# A module that is launched kernel by kernel shows the time of the host, which a step does not lose, in `host_s`; the
+# kernels' own launches take as long as those of TensorRT-LLM's modules in a graph.
+_EAGER = {"launch_s": 2.5e-5}
 _EAGER_MODULE = "wideep_module-"
 _HOST_MS = 0.7
+# vLLM's kernels of decode, which it also takes for prompts of up to 512 tokens: they multiply in the latent.
+_ABSORBED = ("FLASHMLA", "FLASH_ATTN_MLA")
 
 
 def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
@@ -60,17 +68,19 @@ def _wrong(frame: pd.DataFrame) -> pd.Series[bool]:
 def _module_seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, around: Array) -> Array:
     batch, length, heads = numbers(frame, "batch_size", "isl", "num_heads")
     dtypes, cached = text(frame, "mla_dtype", "bfloat16"), column(frame, "past_kv_tokens")
-    seconds = np.empty(len(frame))
-    for name, rows in dtypes.groupby(dtypes.to_numpy()).indices.items():
+    keys, seconds = dtypes + absorbed(frame).map({True: "\nabsorbed", False: "\n"}), np.empty(len(frame))
+    for key, rows in keys.groupby(keys.to_numpy()).indices.items():
+        name, _, in_latent = str(key).partition("\n")
         seconds[rows] = mla_prefill_seconds(
             MlaPrefillConstants(**c),
             gpu,
             prompts=batch[rows],
             prompt_tokens=length[rows],
             heads=heads[rows],
-            compute=dtype_of(str(name)).compute,
+            compute=dtype_of(name).compute,
             cached_tokens=cached[rows],
             around_s=around[rows],
+            absorbed=bool(in_latent),
             sustained=False,
         )
     return seconds
@@ -78,7 +88,15 @@ def _module_seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, a
 
 def _around(gpu: GpuSpec, frame: pd.DataFrame) -> Array:
     batch, length = numbers(frame, "batch_size", "isl")
-    return around_seconds(gpu, frame, batch * length, absorbed=False)
+    seconds = around_seconds(gpu, frame, batch * length, absorbed=False)
+    if (in_latent := absorbed(frame).to_numpy()).any():
+        seconds[in_latent] = around_seconds(gpu, frame[in_latent], (batch * length)[in_latent], absorbed=True)
+    return seconds
+
+
+def absorbed(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Whether a module multiplies in the latent."""
+    return scope(frame).eq("module") & text(frame, "kernel_source").isin(_ABSORBED)
 
 
 def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
@@ -91,13 +109,14 @@ def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Consta
 
 def _fixed(name: str) -> dict[str, float]:
     """What a group does not have: kernels do nothing around attention, graphs wait for no host."""
-    kernel = _KERNEL_FIXED if name.split("/")[1].startswith("kernel-") else {}
-    graph = {} if name.split("/")[1].startswith(_EAGER_MODULE) else _IN_A_GRAPH
-    return {**_FIXED, **kernel, **graph}
+    source = name.split("/")[1]
+    kernel = _KERNEL_FIXED if source.startswith("kernel-") else {}
+    graph = _EAGER if source.startswith(_EAGER_MODULE) else _IN_A_GRAPH
+    return {**_FIXED, **kernel, **graph, "packs": float(source.endswith(_ABSORBED))}
 
 
 def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    return fit_modules(frame[_usable(frame)], gpus, _SEARCH, _fixed, _around, _module_seconds)
+    return fit_modules(frame[_usable(frame)], gpus, _SEARCH, _fixed, _around, _module_seconds, _PULL)
 
 
 KIND = layer_kind(

@@ -39,12 +39,13 @@ _SEARCH = {
     "alone_s": Constant(start=2e-6, low=1e-8, high=6e-5),
     "alone_token_s": Constant(start=1e-8, low=1e-10, high=5e-7),
     "split_s": Constant(start=3e-6, low=1e-8, high=5e-5),
-    "compute_share": Constant(start=0.8, low=0.05, high=1.0),
+    # an SM's own pace, `token_s`, has the share of the peak that its products reach: what is left is a bound
+    "compute_share": Constant(start=1.0, low=1.0, high=1.0),
     "bandwidth_share": Constant(start=0.9, low=0.1, high=1.0),
     "cache_speedup": Constant(start=1.3, low=1.0, high=3.0),
     "query_passes": Constant(start=1.0, low=0.01, high=10.0),
     "norm": Constant(start=2.0, low=1.0, high=10.0),
-    "linear_factor": Constant(start=1.1, low=0.7, high=2.0),
+    "linear_factor": Constant(start=1.1, low=1.0, high=2.0),
 }
 
 
@@ -55,11 +56,12 @@ _OF_MODULES = ("launch_s", "query_passes", "linear_factor")
 
 def _fixed(name: str) -> Mapping[str, float]:
     """A kernel has no linear layers; that of the wide-EP modules has a table of its own."""
+    bound = {"compute_share": 1.0}
     if scope_of(name) == "kernel":
-        return {"linear_factor": 1.0}
+        return {**bound, "linear_factor": 1.0}
     kernel = load("mla_generation")[_OWN_KERNEL]
     shared = [constant for constant in _SEARCH if constant not in _OF_MODULES]
-    return {constant: kernel[constant] for constant in shared} if scope_of(name) == "wideep_module" else {}
+    return {constant: kernel[constant] for constant in shared} if scope_of(name) == "wideep_module" else bound
 
 
 def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
@@ -75,6 +77,7 @@ def _module_seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, a
         context_tokens=cached + 1,
         heads=heads,
         cache_bytes=bytes_of(cache_dtype(frame)),
+        replayed=True,
     )
     return np.asarray(c["linear_factor"] * around + kernel)
 
