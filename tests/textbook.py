@@ -118,7 +118,8 @@ class _Textbook:
                 yield from self.work(int(self.p.duration_ps[o, x]), x)
             else:
                 self.entered[o][x].succeed()
-                yield from self.arrivals[o, x]
+                for d in range(self.p.n_gpus) if self.p.together else [x]:
+                    yield from self.arrivals[o, d]
             self.end[o, x] = self.env.now
             self.done[o][x].succeed()
 

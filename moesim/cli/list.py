@@ -46,6 +46,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("dispatch_latency_us", "dispatch us"),
         ("combine_latency_us", "combine us"),
         ("held_sms", "SMs held"),
+        ("measured_on", "measured on"),
         ("source", "source"),
     ),
     "popularities": (
@@ -120,17 +121,7 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
         return {name: {**family, "gpu": calibrated_gpu().name} for name, family in families().items()}
     found = presets(kind)
     if kind == "gpus":
-        from moesim.hardware.collectives import links
-        from moesim.types import GpuSpec
-
-        return {
-            name: {
-                **entry,
-                "link_gb_per_s": [rate / 1e9 for rate in links(GpuSpec(name=name, **entry))],
-                "kernels": calibrated_families(name),
-            }
-            for name, entry in found.items()
-        }
+        return {name: {**entry, "kernels": calibrated_families(name)} for name, entry in found.items()}
     return {name: {**_model_defaults(), **entry} for name, entry in found.items()} if kind == "models" else found
 
 

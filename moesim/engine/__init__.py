@@ -14,7 +14,7 @@ from moesim.engine.compiled_engine import run_compiled
 from moesim.engine.faults import MOST_PS, jitter, longest_ps, too_long
 from moesim.engine.groups import group_program, in_groups
 from moesim.engine.layout import OVERLAPS, lay_out
-from moesim.engine.ports import latencies
+from moesim.engine.ports import exchange, free_ports, latencies
 from moesim.engine.queued import OVERFLOWS as QUEUE_OVERFLOWS
 from moesim.engine.queued import run_queued
 from moesim.engine.serving import step_process
@@ -29,6 +29,8 @@ __all__ = [
     "OVERLAPS",
     "QUEUE_OVERFLOWS",
     "balanced_traffic",
+    "exchange",
+    "free_ports",
     "group_program",
     "in_groups",
     "jitter",

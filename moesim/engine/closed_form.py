@@ -16,7 +16,7 @@ def transfer_ps(program: Program) -> NDArray[np.int64]:
     latency; on it a GPU is busy for the longer of what its egress and its
     ingress port carry. Levels work side by side, except that a per-node
     collective passes one after the other and pays both latencies. One GPU
-    alone exchanges nothing.
+    alone exchanges nothing. Where exchanges end together, that of the busiest GPU counts for all.
     """
     n_gpus, m = program.n_gpus, program.gpus_per_node
     result = np.zeros((program.n_operations, n_gpus), dtype=np.int64)
@@ -30,7 +30,8 @@ def transfer_ps(program: Program) -> NDArray[np.int64]:
         PARTS.index("combine"): _gpu_ps(program.combine, received, sent, levels, both_hops),
     }
     for o in np.flatnonzero(program.exchange_layer >= 0):
-        result[o] = by_kind[int(program.kind[o])][program.exchange_layer[o]]
+        own = by_kind[int(program.kind[o])][program.exchange_layer[o]]
+        result[o] = own.max() if program.together else own
     return result
 
 

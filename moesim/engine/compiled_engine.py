@@ -38,6 +38,7 @@ def run_compiled(program: Program) -> Timeline:
             program.exchange_layer,
             program.kind == PARTS.index("dispatch"),
             program.copies_rule == "per-node",
+            program.together,
             program.copies,
             node_copies(program),
             _stacked(program, "out_ps"),
@@ -114,6 +115,7 @@ def _sweep_ports(
     row: NDArray[np.int64],
     is_dispatch: NDArray[np.bool_],
     per_node: bool,
+    together: bool,
     copies: NDArray[np.int64],
     nodes: NDArray[np.int64],
     out_ps: NDArray[np.int64],
@@ -153,3 +155,5 @@ def _sweep_ports(
             end[o],
             arrival,
         )
+        if together:
+            end[o] = end[o].max()

@@ -111,6 +111,7 @@ def lay_out(
     overlap: str = "none",
     overlap_loss: float = 0.0,
     network: str = "closed-form",
+    together: bool = False,
 ) -> Program:
     """The program of a step: all layers, then the head.
 
@@ -134,6 +135,7 @@ def lay_out(
         overlap: a name of OVERLAPS.
         overlap_loss: part of an exchange's closed form that computing beside it loses; only of two micro-batches.
         network: "closed-form" or "port".
+        together: whether an exchange ends on all GPUs at once.
     """
     order = _order(n_layers, dense_layers, overlap, has_shared)
     assert len(durations) == OVERLAPS[overlap].micro_batches
@@ -165,6 +167,7 @@ def lay_out(
         slot_rank=placement.rank,
         micro_batches=len(durations),
         network=network,
+        together=together,
         n_groups=placement.n_groups,
         expert_tensor=placement.expert_tensor,
     )

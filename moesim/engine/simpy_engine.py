@@ -185,6 +185,8 @@ def _delays(program: Program) -> Callable[[int, list[int]], list[int]]:
             end,
             arrival,
         )
+        if program.together:
+            end[:] = end.max()
         delays: list[int] = (end - entry.max()).tolist()
         return delays
 

@@ -20,11 +20,13 @@ from moesim.hardware.families import (
     provenance,
 )
 from moesim.hardware.memory import check_memory, memory_bytes, parameters
-from moesim.hardware.network import exchange_rates, payload_bytes
+from moesim.hardware.network import ExchangeLoad, exchange_rates, fitted_group
 from moesim.hardware.predict import predict_table
+from moesim.hardware.shape import payload_bytes
 
 __all__ = [
     "Durations",
+    "ExchangeLoad",
     "ExpertKernel",
     "ExpertShape",
     "Family",
@@ -38,6 +40,7 @@ __all__ = [
     "expert_seconds",
     "families",
     "family_of",
+    "fitted_group",
     "memory_bytes",
     "parameters",
     "payload_bytes",

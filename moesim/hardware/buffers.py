@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 
-from moesim.hardware.network import payload_bytes
+from moesim.hardware.network import DEFAULT_SMS
+from moesim.hardware.shape import payload_bytes
 from moesim.types import DTYPE_BYTES, ClusterShape, Precision
 
 _ALIGNED = 128
@@ -13,7 +14,6 @@ _HEADER_BYTES = 16
 _SCALED_BLOCK = 128
 _MOST_CHOICES, _MOST_SCALES = 128, 128
 _CHOICE_BYTES, _SCALE_BYTES, _SOURCE_BYTES = 8 + 4, 4, 8
-_NORMAL_SMS = 20
 # DeepEP's own settings: up to so many ranks, tokens that a channel keeps for each GPU of a node and for each node.
 _CHUNKS = ((8, 256, 132), (16, 288, 140), (64, 288, 128), (96, 480, 132), (128, 560, 132), (160, 720, 132))
 
@@ -54,7 +54,7 @@ def exchange_bytes(
         rows = n_slots * tokens_per_gpu
         return low_latency_bytes(tokens_per_gpu, hidden_size, n_slots) + rows * payload
     if network.deepep == "normal":
-        sms = network.held_sms or _NORMAL_SMS
+        sms = network.held_sms or DEFAULT_SMS
         return normal_bytes(hidden_size, group_gpus, sms, cluster.gpus_per_node) + arriving * payload
     return 0.0
 

@@ -1,7 +1,7 @@
-"""How long collectives take whose load is even: the exchanges of DeepEP and the operations of NCCL.
+"""How long collectives take: the exchanges of DeepEP and its wrappers, and the operations of NCCL.
 
-Closed forms of the published bandwidths, for tables of measurements and for
-what no engine resolves. Bandwidths are shares of the links' published rates,
+Closed forms of the published bandwidths, for runs and for tables of
+measurements alike. Bandwidths are shares of the links' published rates,
 so that another generation of links needs no constants of its own; latencies
 are of the software and stay. All arguments are arrays or numbers that
 broadcast, in SI units; constants are fitted by `moesim.hardware.tables`.
@@ -9,29 +9,24 @@ broadcast, in SI units; constants are fitted by `moesim.hardware.tables`.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from moesim.hardware.shape import Array, Shape
 from moesim.types import GpuSpec
-
-Array = NDArray[np.float64]
-
-# Published bytes/s of one GPU and direction, within a node and across: datasheets of NVLink, PCIe and network cards.
-_LINKS = {
-    "nvlink3-ib200": (300e9, 25e9),
-    "nvlink4-ib400": (450e9, 50e9),
-    "nvlink5-ib400": (900e9, 50e9),
-    "pcie4-ib200": (32e9, 25e9),
-}
-_LINKS_OTHERWISE = _LINKS["nvlink4-ib400"]
 
 NCCL_LL_BYTES = 16384
 """Bytes for one peer up to which NCCL's send and receive use the LL protocol (NCCL_P2P_LL_THRESHOLD)."""
 
 CONGESTED_NODES = 8
 """Nodes from which the exchanges of DeepEP normal were measured to share the network's core."""
+
+NCCL_ACROSS_S, NCCL_NIC_SHARE = 15e-6, 0.8
+"""Estimated, as no table has NCCL across nodes: what it starts later, and its share of the network card."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +58,10 @@ class Normal:
     `launch_s`, `per_hidden_s`: before the first byte; `sm_bytes_per_s` of each
     SM up to `link_share` of the published bandwidth, joined by `norm`;
     `per_token_s`: an SM's own work on a token; `fill_s`: filling the chunks of
-    the pipeline. Across nodes likewise, with `across_hop_s` times the share of
-    remote nodes, and `congestion` times the bytes from CONGESTED_NODES on.
-    `notify_s` and `notify_hop_s` (each doubling of the nodes): the exchange of
-    counts, which within a node is part of the launch.
+    the pipeline. Across nodes likewise, with the exchange of counts before it
+    (which within a node is part of the launch), `across_hop_s` for each
+    doubling of the nodes, and `congestion` times the bytes from
+    CONGESTED_NODES on.
     """
 
     launch_s: float
@@ -83,8 +78,6 @@ class Normal:
     across_norm: float
     across_fill_s: float
     congestion: float
-    notify_s: float
-    notify_hop_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,111 +114,119 @@ class Wrapper:
     norm: float
 
 
-def links(gpu: GpuSpec) -> tuple[float, float]:
-    """Published bytes/s of a GPU's port and direction, (within a node, across nodes)."""
-    return _LINKS.get(gpu.network.removesuffix("-two-hop"), _LINKS_OTHERWISE)
-
-
-def low_latency_seconds(
-    c: LowLatency,
-    gpu: GpuSpec,
-    *,
-    tokens: Array,
-    top_k: Array,
-    experts: Array,
-    nodes: Array,
-    payload: Array,
-    hidden: Array,
-) -> Array:
-    """DeepEP low latency: one copy of `payload` bytes for every selected expert, evenly over ranks.
+def low_latency_seconds(c: LowLatency, gpu: GpuSpec, x: Shape) -> Array:
+    """DeepEP low latency: one copy for every selected expert.
 
     Every SM serves a group of experts, and sends one token at a time: with few
-    experts there are few senders. `tokens` are of one rank.
+    experts there are few senders.
     """
     within, across = links(gpu)
-    waves = np.ceil(experts / gpu.n_sms)
-    senders = np.ceil(experts / waves)
-    sent = tokens * top_k * payload
-    start = c.launch_s + c.per_hidden_s * hidden + c.per_wave_s * waves
-    near = sent / (c.link_share * within)
-    inside = join(start, near + c.round_s * np.ceil(tokens / senders), c.norm)
-    remote = (nodes - 1) / nodes
-    far = np.maximum(sent * remote / (c.nic_share * across), near / nodes)
-    return np.where(nodes > 1, c.across_launch_s + c.across_hop_s * remote + far, inside)
+    waves = np.ceil(x.experts / gpu.n_sms)
+    senders = np.ceil(x.experts / waves)
+    start = c.launch_s + c.per_hidden_s * x.hidden + c.per_wave_s * waves
+    near = x.near / (c.link_share * within)
+    inside = join(start, near + c.round_s * np.maximum(x.tokens / senders, 1.0), c.norm)
+    further = c.across_launch_s + c.across_hop_s * (x.nodes - 1) / x.nodes
+    return np.where(x.nodes > 1, further + np.maximum(x.far / (c.nic_share * across), near), inside)
 
 
-def normal_seconds(
-    c: Normal,
-    gpu: GpuSpec,
-    *,
-    tokens: Array,
-    top_k: Array,
-    experts: Array,
-    nodes: Array,
-    payload: Array,
-    hidden: Array,
-    sms: Array,
-    gpus_per_node: int = 8,
-) -> Array:
-    """DeepEP normal: one copy for every distinct rank, across nodes one for every distinct node; without the counts."""
+def normal_seconds(c: Normal, gpu: GpuSpec, x: Shape) -> Array:
+    """DeepEP normal: one copy for every distinct GPU, across nodes one for every distinct node; with the counts."""
     within, across = links(gpu)
-    copies = tokens * distinct(experts, gpus_per_node * nodes, top_k) * payload
-    body = join(copies / (sms * c.sm_bytes_per_s), copies / (c.link_share * within), c.norm)
-    body = body + c.per_token_s * tokens / sms
-    inside = c.launch_s + c.per_hidden_s * hidden + fill(body, c.fill_s)
-    remote = (nodes - 1) / nodes
-    sent = tokens * distinct(experts, nodes, top_k) * remote * payload
-    far = sent * np.where(nodes >= CONGESTED_NODES, c.congestion, 1.0) / (c.nic_share * across)
-    body = join(copies / (sms * c.across_sm_bytes_per_s), far, c.across_norm)
-    return np.where(nodes > 1, c.across_launch_s + c.across_hop_s * remote + fill(body, c.across_fill_s), inside)
+    body = join(x.near / (x.sms * c.sm_bytes_per_s), x.near / (c.link_share * within), c.norm)
+    inside = c.launch_s + c.per_hidden_s * x.hidden + fill(body + c.per_token_s * x.tokens / x.sms, c.fill_s)
+    far = x.far * np.where(x.nodes >= CONGESTED_NODES, c.congestion, 1.0) / (c.nic_share * across)
+    body = join(x.near / (x.sms * c.across_sm_bytes_per_s), far, c.across_norm)
+    further = c.across_launch_s + c.across_hop_s * np.log2(x.nodes)
+    return np.where(x.nodes > 1, further + fill(body, c.across_fill_s), inside)
 
 
-def notify_seconds(c: Normal, nodes: Array) -> Array:
-    """The exchange of counts that comes before an exchange of DeepEP normal; 0 within a node."""
-    return np.where(nodes > 1, c.notify_s + c.notify_hop_s * np.log2(nodes), 0.0)
-
-
-def nccl_seconds(c: Nccl, gpu: GpuSpec, *, operation: str, gpus: Array, message: Array) -> Array:
-    """A collective of NCCL on `gpus` GPUs of a node, buffers of `message` bytes a GPU.
+def nccl_seconds(c: Nccl, gpu: GpuSpec, x: Shape, *, chooses: bool = False) -> Array:
+    """A collective of NCCL, within a node as measured; across nodes it begins later and the network card counts too.
 
     An all-to-all sends and receives, which chooses LL by the bytes for one
     peer; the other operations take the fastest protocol.
     """
-    within, _ = links(gpu)
-    width = np.float_power(gpus / 8.0, c.width)
-    turns = 2.0 if operation == "all_reduce" else 1.0
-    wire = turns * message * (gpus - 1) / gpus / (within * width)
-    hops = gpus - 1
-    low = c.ll_s + c.ll_hop_s * hops + wire / c.ll_share
-    filling = np.minimum(wire / c.fill_share, c.fill_s)
-    simple = join(c.simple_s + c.simple_hop_s * hops, wire / c.simple_share + filling, c.norm)
-    if operation == "alltoall":
-        switch = c.ll_s + c.ll_hop_s * hops + NCCL_LL_BYTES * hops / (within * width * c.ll_share)
-        return np.where(message <= NCCL_LL_BYTES * gpus, low, np.maximum(simple, switch))
-    middle = c.ll128_s + c.ll128_hop_s * hops + wire / c.ll128_share
-    return np.minimum(np.minimum(low, middle), simple)
-
-
-def wrapper_seconds(c: Wrapper, gpu: GpuSpec, *, sent: Array, nodes: Array) -> Array:
-    """An exchange through a framework's wrapper that sends `sent` bytes a rank, evenly over ranks."""
     within, across = links(gpu)
-    remote = (nodes - 1) / nodes
-    wire = np.maximum(sent / nodes / (c.link_share * within), sent * remote / (c.nic_share * across))
+    peers = x.gpus / x.nodes - 1.0
+    width = np.float_power((peers + 1.0) / 8.0, c.width)
+    wire = x.near / (within * width)
+    low = c.ll_s + c.ll_hop_s * peers + wire / c.ll_share
+    filling = np.minimum(wire / c.fill_share, c.fill_s)
+    simple = join(c.simple_s + c.simple_hop_s * peers, wire / c.simple_share + filling, c.norm)
+    if chooses:
+        switch = c.ll_s + c.ll_hop_s * peers + NCCL_LL_BYTES * peers / (within * width * c.ll_share)
+        inside = np.where(x.peer <= NCCL_LL_BYTES, low, np.maximum(simple, switch))
+    else:
+        middle = c.ll128_s + c.ll128_hop_s * peers + wire / c.ll128_share
+        inside = np.minimum(np.minimum(low, middle), simple)
+    further = NCCL_ACROSS_S + np.maximum(inside, c.simple_s + x.far / (NCCL_NIC_SHARE * across))
+    return np.where(x.nodes > 1, further, inside)
+
+
+def wrapper_seconds(c: Wrapper, gpu: GpuSpec, x: Shape) -> Array:
+    """An exchange through a framework's wrapper."""
+    within, across = links(gpu)
+    wire = np.maximum(x.near / (c.link_share * within), x.far / (c.nic_share * across))
     return join(np.asarray(c.floor_s), wire, c.norm)
 
 
-def fp8_payload(hidden: Array) -> Array:
-    """Bytes of a token in FP8 as DeepEP low latency sends it: a float32 scale a block of 128, and a header of 16."""
-    return hidden + 4.0 * np.ceil(hidden / 128.0) + 16.0
+Seconds = Callable[[Any, GpuSpec, Shape], Array]
+
+FORMS: Mapping[str, tuple[type[Any], Seconds]] = {
+    "deepep-ll": (LowLatency, low_latency_seconds),
+    "deepep-normal": (Normal, normal_seconds),
+    "nccl": (Nccl, nccl_seconds),
+    "moe-a2a": (Wrapper, wrapper_seconds),
+}
+"""Constants and closed form of the groups <framework>/<name>/..., by that name."""
 
 
-def distinct(experts: Array, groups: Array, top_k: Array) -> Array:
-    """Mean number of distinct groups that `top_k` different experts of `experts` in equal groups fall into."""
-    miss = np.ones(np.broadcast_shapes(np.shape(experts), np.shape(groups), np.shape(top_k)))
-    for i in range(int(np.max(top_k, initial=0))):
-        left = np.maximum(experts - experts / groups - i, 0.0) / np.maximum(experts - i, 1.0)
-        miss = np.where(i < top_k, miss * left, miss)
-    return groups * (1.0 - miss)
+def seconds(group: str, constants: Mapping[str, float], gpu: GpuSpec, x: Shape) -> Array:
+    """What an exchange of random choices takes by the constants of a group."""
+    form, closed_form = FORMS[group.split("/")[1]]
+    if group.endswith("/alltoall"):
+        return nccl_seconds(form(**constants), gpu, x, chooses=True)
+    return closed_form(form(**constants), gpu, x)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """An exchange as a start and what its ports take side by side, seconds: start + max(near, far) is its time.
+
+    The start is what more or fewer bytes would not change: with a little more
+    load a closed form grows as this sum does.
+    """
+
+    start_s: float
+    near_s: float
+    far_s: float
+
+
+def times(group: str, constants: Mapping[str, float], gpu: GpuSpec, x: Shape) -> Times:
+    """The tangent of a closed form at a load."""
+
+    def grows(near: float, far: float) -> float:
+        less, more = (
+            float(seconds(group, constants, gpu, dataclasses.replace(x, near=by * near * x.near, far=by * far * x.far)))
+            for by in (1.0 - _STEP, 1.0 + _STEP)
+        )
+        return (more - less) / (2.0 * _STEP)
+
+    total, ports = float(seconds(group, constants, gpu, x)), grows(1.0, 1.0)
+    near, far = grows(1.0, 0.0), grows(0.0, 1.0)
+    longer = max(near, far)
+    share = ports / longer if longer > 0 else 0.0
+    return Times(start_s=total - ports, near_s=share * near, far_s=share * far)
+
+
+_STEP = 1e-4
+
+
+def links(gpu: GpuSpec) -> tuple[float, float]:
+    """Published bytes/s of a GPU's port and direction, (within a node, across nodes)."""
+    within, across = gpu.link_gb_per_s
+    return 1e9 * within, 1e9 * across
 
 
 def join(a: Array, b: Array, norm: float) -> Array:

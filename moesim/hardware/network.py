@@ -2,55 +2,129 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from moesim.types import DTYPE_BYTES, ClusterShape, Exchange, Precision
+from moesim.errors import InputError
+from moesim.hardware.collectives import times
+from moesim.hardware.constants import load
+from moesim.hardware.shape import busiest_ports, payload_bytes, shape
+from moesim.types import ClusterShape, Exchange, NetworkSpec, Precision
 
 PICO = 1e12
+_WORDS = {"bf16": "bfloat16", "fp4": "nvfp4"}
+"""Data types as the groups of constants name them, where that is another word."""
+DEFAULT_SMS = 20
+"""SMs of kernels that hold none from others: DeepEP's `Buffer.num_sms`."""
 
 
-def exchange_rates(cluster: ClusterShape, precision: Precision, hidden_size: int) -> tuple[Exchange, Exchange]:
+@dataclass(frozen=True, kw_only=True)
+class ExchangeLoad:
+    """What a GPU has to send in one exchange: `tokens` with `top_k` of `experts` on `gpus` GPUs (of a group)."""
+
+    tokens: float
+    top_k: int
+    experts: int
+    gpus: int
+
+
+def exchange_rates(
+    cluster: ClusterShape,
+    precision: Precision,
+    hidden_size: int,
+    load: ExchangeLoad | None = None,
+) -> tuple[Exchange, Exchange]:
     """The ports' view of dispatch and of combine: integer picoseconds a token copy, at least 1.
 
     A port sends and receives at the bandwidth of its level; egress and ingress
-    are equal, as published links are full duplex.
+    are equal, as published links are full duplex. A network whose constants
+    are fitted takes its times from the load, so that random choices take what
+    was fitted; latencies and bandwidths that it states besides replace them.
+
+    Args:
+        cluster: GPUs and network.
+        precision: data types of the payloads.
+        hidden_size: elements of a token.
+        load: needed by a fitted network alone.
     """
     network = cluster.network
-    dispatch = _exchange(
-        cluster.n_gpus,
-        payload_bytes(hidden_size, precision.dispatch),
-        network.dispatch_bandwidth_gb_per_s,
-        network.dispatch_latency_us,
+    return (
+        _exchange(cluster, 0, precision.dispatch, hidden_size, load, _stated(network, "dispatch")),
+        _exchange(cluster, 1, precision.combine, hidden_size, load, _stated(network, "combine")),
     )
-    combine = _exchange(
-        cluster.n_gpus,
-        payload_bytes(hidden_size, precision.combine),
-        network.combine_bandwidth_gb_per_s,
-        network.combine_latency_us,
-    )
-    return dispatch, combine
 
 
-def payload_bytes(hidden_size: int, dtype: str) -> int:
-    """Bytes of one token copy on the wire.
+Stated = tuple[Sequence[float] | None, Sequence[float] | None]
+"""Latency (us) and bandwidth (GB/s) by level that a network states, None where it does not."""
 
-    fp8 carries a float32 scale for each block of 128 elements and a 16-byte
-    header, as DeepEP sends it; other types are the bare elements.
-    """
-    if dtype == "fp8":
-        return hidden_size + 4 * math.ceil(hidden_size / 128) + 16
-    return math.ceil(hidden_size * DTYPE_BYTES[dtype])
+
+def _stated(network: NetworkSpec, direction: str) -> Stated:
+    return getattr(network, f"{direction}_latency_us"), getattr(network, f"{direction}_bandwidth_gb_per_s")
 
 
 def _exchange(
-    n_gpus: int,
-    payload: int,
-    bandwidth_gb_per_s: tuple[float, float],
-    latency_us: tuple[float, float],
+    cluster: ClusterShape,
+    direction: int,
+    dtype: str,
+    hidden_size: int,
+    load: ExchangeLoad | None,
+    stated: Stated,
 ) -> Exchange:
-    copy_ps = [max(1, round(PICO * payload / (bandwidth * 1e9))) for bandwidth in bandwidth_gb_per_s]
-    ports = np.repeat(np.array(copy_ps, dtype=np.int64)[:, None], n_gpus, axis=1)
-    latency = np.array([max(1, round(us * 1e6)) for us in latency_us], dtype=np.int64)
+    latency_us, bandwidth_gb_per_s = stated
+    copy_s = latency_s = (0.0, 0.0)
+    if cluster.network.fitted is not None and None in stated:
+        assert load is not None
+        copy_s, latency_s = _fitted(cluster, direction, dtype, hidden_size, load)
+    if bandwidth_gb_per_s is not None:
+        payload = payload_bytes(hidden_size, dtype)
+        copy_s = (payload / (bandwidth_gb_per_s[0] * 1e9), payload / (bandwidth_gb_per_s[1] * 1e9))
+    if latency_us is not None:
+        latency_s = (latency_us[0] * 1e-6, latency_us[1] * 1e-6)
+    copy_ps = np.array([max(1, round(PICO * s)) for s in copy_s], dtype=np.int64)
+    ports = np.repeat(copy_ps[:, None], cluster.n_gpus, axis=1)
+    latency = np.array([max(1, round(PICO * s)) for s in latency_s], dtype=np.int64)
     return Exchange(out_ps=ports, in_ps=ports.copy(), latency_ps=latency)
+
+
+def _fitted(
+    cluster: ClusterShape, direction: int, dtype: str, hidden_size: int, load: ExchangeLoad
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Seconds of a copy at the ports of each level, and of latency, of random choices as they were fitted.
+
+    What was measured ends with the busiest port, which carries more than the mean.
+    """
+    network = cluster.network
+    group, constants = fitted_group(network, direction, dtype)
+    nodes = max(1, load.gpus // cluster.gpus_per_node)
+    sizes = {
+        "tokens": np.asarray(max(load.tokens, 1.0)),
+        "top_k": np.asarray(load.top_k),
+        "experts": np.asarray(load.experts),
+        "gpus": np.asarray(load.gpus),
+        "nodes": np.asarray(nodes),
+    }
+    payload = payload_bytes(hidden_size, dtype)
+    x = shape(network.copies, **sizes, payload=payload, hidden=hidden_size, sms=network.held_sms or DEFAULT_SMS)
+    found = times(group, constants, cluster.gpu, x)
+    copies = [float(n) for n in busiest_ports(network.copies, **sizes)]
+    near, far = (s / n if n > 0 else 0.0 for s, n in zip((found.near_s, found.far_s), copies, strict=True))
+    handed_on = network.copies in ("per-node", "all") and nodes > 1  # levels one after the other, each with its latency
+    latency = found.start_s / 2 if handed_on else found.start_s
+    return (near, far), (latency, latency)
+
+
+def fitted_group(network: NetworkSpec, direction: int, dtype: str) -> tuple[str, Mapping[str, float]]:
+    """The group of constants of a fitted network for a payload's data type, else for bfloat16, and its constants.
+
+    Raises:
+        InputError: there is no such group.
+    """
+    assert network.fitted is not None
+    groups, form = load("collectives"), network.fitted[direction]
+    for word in (_WORDS.get(dtype, dtype), "bfloat16"):
+        name = form.replace("{dtype}", word)
+        if name in groups:
+            return name, groups[name]
+    raise InputError(f"one of {', '.join(groups)}")

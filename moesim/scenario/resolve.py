@@ -14,6 +14,7 @@ from moesim.errors import ScenarioError
 from moesim.scenario import schema
 from moesim.scenario.hugging_face import read_config
 from moesim.scenario.kernel_paths import whole_paths
+from moesim.scenario.network import with_links
 from moesim.scenario.popularity import load_router, popularity_rules, router_fields, with_kind
 from moesim.scenario.presets import names, preset
 from moesim.scenario.source import FieldPath, shown, whole_path
@@ -43,6 +44,8 @@ PARTS: Mapping[FieldPath, type[BaseModel]] = {
     ("simulation",): schema.SimulationSpec,
     ("keep",): schema.KeepSpec,
 }
+RATES = tuple(f"{way}_{rate}" for rate in ("latency_us", "bandwidth_gb_per_s") for way in ("dispatch", "combine"))
+"""Fields of a network that a fitted one need not state."""
 _KEPT_WORDS: set[FieldPath] = {("keep", "experts"), ("keep", "links")}
 _FREE_TEXT: set[FieldPath] = {("name",), ("model", "name"), ("model", "source"), *_KEPT_WORDS}
 
@@ -136,9 +139,10 @@ def _cluster(value: dict[str, Any], fail: Fail) -> dict[str, Any]:
     if "gpu" not in cluster:
         raise fail(("cluster", "gpu"), "nothing", f"one of {', '.join(names('gpus'))}")
     cluster["gpu"] = _preset("gpus", cluster["gpu"], ("cluster", "gpu"), fail)
-    fields = schema.NetworkPreset.model_fields
+    if isinstance(cluster["gpu"], dict):
+        cluster["gpu"] = with_links(cluster["gpu"], cluster.get("network"))
     network = cluster.get("network", {})
-    whole = isinstance(network, dict) and all(name in network for name in fields if fields[name].is_required())
+    whole = isinstance(network, dict) and ("fitted" in network or all(name in network for name in RATES))
     if isinstance(network, dict) and "preset" not in network and not whole and isinstance(cluster["gpu"], dict):
         # what is not said of the network is as the GPU's own has it
         own = cluster["gpu"].get("network", schema.GpuPreset.model_fields["network"].default)
@@ -301,8 +305,9 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
     n_gpus = spec.cluster.nodes * spec.cluster.gpus_per_node
     tokens = spec.workload.tokens_per_gpu
     needs_mla = [model.kv_lora_rank, model.qk_nope_head_dim, model.qk_rope_head_dim, model.v_head_dim]
-    latencies = [*network.dispatch_latency_us, *network.combine_latency_us]
-    bandwidths = [*network.dispatch_bandwidth_gb_per_s, *network.combine_bandwidth_gb_per_s]
+    stated = {name: getattr(network, name) for name in RATES}
+    latencies = [x for name, rates in stated.items() if name.endswith("_us") for x in rates or ()]
+    bandwidths = [x for name, rates in stated.items() if name.endswith("_per_s") for x in rates or ()]
     factors, network_path = network.port_bandwidth_factor, ("cluster", "network")
     layers = model.dense_layers
     rules: list[tuple[bool, FieldPath, Any, str]] = [
@@ -334,6 +339,12 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
             "the size of all shared experts together, 0 where there are none",
         ),
         ("bf16" in gpu.peak_tflops, ("cluster", "gpu", "peak_tflops"), [*gpu.peak_tflops], "bf16 among the types"),
+        (
+            all(x >= 1e-6 for x in gpu.link_gb_per_s or ()),
+            ("cluster", "gpu", "link_gb_per_s"),
+            gpu.link_gb_per_s,
+            "bandwidths of 1e-6 GB/s or more",
+        ),
         (
             all(1e-6 <= x <= 1e9 for x in latencies),
             network_path,

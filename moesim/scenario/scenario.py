@@ -13,6 +13,7 @@ import yaml
 from moesim.errors import ScenarioError
 from moesim.scenario.layers import Layered, governing, naming, override, read_layers
 from moesim.scenario.locate import locate
+from moesim.scenario.network import links_warning, network_provenance
 from moesim.scenario.notices import Notice, idle_fields
 from moesim.scenario.resolve import resolve
 from moesim.scenario.schema import LOAD_KINDS, OVERLAP_LOSS, ScenarioSpec
@@ -66,6 +67,7 @@ class Scenario:
         own = {name: value for name, value in self._overrides.items() if name not in self._swept}
         base_routing = override(layered.data, own, "--set").get("routing") or {}
         self.spec: ScenarioSpec = resolve(data, self._folder, self._fail, base_routing)
+        self._links_warning = links_warning(data["cluster"])
         self.model = _model(self.spec)
         self.cluster = _cluster(self.spec)
         self.precision = Precision(**self.spec.precision.model_dump())
@@ -181,6 +183,8 @@ class Scenario:
             found = () if root._swept else idle_fields(root)  # noqa: SLF001
             replaced = root._overrides  # noqa: SLF001
             notices = [root.notice(field, text) for field, text in found if not naming(replaced, _path(field))]
+            if root._links_warning:  # noqa: SLF001
+                notices.append(root.notice("cluster.gpu", root._links_warning))  # noqa: SLF001
             notices.sort(key=lambda notice: (notice.place.line, notice.place.column) if notice.place else (0, 0))
             root._warnings = tuple(notices)  # noqa: SLF001
         return root._warnings  # noqa: SLF001
@@ -310,11 +314,13 @@ def _model(spec: ScenarioSpec) -> ModelShape:
 
 
 def _cluster(spec: ScenarioSpec) -> ClusterShape:
-    network = spec.cluster.network.model_dump(exclude={"provenance", "port_bandwidth_factor"})
+    apart = {name for name in type(spec.cluster.network).model_fields if name.startswith("measured_")}
+    network = spec.cluster.network.model_dump(exclude=apart | {"provenance", "port_bandwidth_factor"})
     if spec.simulation.network == "port":  # rates belong to the level of detail that uses them
         within, across = spec.cluster.network.port_bandwidth_factor
         for field in ("dispatch_bandwidth_gb_per_s", "combine_bandwidth_gb_per_s"):
-            network[field] = (network[field][0] * within, network[field][1] * across)
+            if network[field] is not None:
+                network[field] = (network[field][0] * within, network[field][1] * across)
     return ClusterShape(
         gpu=GpuSpec(**spec.cluster.gpu.model_dump()),
         network=NetworkSpec(**network),
@@ -330,8 +336,7 @@ def _provenance(spec: ScenarioSpec) -> dict[str, str]:
         changed = not source or name.endswith("(changed)") or name == "inline"
         return f"synthetic: {name}" if changed else f"estimated: {name}, published: {source}"
 
-    model, gpu, network = spec.model, spec.cluster.gpu, spec.cluster.network
-    precision = spec.precision
+    model, gpu, precision = spec.model, spec.cluster.gpu, spec.precision
     lacking = [
         f"{part} in bf16, as {gpu.name} does not compute in {dtype}"
         for part, dtype, own in (
@@ -340,11 +345,10 @@ def _provenance(spec: ScenarioSpec) -> dict[str, str]:
         )
         if dtype not in gpu.peak_tflops and own == "bf16"
     ]
-    label = "synthetic" if network.name.endswith("(changed)") else network.provenance
     entries = {
         "model": published(model.name, model.source),
         "gpu": published(gpu.name, gpu.source),
-        "network": f"{label}: {network.name}" + (f", {network.source}" if network.source else ""),
+        "network": network_provenance(spec),
         "tokens": _tokens(spec),
     }
     if spec.simulation.overlap == "two-batch":

@@ -76,6 +76,9 @@ class ModelSpec(_Part):
     source: str = ""
 
 
+_Pair = Annotated[tuple[float, float], BeforeValidator(_list_to_tuple)]
+
+
 class GpuPreset(_Part):
     """One GPU by its published dense peaks."""
 
@@ -86,26 +89,43 @@ class GpuPreset(_Part):
     n_sms: Count = 132
     l2_cache_mb: float = _described(50.0, "2^20 bytes", gt=0)
     clock_ghz: float = _described(1.83, "of the SMs at the peaks", ge=1e-3)
-    network: str = _described("nvlink4-ib400", "preset that a cluster of it uses by default")
+    network: str = _described("pcie4-ib200", "preset that a cluster of it uses by default")
+    link_gb_per_s: _Pair | None = _described(
+        None,
+        "published, of a direction, [within a node, across nodes], by which networks measured on others are scaled; "
+        "default: those of GPUs with the same network",
+    )
     source: str = ""
 
 
-_Pair = Annotated[tuple[float, float], BeforeValidator(_list_to_tuple)]
-
-
 class NetworkPreset(_Part):
-    """Two levels, [within a node, across nodes], per GPU and direction."""
+    """Two levels, [within a node, across nodes], per GPU and direction; a fitted one need not state their rates."""
 
     name: str = "inline"
     copies: Literal["per-selection", "per-rank", "per-node", "all"] = "per-rank"
-    dispatch_latency_us: _Pair
-    combine_latency_us: _Pair
-    dispatch_bandwidth_gb_per_s: _Pair
-    combine_bandwidth_gb_per_s: _Pair
+    fitted: Annotated[tuple[str, str] | None, BeforeValidator(_list_to_tuple)] = _described(
+        None,
+        "constants that were fitted to measurements, [of dispatch, of combine]; what is stated below replaces them",
+    )
+    measured_on: Annotated[tuple[str, ...], BeforeValidator(_list_to_tuple)] = _described(
+        (), "GPUs of those measurements; on others the published links scale them"
+    )
+    measured_gpus: Annotated[tuple[Count, ...], BeforeValidator(_list_to_tuple)] = _described(
+        (), "numbers of GPUs, in nodes of 8, of those measurements"
+    )
+    measured_dispatch: Annotated[tuple[Dtype, ...], BeforeValidator(_list_to_tuple)] = _described(
+        (), "data types of dispatch of those measurements; none = any"
+    )
+    measured_tokens: Annotated[tuple[Count, Count] | None, BeforeValidator(_list_to_tuple)] = _described(
+        None, "fewest and most tokens a GPU of those measurements"
+    )
+    dispatch_latency_us: _Pair | None = None
+    combine_latency_us: _Pair | None = None
+    dispatch_bandwidth_gb_per_s: _Pair | None = None
+    combine_bandwidth_gb_per_s: _Pair | None = None
     port_bandwidth_factor: _Pair = _described(
         (1.0, 1.0),
-        "of both bandwidths with simulation.network: port, where they were fitted through the closed form; it holds "
-        "the queueing of ports in them that the port level models",
+        "of both stated bandwidths with simulation.network: port, where they hold the queueing of ports",
     )
     held_sms: CountOrZero = _described(
         0, "SMs that its kernels run on; with simulation.overlap: two-batch all else is computed on the others"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import psutil
 
-from moesim.errors import TooLargeError
-from moesim.hardware import check_memory
+from moesim.errors import InputError, TooLargeError
+from moesim.hardware import check_memory, fitted_group
 from moesim.results import frames_bytes
 from moesim.routing import OVERFLOWS, ROUNDINGS, SCOPES, SIGNED
 from moesim.scenario.schema import CapacitySpec
@@ -25,8 +25,19 @@ def check_stages(stages: Stages) -> None:
     _check_balancing(stages)
     _check_queues(stages)
     check_faults(stages.scenario)
+    _check_network(stages)
     _check_memory(stages)
     _check_run_size(stages)
+
+
+def _check_network(stages: Stages) -> None:
+    """Refuse constants of a network that nobody has fitted."""
+    network = stages.cluster.network
+    for direction, name in enumerate(network.fitted or ()):
+        try:
+            fitted_group(network, direction, stages.precision.dispatch)
+        except InputError as error:
+            raise stages.scenario.error("cluster.network.fitted", name, str(error)) from None
 
 
 def _check_capacity(stages: Stages) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.engine import balanced_traffic, lay_out
-from moesim.hardware import Durations, exchange_rates, step_durations
+from moesim.hardware import Durations, step_durations
+from moesim.simulation.exchanges import exchanges
 from moesim.simulation.losses import FOR_EVER, Lost, usable_slots
 from moesim.simulation.routed import micro_batches_of
 from moesim.simulation.stages import Stages
@@ -40,11 +41,11 @@ def _without_gone(program: Program, lost: Lost | None) -> Program:
 
 def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDArray[np.int64] | None) -> Program:
     cluster, model, placement = stages.cluster, stages.model, stages.placement
-    dispatch, combine = exchange_rates(cluster, stages.precision, model.hidden_size)
     tokens = [
         np.bincount(routed.batch.source[own], minlength=cluster.n_gpus).astype(np.int64)
         for own in micro_batches_of(routed.batch, stages.micro_batches)
     ]
+    dispatch, combine = exchanges(stages, tokens)
     whole = np.sum(tokens, axis=0)  # the head is computed for all tokens at once
     durations = [
         _durations(stages, own, whole, traffic.slot_tokens[b :: stages.micro_batches]) for b, own in enumerate(tokens)
@@ -67,6 +68,7 @@ def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDA
         overlap=stages.overlap,
         overlap_loss=stages.scenario.spec.simulation.overlap_loss,
         network=stages.scenario.spec.simulation.network,
+        together=cluster.network.fitted is not None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 DTYPE_BYTES: Mapping[str, float] = {
@@ -24,7 +24,9 @@ LEVELS = ("within_node", "across_nodes")
 class GpuSpec:
     """One GPU: published dense peaks (TFLOP/s by data type), memory (GB = 1e9 bytes), bandwidths (GB/s), L2 (MiB).
 
-    `clock_ghz` is that of the peaks, at which SMs load from the L2 cache.
+    `clock_ghz` is that of the peaks, at which SMs load from the L2 cache;
+    `link_gb_per_s` of each direction of its links, (within a node, across
+    nodes), by default of PCIe 4.0 x16 and HDR.
     """
 
     name: str
@@ -35,6 +37,7 @@ class GpuSpec:
     network: str
     l2_cache_mb: float = 50.0
     clock_ghz: float = 1.83
+    link_gb_per_s: Sequence[float] = (32.0, 25.0)
     source: str = ""
 
 
@@ -46,18 +49,21 @@ class NetworkSpec:
     per distinct destination rank), "per-node" (one per distinct node,
     forwarded inside it) or "all" (all-gather and reduce-scatter: every GPU of
     the expert-parallel group has all tokens, one copy a node forwarded inside).
-    Latencies in microseconds, bandwidths in GB/s per GPU and direction, as
-    (within node, across nodes), for dispatch and combine.
+    `fitted` names the constants of dispatch and of combine that measurements
+    of it were fitted with, "{dtype}" standing for the payload's data type.
+    Without them, or instead of what they say: latencies in microseconds,
+    bandwidths in GB/s per GPU and direction, as (within node, across nodes).
     `held_sms`: SMs of a GPU that its kernels run on, which others cannot use
     where they are to run beside them.
     """
 
     name: str
     copies: str
-    dispatch_latency_us: tuple[float, float]
-    combine_latency_us: tuple[float, float]
-    dispatch_bandwidth_gb_per_s: tuple[float, float]
-    combine_bandwidth_gb_per_s: tuple[float, float]
+    fitted: tuple[str, str] | None = None
+    dispatch_latency_us: tuple[float, float] | None = None
+    combine_latency_us: tuple[float, float] | None = None
+    dispatch_bandwidth_gb_per_s: tuple[float, float] | None = None
+    combine_bandwidth_gb_per_s: tuple[float, float] | None = None
     held_sms: int = 0
     source: str = ""
 

@@ -54,7 +54,8 @@ class Program:
     the experts admit; `expert_tensor` GPUs from that rank on share each slot.
     L counts MoE layers times `micro_batches`, micro-batch the faster index.
     `copies_rule` is the collective's (NetworkSpec.copies), `network` how
-    exchanges are timed: "closed-form" or "port". `n_groups` groups of
+    exchanges are timed: "closed-form" or "port"; with `together` each ends on
+    all GPUs when it has ended on the last. `n_groups` groups of
     consecutive GPUs exchange within themselves alone, each with as many
     consecutive slots; they have nothing to do with one another.
     """
@@ -77,6 +78,7 @@ class Program:
     slot_rank: NDArray[np.int32]
     micro_batches: int = 1
     network: str = "closed-form"
+    together: bool = False
     n_groups: int = 1
     expert_tensor: int = 1
     latency_ps: NDArray[np.int64] | None = None

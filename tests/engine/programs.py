@@ -63,6 +63,7 @@ def random_program(seed: int, *, per_node: bool | None = None) -> Program:
         slot_capacity=np.full((n_experts, g), -1, dtype=np.int64),
         slot_rank=np.arange(g, dtype=np.int32),
         network="port",
+        together=bool(rng.random() < 0.3),
         **(faults(rng, g, len(kinds), top) if rng.random() < 0.4 else {}),
     )
 

@@ -14,6 +14,7 @@ H100 = GpuSpec(
     memory_bandwidth_gb_per_s=3352,
     n_sms=132,
     network="test",
+    link_gb_per_s=(450, 50),
 )
 NETWORK = NetworkSpec(
     name="test",

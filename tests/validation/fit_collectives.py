@@ -20,6 +20,7 @@ import yaml
 import moesim.hardware.constants
 from moesim.hardware.predict import published_gpus, shipped
 from moesim.hardware.tables import load_kind
+from moesim.hardware.tables.checks import typed
 from moesim.validation import MEASURED
 
 NAMES = ("deepep_ll", "deepep_normal", "nccl", "moe_a2a")
@@ -48,6 +49,7 @@ def main() -> None:
         frame = pd.concat(
             [pd.read_parquet(path) for path in sorted(MEASURED.glob(f"{name}*.parquet"))], ignore_index=True
         )
+        frame = typed(frame, kind)
         fitted = kind.fitted(frame)
         constants = kind.fit(frame[fitted], gpus) if write else shipped(kind)
         groups |= constants

@@ -116,7 +116,7 @@ def node_limited() -> list[Row]:
 
 
 def deepep_sizes() -> list[Row]:
-    """DeepEP low latency, 128 tokens a GPU, as deepep_ep_size.py predicts it."""
+    """DeepEP low latency, 128 tokens a GPU, as deepep_ep_size.py runs it."""
     rows = deepep().to_dict("records")
     return [
         Row(
@@ -124,7 +124,7 @@ def deepep_sizes() -> list[Row]:
             f"low latency, EP{row['EP']}, {way}",
             "us",
             row[f"{way} published"],
-            row[f"{way} predicted"],
+            row[f"{way} simulated"],
         )
         for way in ("dispatch", "combine")
         for row in rows
@@ -181,10 +181,7 @@ def real_decode_s(nodes: int, requests: int, context: int) -> float:
 
 @cache
 def prefill_s(h800: bool = False, real: bool = False, prompt: int = 4096, **more: Any) -> float:
-    """Seconds of a step: EP32, 16,384 tokens a GPU; H800 has the NVLink rates of the DeepEP README."""
-    network: dict[str, Any] = {"preset": "deepep-normal"}
-    if h800:
-        network |= {"dispatch_bandwidth_gb_per_s": [153, 43], "combine_bandwidth_gb_per_s": [158, 43]}
+    """Seconds of a step: EP32, 16,384 tokens a GPU; H800 has links of 400 GB/s both ways."""
     settings: dict[str, Any] = {
         "workload__phase": "prefill",
         "workload__tokens_per_gpu": 16384,
@@ -192,7 +189,8 @@ def prefill_s(h800: bool = False, real: bool = False, prompt: int = 4096, **more
         "workload__popularity": SERVED if real else {"kind": "uniform"},
         "placement__redundant_experts": 32 if real else 0,
         "cluster__nodes": 4,
-        "cluster__network": network,
+        "cluster__gpu": {"preset": "h100-sxm", **({"link_gb_per_s": [200, 50]} if h800 else {})},
+        "cluster__network": "deepep-normal",
         "simulation__overlap": "two-batch",
         **more,
     }

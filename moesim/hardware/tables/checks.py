@@ -43,7 +43,7 @@ _CHOICES = ("topk", "num_topk")
 
 
 def typed(frame: pd.DataFrame, kind: TableKind) -> pd.DataFrame:
-    """A copy with text as text and numbers in 64 bits; what is no number where one is wanted becomes NaN."""
+    """A copy with text as text, numbers in 64 bits, and sums; what is no number where one is wanted becomes NaN."""
     import pandas as pd
 
     frame = frame.copy()
@@ -57,6 +57,9 @@ def typed(frame: pd.DataFrame, kind: TableKind) -> pd.DataFrame:
             if values.isna().any():
                 values = values.astype(object).where(values.notna(), "")
             frame[column] = values.astype(str)
+    for column, parts in kind.sums.items():
+        if set(parts) <= set(frame.columns):
+            frame[column] = sum(_numbers(frame[part]).astype(np.float64) for part in parts)
     return frame
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moesim.hardware.collectives import fp8_payload
+from moesim.hardware.shape import Shape, payload_bytes, shape
 from moesim.hardware.tables.artefacts import unflagged
-from moesim.hardware.tables.groups import Array, Constant, fit_rows, text
+from moesim.hardware.tables.groups import Array, Constant, fit_rows, numbers, text
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ COLUMNS: Mapping[str, str] = {
 }
 _SHAPE = ["hidden_size", "num_topk", "num_experts"]
 _SHAPES_NEEDED = 4
+_GPUS_PER_NODE = 8
 
 Timing = tuple["pd.DataFrame", Sequence[str], Callable[..., Array], Callable[["pd.DataFrame"], Array]]
 """Rows, the constants that they show, their predicted and their measured seconds."""
@@ -55,9 +56,27 @@ def usable(frame: pd.DataFrame) -> pd.Series[bool]:
     return unflagged(frame) & ~copied
 
 
-def payload(hidden: Array, direction: str) -> Array:
-    """Bytes of one token's copy."""
-    return np.asarray(fp8_payload(hidden) if direction == "dispatch" else 2.0 * hidden)
+def shapes(frame: pd.DataFrame, direction: str, rule: str, sms: str = "") -> Shape:
+    """The exchanges of the rows; `sms` names the column of SMs, if any."""
+    hidden, tokens, top_k, experts, nodes = numbers(
+        frame, "hidden_size", "num_token", "num_topk", "num_experts", "node_num"
+    )
+    return shape(
+        rule,
+        tokens=tokens,
+        top_k=top_k,
+        experts=experts,
+        gpus=_GPUS_PER_NODE * nodes,
+        nodes=nodes,
+        payload=payloads(hidden, "fp8" if direction == "dispatch" else "bf16"),
+        hidden=hidden,
+        sms=numbers(frame, sms)[0] if sms else 1.0,
+    )
+
+
+def payloads(hidden: Array, dtype: str) -> Array:
+    """Bytes of one token's copy, for each row."""
+    return np.array([payload_bytes(int(size), dtype) for size in hidden], dtype=np.float64)
 
 
 def measured_s(frame: pd.DataFrame, column: str) -> Array:

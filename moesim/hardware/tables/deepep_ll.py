@@ -19,12 +19,12 @@ from moesim.hardware.tables.deepep import (
     fit_directions,
     measured_s,
     of_fitted_shapes,
-    payload,
+    shapes,
     usable,
     versions,
     where,
 )
-from moesim.hardware.tables.groups import Array, Constant, by_group, numbers, subset
+from moesim.hardware.tables.groups import Array, Constant, by_group, subset
 from moesim.hardware.tables.kind import Constants, TableKind
 from moesim.types import GpuSpec
 
@@ -64,19 +64,7 @@ def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, direction: str) -> Array:
-    hidden, tokens, top_k, experts, nodes = numbers(
-        frame, "hidden_size", "num_token", "num_topk", "num_experts", "node_num"
-    )
-    return low_latency_seconds(
-        LowLatency(**c),
-        gpu,
-        tokens=tokens,
-        top_k=top_k,
-        experts=experts,
-        nodes=nodes,
-        payload=payload(hidden, direction),
-        hidden=hidden,
-    )
+    return low_latency_seconds(LowLatency(**c), gpu, shapes(frame, direction, "per-selection"))
 
 
 def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,8 @@ class TableKind:
 
     `prefixes` are beginnings of file names, of which the longest of all kinds
     decides; `columns` are required, "number" or "text"; `measured` are the
-    columns of latencies, `unit_s` the seconds of one of their units. All
+    columns of latencies, `unit_s` the seconds of one of their units; `sums`
+    gives those of them that add up other columns. All
     callables take a frame of R rows that has the required columns: `group`
     gives the name of the constants of each row (framework/kernel/data type),
     `regime` a short word for the error table, `fitted` whether the shipped
@@ -57,6 +58,12 @@ class TableKind:
     fit: Fit
     noun: str = ""
     fewest_rows: int = 12
+    sums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """All columns that a table must have."""
+        return (*self.columns, *(column for parts in self.sums.values() for column in parts))
 
     def __post_init__(self) -> None:
         """Fill in the noun."""
@@ -101,9 +108,9 @@ def kind_of(stem: str, columns: Iterable[str]) -> TableKind | None:
     """The kind of a table by the longest matching prefix of its file name, then by its columns; None if unknown."""
     kinds, given = [load_kind(name) for name in KINDS], set(columns)
     by_name = [(len(prefix), kind) for kind in kinds for prefix in kind.prefixes if stem.startswith(prefix)]
-    fits = [kind for kind in kinds if set(kind.columns) <= given]
+    fits = [kind for kind in kinds if set(kind.needed) <= given]
     if by_name:
         longest = max(length for length, _ in by_name)
         named = [kind for length, kind in by_name if length == longest]
         return next((kind for kind in named if kind in fits), named[0])
-    return max(fits, key=lambda kind: len(kind.columns), default=None)
+    return max(fits, key=lambda kind: len(kind.needed), default=None)

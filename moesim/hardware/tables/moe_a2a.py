@@ -7,12 +7,15 @@ exchange of few tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moesim.hardware.collectives import Wrapper, distinct, fp8_payload, wrapper_seconds
+from moesim.hardware.collectives import Wrapper, wrapper_seconds
+from moesim.hardware.shape import shape
 from moesim.hardware.tables.artefacts import unflagged
+from moesim.hardware.tables.deepep import payloads
 from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, subset, text
 from moesim.hardware.tables.kind import Constants, TableKind
 from moesim.types import GpuSpec
@@ -24,8 +27,8 @@ NOUN = "moe-a2a"
 
 _SEARCH = {
     "floor_s": Constant(start=5e-5, low=1e-6, high=1e-3),
-    "link_share": Constant(start=0.6, low=0.02, high=1.5),
-    "nic_share": Constant(start=0.9, low=0.02, high=1.5),
+    "link_share": Constant(start=0.6, low=0.02, high=1.0),
+    "nic_share": Constant(start=0.9, low=0.02, high=1.0),
     "norm": Constant(start=1.5, low=1.0, high=8.0),
 }
 _WITHIN = ("floor_s", "link_share", "norm")
@@ -50,26 +53,30 @@ def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
     return unflagged(frame)
 
 
-def _sent(frame: pd.DataFrame) -> Array:
-    """Bytes that a rank sends: a copy a selection in low latency, else one a distinct rank."""
-    hidden, tokens, top_k, experts, ranks = numbers(
-        frame, "hidden_size", "num_tokens", "topk", "num_experts", "ep_size"
-    )
-    low_latency = text(frame, "comm_backend").str.contains("_ll|generation").to_numpy()
-    copies = np.where(low_latency, top_k, distinct(experts, ranks, top_k))
-    dtype = text(frame, "comm_dtype")
-    dispatch = np.select(
-        [dtype.eq("fp8"), dtype.str.contains("fp4")],
-        [fp8_payload(hidden), hidden / 2 + hidden / 16],
-        default=2.0 * hidden,
-    )
-    payload = np.where(text(frame, "phase").eq("dispatch"), dispatch, 2.0 * hidden)
-    return np.asarray(tokens * copies * payload)
-
-
 def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
-    (nodes,) = numbers(frame, "node_num")
-    return wrapper_seconds(Wrapper(**c), gpu, sent=_sent(frame), nodes=nodes)
+    """A copy a selection in low latency, else one a distinct rank."""
+    low_latency = text(frame, "comm_backend").str.contains("_ll|generation").to_numpy()
+    words = text(frame, "comm_dtype").where(text(frame, "phase").eq("dispatch"), "default")
+    dtypes = words.map(lambda word: "fp8" if word == "fp8" else "fp4" if "fp4" in word else "bf16").to_numpy()
+    seconds = np.empty(len(frame))
+    for rule, dtype in product(("per-selection", "per-node"), ("fp8", "fp4", "bf16")):
+        rows = np.flatnonzero((low_latency == (rule == "per-selection")) & (dtypes == dtype))
+        part = frame.iloc[rows]
+        hidden, tokens, top_k, experts, ranks, nodes = numbers(
+            part, "hidden_size", "num_tokens", "topk", "num_experts", "ep_size", "node_num"
+        )
+        x = shape(
+            rule,
+            tokens=tokens,
+            top_k=top_k,
+            experts=experts,
+            gpus=ranks,
+            nodes=nodes,
+            payload=payloads(hidden, dtype),
+            hidden=hidden,
+        )
+        seconds[rows] = wrapper_seconds(Wrapper(**c), gpu, x)
+    return seconds
 
 
 def _measured_s(frame: pd.DataFrame) -> Array:

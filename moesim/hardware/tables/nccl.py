@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.hardware.collectives import Nccl, nccl_seconds
+from moesim.hardware.shape import Shape
 from moesim.hardware.tables.artefacts import unflagged
 from moesim.hardware.tables.groups import Array, Constant, by_group, fit_rows, numbers, subset, text
 from moesim.hardware.tables.kind import Constants, TableKind
@@ -70,7 +71,20 @@ def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
 
 def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, operation: str) -> Array:
     (gpus,) = numbers(frame, "num_gpus")
-    return nccl_seconds(Nccl(**c), gpu, operation=operation, gpus=gpus, message=_bytes(frame))
+    turns = 2.0 if operation == "all_reduce" else 1.0
+    one, peer = np.ones(len(frame)), _bytes(frame) / gpus
+    x = Shape(
+        tokens=one,
+        experts=one,
+        hidden=one,
+        gpus=gpus,
+        nodes=one,
+        sms=one,
+        near=turns * peer * (gpus - 1.0),
+        far=0.0 * one,
+        peer=peer,
+    )
+    return nccl_seconds(Nccl(**c), gpu, x, chooses=operation == "alltoall")
 
 
 def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:

@@ -126,11 +126,11 @@ def read_frame(path: Path) -> pd.DataFrame:
 
 def _checked(path: str, stem: str, kind: TableKind, frame: pd.DataFrame, reading: Reading) -> Table:
     """The table with its columns in their types; rows that are wrong are named and left out."""
-    missing = [column for column in kind.columns if column not in frame]
+    missing = [column for column in kind.needed if column not in frame]
     if missing:
         raise InputError(
             f"{path}: column {missing[0]} is missing, wanted the columns of a {kind.name} table: "
-            f"{', '.join(kind.columns)}"
+            f"{', '.join(kind.needed)}"
         )
     if not len(frame):
         raise InputError(f"{path}: holds no row")

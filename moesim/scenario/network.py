@@ -1,0 +1,87 @@
+"""Which links a GPU has, and what a network's label may say on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from moesim.scenario.presets import preset, presets
+from moesim.scenario.schema import GpuPreset, ScenarioSpec
+
+OF_UNKNOWN_GPU: str = GpuPreset.model_fields["network"].default
+"""The network of a GPU that names none."""
+_MEASURED_NODE = 8
+
+
+def links_of(network: str) -> list[float] | None:
+    """Published GB/s of the GPUs that come with a network, [within a node, across nodes]; None if none does."""
+    for gpu in presets("gpus").values():
+        if network in (gpu["network"], f"{gpu['network']}-two-hop"):
+            return list(gpu["link_gb_per_s"])
+    return None
+
+
+def with_links(gpu: dict[str, Any], network: Any) -> dict[str, Any]:
+    """The fields of a GPU with links, where they state none those of its network, else of the cluster's, else PCIe.
+
+    Args:
+        gpu: fields of the GPU, which may lack some.
+        network: as the scenario writes it, a name or a mapping; None if it writes none.
+    """
+    if "link_gb_per_s" in gpu:
+        return gpu
+    known = (links_of(name) for name in (gpu.get("network"), _name(network), OF_UNKNOWN_GPU) if isinstance(name, str))
+    return {**gpu, "link_gb_per_s": next(links for links in known if links is not None)}
+
+
+def links_warning(cluster: Any) -> str:
+    """What is to be said of a cluster whose GPU names neither links nor a network that has them; "" = nothing."""
+    gpu = cluster.get("gpu") if isinstance(cluster, dict) else None
+    if not isinstance(gpu, dict) or {"preset", "network", "link_gb_per_s"} & set(gpu):
+        return ""
+    network = cluster.get("network")
+    if network is not None and "fitted" not in presets("networks").get(str(_name(network)), {}):
+        return ""
+    within, across = links_of(OF_UNKNOWN_GPU) or (0.0, 0.0)
+    return (
+        f"names neither network nor link_gb_per_s, so it has the links of {OF_UNKNOWN_GPU}: {within:g} GB/s within a "
+        f"node and {across:g} across nodes"
+    )
+
+
+def _name(network: Any) -> Any:
+    """The preset of a network as it is written, or its name."""
+    return (network.get("preset") or network.get("name")) if isinstance(network, dict) else network
+
+
+def network_provenance(spec: ScenarioSpec) -> str:
+    """Where the times of exchanges come from; measured only on the GPUs and at the sizes that were measured."""
+    network = spec.cluster.network
+    label = "synthetic" if network.name.endswith("(changed)") else network.provenance
+    reasons = _beyond(spec) if label == "measured" and network.fitted is not None else []
+    if reasons:
+        label = "estimated"
+    return "; ".join([f"{label}: {network.name}" + (f", {network.source}" if network.source else ""), *reasons])
+
+
+def _beyond(spec: ScenarioSpec) -> list[str]:
+    """How a run goes beyond the measurements of its network."""
+    network, cluster, gpu = spec.cluster.network, spec.cluster, spec.cluster.gpu
+    reasons = []
+    if gpu.name not in network.measured_on:
+        home: Mapping[str, Any] = preset("gpus", network.measured_on[0]) if network.measured_on else {}
+        own, theirs = gpu.link_gb_per_s or (0.0, 0.0), home.get("link_gb_per_s", (0.0, 0.0))
+        rates = f"{own[0]:g} instead of {theirs[0]:g} GB/s within a node"
+        if cluster.nodes > 1:
+            rates += f", {own[1]:g} instead of {theirs[1]:g} across nodes"
+        reasons.append(f"scaled from {', '.join(network.measured_on)} to the published links of {gpu.name} ({rates})")
+    n_gpus = (spec.parallelism.expert or 1) * spec.parallelism.expert_tensor
+    whole_nodes = n_gpus <= cluster.gpus_per_node or cluster.gpus_per_node == _MEASURED_NODE
+    if n_gpus not in network.measured_gpus or not whole_nodes:
+        reasons.append(f"{n_gpus} GPUs in nodes of {cluster.gpus_per_node} were not measured")
+    if network.measured_dispatch and spec.precision.dispatch not in network.measured_dispatch:
+        reasons.append(f"dispatch in {spec.precision.dispatch} was not measured")
+    tokens = spec.workload.tokens_per_gpu
+    if network.measured_tokens and tokens and not network.measured_tokens[0] <= tokens <= network.measured_tokens[1]:
+        reasons.append(f"{tokens:,} tokens a GPU were not measured")
+    return reasons

@@ -1,0 +1,87 @@
+"""What a network charges the exchanges of a step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.engine import exchange, free_ports
+from moesim.hardware import ExchangeLoad, exchange_rates
+from moesim.hardware.shape import port_copies
+from moesim.simulation.stages import Stages
+from moesim.types import Exchange
+
+
+def exchanges(stages: Stages, tokens: Sequence[NDArray[np.int64]]) -> tuple[Exchange, Exchange]:
+    """The ports' view of dispatch and of combine of a step.
+
+    Args:
+        stages: of the run.
+        tokens: of each GPU, [G], one a micro-batch.
+    """
+    sources = np.concatenate(tokens)
+    load = ExchangeLoad(
+        tokens=float(sources[sources > 0].mean()) if sources.any() else 0.0,
+        top_k=stages.top_k,
+        experts=stages.model.n_experts,
+        gpus=stages.scenario.parallelism.group_gpus,
+    )
+    detail = stages.scenario.spec.simulation.network
+    dispatch, combine = exchange_rates(stages.cluster, stages.precision, stages.model.hidden_size, load)
+    if detail == "port" and stages.cluster.network.fitted is not None and stages.ports_rule == "per-node":
+        return _side_by_side(stages, load, dispatch, forward=True), _side_by_side(stages, load, combine, forward=False)
+    return dispatch, combine
+
+
+def _side_by_side(stages: Stages, load: ExchangeLoad, ports: Exchange, *, forward: bool) -> Exchange:
+    """Ports that take an even load as long, message by message, as levels that pass copies on at once.
+
+    The port level hands a message on when it has landed whole, the kernels that
+    were measured do so chunk by chunk.
+    """
+    m = min(stages.cluster.gpus_per_node, load.gpus)
+    near, far = port_copies(
+        stages.copies_rule,
+        tokens=np.asarray(load.tokens),
+        top_k=np.asarray(load.top_k),
+        experts=np.asarray(load.experts),
+        gpus=np.asarray(load.gpus),
+        nodes=np.asarray(load.gpus // m),
+    )
+    near_ps, far_ps = (round(float(n) * int(ps)) for n, ps in zip((near, far), ports.out_ps[:, 0], strict=True))
+    factor = _in_turn(near_ps, far_ps, *ports.latency_ps.tolist(), load.gpus, m, forward)
+    times = [np.maximum(1, np.rint(ps / factor)).astype(np.int64) for ps in (ports.out_ps, ports.in_ps)]
+    return dataclasses.replace(ports, out_ps=times[0], in_ps=times[1])
+
+
+@lru_cache(maxsize=256)
+def _in_turn(near_ps: int, far_ps: int, within_ps: int, across_ps: int, n_gpus: int, m: int, forward: bool) -> float:
+    """How many times as long ports are busy with an even load when whole messages are handed on."""
+    longer, factor = max(near_ps, far_ps), 1.0
+    if n_gpus == m or longer == 0:
+        return factor
+    for _ in range(_ROUNDS):  # what waits for what depends on latencies, which the factor leaves as they are
+        took = _even_ps(round(near_ps / factor), round(far_ps / factor), within_ps, across_ps, n_gpus, m, forward)
+        factor *= max(took - within_ps - across_ps, 1.0) / longer
+    return factor
+
+
+_ROUNDS = 4
+
+
+def _even_ps(near_ps: int, far_ps: int, within_ps: int, across_ps: int, n_gpus: int, m: int, forward: bool) -> float:
+    """The mean GPU's time of a two-hop exchange whose ports carry so many copies of a picosecond each."""
+    n_nodes, gpu = n_gpus // m, np.arange(n_gpus)
+    near, far = near_ps // max(1, (m - 1) * n_nodes), far_ps // (n_nodes - 1)
+    copies = np.where(gpu[:, None] % m != gpu % m, near, 0)
+    node_copies = np.where(gpu[:, None] // m != np.arange(n_nodes), far, 0)
+    one = np.ones((2, n_gpus), dtype=np.int64)
+    latency = np.repeat(np.array([[within_ps], [across_ps]], dtype=np.int64), n_gpus, axis=1)
+    entry, end, arrival = np.zeros(n_gpus, np.int64), np.zeros(n_gpus, np.int64), np.zeros((n_gpus, n_gpus), np.int64)
+    free = free_ports(n_gpus)
+    exchange(forward, True, entry, copies, node_copies, one, one, latency, np.empty((0, 5)), m, free, end, arrival)
+    return float(end.mean())
