@@ -162,9 +162,20 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         ),
     ),
     "cluster.network.copies": (_QUEUED,),
-    "cluster.network.held_sms": (_TWO_BATCH,),
+    "cluster.network.held_sms": (
+        Rule(
+            ("simulation.overlap", "cluster.network.fitted", "cluster.network"),
+            lambda overlap, fitted, _: overlap != "two-batch" and "/deepep-normal/" not in str(fitted),
+            "only two micro-batches compute while they exchange, and only DeepEP's normal kernels send by SMs",
+        ),
+    ),
     "cluster.network.port_bandwidth_factor": (
         _is_not("simulation.network", "port", "it belongs to the level of single messages"),
+        Rule(
+            ("cluster.network.fitted", "cluster.network.dispatch_bandwidth_gb_per_s", "cluster.network"),
+            lambda fitted, stated, _: fitted is not None and stated is None,
+            "both levels of detail take what was fitted",
+        ),
     ),
     "workload.context_tokens": (_is_not("workload.phase", "decode", "only decode reads cached tokens"),),
     "workload.sequence_tokens": (

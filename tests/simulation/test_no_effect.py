@@ -122,7 +122,7 @@ CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] 
     ("routing.balancing.coefficient", 0.1, 1.0, _balancing("aux-loss", learning_rate=0.0), None),
     ("routing.balancing.learning_rate", 0.2, 0.9, _balancing("loss-free", feedback_gain=0.0), _balancing("none")),
     ("simulation.network", "port", "closed-form", QUEUED, {}),
-    ("simulation.network", "port", "closed-form", ALONE, QUEUED | {"cluster.network": "deepep-low-latency"}),
+    ("simulation.network", "port", "closed-form", ALONE, QUEUED | {"cluster.network.port_bandwidth_factor": [0.9, 1.0]}),
     ("simulation.overlap", "shared-expert", None, {}, SHARED),
     ("simulation.overlap_loss", 0.1, 0.5, {}, TWO_BATCH),
     ("simulation.queue_overflow", "drop", None, QUEUED, None),

@@ -153,7 +153,7 @@ def test_the_penalty_compares_with_queues_without_a_limit() -> None:
     """Large batches of prefill make a hot expert's queue long; in decode fewer, fuller batches can even help."""
     prefill = {"workload__phase": "prefill", "workload__tokens_per_gpu": 2048, "workload__sequence_tokens": 1024}
     skewed = run(**prefill, workload__steps=1, workload__popularity__exponent=1.5)
-    assert skewed.summary["imbalance_penalty"] > 1.2
+    assert skewed.summary["imbalance_penalty"] > 1.05
     assert run(workload__popularity__exponent=1.5).summary["imbalance_penalty"] < 1
 
 
