@@ -59,7 +59,7 @@ def test_runs_take_what_was_measured(measured) -> None:
         if row.tokens * row.gpus <= 2**13:
             by_name.setdefault(row.name, []).append(row)
     shares = {
-        name: 14 if "low latency, " in name else 6 if "NCCL" in name else 3 for name in by_name
+        name: 12 if "low latency, " in name else 5 if "NCCL" in name else 3 for name in by_name
     }  # of tight errors more
     some = [row for name, rows in by_name.items() for row in rows[:: -(-len(rows) // shares[name])]]
     found = measured.errors(some)

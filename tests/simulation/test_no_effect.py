@@ -26,6 +26,7 @@ BY_WEIGHT = {"routing.capacity": {"factor": 0.6, "overflow": "drop-by-probabilit
 TWO_BATCH = {"simulation.overlap": "two-batch"}
 ALONE = {"cluster.nodes": 1, "cluster.gpus_per_node": 1}
 QUEUED = {"simulation.experts": "queued"}
+FACTOR = {"cluster.network.port_bandwidth_factor": [0.9, 1.0]}
 RECORDED = {"workload.trace": "trace.parquet", "workload.popularity": None}
 LOGNORMAL = {"workload.popularity.kind": "lognormal", "workload.popularity.sigma": 0.3}
 HOT = {"workload.popularity.kind": "hot", "workload.popularity.share": 0.6, "workload.popularity.experts": 2}
@@ -122,7 +123,7 @@ CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] 
     ("routing.balancing.coefficient", 0.1, 1.0, _balancing("aux-loss", learning_rate=0.0), None),
     ("routing.balancing.learning_rate", 0.2, 0.9, _balancing("loss-free", feedback_gain=0.0), _balancing("none")),
     ("simulation.network", "port", "closed-form", QUEUED, {}),
-    ("simulation.network", "port", "closed-form", ALONE, QUEUED | {"cluster.network.port_bandwidth_factor": [0.9, 1.0]}),
+    ("simulation.network", "port", "closed-form", ALONE, QUEUED | FACTOR),
     ("simulation.overlap", "shared-expert", None, {}, SHARED),
     ("simulation.overlap_loss", 0.1, 0.5, {}, TWO_BATCH),
     ("simulation.queue_overflow", "drop", None, QUEUED, None),
