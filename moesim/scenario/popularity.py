@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
 
+from moesim.errors import ScenarioError
 from moesim.scenario import schema
-from moesim.scenario.source import FieldPath
+from moesim.scenario.source import FieldPath, shown
+
+Fail = Callable[[FieldPath, str, str], ScenarioError]
 
 PATH: FieldPath = ("workload", "popularity")
 
@@ -20,6 +23,25 @@ def with_kind(popularity: Any) -> Any:
         return popularity
     implied = (kind for kind in schema.LOAD_KINDS if schema.POPULARITY_FIELDS[kind][0] in popularity)
     return {**popularity, "kind": next(implied, "zipf")}
+
+
+def refuse_fields_of_other_kinds(written: Any, popularity: Any, fail: Fail) -> None:
+    """Refuse a field that is set over a preset whose kind does not read it, as a variant or `--set` may do.
+
+    Raises:
+        ScenarioError: the field, and what would take its value.
+    """
+    if not (isinstance(written, Mapping) and "preset" in written) or "kind" in written:
+        return
+    kind = popularity["kind"]
+    others = {field for name, fields in schema.POPULARITY_FIELDS.items() if name != kind for field in fields}
+    for field in sorted(others & set(written)):
+        read = ", ".join(schema.POPULARITY_FIELDS[kind])
+        raise fail(
+            (*PATH, field),
+            shown(written[field]),
+            f"one of {read} over the preset {written['preset']}, or workload.popularity: {{{field}: ...}} in its place",
+        )
 
 
 def router_fields(routing: schema.RoutingSpec | schema.LoadRouterSpec, model: schema.ModelSpec) -> dict[str, Any]:

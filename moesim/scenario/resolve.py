@@ -15,7 +15,13 @@ from moesim.scenario import schema
 from moesim.scenario.hugging_face import read_config
 from moesim.scenario.kernel_paths import whole_paths
 from moesim.scenario.network import with_links
-from moesim.scenario.popularity import load_router, popularity_rules, router_fields, with_kind
+from moesim.scenario.popularity import (
+    load_router,
+    popularity_rules,
+    refuse_fields_of_other_kinds,
+    router_fields,
+    with_kind,
+)
 from moesim.scenario.presets import names, preset
 from moesim.scenario.source import FieldPath, shown, whole_path
 from moesim.types import DTYPE_BYTES
@@ -73,7 +79,9 @@ def resolve(
     if isinstance(clean["cluster"], dict):
         clean["cluster"] = _cluster(clean["cluster"], fail)
     if isinstance(clean.get("workload"), dict) and "popularity" in clean["workload"]:
-        popularity = _preset("popularities", clean["workload"]["popularity"], ("workload", "popularity"), fail)
+        written = clean["workload"]["popularity"]
+        popularity = _preset("popularities", written, ("workload", "popularity"), fail)
+        refuse_fields_of_other_kinds(written, popularity, fail)
         clean["workload"] = {**clean["workload"], "popularity": with_kind(popularity)}
     _refuse_later_fields(clean, fail)
     try:

@@ -23,6 +23,8 @@ def test_rates_of_nothing_are_absent_not_zero() -> None:
         dropped=none,
         rerouted=none,
         lost_tokens=none,
+        unrouted_tokens=none,
+        recorded_tokens=None,
         causes=np.zeros((1, len(CAUSES)), dtype=np.int64),
         zero_choices=none,
         processed_violation=np.zeros(1),

@@ -74,7 +74,7 @@ def test_an_all_gather_brings_every_token_everywhere_whatever_it_chose() -> None
         simulate(
             Scenario.from_yaml(
                 "deepseek-v3-decode",
-                overrides={**SMALL, "cluster.network": "nccl-all-gather", "workload.popularity.exponent": skew},
+                overrides={**SMALL, "cluster.network": "nccl-all-gather", "workload.popularity": {"exponent": skew}},
             )
         ).summary
         for skew in skews

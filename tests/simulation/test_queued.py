@@ -152,8 +152,12 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> Non
 def test_the_penalty_compares_with_queues_without_a_limit() -> None:
     """Large batches of prefill make a hot expert's queue long."""
     prefill = {"workload__phase": "prefill", "workload__tokens_per_gpu": 2048, "workload__sequence_tokens": 1024}
-    skewed = run(**prefill, workload__steps=1, workload__popularity__exponent=1.5)
-    assert skewed.summary["imbalance_penalty"] > 1.05
+    even, skewed = (
+        run(**prefill, workload__steps=1, workload__popularity={"exponent": exponent}).summary["imbalance_penalty"]
+        for exponent in (0.0, 1.5)
+    )
+    assert even < 1.05
+    assert skewed > 1.2 * even
 
 
 def test_sms_that_the_network_holds_are_missing_to_queued_experts() -> None:

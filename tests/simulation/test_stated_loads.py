@@ -182,6 +182,7 @@ WRONG = [
     ({"sigma": 0.5, "router": {"strategy": "swich"}}, "router: found swich, wanted one of .*did you mean switch"),
     ({"sigma": 0.5, "router": {"top_k": 65}}, "router.top_k: found 65, wanted at most the 64 experts"),
     ({"preset": "deepseek-v3-servd"}, "did you mean deepseek-v3-served"),
+    ({"preset": "deepseek-v3-served", "exponent": 1}, "exponent: found 1, wanted one of sigma, .* over the preset"),
 ]
 
 
