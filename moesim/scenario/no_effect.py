@@ -222,6 +222,13 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         (f"routing.parameters.{name}" for name in ("group_score", "masked_score")),
         (_UNGROUPED,),
     ),
+    "routing.parameters.n_ranks": (
+        Rule(
+            ("routing.strategy", "routing.parameters"),
+            lambda strategy, given: strategy == "round-robin" and given.get("shuffled", True),
+            "round-robin deals experts in random orders; with shuffled: false it deals over ranks",
+        ),
+    ),
     "routing.capacity.evaluation_factor": (
         _is("workload.phase", "train", "in training routing.capacity.factor counts"),
     ),

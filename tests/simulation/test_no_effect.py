@@ -21,6 +21,7 @@ BASE: dict[str, Any] = {
     "workload": {"steps": 2, "tokens_per_gpu": 24, "popularity": {"exponent": 0.5}},
 }
 PREFILL, TRAIN = {"workload.phase": "prefill"}, {"workload.phase": "train"}
+
 SOFTMAX = {"routing.strategy": "softmax-top-k"}
 BY_WEIGHT = {"routing.capacity": {"factor": 0.6, "overflow": "drop-by-probability", "scope": "global"}}
 TWO_BATCH = {"simulation.overlap": "two-batch"}
@@ -104,6 +105,7 @@ CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] 
     ("routing.parameters.routed_scaling_factor", 2.0, 3.0, SOFTMAX, None),
     ("routing.parameters.group_score", "top-2-sum", "max", SOFTMAX, SOFTMAX | {"routing.parameters": {"n_group": 4}}),
     ("routing.parameters.masked_score", "0", "-inf", SOFTMAX, None),
+    ("routing.parameters.n_ranks", 2, 1, DEAF, DEAF | {"routing.parameters.shuffled": False}),
     (
         "routing.capacity.evaluation_factor",
         1.0,
