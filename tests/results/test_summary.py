@@ -32,6 +32,6 @@ def test_rates_of_nothing_are_absent_not_zero() -> None:
         events=0,
     )
     layers = pd.DataFrame({name: [0.0] for name in ("balancedness", "max_violation", "cv", "entropy", "dead_experts")})
-    summary = summarise([step], layers, n_gpus=1)
+    summary = summarise([step], layers, n_gpus=1, work={})
     for name in ("imbalance_penalty", "tokens_per_s_per_gpu", "drop_rate", "reroute_rate"):
         assert summary[name] is None, name

