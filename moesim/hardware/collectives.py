@@ -202,6 +202,10 @@ class Times:
     near_s: float
     far_s: float
 
+    def total(self) -> float:
+        """Seconds of the exchange."""
+        return self.start_s + max(self.near_s, self.far_s)
+
 
 def times(group: str, constants: Mapping[str, float], gpu: GpuSpec, x: Shape) -> Times:
     """The tangent of a closed form at a load."""

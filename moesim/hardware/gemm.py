@@ -125,6 +125,9 @@ def _tiled_seconds(
 
     The weights of a tile come no faster than its SM loads them: on Hopper that
     binds nowhere, on Blackwell, whose tensor cores outgrew it, for narrow tiles.
+    Rows beyond a whole tile count in proportion: all measured numbers of rows
+    are powers of two, and libraries have more heights than the menu, so nothing
+    speaks for a second tile at the first row too many.
     """
     peak = peak_flops(gpu, dtype)
     rate = c.compute_share * fading(gpu, dtype) * peak / gpu.n_sms
@@ -134,7 +137,7 @@ def _tiled_seconds(
         if tile[1] > c.widest_tile:
             continue
         height, width = tile
-        tiles = count * np.ceil(rows / height) * np.ceil(n / width)
+        tiles = count * np.maximum(rows / height, 1.0) * np.ceil(n / width)
         if c.by_rows:
             lowest, highest = _rows_of(tile)
             tiles = np.where((rows > lowest) & (rows <= highest), tiles, np.inf)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from moesim.errors import InputError
-from moesim.hardware.collectives import times
-from moesim.hardware.constants import load
+from moesim.hardware.collectives import Times, times
+from moesim.hardware.constants import load as load_constants
 from moesim.hardware.shape import busiest_ports, payload_bytes, shape
 from moesim.types import ClusterShape, Exchange, NetworkSpec, Precision
 
@@ -108,11 +108,27 @@ def _fitted(
     payload = payload_bytes(hidden_size, dtype)
     x = shape(network.copies, **sizes, payload=payload, hidden=hidden_size, sms=network.held_sms or DEFAULT_SMS)
     found = times(group, constants, cluster.gpu, x)
+    kernel = _wrapped_kernel(group, direction)
+    if nodes > 1 and kernel:
+        found = max(found, times(kernel, load_constants("collectives")[kernel], cluster.gpu, x), key=Times.total)
     copies = [float(n) for n in busiest_ports(network.copies, **sizes)]
     near, far = (s / n if n > 0 else 0.0 for s, n in zip((found.near_s, found.far_s), copies, strict=True))
     handed_on = network.copies in ("per-node", "all") and nodes > 1  # levels one after the other, each with its latency
     latency = found.start_s / 2 if handed_on else found.start_s
     return (near, far), (latency, latency)
+
+
+def _wrapped_kernel(group: str, direction: int) -> str:
+    """The group of the DeepEP kernel that a framework's wrapper calls, "" if the group is no wrapper.
+
+    No table has a wrapper across nodes. There it takes at least what its kernel takes.
+    """
+    backend = group.split("/")[2]
+    kernel = next((name for ending, name in _WRAPPED.items() if backend.endswith(ending)), "")
+    return f"sglang/{kernel}/0.5.12/{('dispatch', 'combine')[direction]}" if kernel else ""
+
+
+_WRAPPED = {"deepep_ll": "deepep-ll", "deepep_ht": "deepep-normal"}
 
 
 def fitted_group(network: NetworkSpec, direction: int, dtype: str) -> tuple[str, Mapping[str, float]]:
@@ -122,7 +138,7 @@ def fitted_group(network: NetworkSpec, direction: int, dtype: str) -> tuple[str,
         InputError: there is no such group.
     """
     assert network.fitted is not None
-    groups, form = load("collectives"), network.fitted[direction]
+    groups, form = load_constants("collectives"), network.fitted[direction]
     for word in (_WORDS.get(dtype, dtype), "bfloat16"):
         name = form.replace("{dtype}", word)
         if name in groups:

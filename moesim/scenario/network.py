@@ -68,9 +68,9 @@ def _beyond(spec: ScenarioSpec) -> list[str]:
     """How a run goes beyond the measurements of its network."""
     network, cluster, gpu = spec.cluster.network, spec.cluster, spec.cluster.gpu
     reasons = []
-    if gpu.name not in network.measured_on:
-        home: Mapping[str, Any] = preset("gpus", network.measured_on[0]) if network.measured_on else {}
-        own, theirs = gpu.link_gb_per_s or (0.0, 0.0), home.get("link_gb_per_s", (0.0, 0.0))
+    home: Mapping[str, Any] = preset("gpus", network.measured_on[0]) if network.measured_on else {}
+    own, theirs = (tuple(links or (0.0, 0.0)) for links in (gpu.link_gb_per_s, home.get("link_gb_per_s")))
+    if gpu.name not in network.measured_on or own != theirs:
         rates = f"{own[0]:g} instead of {theirs[0]:g} GB/s within a node"
         if cluster.nodes > 1:
             rates += f", {own[1]:g} instead of {theirs[1]:g} across nodes"
@@ -81,6 +81,12 @@ def _beyond(spec: ScenarioSpec) -> list[str]:
         reasons.append(f"{n_gpus} GPUs in nodes of {cluster.gpus_per_node} were not measured")
     if network.measured_dispatch and spec.precision.dispatch not in network.measured_dispatch:
         reasons.append(f"dispatch in {spec.precision.dispatch} was not measured")
+    if network.measured_dispatch and spec.precision.combine != "bf16":
+        reasons.append(f"combine in {spec.precision.combine} was not measured")
+    if spec.simulation.experts == "queued":
+        reasons.append("messages to queued experts were not measured")
+    if spec.placement is not None and spec.placement.expert_gpus is not None:
+        reasons.append("GPUs without experts were not measured")
     tokens = spec.workload.tokens_per_gpu
     if network.measured_tokens and tokens and not network.measured_tokens[0] <= tokens <= network.measured_tokens[1]:
         reasons.append(f"{tokens:,} tokens a GPU were not measured")

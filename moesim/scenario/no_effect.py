@@ -88,8 +88,8 @@ _PORTS = Rule(
     "messages to queued experts always queue at their ports",
 )
 _ALONE = Rule(
-    ("parallelism.expert", "cluster.nodes", "cluster.gpus_per_node"),
-    lambda ranks, *_: ranks == 1,
+    ("parallelism.expert", "parallelism.expert_tensor", "cluster.nodes", "cluster.gpus_per_node"),
+    lambda ranks, sharing, *_: ranks == sharing == 1,
     "an expert-parallel group is one rank, which sends nothing",
 )
 _STILL = Rule(
@@ -172,8 +172,13 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "cluster.network.port_bandwidth_factor": (
         _is_not("simulation.network", "port", "it belongs to the level of single messages"),
         Rule(
-            ("cluster.network.fitted", "cluster.network.dispatch_bandwidth_gb_per_s", "cluster.network"),
-            lambda fitted, stated, _: fitted is not None and stated is None,
+            (
+                "cluster.network.fitted",
+                "cluster.network.dispatch_bandwidth_gb_per_s",
+                "cluster.network.combine_bandwidth_gb_per_s",
+                "cluster.network",
+            ),
+            lambda fitted, dispatch, combine, _: fitted is not None and dispatch is None and combine is None,
             "both levels of detail take what was fitted",
         ),
     ),

@@ -125,6 +125,18 @@ def test_no_product_is_below_its_roofline(
     assert head_seconds(model, gpu, rows, layers)[0] >= product(gpu, bf16, tokens, model.vocab_size, k)
 
 
+@given(st.data(), GPUS, PRECISIONS, st.sampled_from([32, 64, 128, 256, 512]), WIDTHS, WIDTHS)
+def test_a_row_beyond_a_power_of_two_is_one_row_more(
+    data: st.DataObject, gpu: GpuSpec, precision: Precision, rows: int, n: int, k: int
+) -> None:
+    """Not a tile more: a product grows past it as before it, except where a library changes its tile by the rows."""
+    layers = data.draw(kernels("decode"))
+    dtypes = {"weights": precision.weights, "activations": precision.activations, "kernels": layers}
+    took = gemm_seconds(gpu, np.array([rows - 1, rows, rows + 1]), n, k, **dtypes)
+    if not layers.linear(precision.activations).by_rows:
+        assert took[2] <= took[1] * (1 + 2 / rows)
+
+
 @pytest.mark.parametrize("phase", PHASES)
 @given(st.data(), GPUS, PRECISIONS, models(), TOKENS, LENGTHS, LENGTHS, st.integers(1, 40))
 def test_a_further_token_never_makes_a_layer_faster(

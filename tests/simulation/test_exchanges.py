@@ -114,6 +114,17 @@ def test_both_levels_charge_an_exchange_alike(network: str, nodes: int) -> None:
     assert port == pytest.approx(closed, rel=0.05)
 
 
+@pytest.mark.parametrize("kernel", ["deepep-low-latency", "deepep-normal"])
+@pytest.mark.parametrize("nodes", [2, 8])
+def test_a_wrapper_is_not_faster_across_nodes_than_the_kernel_that_it_calls(kernel: str, nodes: int) -> None:
+    """No table has it there; with TensorRT-LLM's name normal kernels would seem to win in decode again."""
+    own, *wrapped = (
+        parts_us(scenario(name + kernel, nodes=nodes, precision__dispatch="bf16", cluster__network__held_sms=24))
+        for name in ("", "trtllm-", "vllm-")
+    )
+    assert all((took >= 0.999 * own).all() for took in wrapped)
+
+
 def test_an_exchange_ends_everywhere_with_its_busiest_port() -> None:
     """Tokens that want few experts: all GPUs wait for the hot one, in dispatch and in combine."""
     skewed = scenario(routing__strategy="softmax-top-k", workload__popularity={"exponent": 2.0})

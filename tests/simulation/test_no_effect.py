@@ -74,6 +74,7 @@ CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] 
     ("precision.dispatch", "fp8", "bf16", ALONE, {}),
     ("precision.combine", "fp8", "bf16", {"parallelism.expert": 1}, {}),
     ("parallelism.attention_tensor", 1, None, {}, {"parallelism.attention": "tensor"}),
+    ("precision.combine", "fp8", "bf16", {"parallelism.expert": 1}, {"parallelism": {"expert": 1, "expert_tensor": 2}}),
     ("placement.strategy", "round-robin", "contiguous", ALONE, {}),
     ("placement.strategy", "round-robin", "contiguous", ALONE | QUEUED, None),
     ("cluster.network.copies", "per-selection", "per-rank", QUEUED, {}),
