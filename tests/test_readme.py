@@ -112,6 +112,19 @@ def test_the_table_of_the_quickstart_is_what_it_prints() -> None:
 
 
 @pytest.mark.slow
+def test_the_quickstart_teaches_the_same_on_both_sides_of_a_power_of_two() -> None:
+    """Less capacity is less imbalance and a shorter step, and imbalance by chance alone costs 2 %, at any batch."""
+    for tokens in (60, 64, 65, 100):
+        overrides = {"workload.tokens_per_gpu": tokens, "workload.steps": 3}
+        table = compare(Scenario.from_yaml(ROOT / "scenarios" / "quickstart.yaml", overrides=overrides)).summary
+        for router in ("mixtral", "switch", "random"):
+            rows = table.loc[[f"{router}, capacity 1.0", f"{router}, capacity 1.25", router]]
+            assert rows["step_time_s.mean"].is_monotonic_increasing, (tokens, router)
+            assert rows["imbalance_penalty"].is_monotonic_increasing, (tokens, router)
+        assert 1.005 < table.loc["random", "imbalance_penalty"] < 1.025
+
+
+@pytest.mark.slow
 def test_the_sentence_about_the_quickstart_is_what_is_printed(tmp_path: Path) -> None:
     """With the command beside it."""
     command, quoted = re.findall(r"`moesim (compare quickstart --seeds 5)`:\n\n```\n(.*?)\n```", README)[0]
