@@ -61,7 +61,7 @@ def run(
     return simulate(Scenario.from_dict(document, overrides=dotted), threads=1)
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(model=models, cluster=clusters, workload=workloads)
 def test_a_token_more_makes_no_step_faster(model: Any, cluster: Any, workload: Any) -> None:
     """Of the even control, whose loads do not depend on chance: neither the step nor its experts, by over 1 %."""
@@ -71,7 +71,7 @@ def test_a_token_more_makes_no_step_faster(model: Any, cluster: Any, workload: A
     assert other["breakdown_s"]["experts"] >= 0.99 * one["breakdown_s"]["experts"]
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(model=models, cluster=clusters, workload=workloads)
 def test_no_gpu_computes_above_its_peak_or_reads_above_its_bandwidth(model: Any, cluster: Any, workload: Any) -> None:
     """The experts of every GPU take at least what their products take at the published peak."""

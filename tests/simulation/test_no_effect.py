@@ -172,6 +172,7 @@ def _numbers(scenario: Scenario) -> str:
     return json.dumps([result.summary, frames])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field, value, other, idle, counts", CASES)
 def test_what_has_no_effect_has_none_and_what_has_one_shows(
     field: str, value: Any, other: Any, idle: Any, counts: Any, trace: Path

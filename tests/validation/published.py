@@ -194,10 +194,13 @@ def prefill_s(h800: bool = False, real: bool = False, prompt: int = 4096, **more
         "simulation__overlap": "two-batch",
         **more,
     }
-    if real:
-        return step_s(**settings)
-    short, longer = (step_s(n_layers, **settings) for n_layers in (5, 7))
-    return longer + (61 - 7) / 2 * (longer - short)
+    even = {**settings, "workload__popularity": {"kind": "uniform"}, "placement__redundant_experts": 0}
+    short, longer = (step_s(n_layers, **even) for n_layers in (5, 7))  # 3 dense layers, and 2 or 4 with experts
+    if not real:
+        return longer + (61 - 7) / 2 * (longer - short)
+    dense = short - (longer - short)
+    # 12 layers with experts stand for 58: the law of the load goes through its whole depth in them too
+    return dense + 58 / 12 * (step_s(15, **settings) - dense)
 
 
 def overlap_gains() -> list[Row]:
