@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
 
-from moesim.errors import ScenarioError
 from moesim.scenario import schema
-from moesim.scenario.source import FieldPath, shown
-
-Fail = Callable[[FieldPath, str, str], ScenarioError]
+from moesim.scenario.source import Fail, FieldPath, shown
 
 PATH: FieldPath = ("workload", "popularity")
 

@@ -23,10 +23,9 @@ from moesim.scenario.popularity import (
     with_kind,
 )
 from moesim.scenario.presets import names, preset
-from moesim.scenario.source import FieldPath, shown, whole_path
+from moesim.scenario.source import Fail, FieldPath, shown, whole_path
 from moesim.types import DTYPE_BYTES
 
-Fail = Callable[[FieldPath, str, str], ScenarioError]
 """(field, found, wanted) -> the error with the place of the field."""
 
 PARTS: Mapping[FieldPath, type[BaseModel]] = {

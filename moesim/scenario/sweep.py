@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
 import numpy as np
 
-from moesim.errors import ScenarioError
-from moesim.scenario.source import FieldPath, shown
+from moesim.scenario.source import Fail, FieldPath, shown
 
-Fail = Callable[[FieldPath, str, str], ScenarioError]
 """(field, found, wanted) -> the error with the place of the field."""
 Point = dict[str, Any]
 
