@@ -22,7 +22,7 @@ def balanced_traffic(
     Assignments go evenly over the ranks that hold slots and, within each, over
     its slots; each source's copies of a level evenly over the destinations of
     that level; what a source keeps for itself stays. Remainders go to the
-    lowest index. Copies that go to everybody ("all") do not depend on the load and
+    lowest index. Copies that go to every GPU ("all") do not depend on the load and
     stay as they are. The placement, the capacity result and the network are the same.
     Expert-parallel groups keep what is theirs.
 

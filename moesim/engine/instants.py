@@ -1,4 +1,4 @@
-"""What is decided at one instant of the queued engine, so that no result hangs on the order of SimPy's events.
+"""The decisions of one instant of the queued engine, made in an order that does not depend on that of SimPy's events.
 
 All that happens at an instant comes first, in any order: tasks end, heads and
 messages arrive, sources are told. It only notes what is then to be decided.
@@ -9,7 +9,7 @@ ADMIT: groups enter queues, by row, source and slot.
 HAND_ON: what found no room is handed on, in the same order.
 SEND: messages are handed to egress ports: of a GPU first dispatch, then combine, by row and receiver in rotation.
 RECEIVE: an ingress port takes the message whose head came first, of heads of one instant the lowest sender's.
-SERVE: a server takes who asked first; of those who ask at one instant experts before tasks, by layer and slot.
+SERVE: a server takes the first request; among requests of one instant, experts come before tasks, by layer and slot.
 
 So a batch holds all that has landed by the instant at which it begins. What a
 decision brings about at its own instant is dealt with before the phases after it.

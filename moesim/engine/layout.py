@@ -288,5 +288,5 @@ class _Operations:
 
 
 def _picoseconds(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Rounded up, but for the noise of the multiplication: 1 ns is 1000 ps, not 1001; MOST_PS at most."""
+    """Picoseconds rounded up, without the noise of the multiplication: 1 ns is 1000 ps, not 1001; MOST_PS at most."""
     return np.ceil(np.round(np.minimum(seconds * 1e12, MOST_PS), 3)).astype(np.int64)

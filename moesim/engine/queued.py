@@ -93,7 +93,7 @@ class Group:
 
     @property
     def key(self) -> Key:
-        """Of its place among groups that something is decided for at one instant; no two have the same."""
+        """The place of this group among those that are decided at one instant; every group has another."""
         return self.row, self.source, self.slot, int(self.handed_on), self.expert, int(self.token[0])
 
     def split(self, n: int) -> tuple[Group, Group]:

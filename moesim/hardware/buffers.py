@@ -29,7 +29,7 @@ def exchange_bytes(
     n_slots: int,
     arriving: float,
 ) -> float:
-    """Bytes that the exchanges of a layer keep on one GPU; 0 for networks whose buffers nobody published.
+    """Bytes that the exchanges of a layer keep on one GPU; 0 for networks whose buffers are not published.
 
     An all-gather leaves the tokens of the whole group on every GPU, and as many
     outputs for the reduce-scatter. DeepEP's normal kernels add what arrived to
@@ -60,7 +60,7 @@ def exchange_bytes(
 
 
 def low_latency_bytes(tokens: int, hidden_size: int, n_experts: int) -> int:
-    """What DeepEP reserves for its low-latency kernels: two buffers to send, to receive, and of counters.
+    """What DeepEP reserves for its low-latency kernels: two each of send buffers, receive buffers and counters.
 
     Source: DeepEP, `get_low_latency_rdma_size_hint`. A buffer has a message for
     every expert and token: bf16 with a header on the way there, with the range

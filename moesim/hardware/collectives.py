@@ -183,7 +183,7 @@ FORMS: Mapping[str, tuple[type[Any], Seconds]] = {
 
 
 def seconds(group: str, constants: Mapping[str, float], gpu: GpuSpec, x: Shape) -> Array:
-    """What an exchange of random choices takes by the constants of a group."""
+    """Seconds of an exchange of random choices, by the constants of a group."""
     form, closed_form = FORMS[group.split("/")[1]]
     if group.endswith("/alltoall"):
         return nccl_seconds(form(**constants), gpu, x, chooses=True)

@@ -121,7 +121,7 @@ def check_family(family: Family, precision: Precision) -> None:
 
 
 def suits(group: str, precision: Precision) -> bool:
-    """Whether a group of the experts computes in a data type like that of the activations, with such weights.
+    """Whether a group of the experts serves a precision: it computes in a like data type and takes such weights.
 
     A kernel for narrow weights takes no others; any kernel stands in for one of narrow weights, with their bytes.
     """
@@ -147,7 +147,7 @@ def expert_kernel(family: Family, gpu: GpuSpec, precision: Precision, phase: str
 
 
 def throttled(phase: str) -> bool:
-    """Whether a GPU is at its power limit all the time; in decode, which streams more than it multiplies, it is not.
+    """Whether a GPU stays at its power limit. In decode it does not, as decode streams more than it multiplies.
 
     Source: Splitwise (arXiv 2311.18677), power of the prompt and of the token phase.
     """
