@@ -51,8 +51,8 @@ def test_the_example_of_routing_is_a_scenario() -> None:
 def test_the_table_of_deepep_is_what_its_command_prints() -> None:
     """Every number of it."""
     section = README[README.index("DeepEP low latency against EP size") : README.index("## Speed")]
-    command = [sys.executable, str(ROOT / "tests" / "validation" / "deepep_ep_size.py")]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "tests.validation.deepep_ep_size"]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     quoted = [line.strip("| ").split(" | ") for line in section.splitlines() if re.match(r"\| \d", line)]
     assert [[cell.removesuffix(".0") for cell in line.split()] for line in printed.splitlines()[1:]] == quoted
 
@@ -60,8 +60,8 @@ def test_the_table_of_deepep_is_what_its_command_prints() -> None:
 @pytest.mark.slow
 def test_the_errors_of_collectives_are_what_their_command_prints() -> None:
     """The held-out rows of DeepEP."""
-    command = [sys.executable, str(ROOT / "tests" / "validation" / "fit_collectives.py")]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "tests.validation.fit_collectives"]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     nccl = README[README.index("NCCL, every third size") : README.index("NCCL changes its protocol")]
     for operation in ("alltoall", "all_gather", "reduce_scatter", "all_reduce"):
         ((median, p90),) = re.findall(rf"nccl +latency +{operation} +held out +14 +(\S+) +(\S+)", printed)
@@ -137,10 +137,10 @@ def test_the_sentence_about_the_quickstart_is_what_is_printed(tmp_path: Path) ->
 @pytest.mark.slow
 def test_the_table_of_speed_is_of_the_kernels_that_its_command_measures() -> None:
     """Their names and goals, on a small batch; the ratios are of the machine."""
-    (command,) = re.findall(r"`python (tests/benchmarks/kernels\.py) --markdown`", README)
-    small = [sys.executable, str(ROOT / command), "--tokens", "4096", "--repeats", "1"]
-    section = README[README.index("## Speed") : README.index("`python tests/benchmarks/engine.py`")]
-    output = subprocess.run([*small, "--markdown"], check=True, capture_output=True, text=True).stdout
+    (command,) = re.findall(r"`python -m (tests\.benchmarks\.kernels) --markdown`", README)
+    small = [sys.executable, "-m", command, "--tokens", "4096", "--repeats", "1"]
+    section = README[README.index("## Speed") : README.index("`python -m tests.benchmarks.engine`")]
+    output = subprocess.run([*small, "--markdown"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     quoted, printed = ([line for line in text.splitlines() if line.startswith("| ")] for text in (section, output))
     assert len(quoted) == len(printed) > 5
     assert quoted[0] == printed[0]
@@ -148,15 +148,15 @@ def test_the_table_of_speed_is_of_the_kernels_that_its_command_measures() -> Non
         kernel, baseline, _, goal = (cell.strip() for cell in line.strip("|").split("|"))
         assert found.startswith((f"| {kernel} | {baseline} |", f"| {kernel} | torch not installed | - |"))
         assert found.endswith(f"| {goal} |")
-    table = subprocess.run(small, check=True, capture_output=True, text=True).stdout
+    table = subprocess.run(small, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert all(f"\n{what} " in table for what in ("first routed token", "import moesim", "moesim --help"))
 
 
 @pytest.mark.slow
 def test_the_figure_against_reality_is_what_its_command_prints() -> None:
     """The errors that the README quotes, and the cells of its excerpt."""
-    command = [sys.executable, str(ROOT / "tests" / "validation" / "expert_time.py")]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "tests.validation.expert_time"]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     section = README[README.index("## One figure against reality") :]
     section = section[: section.index("\n## Def")]
     cells = re.findall(r"(\d\.\d{3}) / (\d\.\d{3})", section)

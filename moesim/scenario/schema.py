@@ -32,7 +32,7 @@ assert set(Dtype.__args__) == set(DTYPE_BYTES)  # type: ignore[attr-defined]
 _MOST_S = 9000.0
 """Of what goes wrong for a while, in picoseconds a float64 knows one by one."""
 OVERLAP_LOSS = 0.31
-"""Mean over four published deployments with even load: python tests/validation/overlap.py."""
+"""Mean over four published deployments with even load: python -m tests.validation.overlap."""
 
 
 class _Part(BaseModel):

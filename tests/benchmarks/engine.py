@@ -1,4 +1,4 @@
-"""Speed of the engine, of a whole step, and memory, in one run: python tests/benchmarks/engine.py.
+"""Speed of the engine, of a whole step, and memory, in one run: python -m tests.benchmarks.engine.
 
 The case is a decode step of DeepSeek-V3: 58 MoE layers, 320 slots on 64 GPUs,
 128 tokens each. Calls that are compared run in turn and their minima are
@@ -22,16 +22,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import simpy
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from textbook import textbook
 
 from moesim import Scenario, simulate
 from moesim.engine import run, run_compiled
@@ -42,6 +37,7 @@ from moesim.simulation.program import lay_out_step
 from moesim.simulation.routed import route_step
 from moesim.simulation.stages import default_threads
 from moesim.types import Program
+from tests.textbook import textbook
 
 CASE = {"placement.redundant_experts": 64, "placement.strategy": "round-robin"}
 DIRECT, TWO_HOP = {"cluster.network": "deepep-low-latency"}, {"cluster.network": "deepep-normal"}
@@ -195,7 +191,7 @@ def whole_step(repeats: int) -> None:
 
 def huge() -> None:
     """1,024 GPUs with ports, one whole step, in a process of its own for its peak memory."""
-    subprocess.run([sys.executable, __file__, "--huge"], check=True)
+    subprocess.run([sys.executable, "-m", "tests.benchmarks.engine", "--huge"], check=True)
 
 
 def _huge() -> None:

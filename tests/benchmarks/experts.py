@@ -1,4 +1,4 @@
-"""Speed of the expert kernel: python tests/benchmarks/experts.py.
+"""Speed of the expert kernel: python -m tests.benchmarks.experts.
 
 1,000,000 predictions of 256 experts each, in batches that a processor's cache
 holds, on one thread, against the same formula in plain NumPy in the same run. Processor time, so that

@@ -1,4 +1,4 @@
-"""Speed of the compiled kernels as ratios against a named baseline: python tests/benchmarks/kernels.py.
+"""Speed of the compiled kernels as ratios against a named baseline: python -m tests.benchmarks.kernels.
 
 The batch is 1,048,576 tokens of 256 experts with 8 choices in float32, which
 takes 2.5 GB of memory and three minutes; `--tokens` makes it smaller. Ours

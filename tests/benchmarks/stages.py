@@ -1,4 +1,4 @@
-"""Speed of the hot stages as ratios against a named baseline in the same run: python tests/benchmarks/stages.py.
+"""Speed of the hot stages as ratios against a named baseline in the same run: python -m tests.benchmarks.stages.
 
 Ratios above 1 mean that moesim is faster than the baseline; `engine.py` beside
 this has the engine and whole steps. Absolute times are printed for orientation; no test reads them.

@@ -1,4 +1,4 @@
-"""What a sweep costs beside its runs: python tests/benchmarks/sweep.py [--points 40] [--seconds 1].
+"""What a sweep costs beside its runs: python -m tests.benchmarks.sweep [--points 40] [--seconds 1].
 
 Bookkeeping: a sweep of 1,000 runs that take no time, and the same again from
 its folder, per run (goal 10 ms). Efficiency: the time of one single-threaded

@@ -96,7 +96,7 @@ def test_show_says_where_an_axis_stands(moesim, small):
 
 
 def test_show_prints_measured_tables_with_their_whole_path(moesim, small, folder):
-    from hardware.measured_rows import experts, save
+    from tests.hardware.measured_rows import experts, save
 
     save(folder / "tables", moe=experts({64: 1.0}))
     first = moesim("show", small, "--set", "cluster.kernels={table: tables}")

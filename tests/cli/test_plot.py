@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from browser import needs_chromium
 
 from moesim.report import FIGURES, POINT_FIGURES, figure_data
 from moesim.results import Result, Study
+from tests.browser import needs_chromium
 
 
 @pytest.fixture

@@ -6,16 +6,16 @@ import dataclasses
 
 import numpy as np
 import pytest
-from builders import program as build
-from engine.programs import DISPATCH, random_program
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from textbook import textbook
 
 from moesim.engine import run, run_compiled
 from moesim.engine.ports import exchange, free_ports, latencies
 from moesim.metrics import breakdown, critical_path
 from moesim.types import PARTS, Program
+from tests.builders import program as build
+from tests.engine.programs import DISPATCH, random_program
+from tests.textbook import textbook
 
 
 def assert_equal(program: Program) -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from engine.programs import random_program
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from moesim.engine import longest_ps, run, run_compiled
 from moesim.metrics import breakdown, critical_path
 from moesim.types import EXCHANGE_STREAM, PARTS, Exchange, Program, Timeline
+from tests.engine.programs import random_program
 
 NO_LINKS = np.empty((0, 5))
 NO_GPUS = np.empty((0, 4))
@@ -168,7 +168,7 @@ def test_the_law_needs_first_come_first_served_ports_of_one_rate() -> None:
 
 def hand_made(copies: Any, attention: list[int]) -> Program:
     """Attention, dispatch, combine of one layer; nothing else takes time."""
-    from builders import program as build
+    from tests.builders import program as build
 
     step = build([copies], attention_ps=attention, experts_ps=[[0, 0]], network="port")
     keep = [int(np.flatnonzero(step.kind == PARTS.index(kind))[0]) for kind in ("attention", "dispatch", "combine")]

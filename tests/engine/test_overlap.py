@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import program
 
 from moesim.engine import run, run_compiled
 from moesim.metrics import breakdown, critical_path
 from moesim.types import PARTS, Program
+from tests.builders import program
 
 
 def parts_of(step: Program) -> list[dict[str, int]]:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import simpy
-from builders import exchange, program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from moesim.engine.mailbox import Network
 from moesim.errors import DeadlockError
 from moesim.metrics import clocked_queues
 from moesim.types import PARTS, Program, QueuedRun, Queues, TokenGroups
+from tests.builders import exchange, program
 
 ATTENTION, EXPERTS, DISPATCH, COMBINE = (PARTS.index(p) for p in ("attention", "experts", "dispatch", "combine"))
 

@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import simpy
-from builders import program
 
 from moesim.engine import run, step_process
 from moesim.types import Program, Timeline
+from tests.builders import program
 
 BATCH = 3
 

@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from builders import exchange, program
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from moesim.engine.simpy_engine import _Step
 from moesim.errors import ConservationError, DeadlockError
 from moesim.metrics import breakdown, critical_path
 from moesim.types import PARTS, Program, Timeline
+from tests.builders import exchange, program
 
 
 def named(times: np.ndarray) -> dict[str, int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hardware.shapes import BF16, DEEPSEEK_V3, FP8, MIXTRAL, cluster
 
 from moesim.hardware import memory_bytes
 from moesim.hardware.buffers import low_latency_bytes, normal_bytes
 from moesim.types import ClusterShape, Parallelism
+from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, MIXTRAL, cluster
 
 WORKLOAD = {"tokens_per_gpu": 128, "context_tokens": 4096, "sequence_tokens": 4096, "phase": "decode"}
 

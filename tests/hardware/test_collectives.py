@@ -9,7 +9,6 @@ from math import comb
 import numpy as np
 import pandas as pd
 import pytest
-from hardware.shapes import FP8, cluster
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from moesim.hardware.tables import load_kind
 from moesim.hardware.tables.checks import typed
 from moesim.kernels.links import port_counts
 from moesim.validation import MEASURED
+from tests.hardware.shapes import FP8, cluster
 
 H100 = published_gpus()["h100_sxm"]
 B200 = published_gpus()["b200_sxm"]  # twice the NVLink bandwidth, more SMs, the same network card

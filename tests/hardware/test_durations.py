@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, cluster
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from moesim.hardware.attention import attention_seconds
 from moesim.hardware.dense import gemm_seconds
 from moesim.hardware.gemm import GemmConstants, join, product_seconds
 from moesim.hardware.gpu import peak_flops, without_sms
+from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, cluster
 
 PARTS = ("attention", "router", "dense", "shared_experts", "experts", "head")
 

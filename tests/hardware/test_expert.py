@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hardware.shapes import DEEPSEEK_V3, FP8, H100, MIXTRAL
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from moesim.hardware.constants import document, load
 from moesim.hardware.expert import ExpertConstants, calibrated_gpu, tokens_per_row, weight_bytes
 from moesim.hardware.kernel_dtypes import KernelDtype
 from moesim.hardware.tables.token_loads import token_loads
+from tests.hardware.shapes import DEEPSEEK_V3, FP8, H100, MIXTRAL
 
 GROUPS = sorted(load("experts"))
 SHAPE = ExpertShape(hidden_size=2048, inner_size=768, n_experts=128, top_k=8, n_ranks=16)

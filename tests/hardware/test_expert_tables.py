@@ -207,8 +207,7 @@ def test_too_few_rows_are_an_error():
 
 @pytest.fixture
 def fit_experts(monkeypatch, request):
-    monkeypatch.syspath_prepend(str(request.config.rootpath / "tests" / "validation"))
-    return importlib.import_module("fit_experts")
+    return importlib.import_module("tests.validation.fit_experts")
 
 
 def errors(ours, real):

@@ -7,7 +7,6 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from hardware.shapes import DEEPSEEK_V3, FP8, H100, MIXTRAL
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,6 +31,7 @@ from moesim.hardware.mla import (
 from moesim.hardware.prefill import PrefillConstants, prefill_seconds
 from moesim.types import DTYPE_BYTES
 from moesim.validation import MEASURED
+from tests.hardware.shapes import DEEPSEEK_V3, FP8, H100, MIXTRAL
 
 TOKENS = st.integers(1, 20000)
 LENGTH = st.integers(1, 20000)

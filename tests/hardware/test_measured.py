@@ -10,8 +10,7 @@ import pytest
 
 @pytest.fixture
 def expert_time(monkeypatch, request):
-    monkeypatch.syspath_prepend(str(request.config.rootpath / "tests" / "validation"))
-    return importlib.import_module("expert_time")
+    return importlib.import_module("tests.validation.expert_time")
 
 
 def test_errors_on_rows_never_fitted(expert_time):

@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hardware.measured_rows import decode, experts, latent, prefill, products, save, wide_experts
-from hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, NETWORK, cluster
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +19,8 @@ from moesim.hardware.families import expert_kernel
 from moesim.hardware.measured_file import with_table
 from moesim.hardware.tables.token_loads import balanced, uniform
 from moesim.types import ModelShape, Parallelism, Precision
+from tests.hardware.measured_rows import decode, experts, latent, prefill, products, save, wide_experts
+from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, NETWORK, cluster
 
 PARTS = ("attention", "router", "dense", "shared_experts", "experts", "head")
 

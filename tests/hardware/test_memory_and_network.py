@@ -6,11 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hardware.shapes import BF16, DEEPSEEK_V3, FP8, MIXTRAL, cluster
 
 from moesim.errors import TooLargeError
 from moesim.hardware import check_memory, exchange_rates, memory_bytes, parameters, payload_bytes
 from moesim.types import Parallelism
+from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, MIXTRAL, cluster
 
 WORKLOAD = {"tokens_per_gpu": 64, "context_tokens": 4096, "sequence_tokens": 4096, "phase": "decode"}
 

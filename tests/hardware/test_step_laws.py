@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +27,7 @@ from moesim.hardware.mla import (
 from moesim.hardware.predict import published_gpus
 from moesim.hardware.prefill import PrefillConstants, prefill_seconds
 from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape, Precision
+from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL
 
 GPUS = st.sampled_from(list(published_gpus().values()))
 PRECISIONS = st.sampled_from(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from report_runs import make_run
 
 from moesim.report import Run
+from tests.report_runs import make_run
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from browser import Page, browser, needs_chromium
 
 from moesim.report import FIGURES, Run, draw, figure_data, points_of, report_html
 from moesim.report.html import sweep_html
+from tests.browser import Page, browser, needs_chromium
 
 pytestmark = needs_chromium
 
@@ -38,7 +38,7 @@ def compared(make: Callable[..., Run]) -> dict[str, Run]:
 
 @pytest.fixture(scope="module")
 def runs() -> dict[str, Run]:
-    from report_runs import make_run
+    from tests.report_runs import make_run
 
     return compared(make_run)
 
@@ -203,7 +203,7 @@ def test_a_sweep_is_a_page_of_its_points(runs: dict[str, Run], tmp_path: Path) -
 @pytest.mark.slow
 def test_fifty_variants_open_in_under_three_seconds(tmp_path: Path) -> None:
     """Of work in the browser, as wall time depends on what else the machine does."""
-    from report_runs import make_run
+    from tests.report_runs import make_run
 
     made = make_run("x", n_steps=20, n_layers=32, n_experts=64, n_gpus=16)
     runs: dict[str, Any] = {f"variant {i}": made for i in range(50)}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from interpreted import enough
 
 from moesim import Assignment, Scenario, register_strategy, route, simulate
 from moesim.errors import InputError
 from moesim.workload import SyntheticTokens
+from tests.interpreted import enough
 
 CUSTOM = """
 import numpy as np

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from interpreted import enough
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
 from moesim import Assignment, apply_capacity, route
 from moesim.errors import InputError
 from moesim.routing.gshard import GShardParameters, top_2
+from tests.interpreted import enough
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "routing_cases"
 """What reference implementations made of two batches; its README says which."""

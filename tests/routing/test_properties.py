@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from interpreted import INTERPRETED
 
 from moesim import route
 from moesim.routing import STRATEGIES, parameters_for, strategy
 from moesim.types import Draw
+from tests.interpreted import INTERPRETED
 
 KINDS = ("random", "quantised", "bfloat16", "extreme", "degenerate")
 SIZES = ((8, 1), (8, 2), (60, 4), (64, 6), (128, 8), (256, 8), (512, 16))[: 4 if INTERPRETED else None]

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from interpreted import enough
 
 import moesim
 from moesim.errors import InputError
+from tests.interpreted import enough
 
 
 def best(scores: np.ndarray, k: int) -> np.ndarray:

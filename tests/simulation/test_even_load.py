@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim import Scenario, simulate
 from moesim.simulation.queued import even_groups
+from tests.builders import program
 
 TINY = {
     "hidden_size": 512,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from validation import balancing_dynamics as dynamics
 
 from moesim import Scenario, evolve, simulate
 from moesim.errors import InputError, ScenarioError
+from tests.validation import balancing_dynamics as dynamics
 
 BASE: dict[str, Any] = {
     "model": {"preset": "olmoe-1b-7b", "n_layers": 2, "top_k": 4},

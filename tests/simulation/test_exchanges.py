@@ -48,8 +48,7 @@ def parts_us(of: Scenario) -> np.ndarray:
 
 @pytest.fixture
 def measured(monkeypatch, request):
-    monkeypatch.syspath_prepend(str(request.config.rootpath / "tests" / "validation"))
-    return importlib.import_module("exchanges")
+    return importlib.import_module("tests.validation.exchanges")
 
 
 def test_runs_take_what_was_measured(measured) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from builders import network
 
 from moesim import Scenario, simulate, sweep
 from moesim.errors import ScenarioError
@@ -22,6 +21,7 @@ from moesim.hardware.kernel_file import read_family
 from moesim.simulation import check
 from moesim.types import Precision
 from moesim.validation import Calibration
+from tests.builders import network
 
 BF16 = Precision(weights="bf16", activations="bf16", dispatch="bf16", combine="bf16", kv_cache="bf16")
 FP8 = Precision(weights="fp8", activations="fp8", dispatch="fp8", combine="bf16", kv_cache="bf16")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hardware.measured_rows import experts, products, save
 
 from moesim import Scenario, simulate, sweep
 from moesim.errors import ScenarioError
@@ -19,6 +18,7 @@ from moesim.hardware.families import expert_kernel
 from moesim.scenario.schema import json_schema
 from moesim.simulation import check
 from moesim.validation import MEASURED
+from tests.hardware.measured_rows import experts, products, save
 
 DATA = Path(os.environ["MOESIM_DATA"]) / "measured" if "MOESIM_DATA" in os.environ else MEASURED
 SCENARIO = """

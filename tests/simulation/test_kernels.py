@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import network as links
 
 from moesim import Result, Scenario, simulate
 from moesim.errors import ScenarioError
@@ -29,6 +28,7 @@ from moesim.hardware.families import LAYERS, expert_kernel
 from moesim.hardware.gemm import GemmConstants, product_seconds
 from moesim.simulation import check
 from moesim.types import Precision
+from tests.builders import network as links
 
 BASE = """
 model: olmoe-1b-7b

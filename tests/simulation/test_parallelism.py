@@ -6,8 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-from builders import cluster, model
-from engine.programs import random_program
 
 from moesim import InputError, Result, Scenario, simulate
 from moesim.engine import ENGINES, group_program, run_compiled
@@ -18,6 +16,8 @@ from moesim.hardware.expert import ExpertShape, expert_seconds
 from moesim.hardware.families import default_family, expert_kernel, family_of
 from moesim.placement import assign_slots, place, traffic_of_layer
 from moesim.types import Parallelism, Precision
+from tests.builders import cluster, model
+from tests.engine.programs import random_program
 
 SMALL = {
     "workload.steps": 2,

@@ -1,4 +1,4 @@
-"""A router that evolves against published imbalances: python tests/validation/balancing_dynamics.py.
+"""A router that evolves against published imbalances: python -m tests.validation.balancing_dynamics.
 
 Wang et al. 2024 (arXiv 2408.15664): 64 routed experts, top-6, sigmoid gate.
 MaxVio_global is that of a frozen router on other tokens. One row, the

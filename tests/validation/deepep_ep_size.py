@@ -1,4 +1,4 @@
-"""DeepEP low latency against EP size: python tests/validation/deepep_ep_size.py.
+"""DeepEP low latency against EP size: python -m tests.validation.deepep_ep_size.
 
 Prints dispatch and combine of runs of 128 tokens a rank, hidden 7,168, 8 of 256 experts at random, beside measured
 and beside the table that DeepEP itself publishes (README at 7ce8da4, H800 with 400 Gb/s cards). The constants saw 1, 2
@@ -8,9 +8,9 @@ and 8 nodes; 4 nodes are held out, 16 and 32 nodes are beyond all measurements o
 from __future__ import annotations
 
 import pandas as pd
-from exchanges import PARTS, Row, run_us
 
 from moesim.validation import MEASURED
+from tests.validation.exchanges import PARTS, Row, run_us
 
 PUBLISHED_US = {8: (77, 114), 16: (118, 195), 32: (155, 273), 64: (173, 314), 128: (192, 369), 256: (194, 360)}
 VERSION = "0.5.0"

@@ -1,4 +1,4 @@
-"""Dispatch and combine of runs beside measured exchanges: python tests/validation/exchanges.py [--every N].
+"""Dispatch and combine of runs beside measured exchanges: python -m tests.validation.exchanges [--every N].
 
 Every row of the tables that ship with moesim is run with both levels of detail:
 one layer of the row's hidden size, experts and top-k, whose tokens choose at

@@ -1,4 +1,4 @@
-"""Predicted against measured expert time of DeepSeek-V3 on H100: python tests/validation/expert_time.py.
+"""Predicted against measured expert time of DeepSeek-V3 on H100: python -m tests.validation.expert_time.
 
 The measured rows time the most loaded rank of one MoE layer in decode, for
 skewed experts as the mean of 5 draws. The exponent 0.6 was never fitted.

@@ -1,4 +1,4 @@
-"""Jumps that kernels of experts really have: python tests/validation/kernel_jumps.py.
+"""Jumps that kernels of experts really have: python -m tests.validation.kernel_jumps.
 
 A row of the measured tables of H100 jumps where it takes at least 1.25 times as long as the line between the next
 smaller and the next larger number of tokens on its curve says, although every expert is active. The predicted time
@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from fit_experts import CORE, EVEN, POINT, read
 
 from moesim.hardware.tables import moe
+from tests.validation.fit_experts import CORE, EVEN, POINT, read
 
 JUMP = 1.25
 SHOWN = 3

@@ -1,4 +1,4 @@
-"""Errors of all layers but the experts on rows that no shipped constant saw: python tests/validation/layer_errors.py.
+"""Errors of all layers but the experts on rows that no shipped constant saw: python -m tests.validation.layer_errors.
 
 Prints the table of the README: percent, median / 90th percentile and median of the signed error. Reads the tables that
 ship with the package; what is held out of each, fit_dense.py says.
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from fit_dense import HELD_OUT
 
 from moesim.hardware.predict import predict_columns, published_gpus
 from moesim.hardware.tables import load_kind
+from tests.validation.fit_dense import HELD_OUT
 
 SHIPPED = Path(__file__).resolve().parents[2] / "moesim" / "validation" / "measured"
 LAYERS = (  # what, kind of table, regime ("" for all rows)

@@ -1,4 +1,4 @@
-"""Errors on GPUs that no constant saw: python tests/validation/other_gpus.py h200_sxm b200_sxm.
+"""Errors on GPUs that no constant saw: python -m tests.validation.other_gpus h200_sxm b200_sxm.
 
 Needs an installed aiconfigurator-core (extra `measured`). Only the published specifications of a GPU differ from those
 of the H100 on which everything was fitted. Rows are of the versions of the frameworks whose constants ship; artefacts

@@ -1,4 +1,4 @@
-"""What overlap costs, from published steps of DeepSeek-V3: python tests/validation/overlap.py.
+"""What overlap costs, from published steps of DeepSeek-V3: python -m tests.validation.overlap.
 
 Four deployments had even load and two micro-batches. For each: `simulation.overlap_loss` with which the simulated step
 takes as long as the published one, and the error of the step with the mean of the other three. The mean of all four is
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from published import EVEN
+
+from tests.validation.published import EVEN
 
 LOSSES = 0.2, 0.5
 

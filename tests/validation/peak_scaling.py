@@ -1,4 +1,4 @@
-"""What twice the peak is worth: python tests/validation/peak_scaling.py.
+"""What twice the peak is worth: python -m tests.validation.peak_scaling.
 
 FP8 has twice the peak of BF16 on the same H100, and is no more than 1.8 times as fast: how kernels fade as tensor cores
 grow can be seen without another GPU. Prints
@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from power_limit import large_rows
 
 from moesim.hardware.gpu import peak_flops
 from moesim.hardware.predict import published_gpus, shipped
 from moesim.hardware.tables import load_kind
 from moesim.validation import MEASURED
+from tests.validation.power_limit import large_rows
 
 KIND = load_kind("gemm")
 EDGES_MS = (0.1, 0.3, 1, 3, np.inf)

@@ -1,4 +1,4 @@
-"""What the power limit takes from long products: python tests/validation/power_limit.py.
+"""What the power limit takes from long products: python -m tests.validation.power_limit.
 
 Share of the published peak that large dense products on H100 reach, by the time that they would compute at the peak,
 measured / predicted, median of each kernel. Reads the table that ships with the package. Beyond half a millisecond the

@@ -1,4 +1,4 @@
-"""Published results beside simulated ones: python tests/validation/published.py.
+"""Published results beside simulated ones: python -m tests.validation.published.
 
 Prints one table: where a figure was published, for which configuration, the figure, the simulated one and the error.
 Figures are copied from their sources; nothing is fitted on them but the skew of each run of ST-MoE (marked) and, on the
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from deepep_ep_size import table as deepep
 from scipy.optimize import bisect
 
 from moesim import Scenario, apply_capacity, compare, route, simulate
 from moesim.hardware import payload_bytes
+from tests.validation.deepep_ep_size import table as deepep
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios"
 

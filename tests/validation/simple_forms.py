@@ -1,4 +1,4 @@
-"""What a short formula is off on the same rows: python tests/validation/simple_forms.py h100_sxm h200_sxm b200_sxm.
+"""What a short formula is off on the same rows: python -m tests.validation.simple_forms h100_sxm h200_sxm b200_sxm.
 
 Fits two forms to the shipped tables of H100, as a calculator would have them, and prints their errors beside moesim's
 as `other_gpus.py` counts them: what the detail of moesim's formulas is worth, on H100 and where only the published
@@ -19,7 +19,6 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-from other_gpus import LAYERS, SAME, counted, error, measured_on_h100, tables_of
 
 from moesim.hardware.expert import GATED
 from moesim.hardware.gemm import join
@@ -34,6 +33,7 @@ from moesim.hardware.tables.reading import predict_usable
 from moesim.hardware.tables.token_loads import token_loads
 from moesim.types import DTYPE_BYTES, GpuSpec
 from moesim.validation.scores import well_behaved
+from tests.validation.other_gpus import LAYERS, SAME, counted, error, measured_on_h100, tables_of
 
 Times = Callable[[Mapping[str, float], GpuSpec], np.ndarray]
 CHUNK = 20000

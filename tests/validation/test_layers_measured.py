@@ -10,8 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import peak_scaling
-import power_limit
 import pytest
 
 from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
@@ -19,6 +17,7 @@ from moesim.hardware.constants import load
 from moesim.hardware.gpu import fading
 from moesim.hardware.predict import predict_columns, published_gpus
 from moesim.hardware.tables import load_kind
+from tests.validation import peak_scaling, power_limit
 
 SHIPPED = Path(__file__).parents[2] / "moesim" / "validation" / "measured"
 
@@ -105,10 +104,10 @@ def test_sums_of_4_gpus_from_those_of_2_and_8():
 def test_the_table_of_the_readme_is_what_the_command_prints():
     root = Path(__file__).parents[2]
     readme = (root / "README.md").read_text(encoding="utf-8")
-    section = readme[readme.index("`python tests/validation/layer_errors.py`") :]
+    section = readme[readme.index("`python -m tests.validation.layer_errors`") :]
     quoted = [line for line in section[: section.index("Collectives,")].splitlines() if line.startswith("|")]
-    command = [sys.executable, str(root / "tests" / "validation" / "layer_errors.py")]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "tests.validation.layer_errors"]
+    printed = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout
     assert quoted == printed.splitlines()
 
 

@@ -24,8 +24,10 @@ def test_the_table_of_the_readme_is_what_the_command_prints() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     section = readme[readme.index("## Published results beside simulated ones") :]
     section = section[: section.index("\n## ", 5)]
-    (command,) = re.findall(r"`python (tests/validation/published\.py)`", section)
-    printed = subprocess.run([sys.executable, str(ROOT / command)], check=True, capture_output=True, text=True).stdout
+    (command,) = re.findall(r"`python -m (tests\.validation\.published)`", section)
+    printed = subprocess.run(
+        [sys.executable, "-m", command], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
     quoted = [line for line in section.splitlines() if line.startswith("|")]
     steps = [row.split("|") for row in quoted if "tokens/s/node" in row and "mean of a day" not in row]
     assert len(steps) == 9
@@ -39,8 +41,8 @@ def test_the_table_of_the_readme_is_what_the_command_prints() -> None:
 @pytest.mark.slow
 def test_steps_with_even_load_come_out_with_what_overlap_costs_in_the_others() -> None:
     """Within 11 %; the mean over all four is the default."""
-    command = [sys.executable, str(ROOT / "tests" / "validation" / "overlap.py")]
-    *rows, last = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    command = [sys.executable, "-m", "tests.validation.overlap"]
+    *rows, last = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
     errors = [abs(float(row.split()[-1])) for row in rows[1:]]
     assert len(errors) == 4
     assert max(errors) < 11

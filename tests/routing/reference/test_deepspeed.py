@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from routing.reference.compare import (
+
+from moesim import Assignment, apply_capacity, route
+from tests.routing.reference.compare import (
     DROPPED_SIZES,
     FACTORS,
     FAMILIES,
@@ -21,8 +23,6 @@ from routing.reference.compare import (
     softmax,
     torch,
 )
-
-from moesim import Assignment, apply_capacity, route
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 deepspeed = reference("deepspeed.moe.sharded_moe")

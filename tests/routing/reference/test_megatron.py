@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from routing.reference.compare import (
+
+from moesim import Assignment, apply_capacity, route
+from moesim.routing.balancing import add_statistics, auxiliary_loss, updated_bias
+from tests.routing.reference.compare import (
     DROPPED_SIZES,
     FACTORS,
     FAMILIES,
@@ -26,9 +29,6 @@ from routing.reference.compare import (
     spread,
     torch,
 )
-
-from moesim import Assignment, apply_capacity, route
-from moesim.routing.balancing import add_statistics, auxiliary_loss, updated_bias
 
 megatron = reference("megatron.core.transformer.moe.moe_utils")
 switch_loss = megatron.switch_load_balancing_loss_func

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from routing.reference.compare import (
+
+from moesim import apply_capacity, route
+from tests.routing.reference.compare import (
     FAMILIES,
     GROUPED,
     SIZES,
@@ -21,8 +23,6 @@ from routing.reference.compare import (
     spread,
     torch,
 )
-
-from moesim import apply_capacity, route
 
 reference("transformers")
 pytestmark = pytest.mark.ref
