@@ -11,7 +11,7 @@ exchange within themselves; `serving` runs a step inside another SimPy process.
 
 from moesim.engine.balanced import balanced_traffic
 from moesim.engine.compiled_engine import run_compiled
-from moesim.engine.faults import MOST_PS, jitter, longest_ps, too_long
+from moesim.engine.faults import jitter, longest_ps, too_long
 from moesim.engine.groups import group_program, in_groups
 from moesim.engine.layout import OVERLAPS, lay_out
 from moesim.engine.ports import exchange, free_ports, latencies
@@ -25,7 +25,6 @@ ENGINES = {"simpy": in_groups(run), "compiled": in_groups(run_compiled)}
 
 __all__ = [
     "ENGINES",
-    "MOST_PS",
     "OVERLAPS",
     "QUEUE_OVERFLOWS",
     "balanced_traffic",

@@ -11,15 +11,13 @@ from moesim.errors import TooLargeError
 from moesim.kernels.jit import njit
 from moesim.kernels.random import TIME_JITTER, key, normals, uniform
 from moesim.types import Program
-
-MOST_PS = 2**62
-"""Picoseconds that sums in 64 bits hold: of a run, and of all GPUs in a step."""
+from moesim.types.picoseconds import MAX_PS
 
 
 def too_long(found: str) -> TooLargeError:
     """A time that picoseconds in 64 bits do not count, `found` in words."""
     return TooLargeError(
-        f"{found}, wanted less than {MOST_PS / 1e12:,.0f} s for a run and for all GPUs in a step; do factors of faults "
+        f"{found}, wanted less than {MAX_PS / 1e12:,.0f} s for a run and for all GPUs in a step; do factors of faults "
         "multiply, and are latencies, bandwidths and peaks in their units?"
     )
 
@@ -67,7 +65,7 @@ def task_end(start: int, work: int, gpu: int, slow: NDArray[np.float64]) -> int:
         slow: [K, 4] GPU, from, until, factor; while several hold their factors multiply; inf = it does not go on.
 
     Returns:
-        The first whole picosecond at which all of the work is done; MOST_PS at most.
+        The first whole picosecond at which all of the work is done; MAX_PS at most.
     """
     if slow.shape[0] == 0 or work == 0:
         return start + work
@@ -82,7 +80,7 @@ def task_end(start: int, work: int, gpu: int, slow: NDArray[np.float64]) -> int:
                 else:
                     change = min(change, slow[k, 1])
         if now + left * factor <= change:
-            return math.ceil(round(min(now + left * factor, MOST_PS), 3))
+            return math.ceil(round(min(now + left * factor, MAX_PS), 3))
         left -= (change - now) / factor
         now = change
 

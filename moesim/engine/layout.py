@@ -12,7 +12,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.engine.faults import MOST_PS
 from moesim.engine.groups import transfers_ps
 from moesim.types import (
     COMPUTE_STREAM,
@@ -24,6 +23,7 @@ from moesim.types import (
     Program,
     Traffic,
 )
+from moesim.types.picoseconds import picoseconds, whole_ps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,9 +143,9 @@ def lay_out(
     duration = np.zeros((len(order.kind), n_gpus), dtype=np.int64)
     split = "attention_in" in {kind for kind, _ in order.tasks}
     for (kind, batch), (rows, moe_index) in order.tasks.items():
-        known = _picoseconds(head if kind == "head" else getattr(durations[batch], kind))
+        known = picoseconds(head if kind == "head" else getattr(durations[batch], kind))
         if kind == "attention" and split:  # the rest, so that both are the whole
-            known = known - _picoseconds(durations[batch].attention_in)
+            known = known - picoseconds(durations[batch].attention_in)
         duration[rows] = known[moe_index] if kind == "experts" else known
     unlimited = np.full_like(traffic.slot_tokens, -1)
     program = Program(
@@ -176,7 +176,7 @@ def lay_out(
 
 def _slowed_by_exchanges(program: Program, loss: float) -> Program:
     """With the tasks that follow each exchange on the computing stream longer by a part of its time."""
-    lost = np.rint(loss * transfers_ps(program)).astype(np.int64)
+    lost = whole_ps(loss * transfers_ps(program))
     duration = program.duration_ps.copy()
     computing = np.flatnonzero((program.exchange_layer < 0) & (program.kind != PARTS.index("head")))
     exchanges = np.flatnonzero(program.exchange_layer >= 0)
@@ -285,8 +285,3 @@ class _Operations:
         self.kind.append(kind)
         self.layer.append(layer)
         self.predecessors.append(tuple(before))
-
-
-def _picoseconds(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Picoseconds rounded up, without the noise of the multiplication: 1 ns is 1000 ps, not 1001; MOST_PS at most."""
-    return np.ceil(np.round(np.minimum(seconds * 1e12, MOST_PS), 3)).astype(np.int64)

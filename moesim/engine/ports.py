@@ -16,12 +16,14 @@ latency only.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.engine.faults import MOST_PS
 from moesim.kernels.jit import njit
 from moesim.types import PARTS, Program
+from moesim.types.picoseconds import MAX_PS
 
 Times = NDArray[np.int64]
 Slow = NDArray[np.float64]
@@ -110,7 +112,7 @@ def _rate(ps: int, level: int, gpu: int, now: int, slow: Slow) -> int:
     """Picoseconds a token at a port of a GPU now."""
     for k in range(slow.shape[0]):
         if slow[k, 0] == level and slow[k, 1] == gpu and slow[k, 2] <= now < slow[k, 3]:
-            ps = max(1, round(min(ps * slow[k, 4], MOST_PS)))
+            ps = max(1, math.ceil(round(min(ps * slow[k, 4], MAX_PS), 3)))
     return ps
 
 

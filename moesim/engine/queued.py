@@ -27,7 +27,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
-from moesim.engine.faults import MOST_PS, task_end, too_long
+from moesim.engine.faults import task_end, too_long
 from moesim.engine.instants import ADMIT, HAND_ON, SEND, Instants, Key, Turns
 from moesim.engine.mailbox import Message, Network
 from moesim.engine.ports import latencies
@@ -35,6 +35,7 @@ from moesim.engine.simpy_engine import without_gc
 from moesim.engine.station import Station
 from moesim.errors import DeadlockError
 from moesim.types import PARTS, Program, QueuedRun, Queues, TokenGroups
+from moesim.types.picoseconds import MAX_PS
 
 DISPATCH, COMBINE, EXPERTS = (PARTS.index(kind) for kind in ("dispatch", "combine", "experts"))
 OVERFLOWS = {
@@ -193,7 +194,7 @@ class _QueuedStep:
     def run(self) -> None:
         for x in range(self.program.n_gpus):
             self.env.process(self._tasks_of(x))
-        while self.env.peek() < MOST_PS:
+        while self.env.peek() < MAX_PS:
             self.env.step()
         if self.env.peek() < math.inf:
             raise too_long("a step takes longer")

@@ -12,8 +12,8 @@ from moesim.hardware.collectives import Times, times
 from moesim.hardware.constants import load as load_constants
 from moesim.hardware.shape import busiest_ports, payload_bytes, shape
 from moesim.types import ClusterShape, Exchange, NetworkSpec, Precision
+from moesim.types.picoseconds import picoseconds
 
-PICO = 1e12
 _WORDS = {"bf16": "bfloat16", "fp4": "nvfp4"}
 """Data types as the groups of constants name them, where that is another word."""
 DEFAULT_SMS = 20
@@ -82,9 +82,9 @@ def _exchange(
         copy_s = (payload / (bandwidth_gb_per_s[0] * 1e9), payload / (bandwidth_gb_per_s[1] * 1e9))
     if latency_us is not None:
         latency_s = (latency_us[0] * 1e-6, latency_us[1] * 1e-6)
-    copy_ps = np.array([max(1, round(PICO * s)) for s in copy_s], dtype=np.int64)
+    copy_ps = np.maximum(1, picoseconds(copy_s))
     ports = np.repeat(copy_ps[:, None], cluster.n_gpus, axis=1)
-    latency = np.array([max(1, round(PICO * s)) for s in latency_s], dtype=np.int64)
+    latency = np.maximum(1, picoseconds(latency_s))
     return Exchange(out_ps=ports, in_ps=ports.copy(), latency_ps=latency)
 
 

@@ -14,6 +14,7 @@ from moesim.hardware import ExchangeLoad, exchange_rates
 from moesim.hardware.shape import port_copies
 from moesim.simulation.stages import Stages
 from moesim.types import Exchange
+from moesim.types.picoseconds import whole_ps
 
 
 def exchanges(stages: Stages, tokens: Sequence[NDArray[np.int64]]) -> tuple[Exchange, Exchange]:
@@ -52,9 +53,9 @@ def _side_by_side(stages: Stages, load: ExchangeLoad, ports: Exchange, *, forwar
         gpus=np.asarray(load.gpus),
         nodes=np.asarray(load.gpus // m),
     )
-    near_ps, far_ps = (round(float(n) * int(ps)) for n, ps in zip((near, far), ports.out_ps[:, 0], strict=True))
+    near_ps, far_ps = (int(whole_ps(float(n) * int(ps))) for n, ps in zip((near, far), ports.out_ps[:, 0], strict=True))
     factor = _in_turn(near_ps, far_ps, *ports.latency_ps.tolist(), load.gpus, m, forward)
-    times = [np.maximum(1, np.rint(ps / factor)).astype(np.int64) for ps in (ports.out_ps, ports.in_ps)]
+    times = [np.maximum(1, whole_ps(ps / factor)) for ps in (ports.out_ps, ports.in_ps)]
     return dataclasses.replace(ports, out_ps=times[0], in_ps=times[1])
 
 
@@ -65,7 +66,9 @@ def _in_turn(near_ps: int, far_ps: int, within_ps: int, across_ps: int, n_gpus: 
     if n_gpus == m or longer == 0:
         return factor
     for _ in range(_ROUNDS):  # what waits for what depends on latencies, which the factor leaves as they are
-        took = _even_ps(round(near_ps / factor), round(far_ps / factor), within_ps, across_ps, n_gpus, m, forward)
+        took = _even_ps(
+            int(whole_ps(near_ps / factor)), int(whole_ps(far_ps / factor)), within_ps, across_ps, n_gpus, m, forward
+        )
         factor *= max(took - within_ps - across_ps, 1.0) / longer
     return factor
 

@@ -11,14 +11,13 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.engine import MOST_PS, jitter, latencies
+from moesim.engine import jitter, latencies
 from moesim.kernels.random import FAULT, key, uniform
 from moesim.scenario import Scenario
 from moesim.scenario.schema import FaultSpec
 from moesim.simulation.losses import has_orphans, usable_slots
 from moesim.types import LEVELS, Placement, Program
-
-PICO = 1e12
+from moesim.types.picoseconds import PS_PER_S, picoseconds, whole_ps
 
 
 class Run(Protocol):
@@ -160,7 +159,7 @@ class Faults:
         as the step may reach; if it reaches further it is attempted again with more.
         """
         while True:
-            gpus, links = self._rows(clock_ps / PICO, clock_ps / PICO + self._horizon_s)
+            gpus, links = self._rows(clock_ps / PS_PER_S, clock_ps / PS_PER_S + self._horizon_s)
 
             def ill(program: Program, gpus: Rows = gpus, links: Rows = links) -> Program:
                 if not self._faults:
@@ -168,7 +167,7 @@ class Faults:
                 return dataclasses.replace(self._jittered(program, step), slow_gpus=gpus, slow_links=links)
 
             ran = attempt(ill)
-            if ran.makespan_ps <= self._horizon_s * PICO:
+            if ran.makespan_ps <= self._horizon_s * PS_PER_S:
                 return ran
             self._horizon_s *= 4
 
@@ -183,7 +182,7 @@ class Faults:
 
     def gone(self, clock_ps: int) -> NDArray[np.bool_]:
         """GPUs that are lost at a time and nobody waits for, [G]."""
-        self._decide((clock_ps + 1) / PICO)
+        self._decide((clock_ps + 1) / PS_PER_S)
         gone = np.zeros(self._n_gpus, dtype=np.bool_)
         for loss in self._losses:
             if not loss.stalls and loss.noticed_before(clock_ps) and clock_ps < loss.end_ps:
@@ -192,7 +191,7 @@ class Faults:
 
     def next_loss(self, after_ps: int, before_ps: int, known: Collection[int]) -> Loss | None:
         """The first loss between two times that nobody waits for, but for GPUs that are known to be lost."""
-        self._decide(before_ps / PICO)
+        self._decide(before_ps / PS_PER_S)
         between = [
             loss
             for loss in self._losses
@@ -216,12 +215,12 @@ class Faults:
         for begin, gpu, end, fault in sorted(found, key=lambda event: event[:2]):
             lost = np.zeros(self._n_gpus, dtype=np.bool_)
             for loss in self._losses:
-                lost[loss.gpu] |= loss.end_ps > begin * PICO
+                lost[loss.gpu] |= loss.end_ps > begin * PS_PER_S
             if lost[gpu]:
                 continue
             lost[gpu] = True
             stalls = fault.without_copy == "stall" and has_orphans(self._placement, usable_slots(self._placement, lost))
-            times = round(begin * PICO), _picoseconds(end), round(fault.detection_s * PICO)
+            times = int(picoseconds(begin)), _picoseconds(end), int(picoseconds(fault.detection_s))
             self._losses.append(Loss(gpu, *times, stalls))
         self._losses_until_s = until_s
 
@@ -229,7 +228,7 @@ class Faults:
         """Nothing before this time will be asked for again."""
         self._losses = [loss for loss in self._losses if loss.end_ps > clock_ps]
         for events in self._random.values():
-            events.forget(clock_ps / PICO)
+            events.forget(clock_ps / PS_PER_S)
 
     def _events(self, i: int, until_s: float) -> Iterator[tuple[int, float, float]]:
         """(GPU, begin, end) of a fault, in seconds, as far as they begin before a time."""
@@ -246,7 +245,7 @@ class Faults:
         links: list[tuple[float, ...]] = []
 
         def interval(begin: float, end: float) -> tuple[float, float]:
-            return round((begin - begin_s) * PICO), _picoseconds(end - begin_s)
+            return float(picoseconds(begin - begin_s)), _picoseconds(end - begin_s)
 
         for i, fault in enumerate(self._faults):
             if fault.kind not in ("slow-gpu", "stopped-gpu", "slow-link"):
@@ -262,9 +261,9 @@ class Faults:
                     gpus.append((gpu, *interval(begin, end), factor))
         self._decide(end_s)
         gpus += [
-            (loss.gpu, *interval(loss.begin_ps / PICO, loss.end_ps / PICO), math.inf)
+            (loss.gpu, *interval(loss.begin_ps / PS_PER_S, loss.end_ps / PS_PER_S), math.inf)
             for loss in self._losses
-            if loss.stalls and loss.end_ps > begin_s * PICO and loss.begin_ps < end_s * PICO
+            if loss.stalls and loss.end_ps > begin_s * PS_PER_S and loss.begin_ps < end_s * PS_PER_S
         ]
         return np.array(gpus, dtype=np.float64).reshape(-1, 4), np.array(links, dtype=np.float64).reshape(-1, 5)
 
@@ -277,7 +276,7 @@ class Faults:
             if fault.kind == "compute-jitter":
                 factor = np.empty(program.duration_ps.shape)
                 jitter(self._seed, step, i, fault.cv, lognormal, factor)
-                duration = np.rint(np.minimum(program.duration_ps * factor, MOST_PS)).astype(np.int64)
+                duration = whole_ps(program.duration_ps * factor)
                 if program.compute_factor is not None:
                     factor = factor * program.compute_factor
                 program = dataclasses.replace(program, duration_ps=duration, compute_factor=factor)
@@ -285,7 +284,7 @@ class Faults:
                 latency = latencies(program)
                 factor = np.empty((len(latency), latency[0].size))
                 jitter(self._seed, step, i, fault.cv, lognormal, factor)
-                drawn = np.rint(np.clip(latency * factor.reshape(latency.shape), 1, MOST_PS)).astype(np.int64)
+                drawn = np.maximum(1, whole_ps(latency * factor.reshape(latency.shape)))
                 program = dataclasses.replace(program, latency_ps=drawn)
         return program
 
@@ -297,4 +296,4 @@ def _lasts(fault: FaultSpec) -> float:
 
 
 def _picoseconds(seconds: float) -> float:
-    return math.inf if math.isinf(seconds) else round(seconds * PICO)
+    return math.inf if math.isinf(seconds) else float(picoseconds(seconds))

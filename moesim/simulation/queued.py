@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from functools import cache
 
@@ -23,6 +22,7 @@ from moesim.types import (
     RoutedStep,
     TokenGroups,
 )
+from moesim.types.picoseconds import picoseconds
 
 
 def groups_of(
@@ -114,7 +114,7 @@ def _service(stages: Stages) -> Callable[[int], int]:
     @cache
     def service_ps(tokens: int) -> int:
         seconds = kernel.time(np.array([[tokens]], dtype=np.int64), shape)
-        return math.ceil(round(float(seconds[0]) * 1e12, 3))
+        return int(picoseconds(seconds[0]))
 
     return service_ps
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moesim.engine import ENGINES, MOST_PS, longest_ps, too_long
+from moesim.engine import ENGINES, longest_ps, too_long
 from moesim.metrics import clocked, clocked_queues, later
 from moesim.results import Collector
 from moesim.simulation import queued
@@ -16,6 +16,7 @@ from moesim.simulation.profile import Profile
 from moesim.simulation.program import lay_out_evenly, lay_out_step
 from moesim.simulation.stages import Stages
 from moesim.types import Clocked, Program, RoutedStep, Timeline
+from moesim.types.picoseconds import MAX_PS
 
 Ill = Callable[[Program], Program]
 RouteAgain = Callable[[Lost], RoutedStep]
@@ -78,7 +79,7 @@ class Runner:
         with self._profile.timed("metrics"):
             collector.add(number, routed, times, even_ps)
         n_gpus = self._stages.cluster.n_gpus
-        if max(self._clock_ps, times.makespan_ps * n_gpus) > MOST_PS:
+        if max(self._clock_ps, times.makespan_ps * n_gpus) > MAX_PS:
             raise too_long(
                 f"step {number} takes {times.makespan_ps / 1e12:,.0f} s of simulated time on {n_gpus} GPUs and ends "
                 f"after {self._clock_ps / 1e12:,.0f} s"
@@ -87,7 +88,7 @@ class Runner:
 
     def _interpret(self, program: Program) -> Timeline:
         longest = longest_ps(program)
-        if longest > MOST_PS:
+        if longest > MAX_PS:
             raise too_long(f"a step takes up to {longest / 1e12:.3g} s of simulated time")
         return ENGINES[self._stages.engine](program)
 

@@ -163,7 +163,7 @@ def test_units_of_the_ports(factor):
     for mine, theirs in zip(exchange_rates(plain, FP8, 7168), exchange_rates(other, FP8, 7168), strict=True):
         for name in ("out_ps", "in_ps", "latency_ps"):
             wanted = factor * getattr(mine, name)
-            assert np.abs(getattr(theirs, name) - wanted).max() <= 0.5 * (1 + factor)
+            assert np.abs(getattr(theirs, name) - wanted).max() < max(1.0, factor)  # both are rounded up
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 8])
