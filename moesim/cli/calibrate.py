@@ -27,20 +27,20 @@ def calibrate(
     Writes a file that a scenario names as cluster.kernels, and prints how well rows are met that were fitted, and rows
     that were left out curve by curve.
     """
-    from moesim import validation
+    from moesim import calibration
     from moesim.cli.output import progress_bar
 
     with progress_bar("calibrating", quiet=quiet) as bar:
-        found = validation.calibrate(data, system, name=output.stem, folds=folds, progress=bar.update)
+        found = calibration.calibrate(data, system, name=output.stem, folds=folds, progress=bar.update)
     found.write(output)
     if json:
+        from moesim.calibration.validate import records
         from moesim.results.files import json_text
-        from moesim.validation.validate import records
 
         document = {
             "file": str(output),
             "errors": records(found.errors),
-            "taken": sorted(found.taken),
+            "taken": sorted(found.used_in_steps),
             "artefacts": found.artefacts,
             "notes": found.notes,
         }
@@ -51,9 +51,9 @@ def calibrate(
             print(f"\n{sum(found.artefacts.values()):,} rows are known artefacts and were not fitted")
         for note in found.notes:
             print(f"note: {note}")
-        others = sorted(set(found.kernels) - set(found.taken))
-        if found.taken:
-            print(f"\na scenario that names the file takes its constants of {', '.join(sorted(found.taken))}")
+        others = sorted(set(found.kernels) - set(found.used_in_steps))
+        if found.used_in_steps:
+            print(f"\na scenario that names the file takes its constants of {', '.join(sorted(found.used_in_steps))}")
         if others:
             print(f"no step takes those of {', '.join(others)}; moesim validate --kernels does")
         print(f"\nconstants: {output}")

@@ -114,14 +114,14 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
         from moesim.placement import PLANNERS
 
         return {name: {"summary": entry.summary} for name, entry in PLANNERS.items()}
-    from moesim.hardware import calibrated_families, calibrated_gpu, families
+    from moesim.hardware import backends, calibrated_backends, calibrated_gpu
     from moesim.scenario import presets
 
     if kind == "kernels":
-        return {name: {**family, "gpu": calibrated_gpu().name} for name, family in families().items()}
+        return {name: {**family, "gpu": calibrated_gpu().name} for name, family in backends().items()}
     found = presets(kind)
     if kind == "gpus":
-        return {name: {**entry, "kernels": calibrated_families(name)} for name, entry in found.items()}
+        return {name: {**entry, "kernels": calibrated_backends(name)} for name, entry in found.items()}
     return {name: {**_model_defaults(), **entry} for name, entry in found.items()} if kind == "models" else found
 
 

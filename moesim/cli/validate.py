@@ -12,7 +12,7 @@ from moesim.cli.options import JsonOption, OutputOption, QuietOption
 from moesim.errors import InputError
 
 if TYPE_CHECKING:
-    from moesim.validation import Report
+    from moesim.calibration import Report
 
 
 def validate(
@@ -36,11 +36,11 @@ def validate(
     Prints the error by table, kernel, data type and regime, fitted and held-out rows apart, and writes a report. With
     --kernels, rows of groups that the file holds are called own constants: what they were fitted to is not known.
     """
-    from moesim import validation
+    from moesim import calibration
     from moesim.results import prepare_output
 
     folder = prepare_output(output or Path("results") / "validate")
-    report = validation.validate(data, kernels=validation.read_kernels(kernels) if kernels else None)
+    report = calibration.validate(data, kernels=calibration.read_kernels(kernels) if kernels else None)
     if predictions:
         report.write_predictions(predictions)
     report.save(folder)

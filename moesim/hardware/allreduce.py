@@ -67,17 +67,17 @@ def allreduce_seconds(c: AllReduceConstants, gpu: GpuSpec, *, gpus: Numbers, mes
     """
     gpus, message = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (gpus, message)))
     within, _ = links(gpu)
-    further, turns = gpus - _FEW, 2.0 * (gpus - 1) / gpus
-    barrier = c.launch_s + c.hop_s * further
+    extra_tiles, turns = gpus - _FEW, 2.0 * (gpus - 1) / gpus
+    barrier = c.launch_s + c.hop_s * extra_tiles
     reads = c.most_read_bytes / np.maximum(gpus - 1, 1.0)
     own = np.minimum(message, np.maximum(reads, c.most_bytes))
     one = barrier + (gpus - 1) * own / (c.one_share * within)
     width = np.float_power(gpus / _MANY, c.two_width)
-    two = barrier + c.second_s + c.hop_s * further + turns * own / (c.two_share * width * within)
+    two = barrier + c.second_s + c.hop_s * extra_tiles + turns * own / (c.two_share * width * within)
     kernel = np.minimum(np.where(own <= reads, one, np.inf), np.where(own <= c.most_bytes, two, np.inf))
     # what is known of 2 and 8 GPUs, and on a straight line between them
     share = np.interp(gpus, (_FEW, _MANY), (c.nccl_share, c.nccl_wide_share))
-    start = c.nccl_s + c.nccl_hop_s * np.clip(further, 0.0, _MANY - _FEW)
+    start = c.nccl_s + c.nccl_hop_s * np.clip(extra_tiles, 0.0, _MANY - _FEW)
     wire = turns * message / (share * within)
     nccl = start + wire + wire * c.nccl_fill_s / np.maximum(wire + c.nccl_fill_s, _SHORTEST_S)
     seconds = np.where(message <= own, kernel, np.maximum(kernel, nccl))

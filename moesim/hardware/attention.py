@@ -171,10 +171,10 @@ def _heads(
 
     if context:
         group = kernels.decode_rows(model, precision)
-        kernel = kernels.timed(decode, "attention_generation", group, shape, tokens, float(context))
+        kernel = kernels.measured_or(decode, "attention_generation", group, shape, tokens, float(context))
     else:
         group = kernels.prefill_rows(model, precision)
-        kernel = kernels.timed(prefill, "attention_context", group, shape, *_prompts(tokens, sequence_tokens))
+        kernel = kernels.measured_or(prefill, "attention_context", group, shape, *_prompts(tokens, sequence_tokens))
     inputs, inner = model.hidden_size, int(heads * width)
     for n, k in ((inner + 2 * int(kv_heads * width), inputs), (inputs, inner)):
         kernel = kernel + gemm_seconds(
@@ -226,7 +226,7 @@ def _latent(
         around = linear(where)
         for name, (n, k) in zip(("mla_gen_pre", "mla_gen_post"), widths.absorbed, strict=True):
             group = f"{kernels.absorbed_rows()}/{name}"
-            around = around + parts.timed(absorbed(tokens[where], n, k), "mla_bmm", group, shape, tokens[where])
+            around = around + parts.measured_or(absorbed(tokens[where], n, k), "mla_bmm", group, shape, tokens[where])
         constants = kernels.mla_decode(precision)
         kernel = mla_decode_seconds(
             constants,
@@ -248,7 +248,7 @@ def _latent(
     group = kernels.mla_rows(kind, precision)
     # modules of wide expert parallelism were timed without the product down to the latents
     beside = down if _WITHOUT_DOWN in group else None
-    return kernels.timed(formula, kind, group, shape, sizes, along, beside)
+    return kernels.measured_or(formula, kind, group, shape, sizes, along, beside)
 
 
 def _prompts(tokens: Counts, sequence_tokens: int) -> tuple[Seconds, Counts]:

@@ -4,7 +4,7 @@ Closed forms of the published bandwidths, for runs and for tables of
 measurements alike. Bandwidths are shares of the links' published rates,
 so that another generation of links needs no constants of its own; latencies
 are of the software and stay. All arguments are arrays or numbers that
-broadcast, in SI units; constants are fitted by `moesim.hardware.tables`.
+broadcast, in SI units; constants are fitted by `moesim.calibration.layout`.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def low_latency_seconds(c: LowLatency, gpu: GpuSpec, x: Shape) -> Array:
     senders = np.ceil(x.experts / waves)
     start = c.launch_s + c.per_hidden_s * x.hidden + c.per_wave_s * waves
     near = x.near / (c.link_share * within)
-    inside = join(start, near + c.round_s * np.maximum(x.tokens / senders, 1.0), c.norm)
+    inside = p_norm(start, near + c.round_s * np.maximum(x.tokens / senders, 1.0), c.norm)
     further = c.across_launch_s + c.across_hop_s * (x.nodes - 1) / x.nodes
     return np.where(x.nodes > 1, further + np.maximum(x.far / (c.nic_share * across), near), inside)
 
@@ -133,10 +133,10 @@ def low_latency_seconds(c: LowLatency, gpu: GpuSpec, x: Shape) -> Array:
 def normal_seconds(c: Normal, gpu: GpuSpec, x: Shape) -> Array:
     """DeepEP normal: one copy for every distinct GPU, across nodes one for every distinct node; with the counts."""
     within, across = links(gpu)
-    body = join(x.near / (x.sms * c.sm_bytes_per_s), x.near / (c.link_share * within), c.norm)
+    body = p_norm(x.near / (x.sms * c.sm_bytes_per_s), x.near / (c.link_share * within), c.norm)
     inside = c.launch_s + c.per_hidden_s * x.hidden + fill(body + c.per_token_s * x.tokens / x.sms, c.fill_s)
     far = x.far * np.where(x.nodes >= CONGESTED_NODES, c.congestion, 1.0) / (c.nic_share * across)
-    body = join(x.near / (x.sms * c.across_sm_bytes_per_s), far, c.across_norm)
+    body = p_norm(x.near / (x.sms * c.across_sm_bytes_per_s), far, c.across_norm)
     further = c.across_launch_s + c.across_hop_s * np.log2(x.nodes)
     return np.where(x.nodes > 1, further + fill(body, c.across_fill_s), inside)
 
@@ -153,7 +153,7 @@ def nccl_seconds(c: Nccl, gpu: GpuSpec, x: Shape, *, chooses: bool = False) -> A
     wire = x.near / (within * width)
     low = c.ll_s + c.ll_hop_s * peers + wire / c.ll_share
     filling = np.minimum(wire / c.fill_share, c.fill_s)
-    simple = join(c.simple_s + c.simple_hop_s * peers, wire / c.simple_share + filling, c.norm)
+    simple = p_norm(c.simple_s + c.simple_hop_s * peers, wire / c.simple_share + filling, c.norm)
     if chooses:
         switch = c.ll_s + c.ll_hop_s * peers + NCCL_LL_BYTES * peers / (within * width * c.ll_share)
         inside = np.where(x.peer <= NCCL_LL_BYTES, low, np.maximum(simple, switch))
@@ -168,7 +168,7 @@ def wrapper_seconds(c: Wrapper, gpu: GpuSpec, x: Shape) -> Array:
     """An exchange through a framework's wrapper."""
     within, across = links(gpu)
     wire = np.maximum(x.near / (c.link_share * within), x.far / (c.nic_share * across))
-    return join(np.asarray(c.floor_s), wire, c.norm)
+    return p_norm(np.asarray(c.floor_s), wire, c.norm)
 
 
 Seconds = Callable[[Any, GpuSpec, Shape], Array]
@@ -233,7 +233,7 @@ def links(gpu: GpuSpec) -> tuple[float, float]:
     return 1e9 * within, 1e9 * across
 
 
-def join(a: Array, b: Array, norm: float) -> Array:
+def p_norm(a: Array, b: Array, norm: float) -> Array:
     """(a^norm + b^norm)^(1/norm) of positive times: their sum at 1, the longer one at infinity."""
     longer, shorter = np.maximum(a, b), np.minimum(a, b)
     ratio = np.divide(shorter, longer, out=np.zeros(np.shape(longer)), where=longer > 0)

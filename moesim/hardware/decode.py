@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.gemm import join
+from moesim.hardware.gemm import p_norm
 from moesim.hardware.gpu import peak_flops, stream_seconds
 from moesim.types import GpuSpec
 
@@ -112,7 +112,7 @@ def decode_seconds(
     moved = read + c.query_passes * 2 * n * width * heads * _WIDE_BYTES
     stream = stream_seconds(gpu, moved, c.bandwidth_share, c.cache_speedup, 0.0 if replayed else read)
     exposed = np.minimum(1.0, c.exposed_units * gpu.n_sms / np.maximum(units, _LEAST))
-    together = exposed * (working + stream) + (1.0 - exposed) * join(working, stream, c.norm)
+    together = exposed * (working + stream) + (1.0 - exposed) * p_norm(working, stream, c.norm)
     multiplied = 4 * n * context * heads * width / peak_flops(gpu, _COMPUTE)
     return np.asarray(np.where(n > 0, c.launch_s + np.maximum(together, multiplied), 0.0))
 

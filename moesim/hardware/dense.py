@@ -58,7 +58,7 @@ def gemm_seconds(
 
     if count != 1:  # tables are of single products
         return formula(...)
-    return kernels.timed(formula, "gemm", kernels.linear_rows(weights, activations), (n, k), rows)
+    return kernels.measured_or(formula, "gemm", kernels.linear_rows(weights, activations), (n, k), rows)
 
 
 def elementwise_seconds(gpu: GpuSpec, rows: Counts, bytes_per_row: float, kernels: LayerKernels = DEFAULT) -> Seconds:
@@ -102,7 +102,7 @@ def sum_seconds(
 
     if tensor_parallel == 1:
         return formula(...)
-    return kernels.timed(formula, "allreduce", kernels.allreduce_rows(), (tensor_parallel,), elements)
+    return kernels.measured_or(formula, "allreduce", kernels.allreduce_rows(), (tensor_parallel,), elements)
 
 
 def feed_forward_seconds(

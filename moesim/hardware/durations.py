@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.hardware.attention import attention_in_seconds, attention_seconds
+from moesim.hardware.backends import Backend, backend_of, default_backend, expert_kernel
 from moesim.hardware.dense import (
     gemm_seconds,
     head_rows,
@@ -18,7 +19,6 @@ from moesim.hardware.dense import (
     sum_seconds,
 )
 from moesim.hardware.expert import ExpertShape, expert_seconds
-from moesim.hardware.families import Family, default_family, expert_kernel, family_of
 from moesim.hardware.gpu import without_sms
 from moesim.hardware.layer_kernels import LayerKernels
 from moesim.hardware.measured_experts import at_measured_level
@@ -57,7 +57,7 @@ def step_durations(
     slot_rank: NDArray[np.int32],
     head_tokens: NDArray[np.int64] | None = None,
     parallelism: Parallelism | None = None,
-    kernels: Family | None = None,
+    kernels: Backend | None = None,
     held_sms: int = 0,
 ) -> Durations:
     """Durations of the compute parts of one step; what has no tokens takes no time.
@@ -82,8 +82,8 @@ def step_durations(
         held_sms: SMs of each GPU that kernels of a collective hold meanwhile;
             what was measured on a whole GPU slows down as the formula does.
     """
-    family = kernels or family_of(default_family(precision, cluster.network))
-    if held_sms and family.measured is not None:
+    backend = kernels or backend_of(default_backend(precision, cluster.network))
+    if held_sms and backend.measured is not None:
         again = partial(
             step_durations,
             model,
@@ -98,10 +98,10 @@ def step_durations(
             head_tokens=head_tokens,
             parallelism=parallelism,
         )
-        formulas = replace(family, measured=None)
-        found = replace(family, measured=family.measured.scaled_by(f"slowed by formula on {held_sms} SMs fewer"))
+        formulas = replace(backend, measured=None)
+        found = replace(backend, measured=backend.measured.scaled_by(f"slowed by formula on {held_sms} SMs fewer"))
         return _slowed(again(kernels=found), again(kernels=formulas), again(kernels=formulas, held_sms=held_sms))
-    gpu, tokens, layers = without_sms(cluster.gpu, held_sms), tokens_per_gpu, family.layers(phase)
+    gpu, tokens, layers = without_sms(cluster.gpu, held_sms), tokens_per_gpu, backend.layers(phase)
     parallel = parallelism or Parallelism(expert=cluster.n_gpus)
     attention, before_kernel = _attention(
         model, gpu, precision, phase, tokens, context_tokens, sequence_tokens, parallel.attention_tensor, layers
@@ -110,7 +110,7 @@ def step_durations(
     counts, where = np.unique(tokens, return_inverse=True)
     in_all, last = (counts, where) if head_tokens is None else np.unique(head_tokens, return_inverse=True)
     logit_rows = np.array([head_rows(int(n), sequence_tokens, phase) for n in in_all], dtype=np.int64)
-    if family.router_is_fused:  # softmax and top-k are in the experts' kernel
+    if backend.router_is_fused:  # softmax and top-k are in the experts' kernel
         width = model.hidden_size
         router = gemm_seconds(gpu, counts, model.n_experts, width, weights="bf16", activations="bf16", kernels=layers)
     else:
@@ -135,7 +135,7 @@ def step_durations(
             slot_tokens,
             slot_rank,
             parallel,
-            family,
+            backend,
             all_tokens=cluster.network.copies == "all",
         ),
         head=head_seconds(model, gpu, logit_rows, layers)[last],
@@ -187,12 +187,12 @@ def _experts(
     slot_tokens: NDArray[np.int64],
     slot_rank: NDArray[np.int32],
     parallel: Parallelism,
-    family: Family,
+    backend: Backend,
     *,
     all_tokens: bool,
 ) -> NDArray[np.float64]:
     """Seconds of the experts [L, G], group by group; with `all_tokens` of a group each of its ranks is handed them."""
-    kernel = expert_kernel(family, gpu, precision, phase)
+    kernel = expert_kernel(backend, gpu, precision, phase)
     shape = ExpertShape.of(model, n_ranks=parallel.expert, tensor_parallel=parallel.expert_tensor)
     groups = []
     for first in range(0, len(tokens), parallel.group_gpus):
@@ -200,12 +200,12 @@ def _experts(
         own = (slot_rank >= first) & (slot_rank < until)
         rank = (slot_rank[own] - np.int32(first)) // np.int32(parallel.expert_tensor)
         in_group = int(tokens[first:until].sum())
-        handed = in_group if all_tokens else None
-        experts = expert_seconds(kernel, shape, slot_tokens[:, own], rank, parallel.expert, handed)
-        if family.measured is not None:
+        received_tokens = in_group if all_tokens else None
+        experts = expert_seconds(kernel, shape, slot_tokens[:, own], rank, parallel.expert, received_tokens)
+        if backend.measured is not None:
             experts = at_measured_level(
                 experts,
-                family.measured,
+                backend.measured,
                 kernel,
                 shape,
                 precision,

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moesim.errors import InputError, ParameterError
 from moesim.hardware.constants import document, load
-from moesim.hardware.gemm import join
+from moesim.hardware.gemm import p_norm
 from moesim.hardware.gpu import memory_bandwidth, peak_flops, throttling
 from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype, stored_bytes
 from moesim.types import GpuSpec, ModelShape, Precision
@@ -74,7 +74,7 @@ class ExpertConstants:
 GATED = 3
 """Matrices of a gated network, of which the constants are."""
 
-MOST_TOKENS = 2**40
+MAX_TOKENS = 2**40
 """Tokens of an expert that its time is asked for: int64 holds the sum over all experts."""
 
 MOVED_BYTES = 12.0
@@ -122,8 +122,8 @@ class Load:
     active: Any
     rows: Any
     padded: Any
-    further: Any
-    hottest: Any
+    extra_tiles: Any
+    max_load: Any
 
 
 def summarize(tokens_per_expert: NDArray[np.int64], mean_load: ArrayLike | None, tiles_of: tuple[float, float]) -> Load:
@@ -141,7 +141,7 @@ def summarize(tokens_per_expert: NDArray[np.int64], mean_load: ArrayLike | None,
         row_tile = weight_tile = np.ascontiguousarray(np.broadcast_to(tile_of(mean_load, tiles_of), (n,)))
     out = np.empty((5, n))
     tiles.summarize(tokens_per_expert, row_tile, weight_tile, out)
-    return Load(active=out[0], rows=out[1], padded=out[2], further=out[3], hottest=out[4])
+    return Load(active=out[0], rows=out[1], padded=out[2], extra_tiles=out[3], max_load=out[4])
 
 
 def tile_of(mean_load: ArrayLike, tiles: tuple[float, float]) -> NDArray[np.float64]:
@@ -201,12 +201,12 @@ def expert_time(
     slower = throttling(load.rows * (2.0 * weights) / peak, c.throttle, sustained=sustained)
     row_s = (2.0 * weights) / (c.compute_share * peak) * slower
     weights_s = weights * dtype.weight_bytes / (c.bandwidth_share * bandwidth)
-    products = join(load.padded * row_s, (load.active + c.restream * load.further) * weights_s, c.norm)
-    hottest_s = load.hottest * row_s
+    products = p_norm(load.padded * row_s, (load.active + c.restream * load.extra_tiles) * weights_s, c.norm)
+    hottest_s = load.max_load * row_s
     products = products + c.hottest_share * hottest_s * weights_s / (hottest_s + weights_s)
     search = c.scan_s * np.asarray(shape.n_experts / shape.n_ranks) + np.zeros_like(products)
     seconds = fixed + c.per_expert_s * load.active + c.per_choice_s * choices + traffic
-    return np.where(load.rows > 0, seconds + join(products, search, c.scan_norm), 0.0)
+    return np.where(load.rows > 0, seconds + p_norm(products, search, c.scan_norm), 0.0)
 
 
 def _moved(bytes_each: float, elements: Any, gpu: GpuSpec, constants: ExpertConstants) -> Any:
@@ -238,15 +238,15 @@ class ExpertKernel:
         Raises:
             InputError: there is no such group or family, or the GPU has no peak for its data type.
         """
-        families = load("families")
-        group = str(families[name]["experts"]) if name in families else name
+        backends = load("backends")
+        group = str(backends[name]["experts"]) if name in backends else name
         groups = load("experts")
         if group not in groups:
             from difflib import get_close_matches
 
-            near = get_close_matches(name, [*families, *groups], n=1)
+            near = get_close_matches(name, [*backends, *groups], n=1)
             hint = f" (did you mean {near[0]}?)" if near else ""
-            raise InputError(f"kernel: found {name}, wanted one of {', '.join([*families, *groups])}{hint}")
+            raise InputError(f"kernel: found {name}, wanted one of {', '.join([*backends, *groups])}{hint}")
         dtype = kernel_dtype(group.rpartition("/")[2])
         kernel = cls(name=group, gpu=gpu or calibrated_gpu(), constants=ExpertConstants(**groups[group]), dtype=dtype)
         peak_flops(kernel.gpu, dtype.compute)
@@ -282,8 +282,10 @@ class ExpertKernel:
         if mean is not None and flat[mean == 0].any():
             raise ParameterError("mean_load", mean_load, "numbers above 0 where there are assignments")
         summary = summarize(flat, mean, (self.constants.tile_low, self.constants.tile_high))
-        handed = summary.rows * tokens_per_row(own) if tokens is None else _of_ranks("tokens", tokens, outer)
-        seconds = expert_time(summary, own, handed, self.gpu, self.dtype, self.constants, sustained=self.sustained)
+        received_tokens = summary.rows * tokens_per_row(own) if tokens is None else _of_ranks("tokens", tokens, outer)
+        seconds = expert_time(
+            summary, own, received_tokens, self.gpu, self.dtype, self.constants, sustained=self.sustained
+        )
         return seconds.reshape(outer)
 
 
@@ -296,11 +298,11 @@ def _whole(tokens_per_expert: ArrayLike) -> NDArray[Any]:
     if counts.dtype.kind in "fb" and not np.array_equal(counts, np.rint(counts)):
         raise InputError("tokens_per_expert: found fractions, wanted whole numbers of tokens")
     if counts.dtype == np.int64:
-        small = counts.view(np.uint64).max(initial=0) <= MOST_TOKENS  # in one pass: negative ones are the largest then
+        small = counts.view(np.uint64).max(initial=0) <= MAX_TOKENS  # in one pass: negative ones are the largest then
     else:
-        small = counts.dtype.kind in "biuf" and (not counts.size or (counts.min() >= 0 and counts.max() <= MOST_TOKENS))
+        small = counts.dtype.kind in "biuf" and (not counts.size or (counts.min() >= 0 and counts.max() <= MAX_TOKENS))
     if counts.ndim == 0 or not small:
-        raise InputError(f"tokens_per_expert: wanted an array [..., E] of numbers from 0 to {MOST_TOKENS:,}")
+        raise InputError(f"tokens_per_expert: wanted an array [..., E] of numbers from 0 to {MAX_TOKENS:,}")
     return counts
 
 

@@ -6,7 +6,7 @@ The tiles are the best entry of a small menu, as libraries choose it: a tile's
 rows and columns, and over how many SMs the sum over k is split. Rates are
 shares of the published peaks, an SM has an equal part of the GPU's. All
 arguments are arrays or numbers that broadcast, in SI units; constants are
-fitted by `moesim.hardware.tables.gemm`.
+fitted by `moesim.calibration.layouts.gemm`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.gpu import fading, memory_bandwidth, peak_flops, sm_loads, stream_seconds, throttling
+from moesim.hardware.gpu import memory_bandwidth, peak_flops, sm_loads, stream_seconds, throttling, wide_sm_efficiency
 from moesim.hardware.kernel_dtypes import is_narrow, stored_bytes
 from moesim.types import DTYPE_BYTES, GpuSpec
 
@@ -103,7 +103,7 @@ def product_seconds(
     return np.asarray(np.where(rows > 0, seconds, 0.0), dtype=np.float64)
 
 
-def join(compute: NDArray[np.floating[Any]], stream: NDArray[np.floating[Any]], norm: float) -> Array:
+def p_norm(compute: NDArray[np.floating[Any]], stream: NDArray[np.floating[Any]], norm: float) -> Array:
     """Computing and streaming together, both in seconds: between their maximum and their sum."""
     longer, shorter = np.maximum(compute, stream), np.minimum(compute, stream)
     ratio = np.divide(shorter, longer, out=np.zeros_like(longer), where=longer > 0)
@@ -130,7 +130,7 @@ def _tiled_seconds(
     speaks for a second tile at the first row too many.
     """
     peak = peak_flops(gpu, dtype)
-    rate = c.compute_share * fading(gpu, dtype) * peak / gpu.n_sms
+    rate = c.compute_share * wide_sm_efficiency(gpu, dtype) * peak / gpu.n_sms
     slower = throttling(2.0 * count * rows * n * k / peak, c.throttle, sustained=sustained)
     best = np.full(rows.shape, np.inf)
     for tile in _TILES:
@@ -148,7 +148,7 @@ def _tiled_seconds(
         while split <= c.max_split:
             waves = np.maximum(tiles * split / gpu.n_sms, 1.0)
             alone = unsplit / split + c.tile_s
-            joined = join(waves * alone, stream, c.norm)
+            joined = p_norm(waves * alone, stream, c.norm)
             best = np.minimum(best, joined + (c.split_s if split > 1 else 0.0))
             split *= 2
     return best

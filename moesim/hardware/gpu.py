@@ -59,7 +59,7 @@ def sm_loads(gpu: GpuSpec) -> float:
     return _LOADED_BYTES_PER_CLOCK * gpu.clock_ghz * 1e9
 
 
-def fading(gpu: GpuSpec, dtype: str) -> float:
+def wide_sm_efficiency(gpu: GpuSpec, dtype: str) -> float:
     """Part of its share of the peak that a dense product keeps on an SM that computes more a clock than H100's.
 
     What else a tile takes does not grow with the tensor cores: with twice the

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from moesim.errors import InputError
+from moesim.hardware.constants import Constants
 from moesim.types import DTYPE_BYTES
 
 _SCALE_BYTES: Mapping[str, float] = {"fp4": 1 / 32, "int4": 1 / 32}
@@ -125,3 +126,23 @@ def nearest_group(group: str, known: Iterable[str]) -> str | None:
         return not own, types.index(typed), other != framework, its in _UNLIKE, name
 
     return min((name for name in known if name.rpartition("/")[2] in types), key=distance, default=None)
+
+
+def nearest(group: str, constants: Constants) -> Mapping[str, float] | None:
+    """The constants of a group, else of the most similar one; None where there are none.
+
+    A group is framework/kernel/version or data type; the last part counts
+    most, then the first, then the middle. The last of equals is taken, as
+    versions stand in order.
+    """
+    if group in constants:
+        return constants[group]
+    wanted = group.split("/")
+    best, most = None, -1
+    for name, values in constants.items():
+        parts = name.split("/")
+        middle = sum(mine == theirs for mine, theirs in zip(parts[1:-1], wanted[1:-1], strict=False))
+        score = 200 * (parts[-1] == wanted[-1]) + 100 * (parts[0] == wanted[0]) + middle
+        if score >= most:
+            best, most = values, score
+    return best

@@ -10,16 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moesim.hardware.allreduce import AllReduceConstants
-from moesim.hardware.constants import load
+from moesim.hardware.constants import Constants, load
 from moesim.hardware.decode import DecodeConstants
 from moesim.hardware.elementwise import ElementwiseConstants
 from moesim.hardware.gemm import GemmConstants
-from moesim.hardware.kernel_dtypes import dtype_of, is_narrow
+from moesim.hardware.kernel_dtypes import dtype_of, is_narrow, nearest
 from moesim.hardware.measured import Measured
 from moesim.hardware.mla import AbsorbedConstants, MlaDecodeConstants, MlaPrefillConstants
 from moesim.hardware.prefill import PrefillConstants
-from moesim.hardware.tables.groups import nearest
-from moesim.hardware.tables.kind import Constants
 from moesim.types import ModelShape, Precision
 
 _NARROW_HEAD, _MANY_HEADS = 64, 64
@@ -65,20 +63,20 @@ class LayerKernels:
     measured: Measured | None = None
     throttled: bool = True
 
-    def timed(
+    def measured_or(
         self,
         formula: Callable[[Any], NDArray[np.float64]],
         kind: str,
         group: str,
         shape: tuple[float, ...],
         sizes: ArrayLike,
-        along: ArrayLike = 0.0,
-        beside: Callable[[Any], NDArray[np.float64]] | None = None,
+        series: ArrayLike = 0.0,
+        extra_seconds: Callable[[Any], NDArray[np.float64]] | None = None,
     ) -> NDArray[np.float64]:
         """Seconds at sizes [G]: measured, else of the formula for places of [G] (arguments of Measured.instead)."""
         if self.measured is None:
             return formula(...)
-        return self.measured.instead(formula, kind, group, shape, sizes, along, beside)
+        return self.measured.measured_or(formula, kind, group, shape, sizes, series, extra_seconds)
 
     def scaled(self, factor: float) -> LayerKernels:
         """The same for a caller who multiplies what they take by a factor."""
@@ -149,10 +147,10 @@ class LayerKernels:
         group = self._module("mla_generation", _MLA_DECODE, precision)
         return MlaDecodeConstants(**self._of("mla_generation", group))
 
-    def mla_rows(self, noun: str, precision: Precision) -> str:
+    def mla_rows(self, part: str, precision: Precision) -> str:
         """The group of measured modules of latent attention, of "mla_context" or "mla_generation"."""
-        sources = _MLA_PREFILL if noun == "mla_context" else _MLA_DECODE
-        group = _with_cache(self._module(noun, sources, precision), precision)
+        sources = _MLA_PREFILL if part == "mla_context" else _MLA_DECODE
+        group = _with_cache(self._module(part, sources, precision), precision)
         same = precision.weights == precision.activations and precision.weights in ("bf16", "fp8")
         return group if same else f"{group} with {precision.weights} weights and {precision.activations} activations"
 
@@ -172,20 +170,20 @@ class LayerKernels:
         """The group of their measurements, and of their constants."""
         return f"{self.framework}/custom/graph"
 
-    def _framework(self, noun: str) -> str:
-        return self.groups.get(noun, self.framework)
+    def _framework(self, part: str) -> str:
+        return self.groups.get(part, self.framework)
 
-    def _module(self, noun: str, sources: Mapping[str, Mapping[str, str]], precision: Precision) -> str:
+    def _module(self, part: str, sources: Mapping[str, Mapping[str, str]], precision: Precision) -> str:
         cache = _cache(precision)
         linear = "fp8_block" if is_narrow(precision.activations) else "bfloat16"
         source = f"{self.framework}/{sources.get(self.framework, {}).get(cache, _MLA_OTHERWISE)}"
-        return f"{self.groups.get(noun, source)}/{linear}-{cache}"
+        return f"{self.groups.get(part, source)}/{linear}-{cache}"
 
-    def _of(self, noun: str, group: str) -> Mapping[str, float]:
-        dtype, mine = group.rpartition("/")[2], self.constants.get(noun, {})
+    def _of(self, part: str, group: str) -> Mapping[str, float]:
+        dtype, mine = group.rpartition("/")[2], self.constants.get(part, {})
         own = {name: values for name, values in mine.items() if name.rpartition("/")[2] == dtype}
-        found = nearest(group, own or load(noun))
-        assert found is not None, f"no constants of {noun}"
+        found = nearest(group, own or load(part))
+        assert found is not None, f"no constants of {part}"
         return found
 
 

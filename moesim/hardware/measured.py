@@ -38,14 +38,14 @@ PARTS: Mapping[str, str] = {
 class Rows:
     """R measurements: `group` framework/kernel/data type [R], `shape` [R, n], `seconds` [R].
 
-    `size` [R] is what varies along a curve (tokens or requests); `along` [R]
-    what tells the curves of a shape apart that lie beside each other (tokens
-    of a prompt or of a cache), 0 where there is one curve a shape.
+    `size` [R] varies along a curve (tokens or requests); `series` [R] tells the
+    curves of one shape apart (tokens of a prompt or of a cache), 0 where a
+    shape has one curve.
     """
 
     group: NDArray[np.str_]
     shape: NDArray[np.float64]
-    along: NDArray[np.float64]
+    series: NDArray[np.float64]
     size: NDArray[np.float64]
     seconds: NDArray[np.float64]
 
@@ -108,7 +108,7 @@ class Measured:
         return replace(self, scaled=what)
 
     def seconds(
-        self, kind: str, group: str, shape: tuple[float, ...], sizes: ArrayLike, along: ArrayLike = 0.0
+        self, kind: str, group: str, shape: tuple[float, ...], sizes: ArrayLike, series: ArrayLike = 0.0
     ) -> Seconds:
         """Measured seconds at sizes [G], NaN where the formula has to stand.
 
@@ -117,13 +117,13 @@ class Measured:
             group: framework/kernel/data type.
             shape: in the order of the kind's columns.
             sizes: along the curve; what has none takes no time and is not looked up; NaN: prompts of several lengths.
-            along: which of the curves of a shape, a number or [G]; between two of them the same law holds.
+            series: which of the curves of a shape, a number or [G]; between two of them the same law holds.
         """
-        asked, beside = np.broadcast_arrays(np.asarray(sizes, np.float64), np.asarray(along, np.float64))
+        asked, series_of = np.broadcast_arrays(np.asarray(sizes, np.float64), np.asarray(series, np.float64))
         found = np.where(asked == 0, 0.0, np.nan)
         seen = self.seen.setdefault(PARTS[kind], {})
-        for value in np.unique(beside[asked != 0]).tolist():
-            where = (beside == value) & (asked != 0)
+        for value in np.unique(series_of[asked != 0]).tolist():
+            where = (series_of == value) & (asked != 0)
             curve = self._curve(kind, group, shape, value)
             if isinstance(curve, str):
                 words = [curve] * int(where.sum())
@@ -136,24 +136,24 @@ class Measured:
                     self.levels[key] = self.scaled
         return found
 
-    def instead(
+    def measured_or(
         self,
         formula: Callable[[Any], Seconds],
         kind: str,
         group: str,
         shape: tuple[float, ...],
         sizes: ArrayLike,
-        along: ArrayLike = 0.0,
-        beside: Callable[[Any], Seconds] | None = None,
+        series: ArrayLike = 0.0,
+        extra_seconds: Callable[[Any], Seconds] | None = None,
     ) -> Seconds:
         """Measured seconds at sizes [G], and those of the formula for the places (bool [G]) that have none.
 
-        `beside`: seconds to add to what is measured, likewise.
+        `extra_seconds`: seconds to add to measured ones, likewise.
         """
-        found = self.seconds(kind, group, shape, sizes, along)
+        found = self.seconds(kind, group, shape, sizes, series)
         missing = np.isnan(found)
-        if beside is not None and not missing.all():
-            found[~missing] += beside(~missing)
+        if extra_seconds is not None and not missing.all():
+            found[~missing] += extra_seconds(~missing)
         if missing.any():
             found[missing] = formula(missing)
         return found
@@ -184,33 +184,33 @@ class Measured:
                 said[f"{part}, other sizes" if exact else part] = f"estimated: {', '.join(words)}"
         return said
 
-    def _curve(self, kind: str, group: str, shape: tuple[float, ...], along: float) -> Curve | str:
+    def _curve(self, kind: str, group: str, shape: tuple[float, ...], series: float) -> Curve | str:
         """The curve, or why there is none."""
         if PARTS[kind] in self.excluded:
             return self.excluded[PARTS[kind]]
-        key = (kind, group, shape, along)
+        key = (kind, group, shape, series)
         if key not in self.curves:
-            self.curves[key] = self._find(kind, group, shape, along)
+            self.curves[key] = self._find(kind, group, shape, series)
         return self.curves[key]
 
-    def _find(self, kind: str, group: str, shape: tuple[float, ...], along: float) -> Curve | str:
+    def _find(self, kind: str, group: str, shape: tuple[float, ...], series: float) -> Curve | str:
         rows = self.rows.get(kind)
         if rows is None or group not in rows.groups:
             return f"no rows of {group}"
         own = (rows.group == group) & (rows.shape == np.asarray(shape)).all(axis=1)
-        known = np.unique(rows.along[own])
+        known = np.unique(rows.series[own])
         if not len(known):
             return NO_SHAPE
-        if along in known:
-            return _medians(rows, own & (rows.along == along))
-        above = int(np.searchsorted(known, along))
+        if series in known:
+            return _medians(rows, own & (rows.series == series))
+        above = int(np.searchsorted(known, series))
         if above in (0, len(known)):
             return OUTSIDE
-        low, high = (_medians(rows, own & (rows.along == known[i])) for i in (above - 1, above))
+        low, high = (_medians(rows, own & (rows.series == known[i])) for i in (above - 1, above))
         common, of_low, of_high = np.intersect1d(low.size, high.size, return_indices=True)
         if not len(common):
             return OUTSIDE
-        share = np.log(along / known[above - 1]) / np.log(known[above] / known[above - 1])
+        share = np.log(series / known[above - 1]) / np.log(known[above] / known[above - 1])
         logs = (1 - share) * np.log(low.seconds[of_low]) + share * np.log(high.seconds[of_high])
         return Curve(size=common, seconds=np.exp(logs), measured=False)
 

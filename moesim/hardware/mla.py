@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.hardware.decode import split_seconds
-from moesim.hardware.gemm import GemmConstants, join, product_seconds
+from moesim.hardware.gemm import GemmConstants, p_norm, product_seconds
 from moesim.hardware.gpu import memory_bandwidth, peak_flops, stream_seconds
 from moesim.hardware.prefill import PrefillConstants, prefill_seconds
 from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape
@@ -168,7 +168,7 @@ def mla_decode_seconds(
     queries = c.query_passes * n * heads * (widths.cached + widths.latent) * _WIDE_BYTES
     read = n * context * widths.cached * each
     stream = stream_seconds(gpu, read + queries, c.bandwidth_share, c.cache_speedup, 0.0 if replayed else read)
-    joined = join(join(working, stream, c.norm), compute, c.norm)
+    joined = p_norm(p_norm(working, stream, c.norm), compute, c.norm)
     return np.asarray(np.where(n > 0, c.launch_s + joined, 0.0))
 
 
@@ -222,7 +222,7 @@ def mla_prefill_seconds(
     )
     passes = c.token_passes * (n * length + short) * widths.hidden * _WIDE_BYTES / memory_bandwidth(gpu)
     device = kernel + c.prompt_s * (n + (short > 0)) + passes + around_s
-    return np.asarray(np.where(kernel > 0, join(device, np.full_like(device, c.host_s), _HOST_NORM), 0.0))
+    return np.asarray(np.where(kernel > 0, p_norm(device, np.full_like(device, c.host_s), _HOST_NORM), 0.0))
 
 
 def mla_projection_seconds(
@@ -310,6 +310,6 @@ def absorbed_seconds(
         (activations, 0.0) if DTYPE_BYTES[dtype] < _WIDE_BYTES else (np.zeros_like(activations), activations)
     )
     stream = partial(stream_seconds, gpu, share=c.bandwidth_share, cache_speedup=c.cache_speedup)
-    products = join(compute, stream(weights + beside, cold=0.0 if replayed else weights), c.norm)
+    products = p_norm(compute, stream(weights + beside, cold=0.0 if replayed else weights), c.norm)
     seconds = c.launch_s + c.head_s * heads + stream(before) + products
     return np.asarray(np.where(rows > 0, seconds, 0.0))

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from moesim.calibration.constants_file import read_backend
+from moesim.calibration.lookup import with_table
 from moesim.errors import InputError, ParameterError, ScenarioError
-from moesim.hardware import Family, check_family, default_family, family_of
-from moesim.hardware.kernel_file import read_family
-from moesim.hardware.measured_file import with_table
+from moesim.hardware import Backend, backend_of, check_backend, default_backend
 from moesim.placement import place
 from moesim.routing import Strategy
 from moesim.scenario import Scenario
@@ -165,36 +165,36 @@ def _recorded(scenario: Scenario, top_k: int) -> RecordedTokens:
     )
 
 
-def _kernels(scenario: Scenario) -> Family:
+def _kernels(scenario: Scenario) -> Backend:
     """The kernels that the scenario names: a family, a file of constants, or measured tables before one of these."""
     kernels = scenario.spec.cluster.kernels
     if not isinstance(kernels, KernelTables):
         return _family(scenario, kernels, "cluster.kernels")
-    family = _family(scenario, kernels.family, "cluster.kernels.family")
+    backend = _family(scenario, kernels.family, "cluster.kernels.family")
     queued = scenario.spec.simulation.experts == "queued"
     excluded = {"experts": "queued experts are kernels of their own"} if queued else {}
     try:
-        return with_table(family, kernels.table, scenario.cluster.gpu, excluded)
+        return with_table(backend, kernels.table, scenario.cluster.gpu, excluded)
     except InputError as error:
         wanted = f"a measured table or a folder of them ({error})"
         raise scenario.error("cluster.kernels.table", Path(kernels.table).name, wanted) from None
 
 
-def _family(scenario: Scenario, named: str | None, field: str) -> Family:
+def _family(scenario: Scenario, named: str | None, field: str) -> Backend:
     """The family of calibrated kernels, or the file, of that name; by default what suits data types and network."""
     if named is None:
-        return family_of(default_family(scenario.precision, scenario.cluster.network))
+        return backend_of(default_backend(scenario.precision, scenario.cluster.network))
     if Path(named).is_absolute():  # as a path is once it is resolved
         try:
-            return read_family(named, scenario.precision, scenario.cluster.network)
+            return read_backend(named, scenario.precision, scenario.cluster.network)
         except InputError as error:
             raise scenario.error(field, Path(named).name, f"a file of constants ({error})") from None
     try:
-        family = family_of(named)
-        check_family(family, scenario.precision)
+        backend = backend_of(named)
+        check_backend(backend, scenario.precision)
     except InputError as error:
         raise scenario.error(field, named, str(error)) from None
-    return family
+    return backend
 
 
 def _placement(scenario: Scenario) -> Placement:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from moesim.engine import OVERLAPS
 from moesim.errors import InputError
-from moesim.hardware import Family
+from moesim.hardware import Backend
 from moesim.routing import OVERFLOWS, Strategy
 from moesim.scenario import Scenario
 from moesim.types import ClusterShape, ModelShape, Placement, Precision
@@ -33,7 +33,7 @@ class Stages:
     source: SyntheticTokens | RecordedTokens
     placement: Placement
     n_steps: int
-    kernels: Family
+    kernels: Backend
     tokens_file: tuple[str, str] = ("", "")
     """Name and sha256 of the file that the tokens rest on: a trace, or counts by expert."""
 

@@ -37,8 +37,8 @@ def plain(loads: np.ndarray) -> np.ndarray:
         active=active,
         rows=rows,
         padded=tiles.sum(axis=1) * tile,
-        further=tiles.sum(axis=1) - active,
-        hottest=loads.max(axis=1),
+        extra_tiles=tiles.sum(axis=1) - active,
+        max_load=loads.max(axis=1),
     )
     return expert_time(load, SHAPE, rows * tokens_per_row(SHAPE), KERNEL.gpu, KERNEL.dtype, KERNEL.constants)
 

@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from moesim.validation import MEASURED
+from moesim.calibration import MEASURED
 
 
 @pytest.fixture

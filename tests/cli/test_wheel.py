@@ -67,7 +67,7 @@ def test_the_wheel_holds_what_it_needs(wheel):
     assert "moesim/scenarios/quickstart.yaml" in shipped <= names
     assert {"moesim/py.typed", "moesim/cli/template.yaml", "moesim/scenario/presets/models.yaml"} <= names
     assert {f"moesim/report/templates/{name}" for name in ("report.html.j2", "validation.html.j2", "page.css")} <= names
-    assert any(name.startswith("moesim/validation/measured/") and name.endswith(".parquet") for name in names)
+    assert any(name.startswith("moesim/calibration/measured/") and name.endswith(".parquet") for name in names)
     assert {"LICENSE", "NOTICE"} <= {Path(name).name for name in names}
     assert not [name for name in names if name.startswith(("tests", "results"))]
 

@@ -12,16 +12,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moesim.calibration import MEASURED
+from moesim.calibration.checks import typed
+from moesim.calibration.gpus import published_gpus
+from moesim.calibration.layout import load_layout
+from moesim.calibration.predict import predict_columns
 from moesim.hardware import collectives, exchange_rates
 from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
 from moesim.hardware.collectives import FORMS, LowLatency, Nccl, Normal, Wrapper, seconds, times
 from moesim.hardware.constants import load
-from moesim.hardware.predict import predict_columns, published_gpus
 from moesim.hardware.shape import busiest_ports, distinct, payload_bytes, port_copies, shape
-from moesim.hardware.tables import load_kind
-from moesim.hardware.tables.checks import typed
 from moesim.kernels.links import port_counts
-from moesim.validation import MEASURED
 from tests.hardware.shapes import FP8, cluster
 
 H100 = published_gpus()["h100_sxm"]
@@ -247,7 +248,7 @@ def test_distinct_groups_are_those_of_all_choices(experts, groups, top_k):
 
 @given(st.floats(1e-6, 1.0), st.floats(1e-6, 1.0), st.floats(1.0, 10.0))
 def test_joined_times_lie_between_the_longer_and_the_sum(a, b, norm):
-    joined = float(collectives.join(np.asarray(a), np.asarray(b), norm))
+    joined = float(collectives.p_norm(np.asarray(a), np.asarray(b), norm))
     assert max(a, b) * (1 - 1e-12) <= joined <= (a + b) * (1 + 1e-12)
 
 
@@ -264,7 +265,7 @@ HELD_OUT = {
 
 
 def held_out(name):
-    kind = load_kind(name)
+    kind = load_layout(name)
     frame = pd.concat([pd.read_parquet(path) for path in sorted(MEASURED.glob(f"{name}_*"))])
     frame = typed(frame[~kind.fitted(frame) & frame["system"].eq("h100_sxm")].reset_index(drop=True), kind)
     measured = frame[list(kind.measured)].to_numpy(dtype=np.float64) * kind.unit_s

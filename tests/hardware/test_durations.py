@@ -13,7 +13,7 @@ from moesim.errors import InputError
 from moesim.hardware import step_durations
 from moesim.hardware.attention import attention_seconds
 from moesim.hardware.dense import gemm_seconds
-from moesim.hardware.gemm import GemmConstants, join, product_seconds
+from moesim.hardware.gemm import GemmConstants, p_norm, product_seconds
 from moesim.hardware.gpu import peak_flops, without_sms
 from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, cluster
 
@@ -107,7 +107,7 @@ def test_gemm_by_hand():
 
 def test_join_lies_between_maximum_and_sum():
     a, b = np.array([0.0, 3.0, 1.0]), np.array([0.0, 4.0, 0.0])
-    assert join(a, b, 2.0) == pytest.approx([0.0, 5.0, 1.0])
+    assert p_norm(a, b, 2.0) == pytest.approx([0.0, 5.0, 1.0])
 
 
 def test_decode_reads_the_cache():

@@ -14,7 +14,7 @@ from moesim.hardware import ExpertKernel, ExpertShape, expert_seconds
 from moesim.hardware.constants import document, load
 from moesim.hardware.expert import ExpertConstants, calibrated_gpu, tokens_per_row, weight_bytes
 from moesim.hardware.kernel_dtypes import KernelDtype
-from moesim.hardware.tables.token_loads import token_loads
+from moesim.hardware.token_loads import token_loads
 from tests.hardware.shapes import DEEPSEEK_V3, FP8, H100, MIXTRAL
 
 GROUPS = sorted(load("experts"))
@@ -104,12 +104,12 @@ def test_shape_of_a_model():
 
 def test_shape_of_the_answer():
     tokens = np.random.default_rng(0).integers(0, 99, (3, 5, 8))
-    together = DECODE.time(tokens, SHAPE)
-    assert together.shape == (3, 5)
-    assert together.dtype == np.float64
-    assert together[2, 4] == DECODE.time(tokens[2, 4], SHAPE)
+    concatenate = DECODE.time(tokens, SHAPE)
+    assert concatenate.shape == (3, 5)
+    assert concatenate.dtype == np.float64
+    assert concatenate[2, 4] == DECODE.time(tokens[2, 4], SHAPE)
     assert DECODE.time(np.zeros((0, 8), dtype=int), SHAPE).shape == (0,)
-    assert np.array_equal(DECODE.time(tokens.astype(float), SHAPE), together)
+    assert np.array_equal(DECODE.time(tokens.astype(float), SHAPE), concatenate)
 
 
 def test_no_tokens_take_no_time():
@@ -234,13 +234,13 @@ def test_ranks_and_layers_are_independent():
     load_ = np.random.default_rng(0).integers(0, 300, (5, 12))
     rank = np.array([2, 0, 1, 1, 2, 0, 0, 2, 1, 0, 2, 1], dtype=np.int32)
     shape = dataclasses.replace(SHAPE, n_ranks=4)
-    together = expert_seconds(DECODE, shape, load_, rank, 4)
-    assert together.shape == (5, 4)
-    assert not together[:, 3].any()  # a rank without slots
+    concatenate = expert_seconds(DECODE, shape, load_, rank, 4)
+    assert concatenate.shape == (5, 4)
+    assert not concatenate[:, 3].any()  # a rank without slots
     for layer in range(5):
         mean = load_[layer].sum() / 128
         for r in range(3):
-            assert together[layer, r] == DECODE.time(load_[layer, rank == r], shape, mean_load=mean)
+            assert concatenate[layer, r] == DECODE.time(load_[layer, rank == r], shape, mean_load=mean)
 
 
 def slowdown(group, ep, tokens_per_rank, exponent=1.2):

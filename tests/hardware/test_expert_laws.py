@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesim import Scenario, simulate
+from moesim.calibration.layouts.expert_fit import BOUNDS
 from moesim.hardware import ExpertKernel, ExpertShape
 from moesim.hardware.constants import load
 from moesim.hardware.expert import tile_of
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
-from moesim.hardware.tables.expert_fit import BOUNDS
 from moesim.scenario.presets import presets
 from moesim.types import GpuSpec
 

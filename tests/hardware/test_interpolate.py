@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moesim.calibration import MEASURED
+from moesim.calibration.layout import load_layout
+from moesim.calibration.predict import predict_columns
 from moesim.hardware.measured import Curve, Measured, Rows
-from moesim.hardware.predict import predict_columns
-from moesim.hardware.tables import load_kind
-from moesim.validation import MEASURED
 
 
 def rows(points: list[tuple[float, float, float]], group: str = "a/b/c") -> Rows:
     """Rows (along, size, seconds) of one shape, (1, 2)."""
-    along, size, seconds = np.array(points, dtype=np.float64).T
+    series, size, seconds = np.array(points, dtype=np.float64).T
     shape = np.tile([1.0, 2.0], (len(points), 1))
-    return Rows(group=np.full(len(points), group), shape=shape, along=along, size=size, seconds=seconds)
+    return Rows(group=np.full(len(points), group), shape=shape, series=series, size=size, seconds=seconds)
 
 
 def measured(points: list[tuple[float, float, float]], **fields: object) -> Measured:
@@ -39,7 +39,7 @@ def test_outside_a_curve_and_without_one_the_formula_stands():
     formula = np.arange(4.0)
     for group, shape in (("a/b/c", (1, 2)), ("a/b/c", (2, 1)), ("x/b/c", (1, 2))):
         sizes = [999, 4001, 0, 5000] if shape == (1, 2) else [1000, 2000, 0, 4000]
-        assert table.instead(lambda where: formula[where], "gemm", group, shape, sizes).tolist() == [0, 1, 0, 3]
+        assert table.measured_or(lambda where: formula[where], "gemm", group, shape, sizes).tolist() == [0, 1, 0, 3]
     assert table.sizes() == {
         "dense products": {"no rows of this shape": 3, "no rows of x/b/c": 3, "outside the measured sizes": 3}
     }
@@ -50,7 +50,7 @@ def test_outside_a_curve_and_without_one_the_formula_stands():
 
 def test_what_stands_beside_a_measurement_is_added_to_it_alone():
     table = measured([(0, 10, 1.0)])
-    found = table.instead(
+    found = table.measured_or(
         lambda where: np.array([5.0, 6.0])[where], "gemm", "a/b/c", (1, 2), [10, 11], 0.0, lambda _: 0.5
     )
     assert found.tolist() == [1.5, 6.0]
@@ -134,7 +134,7 @@ def test_a_power_law_is_met_everywhere_inside(sizes, exponent, scale, asked):
 def test_leaving_out_every_second_size_it_is_better_than_the_formula():
     """On even loads of TensorRT-LLM in bf16, whose formula saw these rows: 1.9 % against 3.1 % in the median."""
     frame = pd.read_parquet(MEASURED / "moe_h100_calib.parquet")
-    kind = load_kind("moe")
+    kind = load_layout("moe")
     frame = frame[(kind.group(frame) == "trtllm/cutlass/bfloat16") & (frame.distribution == "balanced")]
     frame = frame[kind.usable(frame)].reset_index(drop=True)
     columns = ["hidden_size", "inter_size", "moe_ep_size", "moe_tp_size"]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moesim.calibration import MEASURED
 from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
 from moesim.hardware.attention import attention_seconds
 from moesim.hardware.constants import load
@@ -17,7 +18,7 @@ from moesim.hardware.decode import DecodeConstants, decode_seconds
 from moesim.hardware.dense import network_seconds, sum_seconds
 from moesim.hardware.elementwise import ElementwiseConstants, pass_seconds
 from moesim.hardware.gemm import GemmConstants, product_seconds
-from moesim.hardware.gpu import fading, peak_flops, sm_loads, stream_seconds, throttling
+from moesim.hardware.gpu import peak_flops, sm_loads, stream_seconds, throttling, wide_sm_efficiency
 from moesim.hardware.layer_kernels import LayerKernels
 from moesim.hardware.mla import (
     AbsorbedConstants,
@@ -30,7 +31,6 @@ from moesim.hardware.mla import (
 )
 from moesim.hardware.prefill import PrefillConstants, prefill_seconds
 from moesim.types import DTYPE_BYTES
-from moesim.validation import MEASURED
 from tests.hardware.shapes import DEEPSEEK_V3, FP8, H100, MIXTRAL
 
 TOKENS = st.integers(1, 20000)
@@ -193,10 +193,10 @@ def test_the_share_of_the_peak_fades_on_sms_that_compute_more_a_clock():
     wider = dataclasses.replace(H100, n_sms=66)
     for dtype in ("bf16", "fp8"):
         for same in (H100, faster(H100, 2.0), dataclasses.replace(H100, n_sms=264)):
-            assert fading(same, dtype) == pytest.approx(1.0, abs=1e-12)
-        assert fading(wider, dtype) == pytest.approx(2**-0.13)
+            assert wide_sm_efficiency(same, dtype) == pytest.approx(1.0, abs=1e-12)
+        assert wide_sm_efficiency(wider, dtype) == pytest.approx(2**-0.13)
     fp4 = dataclasses.replace(H100, peak_tflops={**H100.peak_tflops, "fp4": 2 * H100.peak_tflops["fp8"]})
-    assert fading(fp4, "fp4") == pytest.approx(2**-0.13)
+    assert wide_sm_efficiency(fp4, "fp4") == pytest.approx(2**-0.13)
 
 
 def test_the_power_limit_is_reached_while_a_kernel_runs():
@@ -309,11 +309,11 @@ def test_a_short_prompt_beside_others_is_one_launch():
     kernels = LayerKernels()
     c = kernels.prefill(MIXTRAL, FP8)
     common = {"heads": 32, "kv_heads": 8, "key_width": 128, "value_width": 128, "compute": "bf16"}
-    together = prefill_seconds(c, H100, prompts=3, prompt_tokens=4096, short_tokens=1000, **common)
+    concatenate = prefill_seconds(c, H100, prompts=3, prompt_tokens=4096, short_tokens=1000, **common)
     apart = prefill_seconds(c, H100, prompts=3, prompt_tokens=4096, **common) + prefill_seconds(
         c, H100, prompts=1, prompt_tokens=1000, **common
     )
-    assert prefill_seconds(c, H100, prompts=3, prompt_tokens=4096, **common) < together < apart
+    assert prefill_seconds(c, H100, prompts=3, prompt_tokens=4096, **common) < concatenate < apart
 
 
 def test_latent_attention_works_in_the_latent():

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moesim.calibration.lookup import with_table
 from moesim.errors import InputError
-from moesim.hardware import Durations, ExpertShape, Family, default_family, family_of, step_durations
+from moesim.hardware import Backend, Durations, ExpertShape, backend_of, default_backend, step_durations
+from moesim.hardware.backends import expert_kernel
 from moesim.hardware.decode import decode_seconds
 from moesim.hardware.dense import elementwise_seconds, gemm_seconds
-from moesim.hardware.families import expert_kernel
-from moesim.hardware.measured_file import with_table
-from moesim.hardware.tables.token_loads import balanced, uniform
+from moesim.hardware.token_loads import balanced, uniform
 from moesim.types import ModelShape, Parallelism, Precision
 from tests.hardware.measured_rows import decode, experts, latent, prefill, products, save, wide_experts
 from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, NETWORK, cluster
@@ -25,15 +25,15 @@ from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, NETWORK
 PARTS = ("attention", "router", "dense", "shared_experts", "experts", "head")
 
 
-def family(folder: Path, name: str = "trtllm-bf16", **tables: pd.DataFrame) -> Family:
-    return with_table(family_of(name), save(folder / "tables", **tables), H100, {})
+def family(folder: Path, name: str = "trtllm-bf16", **tables: pd.DataFrame) -> Backend:
+    return with_table(backend_of(name), save(folder / "tables", **tables), H100, {})
 
 
 def step(
     model: ModelShape,
     precision: Precision,
     tokens: list[int],
-    kernels: Family | None,
+    kernels: Backend | None,
     *,
     loads: np.ndarray | None = None,
     phase: str = "decode",
@@ -59,7 +59,7 @@ def step(
         slot_rank=np.repeat(np.arange(n_gpus), n_experts // n_gpus).astype(np.int32),
         parallelism=parallelism,
         held_sms=held_sms,
-        kernels=kernels or family_of(default_family(precision)),
+        kernels=kernels or backend_of(default_backend(precision)),
     )
 
 
@@ -95,7 +95,7 @@ def test_several_ranks_share_the_tokens_of_all(tmp_path):
     # prefill runs another kernel
     plain, found = (
         step(DEEPSEEK_V3, FP8, [64] * 4, own, loads=loads, phase="prefill").experts
-        for own in (family_of("sglang-deepep-fp8"), kernels)
+        for own in (backend_of("sglang-deepep-fp8"), kernels)
     )
     assert plain.tolist() == found.tolist()
     assert kernels.measured.sizes()["experts"] == {"measured": 1, "no rows of sglang/deepep-prefill/fp8_block": 1}
@@ -109,7 +109,7 @@ def test_a_rank_that_was_handed_all_tokens_was_timed_with_more_than_an_exchange_
     kernels = family(tmp_path, own, **{name: table({8192: 3.0}, moe_ep_size=4)})
     loads = (balanced if name == "moe" else uniform)(8192, model.n_experts, model.top_k, 4)
     shape = ExpertShape.of(model, n_ranks=4)
-    kernel = expert_kernel(family_of(own), H100, precision, phase)
+    kernel = expert_kernel(backend_of(own), H100, precision, phase)
     mean = 8192 * model.top_k / model.n_experts
     all_tokens, delivered = (kernel.time(loads, shape, mean_load=mean, tokens=tokens) for tokens in (8192, None))
     found = step(model, precision, [2048] * 4, kernels, loads=np.tile(loads, 4), phase=phase).experts
@@ -154,7 +154,7 @@ def test_networks_without_gates_and_narrower_weights_are_not_what_was_measured(t
     stored = dataclasses.replace(BF16, weights="fp8")
     for model, precision in ((ungated, BF16), (MIXTRAL, stored)):
         found = step(model, precision, [64], kernels).experts.tolist()
-        assert found == step(model, precision, [64], family_of("trtllm-bf16")).experts.tolist()
+        assert found == step(model, precision, [64], backend_of("trtllm-bf16")).experts.tolist()
     assert sorted(kernels.measured.sizes()["experts"]) == [
         "no rows of trtllm/cutlass/bfloat16 with fp8 weights",
         "no rows of trtllm/cutlass/bfloat16 without gates",
@@ -166,7 +166,7 @@ def test_products_of_a_measured_shape(tmp_path):
     kernels = family(tmp_path, gemm=products({64: 0.5}))
     rows = np.array([64])
     plain = gemm_seconds(
-        H100, rows, 4096, 4096, weights="bf16", activations="bf16", kernels=family_of("trtllm-bf16").layers("decode")
+        H100, rows, 4096, 4096, weights="bf16", activations="bf16", kernels=backend_of("trtllm-bf16").layers("decode")
     )
     found = step(MIXTRAL, BF16, [64, 64], kernels).attention - step(MIXTRAL, BF16, [64, 64], None).attention
     assert found.tolist() == pytest.approx([0.5e-3 - plain[0]] * 2)
@@ -184,7 +184,7 @@ def test_weights_that_stay_in_the_cache_were_not_measured_as_a_step_reads_them(t
 def test_attention_in_decode_between_two_lengths_of_the_cache(tmp_path):
     """8 requests: 1 ms with 500 cached tokens and 4 ms with 2,000, so 2 ms with 1,000."""
     table = pd.concat([decode({8: 1.0}, 500), decode({8: 4.0}, 2000)])
-    kernels, shipped = family(tmp_path, attention_generation=table), family_of("trtllm-bf16")
+    kernels, shipped = family(tmp_path, attention_generation=table), backend_of("trtllm-bf16")
     sizes = {"heads": 32.0, "kv_heads": 8.0, "head_width": 128.0, "cache_bytes": 2.0}
     for tokens, context, seconds in ((8, 500, 1e-3), (8, 1000, 2e-3), (9, 500, None), (8, 499, None), (8, 2001, None)):
         found, plain = (step(MIXTRAL, BF16, [tokens], k, context=context).attention[0] for k in (kernels, shipped))
@@ -220,9 +220,9 @@ def test_modules_of_latent_attention_hold_their_products(tmp_path):
         7168,
         weights="fp8",
         activations="fp8",
-        kernels=family_of("sglang-deepep-fp8").layers("decode"),
+        kernels=backend_of("sglang-deepep-fp8").layers("decode"),
     )
-    factor = family_of("sglang-deepep-fp8").layers("decode").mla_decode(FP8).linear_factor
+    factor = backend_of("sglang-deepep-fp8").layers("decode").mla_decode(FP8).linear_factor
     assert second - first == pytest.approx(factor * down[0])
     # what the module holds was not looked up; the router's gate, dense layers, shared experts and head were
     assert one.measured.sizes()["attention"] == {"measured": 1}
@@ -230,11 +230,11 @@ def test_modules_of_latent_attention_hold_their_products(tmp_path):
     # an fp8 cache has no rows
     stored = dataclasses.replace(FP8, kv_cache="fp8")
     assert step(DEEPSEEK_V3, stored, [64], one).attention.tolist() == (
-        step(DEEPSEEK_V3, stored, [64], family_of("trtllm-fp8-block")).attention.tolist()
+        step(DEEPSEEK_V3, stored, [64], backend_of("trtllm-fp8-block")).attention.tolist()
     )
     other = dataclasses.replace(DEEPSEEK_V3, q_lora_rank=1024)
     assert step(other, FP8, [64], one).attention.tolist() == (
-        step(other, FP8, [64], family_of("trtllm-fp8-block")).attention.tolist()
+        step(other, FP8, [64], backend_of("trtllm-fp8-block")).attention.tolist()
     )
 
 
@@ -244,7 +244,7 @@ def test_absorbed_products_have_a_table_of_their_own(tmp_path):
     )
     both = pd.concat([rows.assign(op_name="mla_gen_pre"), rows.assign(op_name="mla_gen_post", latency_ms=0.4)])
     kernels = family(tmp_path, "trtllm-fp8-block", mla_bmm=both)
-    found, plain = (step(DEEPSEEK_V3, FP8, [64], k).attention[0] for k in (kernels, family_of("trtllm-fp8-block")))
+    found, plain = (step(DEEPSEEK_V3, FP8, [64], k).attention[0] for k in (kernels, backend_of("trtllm-fp8-block")))
     assert found - plain > 0.5e-3
     assert kernels.measured.sizes()["absorbed products"] == {"measured": 2}
 
@@ -370,7 +370,7 @@ def test_what_is_wrong_with_tables_is_said_in_one_line(tmp_path, case):
     tables, words = WRONG[case]
     path = tmp_path / "tables" if tables is None else save(tmp_path / "tables", **tables)
     with pytest.raises(InputError) as raised:
-        with_table(family_of("trtllm-bf16"), path, H100, {})
+        with_table(backend_of("trtllm-bf16"), path, H100, {})
     assert words in str(raised.value)
     assert str(raised.value).startswith(str(path))
     assert "\n" not in str(raised.value)
@@ -379,19 +379,19 @@ def test_what_is_wrong_with_tables_is_said_in_one_line(tmp_path, case):
 def test_several_problems_are_counted(tmp_path):
     save(tmp_path, moe=experts({64: -1.0}), gemm=products({64: -1.0}))
     with pytest.raises(InputError, match=r"gemm_test\.csv: row 1, .*\(and 1 more\)$"):
-        with_table(family_of("trtllm-bf16"), tmp_path, H100, {})
+        with_table(backend_of("trtllm-bf16"), tmp_path, H100, {})
 
 
 def test_the_tables_of_a_folder_have_a_digest_each_and_one_together(tmp_path):
     folder = save(
         tmp_path / "t", moe=experts({64: 1.0}), moe_other=experts({128: 2.0}), nccl=experts({1: 1.0})[["system"]]
     )
-    kernels = with_table(family_of("trtllm-bf16"), folder, H100, {})
+    kernels = with_table(backend_of("trtllm-bf16"), folder, H100, {})
     assert sorted(kernels.measured.files) == ["moe_other_test.csv", "moe_test.csv"]
     assert step(MIXTRAL, BF16, [128], kernels).experts[0, 0] == 2e-3
     save(folder, moe=experts({64: 1.5}))
-    again = with_table(family_of("trtllm-bf16"), folder, H100, {})
+    again = with_table(backend_of("trtllm-bf16"), folder, H100, {})
     assert again.digest != kernels.digest
     assert step(MIXTRAL, BF16, [64], again).experts[0, 0] == 1.5e-3
-    one = with_table(family_of("trtllm-bf16"), folder / "moe_test.csv", H100, {})
+    one = with_table(backend_of("trtllm-bf16"), folder / "moe_test.csv", H100, {})
     assert one.digest == again.measured.files["moe_test.csv"]

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moesim.calibration.gpus import published_gpus
 from moesim.hardware.attention import attention_in_seconds, attention_seconds
+from moesim.hardware.backends import backend_of, backends
 from moesim.hardware.constants import load
 from moesim.hardware.decode import DecodeConstants, decode_seconds
 from moesim.hardware.dense import gemm_seconds, head_seconds, network_seconds, router_seconds
-from moesim.hardware.families import families, family_of
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
 from moesim.hardware.layer_kernels import LayerKernels
 from moesim.hardware.mla import (
@@ -24,7 +25,6 @@ from moesim.hardware.mla import (
     mla_decode_seconds,
     mla_prefill_seconds,
 )
-from moesim.hardware.predict import published_gpus
 from moesim.hardware.prefill import PrefillConstants, prefill_seconds
 from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape, Precision
 from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL
@@ -42,7 +42,7 @@ LENGTHS = st.one_of(st.integers(1, 300), st.integers(1, 40_000))
 @st.composite
 def kernels(draw: st.DrawFn, phase: str) -> LayerKernels:
     """The layers of any family in a phase."""
-    return family_of(draw(st.sampled_from(list(families())))).layers(phase)
+    return backend_of(draw(st.sampled_from(list(backends())))).layers(phase)
 
 
 @st.composite
@@ -177,7 +177,7 @@ def test_cached_tokens_come_from_the_memory_in_a_step() -> None:
     """48 more tokens of 128 sequences of Qwen3-30B are 12.6 MB a layer, 3.75 us; replayed alone they stay in the L2."""
     constants = DecodeConstants(**load("attention_generation")["sglang/gqa-128/bfloat16"])
     shape = {"requests": 128, "heads": 32, "kv_heads": 4, "head_width": 128, "cache_bytes": 2, "replayed": True}
-    model, layers = replace(MIXTRAL, hidden_size=2048, n_kv_heads=4), family_of("sglang-bf16").layers("decode")
+    model, layers = replace(MIXTRAL, hidden_size=2048, n_kv_heads=4), backend_of("sglang-bf16").layers("decode")
 
     def within(context: int) -> float:
         own = {"phase": "decode", "context_tokens": context, "sequence_tokens": 1, "kernels": layers}

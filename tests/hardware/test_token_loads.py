@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesim.errors import InputError
-from moesim.hardware.tables.token_loads import balanced, exponent_of, power_law, token_loads, uniform
+from moesim.hardware.token_loads import balanced, exponent_of, power_law, token_loads, uniform
 
 STATISTICS = Path(os.environ.get("MOESIM_DATA", "")) / "measured" / "power_law_reference_stats.csv"
 

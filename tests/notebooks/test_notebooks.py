@@ -29,7 +29,7 @@ def test_notebooks_need_public_names_alone() -> None:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         source = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
         for module, names in re.findall(r"^from (moesim\S*) import (.+)$", source, re.MULTILINE):
-            assert module in {"moesim", "moesim.hardware", "moesim.validation"}, path.name
+            assert module in {"moesim", "moesim.hardware", "moesim.calibration"}, path.name
             assert set(names.split(", ")) <= set(importlib.import_module(module).__all__), path.name
 
 

@@ -13,14 +13,14 @@ import pytest
 import yaml
 
 from moesim import Scenario, simulate, sweep
+from moesim.calibration import Calibration
+from moesim.calibration.constants_file import read_backend
 from moesim.errors import ScenarioError
 from moesim.hardware import ExpertKernel, expert_kernel
+from moesim.hardware.backends import LAYERS
 from moesim.hardware.constants import load
-from moesim.hardware.families import LAYERS
-from moesim.hardware.kernel_file import read_family
 from moesim.simulation import check
 from moesim.types import Precision
-from moesim.validation import Calibration
 from tests.builders import network
 
 BF16 = Precision(weights="bf16", activations="bf16", dispatch="bf16", combine="bf16", kv_cache="bf16")
@@ -71,7 +71,7 @@ def test_the_shipped_constants_in_a_file_change_nothing(tmp_path):
     assert mine.summary["step_time_s"] == shipped.summary["step_time_s"]
     # but for latent attention and fp8, whose families differ, likewise
     for precision in (BF16, FP8):
-        assert read_family(tmp_path / "mine.yaml", precision).parts["experts"]
+        assert read_backend(tmp_path / "mine.yaml", precision).parts["experts"]
 
 
 def test_the_result_says_which_file_and_gpu_and_runs_again(tmp_path, monkeypatch):
@@ -101,8 +101,8 @@ def test_the_result_says_which_file_and_gpu_and_runs_again(tmp_path, monkeypatch
 def test_the_experts_are_those_that_the_file_holds(tmp_path):
     def kernel(precision: Precision, phase: str = "decode", **kernels: Any) -> ExpertKernel:
         masked = network(name="deepep-low-latency")
-        family = read_family(write(tmp_path / "k.yaml", **kernels), precision, masked)
-        from moesim.hardware.predict import published_gpus
+        family = read_backend(write(tmp_path / "k.yaml", **kernels), precision, masked)
+        from moesim.calibration.gpus import published_gpus
 
         return expert_kernel(family, published_gpus()["h100_sxm"], precision, phase)
 
@@ -119,7 +119,7 @@ def test_the_experts_are_those_that_the_file_holds(tmp_path):
 
 def test_layers_take_their_own_data_type_from_the_file_or_what_is_shipped(tmp_path):
     only_bf16 = group("gemm", "vllm/cublas/bfloat16", launch_s=0.5)
-    layers = read_family(write(tmp_path / "k.yaml", gemm=only_bf16), FP8).layers("prefill")
+    layers = read_backend(write(tmp_path / "k.yaml", gemm=only_bf16), FP8).layers("prefill")
     assert layers.linear("bf16").launch_s == 0.5
     assert layers.linear("fp8").launch_s == load("gemm")["sglang/deepgemm/fp8_block"]["launch_s"]
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from moesim import Scenario, simulate, sweep
+from moesim.calibration import MEASURED
 from moesim.errors import ScenarioError
-from moesim.hardware import ExpertShape, family_of
-from moesim.hardware.families import expert_kernel
+from moesim.hardware import ExpertShape, backend_of
+from moesim.hardware.backends import expert_kernel
 from moesim.scenario.schema import json_schema
 from moesim.simulation import check
-from moesim.validation import MEASURED
 from tests.hardware.measured_rows import experts, products, save
 
 DATA = Path(os.environ["MOESIM_DATA"]) / "measured" if "MOESIM_DATA" in os.environ else MEASURED
@@ -50,11 +50,11 @@ def test_a_run_says_what_was_measured_and_runs_again(tmp_path, monkeypatch):
     save(tmp_path / "tables", moe=EXPERTS, gemm=products({32: 0.1}), nccl=EXPERTS[["system"]])
     result = simulate(scenario(tmp_path))
     files = {name: hashlib.sha256((tmp_path / "tables" / name).read_bytes()).hexdigest() for name in _FILES}
-    together = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    concatenate = hashlib.sha256(json.dumps(files).encode()).hexdigest()
     assert result.manifest["inputs"] == [{"name": name, "sha256": digest} for name, digest in files.items()]
     assert result.manifest["table"] == {
         "name": "tables",
-        "sha256": together,
+        "sha256": concatenate,
         "sizes": {
             "attention": {"no rows of trtllm/gqa-128/bfloat16": 1},
             "dense products": {"measured": 1, "no rows of this shape": 3},
@@ -107,8 +107,8 @@ def test_the_family_says_whose_rows_and_whose_formulas(tmp_path):
 def test_a_file_of_constants_may_stand_for_the_rest(tmp_path):
     import pandas as pd
 
+    from moesim.calibration import Calibration
     from moesim.hardware.constants import load
-    from moesim.validation import Calibration
 
     name = "trtllm/cutlass/bfloat16"
     kernels = {"experts": {name: {**load("experts")[name], "launch_s": 1.0}}}
@@ -196,7 +196,7 @@ def test_the_measured_tables_change_the_time_of_experts_to_theirs(tmp_path, mode
     if group == "trtllm":  # a rank was handed the tokens of all ranks, of which an exchange delivers fewer
         plain = Scenario.from_dict({**common, "cluster": cluster})
         shape = ExpertShape.of(plain.model, n_ranks=gpus)
-        kernel = expert_kernel(family_of("trtllm-bf16"), plain.cluster.gpu, plain.precision, "decode")
+        kernel = expert_kernel(backend_of("trtllm-bf16"), plain.cluster.gpu, plain.precision, "decode")
         evenly = 64 * gpus * shape.top_k // shape.n_experts
         handed_all = kernel.time([evenly] * (shape.n_experts // gpus), shape, tokens=64 * gpus, mean_load=evenly)
         expected_ms *= expert_ms(runs[1]) / (1e3 * float(handed_all))

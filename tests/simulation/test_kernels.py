@@ -14,17 +14,17 @@ from moesim.errors import ScenarioError
 from moesim.hardware import (
     Durations,
     ExpertShape,
-    calibrated_families,
-    default_family,
-    families,
-    family_of,
+    backend_of,
+    backends,
+    calibrated_backends,
+    default_backend,
     memory_bytes,
     step_durations,
 )
+from moesim.hardware.backends import LAYERS, expert_kernel
 from moesim.hardware.constants import load
 from moesim.hardware.dense import gemm_seconds
 from moesim.hardware.expert import calibrated_gpu
-from moesim.hardware.families import LAYERS, expert_kernel
 from moesim.hardware.gemm import GemmConstants, product_seconds
 from moesim.simulation import check
 from moesim.types import Precision
@@ -79,13 +79,13 @@ def test_the_default_suits_the_data_types(tmp_path):
 )
 def test_the_default_family_is_that_of_the_kernels_that_run(weights, activations, network, family):
     """DeepEP's kernels run behind DeepEP alone; weights that are only stored narrow are multiplied in bf16."""
-    assert default_family(precision(weights, activations), links(name=network)) == family
+    assert default_backend(precision(weights, activations), links(name=network)) == family
 
 
 @pytest.mark.parametrize("phase", ["decode", "prefill"])
 def test_the_masked_kernels_are_those_of_low_latency_decode(phase):
     """What DeepEP's normal exchange delivers is packed in both phases."""
-    low, normal = (family_of(f"sglang-deepep-fp8{name}").experts(phase) for name in ("", "-normal"))
+    low, normal = (backend_of(f"sglang-deepep-fp8{name}").experts(phase) for name in ("", "-normal"))
     assert normal == "sglang/deepep-prefill/fp8_block"
     assert (low == "sglang/deepep-decode/fp8_block") == (phase == "decode")
 
@@ -131,7 +131,7 @@ def test_narrow_weights_stream_their_own_bytes(tmp_path, gpu, weights, family, e
     """On a GPU with slow memory the experts take as long as their bytes, multiplied in bf16."""
     one = scenario(tmp_path, cluster__gpu=gpu, cluster__gpus_per_node=1)
     slow = dataclasses.replace(one.cluster.gpu, memory_bandwidth_gb_per_s=1.0)
-    kernel = expert_kernel(family_of(family), slow, precision(weights, "bf16"), "decode")
+    kernel = expert_kernel(backend_of(family), slow, precision(weights, "bf16"), "decode")
     streamed = 64 * 3 * 2048 * 1024 * each / (kernel.constants.bandwidth_share * 1e9)
     seconds = kernel.time(np.full(64, 1), ExpertShape.of(one.model), mean_load=1)
     assert float(seconds) == pytest.approx(streamed, rel=0.02)
@@ -223,9 +223,9 @@ def test_resolved_scenarios_keep_the_family(tmp_path):
 
 
 def test_every_family_names_groups_that_are_calibrated():
-    assert calibrated_families("h100-sxm") == [*families()]
-    assert calibrated_families("h200-sxm") == []
-    for name, family in families().items():
+    assert calibrated_backends("h100-sxm") == [*backends()]
+    assert calibrated_backends("h200-sxm") == []
+    for name, family in backends().items():
         assert family["summary"], name
         groups = [family[part] for part in ("experts", "experts_prefill") if part in family]
         assert set(groups) <= load("experts").keys()
@@ -254,7 +254,7 @@ def durations(folder: Path, family: str, phase: str = "decode", model: str = "ol
         sequence_tokens=128,
         slot_tokens=np.full((n_layers, n_experts), 16),
         slot_rank=np.repeat(np.arange(4, dtype=np.int32), n_experts // 4),
-        kernels=family_of(family),
+        kernels=backend_of(family),
     )
 
 
@@ -282,7 +282,7 @@ def test_a_family_may_take_other_groups_than_its_framework(tmp_path):
     scaled, block = (durations(tmp_path, name, model="deepseek-v3") for name in ("trtllm-fp8", "trtllm-fp8-block"))
     assert (scaled.dense != block.dense).all()
     assert (scaled.head == block.head).all()  # bf16 in both
-    kernels = family_of("trtllm-fp8").layers("prefill")
+    kernels = backend_of("trtllm-fp8").layers("prefill")
     assert kernels.linear("fp8") == GemmConstants(**load("gemm")["trtllm/cublas/fp8"])
     assert kernels.linear("bf16") == GemmConstants(**load("gemm")["trtllm/cublas/bfloat16"])
 
@@ -290,7 +290,7 @@ def test_a_family_may_take_other_groups_than_its_framework(tmp_path):
 @pytest.mark.parametrize("name, dtype", [("trtllm-bf16", "bf16"), ("sglang-deepep-fp8", "fp8")])
 def test_a_gpu_is_at_its_power_limit_but_in_decode(name: str, dtype: str) -> None:
     """Where kernels lose what they lose when timed alone: half of it after a millisecond of computing."""
-    family, sizes = family_of(name), (np.array([16384]), 8192, 8192)
+    family, sizes = backend_of(name), (np.array([16384]), 8192, 8192)
     took = {}
     for phase, at_limit in (("decode", False), ("prefill", True), ("train", True)):
         layers = family.layers(phase)

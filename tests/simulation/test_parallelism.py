@@ -11,9 +11,9 @@ from moesim import InputError, Result, Scenario, simulate
 from moesim.engine import ENGINES, group_program, run_compiled
 from moesim.hardware import memory_bytes, step_durations
 from moesim.hardware.attention import attention_seconds
+from moesim.hardware.backends import backend_of, default_backend, expert_kernel
 from moesim.hardware.dense import sum_seconds
 from moesim.hardware.expert import ExpertShape, expert_seconds
-from moesim.hardware.families import default_family, expert_kernel, family_of
 from moesim.placement import assign_slots, place, traffic_of_layer
 from moesim.types import Parallelism, Precision
 from tests.builders import cluster, model
@@ -140,11 +140,11 @@ def test_shared_matrices_and_heads_take_the_time_of_their_parts() -> None:
         slot_rank=slot_rank,
         parallelism=parallel,
     )
-    kernel = expert_kernel(family_of(default_family(BF16)), gpus.gpu, BF16, "decode")
+    kernel = expert_kernel(backend_of(default_backend(BF16)), gpus.gpu, BF16, "decode")
     half = ExpertShape(hidden_size=256, inner_size=256, n_experts=4, top_k=2, n_ranks=2)
     by_rank = expert_seconds(kernel, half, slot_tokens, slot_rank // 2, 2)
     np.testing.assert_array_equal(found.experts, by_rank[:, [0, 0, 1, 1]])
-    layers = family_of(default_family(BF16)).layers("decode")
+    layers = backend_of(default_backend(BF16)).layers("decode")
     both = np.array([7, 10])
     heads = attention_seconds(
         shape,

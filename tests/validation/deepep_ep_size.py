@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from moesim.validation import MEASURED
+from moesim.calibration import MEASURED
 from tests.validation.exchanges import PARTS, Row, run_us
 
 PUBLISHED_US = {8: (77, 114), 16: (118, 195), 32: (155, 273), 64: (173, 314), 128: (192, 369), 256: (194, 360)}

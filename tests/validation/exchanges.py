@@ -23,9 +23,9 @@ from unittest.mock import patch
 import pandas as pd
 
 from moesim import Scenario, simulate
-from moesim.hardware.tables import load_kind
-from moesim.hardware.tables.checks import typed
-from moesim.validation import MEASURED
+from moesim.calibration import MEASURED
+from moesim.calibration.checks import typed
+from moesim.calibration.layout import load_layout
 
 STEPS = import_module("moesim.simulation.simulate")
 LEVELS = ("closed-form", "port")
@@ -78,7 +78,7 @@ def rows() -> list[Row]:
     """The rows of all tables, without those of more than LARGEST tokens."""
     found = []
     for name, reader in READERS.items():
-        kind = load_kind(name)
+        kind = load_layout(name)
         for path in sorted(MEASURED.glob(f"{name}_*.parquet")):
             frame = typed(pd.read_parquet(path), kind)
             found += reader(frame.assign(fitted=kind.fitted(frame)))

@@ -12,25 +12,25 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from moesim.calibration.layout import load_layout
 from moesim.hardware.constants import load
 from moesim.hardware.expert import calibrated_gpu
-from moesim.hardware.tables import load_kind
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLE = ROOT / "moesim" / "validation" / "measured" / "wideep_generation_h100_calib.parquet"
+TABLE = ROOT / "moesim" / "calibration" / "measured" / "wideep_generation_h100_calib.parquet"
 FIGURE = ROOT / "results" / "expert_time.html"
 FITTED, HELD_OUT = "fitted", "held out"
-KIND = load_kind("wideep_generation")
+LAYOUT = load_layout("wideep_generation")
 
 
 def predictions(table: pd.DataFrame) -> pd.DataFrame:
     """The measured rows with tokens `per_rank`, `predicted_ms`, the relative `error` and whether they were fitted."""
-    predicted = 1e3 * KIND.predict(table, {"h100_sxm": calibrated_gpu()}, load("experts"))[:, 0]
+    predicted = 1e3 * LAYOUT.predict(table, {"h100_sxm": calibrated_gpu()}, load("experts"))[:, 0]
     return table.assign(
         per_rank=table.num_tokens // table.moe_ep_size,
         predicted_ms=predicted,
         error=predicted / table.latency_ms - 1,
-        rows=np.where(KIND.fitted(table), FITTED, HELD_OUT),
+        rows=np.where(LAYOUT.fitted(table), FITTED, HELD_OUT),
     )
 
 

@@ -18,10 +18,11 @@ import pandas as pd
 import yaml
 
 import moesim.hardware.constants
-from moesim.hardware.predict import published_gpus, shipped
-from moesim.hardware.tables import load_kind
-from moesim.hardware.tables.checks import typed
-from moesim.validation import MEASURED
+from moesim.calibration import MEASURED
+from moesim.calibration.checks import typed
+from moesim.calibration.gpus import published_gpus
+from moesim.calibration.layout import load_layout
+from moesim.calibration.predict import shipped
 
 NAMES = ("deepep_ll", "deepep_normal", "nccl", "moe_a2a")
 PATH = Path(moesim.hardware.constants.__file__).with_name("collectives.yaml")
@@ -45,7 +46,7 @@ def main() -> None:
     gpus = published_gpus()
     groups: dict[str, dict[str, float]] = {}
     for name in NAMES:
-        kind = load_kind(name)
+        kind = load_layout(name)
         frame = pd.concat(
             [pd.read_parquet(path) for path in sorted(MEASURED.glob(f"{name}*.parquet"))], ignore_index=True
         )

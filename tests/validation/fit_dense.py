@@ -21,9 +21,10 @@ import pandas as pd
 import yaml
 
 import moesim.hardware.constants
+from moesim.calibration.gpus import published_gpus
+from moesim.calibration.layout import Layout, load_layout
+from moesim.calibration.predict import shipped
 from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
-from moesim.hardware.predict import published_gpus, shipped
-from moesim.hardware.tables import TableKind, load_kind
 
 FOLDER = Path(moesim.hardware.constants.__file__).parent
 SOURCE = "NVIDIA aiconfigurator-core 0.12.0, tables of H100 SXM: TensorRT-LLM 1.3.0rc20, SGLang 0.5.14, vLLM 0.24.0"
@@ -54,10 +55,10 @@ FOLD_COLUMNS = {
 def table(name: str) -> pd.DataFrame:
     """The measured table of a kind, usable rows."""
     frame = pd.read_parquet(Path(os.environ["MOESIM_DATA"]) / "measured" / f"{name}_h100_calib.parquet")
-    return frame[load_kind(name).usable(frame)].reset_index(drop=True)
+    return frame[load_layout(name).usable(frame)].reset_index(drop=True)
 
 
-def errors(kind: TableKind, frame: pd.DataFrame, constants: dict[str, dict[str, float]]) -> np.ndarray:
+def errors(kind: Layout, frame: pd.DataFrame, constants: dict[str, dict[str, float]]) -> np.ndarray:
     """Relative error of each row."""
     seconds = kind.predict(frame, published_gpus(), constants)[:, 0]
     return seconds / (kind.unit_s * frame[kind.measured[0]].to_numpy(dtype=np.float64)) - 1
@@ -72,7 +73,7 @@ def line(*words: object, error: np.ndarray) -> None:
         print(" ".join(f"{word!s:24}" for word in words) + text, flush=True)
 
 
-def folds(kind: TableKind, frame: pd.DataFrame) -> np.ndarray:
+def folds(kind: Layout, frame: pd.DataFrame) -> np.ndarray:
     """Error of each row by constants that saw no row with its value of one of the columns; the last value's stays."""
     error = np.full(len(frame), np.nan)
     for column in FOLD_COLUMNS[kind.name]:
@@ -85,7 +86,7 @@ def folds(kind: TableKind, frame: pd.DataFrame) -> np.ndarray:
     return error
 
 
-def report(kind: TableKind, frame: pd.DataFrame, error: np.ndarray, split: np.ndarray, what: str) -> None:
+def report(kind: Layout, frame: pd.DataFrame, error: np.ndarray, split: np.ndarray, what: str) -> None:
     """Errors by group and by regime of the rows of a split."""
     group, regime = kind.group(frame).to_numpy(), kind.regime(frame).to_numpy()
     for word in sorted(set(group)):
@@ -115,7 +116,7 @@ def main() -> None:
     """Print the errors; write the constants."""
     words = [word for word in sys.argv[1:] if not word.startswith("--")]
     for name in words or HELD_OUT:
-        kind, frame = load_kind(name), table(name)
+        kind, frame = load_layout(name), table(name)
         fitted = kind.fitted(frame).to_numpy(dtype=np.bool_)
         seen = frame[fitted].reset_index(drop=True)
         anew = "--fit" in sys.argv or "--write" in sys.argv

@@ -20,18 +20,17 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from moesim.hardware.expert import ExpertConstants, calibrated_gpu, expert_time
-from moesim.hardware.kernel_dtypes import kernel_dtype
-from moesim.hardware.tables import (
-    TableKind,
+from moesim.calibration.layout import Layout, load_layout
+from moesim.calibration.layouts import (
     expert_fit,
     expert_rows,
-    load_kind,
     moe,
     wideep_context,
     wideep_generation,
     wideep_trtllm_eplb,
 )
+from moesim.hardware.expert import ExpertConstants, calibrated_gpu, expert_time
+from moesim.hardware.kernel_dtypes import kernel_dtype
 
 CONSTANTS = Path(__file__).resolve().parents[2] / "moesim" / "hardware" / "constants" / "experts.yaml"
 SYSTEM = "h100_sxm"
@@ -48,11 +47,11 @@ CORE = (
 )
 """Kernels that behave well; the others are tuned per shape, or not at all."""
 
-LAYOUTS = {
-    "moe": (moe.LAYOUT, expert_fit.TILES),
-    "wideep_context": (wideep_context.LAYOUT, wideep_context.TILES),
-    "wideep_generation": (wideep_generation.LAYOUT, wideep_generation.TILES),
-    "wideep_trtllm_eplb": (wideep_trtllm_eplb.LAYOUT, expert_fit.TILES),
+TIMINGS = {
+    "moe": (moe.TIMING, expert_fit.TILES),
+    "wideep_context": (wideep_context.TIMING, wideep_context.TILES),
+    "wideep_generation": (wideep_generation.TIMING, wideep_generation.TILES),
+    "wideep_trtllm_eplb": (wideep_trtllm_eplb.TIMING, expert_fit.TILES),
 }
 BETWEEN = (48, 96, 160, 384, 1536, 6144)
 FOLDS = 5
@@ -73,7 +72,7 @@ def read(name: str) -> pd.DataFrame:
     """The usable rows of a measured table."""
     folder = Path(os.environ["MOESIM_DATA"]) / "measured"
     frame = pd.concat([pd.read_parquet(folder / f"{name}_h100_{part}.parquet") for part in TABLES.get(name, ["calib"])])
-    return frame[load_kind(name).usable(frame)].reset_index(drop=True)
+    return frame[load_layout(name).usable(frame)].reset_index(drop=True)
 
 
 def held_out(name: str, frame: pd.DataFrame) -> pd.Series:
@@ -85,11 +84,11 @@ def held_out(name: str, frame: pd.DataFrame) -> pd.Series:
 
 def fitted(name: str, train: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Constants of every group of a table."""
-    layout, tiles = LAYOUTS[name]
-    return expert_fit.fit(train, {SYSTEM: calibrated_gpu()}, layout, tiles=tiles)
+    timing, tiles = TIMINGS[name]
+    return expert_fit.fit(train, {SYSTEM: calibrated_gpu()}, timing, tiles=tiles)
 
 
-def predicted(kind: TableKind, frame: pd.DataFrame, constants: Mapping[str, Any]) -> np.ndarray:
+def predicted(kind: Layout, frame: pd.DataFrame, constants: Mapping[str, Any]) -> np.ndarray:
     """Milliseconds of every row."""
     return 1e3 * kind.predict(frame, {SYSTEM: calibrated_gpu()}, constants)[:, 0]
 
@@ -99,13 +98,13 @@ def without(name: str, frame: pd.DataFrame, fold: pd.Series) -> np.ndarray:
     out = np.full(len(frame), np.nan)
     for value in sorted(fold.unique()):
         left_out = (fold == value).to_numpy()
-        groups = load_kind(name).group(frame)
+        groups = load_layout(name).group(frame)
         known = groups[left_out].isin(set(groups[~left_out])).to_numpy()
         part = frame[left_out][known]
         train = frame[~left_out & groups.isin(set(groups[left_out])).to_numpy()]
         if len(part):
             rows = np.flatnonzero(left_out)[known]
-            out[rows] = predicted(load_kind(name), part, fitted(name, train))
+            out[rows] = predicted(load_layout(name), part, fitted(name, train))
     return out
 
 
@@ -143,7 +142,7 @@ def show_slowdowns(name: str, frame: pd.DataFrame, value: np.ndarray) -> None:
 def laws(constants: Mapping[str, Any]) -> None:
     """Slowdown by EP size of an exponent that was never fitted, 1.2, with the tokens of the measured uniform rows."""
     for name, least in (("wideep_generation", 32), ("wideep_context", 1)):
-        kind, even = load_kind(name), read(name)
+        kind, even = load_layout(name), read(name)
         even = even[(even.distribution == "uniform") & (even.num_tokens >= least * even.moe_ep_size)]
         times = [predicted(kind, even.assign(distribution=d), constants) for d in ("power_law_1.2", "uniform")]
         mean = pd.Series(times[0] / times[1], even.index).groupby(even.moe_ep_size).mean()
@@ -155,9 +154,9 @@ def spread_of_draws(name: str, frame: pd.DataFrame, constants: Mapping[str, Any]
 
     What the latency of the draws alone differs by, so that no prediction of the expected one can have a smaller error.
     """
-    layout, group = LAYOUTS[name][0], load_kind(name).group(frame).iloc[0]
+    timing, group = TIMINGS[name][0], load_layout(name).group(frame).iloc[0]
     own = ExpertConstants(**constants[group])
-    rows = expert_rows.rows_of(frame, layout, own, 400)
+    rows = expert_rows.rows_of(frame, timing, own, 400)
     dtype = kernel_dtype(group.rpartition("/")[2])
     seconds = expert_time(rows.load, rows.shape, rows.tokens, calibrated_gpu(), dtype, own)
     return (seconds.reshape(len(frame), -1, 5).mean(axis=2) / seconds.mean(axis=1, keepdims=True)).ravel()
@@ -179,7 +178,7 @@ def cross_validate() -> None:
     for what, rows in (("at powers of two", ~between), ("between them", between)):
         shown(f"moe core, curves left out, token counts {what}: latency", value[rows], frame.latency_ms[rows])
         show_slowdowns(f"moe core, curves left out, {what}", frame[rows], value[rows])
-    value = predicted(load_kind("moe"), frame, fitted("moe", frame[~skewed]))
+    value = predicted(load_layout("moe"), frame, fitted("moe", frame[~skewed]))
     shown("moe core, all skewed rows left out: latency", value[skewed], frame.latency_ms[skewed])
     show_slowdowns("moe core, all skewed rows left out", frame, value)
     for name in ("wideep_generation", "wideep_context"):
@@ -189,7 +188,7 @@ def cross_validate() -> None:
             own = (frame.distribution == exponent).to_numpy()
             shown(f"{name}, {exponent} left out: latency", value[own], frame.latency_ms[own])
             part = fitted(name, frame[~own])
-            ours = slowdowns(frame, predicted(load_kind(name), frame, part))
+            ours = slowdowns(frame, predicted(load_layout(name), frame, part))
             shown(f"{name}, {exponent} left out: slowdown", ours[own], slowdowns(frame, frame.latency_ms)[own])
             drawn = spread_of_draws(name, frame[own], part)
             shown(f"{name}, {exponent}: five draws about their mean", drawn, np.ones(len(drawn)))
@@ -206,7 +205,7 @@ def main() -> None:
     asked = parser.parse_args()
     constants, split = {}, {}
     print(f"{'':58} {'rows':>6} {'median':>6} {'p90':>6} {'bias':>6}  %")
-    for name in LAYOUTS:
+    for name in TIMINGS:
         frame = read(name)
         left_out = held_out(name, frame)
         train = frame[~left_out]
@@ -221,7 +220,7 @@ def main() -> None:
                 train[["hidden_size", "inter_size", "num_experts", "topk"]].drop_duplicates().to_numpy().tolist()
             ),
         }
-        value, group = predicted(load_kind(name), frame, groups), load_kind(name).group(frame)
+        value, group = predicted(load_layout(name), frame, groups), load_layout(name).group(frame)
         for part in sorted(group.unique()):
             for label, rows in (("fitted", ~left_out), ("held out", left_out)):
                 own = rows & (group == part)

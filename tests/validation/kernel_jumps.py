@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from moesim.hardware.tables import moe
+from moesim.calibration.layouts import moe
 from tests.validation.fit_experts import CORE, EVEN, POINT, read
 
 JUMP = 1.25

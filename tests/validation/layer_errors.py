@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from moesim.hardware.predict import predict_columns, published_gpus
-from moesim.hardware.tables import load_kind
+from moesim.calibration.gpus import published_gpus
+from moesim.calibration.layout import load_layout
+from moesim.calibration.predict import predict_columns
 from tests.validation.fit_dense import HELD_OUT
 
-SHIPPED = Path(__file__).resolve().parents[2] / "moesim" / "validation" / "measured"
+SHIPPED = Path(__file__).resolve().parents[2] / "moesim" / "calibration" / "measured"
 LAYERS = (  # what, kind of table, regime ("" for all rows)
     ("dense products, weights beyond the L2 cache", "gemm", "weights beyond L2"),
     ("dense products, all", "gemm", ""),
@@ -36,7 +37,7 @@ def rows() -> list[tuple[str, str, int, float, float, float]]:
     """What, what is held out, rows, median and 90th percentile of the absolute error and the median error, percent."""
     found = []
     for what, name, regime in LAYERS:
-        kind = load_kind(name)
+        kind = load_layout(name)
         frame = pd.read_parquet(SHIPPED / f"{name}_h100_calib.parquet")
         frame = frame[(kind.usable(frame) & ~kind.fitted(frame)).to_numpy()].reset_index(drop=True)
         frame = frame[(kind.regime(frame).eq(regime) | (regime == "")).to_numpy()].reset_index(drop=True)

@@ -17,11 +17,11 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from moesim.hardware.predict import shipped
-from moesim.hardware.tables.reading import Table, predict_usable
-from moesim.validation import MEASURED
-from moesim.validation.aiconfigurator import read_installed
-from moesim.validation.scores import score, slowdown_table, slowdowns, well_behaved
+from moesim.calibration import MEASURED
+from moesim.calibration.aiconfigurator import read_installed
+from moesim.calibration.predict import shipped
+from moesim.calibration.reading import Table, predict_usable
+from moesim.calibration.scores import score, slowdown_table, slowdowns, well_behaved
 
 VERSIONS = {"TRTLLM": "1.3.0rc20", "SGLang": "0.5.14", "VLLM": "0.24.0"}
 LAYERS = {

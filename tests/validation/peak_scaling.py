@@ -18,13 +18,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from moesim.calibration import MEASURED
+from moesim.calibration.gpus import published_gpus
+from moesim.calibration.layout import load_layout
+from moesim.calibration.predict import shipped
 from moesim.hardware.gpu import peak_flops
-from moesim.hardware.predict import published_gpus, shipped
-from moesim.hardware.tables import load_kind
-from moesim.validation import MEASURED
 from tests.validation.power_limit import large_rows
 
-KIND = load_kind("gemm")
+LAYOUT = load_layout("gemm")
 EDGES_MS = (0.1, 0.3, 1, 3, np.inf)
 WIDE, NARROW = "bfloat16", "fp8"
 LIBRARIES = {"trtllm": "cublas", "sglang": "cutlass", "vllm": "cutlass"}
@@ -43,7 +44,7 @@ CARRIED = {
 def exponents() -> pd.DataFrame:
     """A row a framework: the shares of the peak as fitted by data type, and `exponent`, share ~ peak^-exponent."""
     shares = pd.DataFrame(
-        [(*name.split("/"), values["compute_share"]) for name, values in shipped(KIND).items()],
+        [(*name.split("/"), values["compute_share"]) for name, values in shipped(LAYOUT).items()],
         columns=["framework", "library", "dtype", "share"],
     )
     found = shares.pivot_table(index="framework", columns="dtype", values="share")
@@ -52,9 +53,9 @@ def exponents() -> pd.DataFrame:
 
 def speedups() -> pd.DataFrame:
     """A row a product in a narrow type: how many times longer it takes in BF16 (`ratio`), and `milliseconds`."""
-    frame, gpus, constants = large_rows(), published_gpus(), shipped(KIND)
+    frame, gpus, constants = large_rows(), published_gpus(), shipped(LAYOUT)
     alone = {name: {**values, **BESIDE} for name, values in constants.items()}
-    beside_s = KIND.predict(frame, gpus, constants)[:, 0] - KIND.predict(frame, gpus, alone)[:, 0]
+    beside_s = LAYOUT.predict(frame, gpus, constants)[:, 0] - LAYOUT.predict(frame, gpus, alone)[:, 0]
     frame["net_ms"] = frame["latency_ms"] - 1e3 * beside_s
     wide = frame["gemm_dtype"] == WIDE
     pairs = frame[~wide].merge(frame.loc[wide, [*SHAPE, "net_ms"]], on=SHAPE, suffixes=("", "_wide"))
@@ -66,7 +67,7 @@ def carried_over() -> pd.DataFrame:
     """Errors of groups in FP8 with constants of BF16, per cent, without an exponent and with the mean."""
     found = []
     for noun, pairs in CARRIED.items():
-        kind = load_kind(noun)
+        kind = load_layout(noun)
         frame = pd.read_parquet(MEASURED / f"{noun}_h100_calib.parquet")
         frame = frame[kind.usable(frame) & (frame["m" if noun == "gemm" else "num_tokens"] >= MANY_TOKENS)]
         for wide, narrow in pairs:

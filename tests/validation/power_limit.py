@@ -10,11 +10,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from moesim.calibration import MEASURED
+from moesim.calibration.gpus import published_gpus
+from moesim.calibration.layout import load_layout
+from moesim.calibration.predict import predict_columns
 from moesim.hardware.gpu import peak_flops
 from moesim.hardware.kernel_dtypes import dtype_of
-from moesim.hardware.predict import predict_columns, published_gpus
-from moesim.hardware.tables import load_kind
-from moesim.validation import MEASURED
 
 EDGES_MS = (0.1, 0.3, 0.6, 1, 2, 4, np.inf)
 LARGE_WIDTH, LARGE_ROWS = 2048, 1024
@@ -22,7 +23,7 @@ LARGE_WIDTH, LARGE_ROWS = 2048, 1024
 
 def large_rows() -> pd.DataFrame:
     """Rows of the shipped table that are large in all three sizes, with `kernel`, whose constants they have."""
-    kind = load_kind("gemm")
+    kind = load_layout("gemm")
     frame = pd.read_parquet(MEASURED / "gemm_h100_calib.parquet")
     large = frame[["n", "k"]].ge(LARGE_WIDTH).all(axis=1) & frame["m"].ge(LARGE_ROWS)
     frame = frame[kind.usable(frame) & large].reset_index(drop=True)
@@ -34,7 +35,7 @@ def large_products() -> pd.DataFrame:
     frame, gpus = large_rows(), published_gpus()
     peak = frame["gemm_dtype"].map(lambda name: peak_flops(gpus["h100_sxm"], dtype_of(name).compute))
     at_peak_ms = 1e3 * 2.0 * frame["m"] * frame["n"] * frame["k"] / peak
-    predicted_ms = 1e3 * predict_columns(frame, load_kind("gemm"), gpus=gpus)[:, 0]
+    predicted_ms = 1e3 * predict_columns(frame, load_layout("gemm"), gpus=gpus)[:, 0]
     return pd.DataFrame(
         {
             "kernel": frame["kernel"],

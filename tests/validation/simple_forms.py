@@ -20,19 +20,19 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
+from moesim.calibration.fitting import Constant, fit_group, numbers
+from moesim.calibration.gpus import gpu_of
+from moesim.calibration.layout import load_layout
+from moesim.calibration.layouts.expert_rows import EVEN, KEY, ungated
+from moesim.calibration.layouts.gemm import resident
+from moesim.calibration.reading import predict_usable
+from moesim.calibration.scores import well_behaved
 from moesim.hardware.expert import GATED
-from moesim.hardware.gemm import join
+from moesim.hardware.gemm import p_norm
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
 from moesim.hardware.kernel_dtypes import dtype_of, kernel_dtype
-from moesim.hardware.predict import gpu_of
-from moesim.hardware.tables import load_kind
-from moesim.hardware.tables.expert_rows import EVEN, KEY, ungated
-from moesim.hardware.tables.gemm import resident
-from moesim.hardware.tables.groups import Constant, fit_group, numbers
-from moesim.hardware.tables.reading import predict_usable
-from moesim.hardware.tables.token_loads import token_loads
+from moesim.hardware.token_loads import token_loads
 from moesim.types import DTYPE_BYTES, GpuSpec
-from moesim.validation.scores import well_behaved
 from tests.validation.other_gpus import LAYERS, SAME, counted, error, measured_on_h100, tables_of
 
 Times = Callable[[Mapping[str, float], GpuSpec], np.ndarray]
@@ -85,7 +85,7 @@ def layers(frame: pd.DataFrame, dtype_name: str) -> Times:
         bandwidth = memory_bandwidth(gpu)
         compute = padded * (2.0 * weights / (c["compute_share"] * peak_flops(gpu, dtype.compute)))[:, None]
         stream = (padded > 0) * (weights * dtype.weight_bytes / (c["bandwidth_share"] * bandwidth))[:, None]
-        experts = (join(compute, stream, c["norm"]) * counts).sum(axis=1)
+        experts = (p_norm(compute, stream, c["norm"]) * counts).sum(axis=1)
         moved = c["token_bytes"] * tokens * hidden + c["row_bytes"] * rows * (2 * hidden + 3 * inner)
         return c["launch_s"] + c["expert_s"] * active + moved / bandwidth + experts
 
@@ -103,7 +103,7 @@ def products(frame: pd.DataFrame, dtype_name: str) -> Times:
     def seconds(c: Mapping[str, float], gpu: GpuSpec) -> np.ndarray:
         compute = flops / (c["compute_share"] * peak_flops(gpu, dtype.compute))
         stream = moved / (c["bandwidth_share"] * memory_bandwidth(gpu))
-        joined = join(compute, stream, c["norm"])
+        joined = p_norm(compute, stream, c["norm"])
         quantised = c["quantise"] * 3.0 * m * k / memory_bandwidth(gpu) if each < DTYPE_BYTES["bf16"] else 0.0
         return c["launch_s"] + c["per_k_s"] * k + joined + quantised
 
@@ -115,7 +115,7 @@ FORMS = {"moe": (LAYER, layers), "gemm": (PRODUCT, products)}
 
 def fitted(kind_name: str) -> dict[str, dict[str, float]]:
     """The form's constants of every group whose own constants ship, from the rows that these saw."""
-    kind, (search, form) = load_kind(kind_name), FORMS[kind_name]
+    kind, (search, form) = load_layout(kind_name), FORMS[kind_name]
     frame = measured_on_h100(kind_name)
     frame = frame[kind.usable(frame) & kind.fitted(frame)].reset_index(drop=True)
     if kind_name == "moe":

@@ -12,14 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from moesim.calibration.gpus import published_gpus
+from moesim.calibration.layout import load_layout
+from moesim.calibration.predict import predict_columns
 from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
 from moesim.hardware.constants import load
-from moesim.hardware.gpu import fading
-from moesim.hardware.predict import predict_columns, published_gpus
-from moesim.hardware.tables import load_kind
+from moesim.hardware.gpu import wide_sm_efficiency
 from tests.validation import peak_scaling, power_limit
 
-SHIPPED = Path(__file__).parents[2] / "moesim" / "validation" / "measured"
+SHIPPED = Path(__file__).parents[2] / "moesim" / "calibration" / "measured"
 
 # kind, regimes ("" for all rows), median and 90th percentile of the absolute error in percent, rounded up
 REACHED = [
@@ -42,7 +43,7 @@ REACHED = [
 @pytest.mark.parametrize("name, regime, median, p90", REACHED)
 def test_errors_on_shapes_never_fitted(name, regime, median, p90):
     folder = Path(os.environ["MOESIM_DATA"]) / "measured" if "MOESIM_DATA" in os.environ else SHIPPED
-    kind = load_kind(name)
+    kind = load_layout(name)
     frame = pd.read_parquet(folder / f"{name}_h100_calib.parquet")
     frame = frame[(kind.usable(frame) & ~kind.fitted(frame)).to_numpy()].reset_index(drop=True)
     frame = frame[kind.regime(frame).eq(regime).to_numpy() | (regime == "")].reset_index(drop=True)
@@ -71,7 +72,7 @@ def test_measured_products_gain_less_than_their_peak():
     assert exponent.between(0.09, 0.19).all()
     h100 = published_gpus()["h100_sxm"]
     twice = dataclasses.replace(h100, peak_tflops={"bf16": 2 * h100.peak_tflops["bf16"]})
-    assert fading(twice, "bf16") == pytest.approx(2 ** -exponent.mean(), abs=0.005)
+    assert wide_sm_efficiency(twice, "bf16") == pytest.approx(2 ** -exponent.mean(), abs=0.005)
     products = peak_scaling.speedups().query("gemm_dtype == 'fp8'")
     ratio = products.groupby("framework")["ratio"].median()
     assert ratio.between(1.7, 1.9).all()
@@ -114,7 +115,7 @@ def test_the_table_of_the_readme_is_what_the_command_prints():
 @pytest.mark.parametrize("name", sorted({name for name, *_ in REACHED}))
 def test_every_row_is_predicted_on_a_gpu_never_measured(name):
     # another framework, another kernel, another data type: the nearest group, never nothing
-    kind = load_kind(name)
+    kind = load_layout(name)
     frame = pd.read_parquet(SHIPPED / f"{name}_h100_calib.parquet").head(200)
     strange = frame.assign(system="b200_sxm", framework="XLLM")
     if "kernel_source" in frame:

@@ -8,15 +8,19 @@ else. They are effective, not physical: a share may absorb what a formula leaves
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+Constants = Mapping[str, Mapping[str, float]]
+"""Constants of each group of rows, {"trtllm/cutlass/fp8_block": {"launch_s": ...}}: plain data, as in YAML."""
+
 
 @cache
-def document(noun: str) -> dict[str, Any]:
+def document(part: str) -> dict[str, Any]:
     """<noun>.yaml beside this file: `groups`, and a header that says where they come from."""
-    content: dict[str, Any] = shipped_yaml(Path(__file__).with_name(f"{noun}.yaml"))
+    content: dict[str, Any] = shipped_yaml(Path(__file__).with_name(f"{part}.yaml"))
     return content
 
 
@@ -28,9 +32,9 @@ def shipped_yaml(path: Path) -> Any:
     return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
 
 
-def load(noun: str) -> dict[str, dict[str, float]]:
+def load(part: str) -> dict[str, dict[str, float]]:
     """The constants of every group of a noun: {group: {constant: value}}."""
-    groups: dict[str, dict[str, float]] = document(noun)["groups"]
+    groups: dict[str, dict[str, float]] = document(part)["groups"]
     return groups
 
 

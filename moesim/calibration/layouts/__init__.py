@@ -1,0 +1,1 @@
+"""The layouts of measured tables, one module each; `moesim.calibration.layout` names them."""

@@ -1,0 +1,106 @@
+"""All-reduce of the serving frameworks inside a node, bfloat16, milliseconds.
+
+Layout: NVIDIA aiconfigurator `custom_allreduce_perf`; `message_size_elements` of each GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moesim.calibration.artefacts import without_artefacts
+from moesim.calibration.fitting import Array, Constant, numbers, text
+from moesim.calibration.layouts.attention import bytes_of, framework
+from moesim.calibration.layouts.layer import fit_groups, layer_kind, predict_groups
+from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
+from moesim.types import GpuSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SEARCH = {
+    "launch_s": Constant(start=3e-6, low=1e-6, high=2e-5),
+    "hop_s": Constant(start=1e-7, low=1e-9, high=5e-6),
+    "second_s": Constant(start=2e-6, low=1e-8, high=2e-5),
+    "one_share": Constant(start=0.65, low=0.1, high=1.0),
+    "two_share": Constant(start=0.7, low=0.1, high=1.0),
+    "two_width": Constant(start=0.3, low=0.01, high=0.6),
+    "most_bytes": Constant(start=2.0**24, low=1.0, high=2.0**40),
+    "most_read_bytes": Constant(start=2.0**40, low=1.0, high=2.0**40),
+    "nccl_s": Constant(start=1e-5, low=1e-6, high=1e-4),
+    "nccl_hop_s": Constant(start=1e-6, low=1e-9, high=2e-5),
+    "nccl_fill_s": Constant(start=7e-5, low=1e-6, high=3e-4),
+    "nccl_share": Constant(start=0.7, low=0.1, high=1.0),
+    "nccl_wide_share": Constant(start=1.0, low=0.1, high=1.2),
+    "copies": Constant(start=1.0, low=0.01, high=5.0),
+    "floor_s": Constant(start=2e-5, low=1e-6, high=1e-4),
+}
+# Up to where the frameworks use kernels of their own, by the jumps of the measured curves. TensorRT-LLM has no second
+# shot, SGLang takes one shot of two GPUs as far as two shots of eight; vLLM's two shots reduce in the switch, as NCCL.
+_LIMITS: Mapping[str, Mapping[str, float]] = {
+    "sglang": {"most_bytes": 2.0**24, "most_read_bytes": 2.0**24, "two_width": 0.0},
+    "vllm": {"most_bytes": 2.0**26, "most_read_bytes": 5.5e6},
+    "trtllm": {"most_bytes": 0.0, "most_read_bytes": 5.5e6, "two_width": 0.0, "second_s": 0.0, "two_share": 1.0},
+}
+_IN_A_GRAPH = {"copies": 0.0, "floor_s": 0.0}
+
+
+def _group(frame: pd.DataFrame) -> pd.Series[str]:
+    eager = text(frame, "kernel_source").str.lower().str.contains("eager")
+    return framework(frame) + "/custom/" + eager.map({True: "eager", False: "graph"})
+
+
+def _bytes(frame: pd.DataFrame) -> Array:
+    return numbers(frame, "message_size_elements")[0] * bytes_of(text(frame, "allreduce_dtype", "bfloat16"))
+
+
+def _regime(frame: pd.DataFrame) -> pd.Series[str]:
+    import pandas as pd
+
+    sizes = pd.cut(_bytes(frame), [-1, 65536, 2**23, np.inf], labels=["to 64 KiB", "to 8 MiB", "above"])
+    return frame["num_gpus"].astype(str) + " GPUs, " + pd.Series(sizes.astype(str), index=frame.index)
+
+
+def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Fitted on 2 and 8 H100 at 256, 1,024, 4,096 ... bytes; the sizes in between and 4 GPUs are held out."""
+    import pandas as pd
+
+    exponent = np.log2(_bytes(frame)).round().astype(np.int64)
+    return frame["system"].eq("h100_sxm") & frame["num_gpus"].isin([2, 8]) & pd.Series(exponent % 2 == 0, frame.index)
+
+
+def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
+    return without_artefacts(frame, size="message_size_elements", curve=("allreduce_dtype", "num_gpus"))
+
+
+def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
+    gpus = numbers(frame, "num_gpus")[0]
+    return allreduce_seconds(AllReduceConstants(**c), gpu, gpus=gpus, message=_bytes(frame))
+
+
+def _fixed(name: str, rows: pd.DataFrame) -> dict[str, float]:
+    """What a framework is known to do; rows of one number of GPUs show no hops."""
+    made, _, mode = name.split("/")
+    fixed = {**_LIMITS.get(made, _LIMITS["vllm"]), **(_IN_A_GRAPH if mode == "graph" else {})}
+    if len(set(rows["num_gpus"])) == 1:
+        fixed |= {constant: _SEARCH[constant].start for constant in ("hop_s", "nccl_hop_s")}
+    return fixed
+
+
+LAYOUT = layer_kind(
+    name="allreduce",
+    prefixes=("allreduce", "custom_allreduce"),
+    columns={
+        "kernel_source": "text",
+        "num_gpus": "number",
+        "message_size_elements": "number",
+    },
+    group=_group,
+    regime=_regime,
+    fitted=_fitted,
+    usable=_usable,
+    predict=predict_groups(_group, _seconds),
+    fit=fit_groups(_SEARCH, _group, _usable, _seconds, _fixed),
+)

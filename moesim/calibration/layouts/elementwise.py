@@ -1,0 +1,69 @@
+"""Quantisation of activations to FP8, the one elementwise kernel with a table, milliseconds.
+
+Layout: NVIDIA aiconfigurator `scale_matrix_perf` and `computescale_perf`: `m` x `k` elements of two bytes read, one
+byte each written. The latter is a difference of two timings and flagged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from moesim.calibration.artefacts import unflagged
+from moesim.calibration.fitting import Array, Constant, numbers, text
+from moesim.calibration.layouts.layer import fit_groups, layer_kind, predict_groups
+from moesim.hardware.elementwise import ElementwiseConstants, pass_seconds
+from moesim.types import GpuSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SEARCH = {
+    "launch_s": Constant(start=2e-6, low=5e-7, high=2e-5),
+    "row_s": Constant(start=1e-10, low=1e-13, high=2e-8),
+    "bandwidth_share": Constant(start=0.8, low=0.02, high=1.1),
+    "cache_speedup": Constant(start=2.0, low=1.0, high=8.0),
+}
+_READ_AND_WRITTEN_BYTES = 3.0
+_HELD_OUT = (2048, 7168)
+_SMALL_BYTES = 2**20
+
+
+def _group(frame: pd.DataFrame) -> pd.Series[str]:
+    return text(frame, "framework").str.lower() + "/" + text(frame, "op_name") + "/" + text(frame, "quant_dtype", "fp8")
+
+
+def _regime(frame: pd.DataFrame) -> pd.Series[str]:
+    small = frame["m"] * frame["k"] * _READ_AND_WRITTEN_BYTES < _SMALL_BYTES
+    return text(frame, "op_name") + small.map({True: ", below 1 MiB", False: ", above"})
+
+
+def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Fitted on H100; held out: rows of 2,048 and 7,168 elements."""
+    return frame["system"].eq("h100_sxm") & ~frame["k"].isin(_HELD_OUT) & text(frame, "op_name").eq("scale_matrix")
+
+
+def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
+    return unflagged(frame) & text(frame, "op_name").eq("scale_matrix") & (frame["latency_ms"] > 0)
+
+
+def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
+    m, k = numbers(frame, "m", "k")
+    return pass_seconds(ElementwiseConstants(**c), gpu, m, _READ_AND_WRITTEN_BYTES * k)
+
+
+LAYOUT = layer_kind(
+    name="elementwise",
+    prefixes=("elementwise", "scale_matrix", "computescale"),
+    columns={
+        "op_name": "text",
+        "m": "number",
+        "k": "number",
+    },
+    group=_group,
+    regime=_regime,
+    fitted=_fitted,
+    usable=_usable,
+    predict=predict_groups(_group, _seconds),
+    fit=fit_groups(_SEARCH, _group, _usable, _seconds),
+)

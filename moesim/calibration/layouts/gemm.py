@@ -1,0 +1,147 @@
+"""Dense linear layers: one product with the quantisation of its input, milliseconds.
+
+Layout: NVIDIA aiconfigurator `gemm_perf`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moesim.calibration.artefacts import without_artefacts
+from moesim.calibration.fitting import THROTTLE, Array, Constant, numbers, text
+from moesim.calibration.layouts.layer import fit_groups, layer_kind, predict_groups
+from moesim.hardware.gemm import GemmConstants, product_seconds
+from moesim.hardware.kernel_dtypes import dtype_of, is_narrow
+from moesim.types import GpuSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SEARCH = {
+    "launch_s": Constant(start=3e-6, low=5e-7, high=2e-5),
+    "per_k_s": Constant(start=3e-10, low=1e-12, high=1e-8),
+    "compute_share": Constant(start=0.8, low=0.3, high=1.0),
+    "throttle": THROTTLE,
+    "bandwidth_share": Constant(start=0.9, low=0.5, high=1.0),
+    "tile_s": Constant(start=3e-7, low=1e-9, high=1e-5),
+    "split_s": Constant(start=1e-6, low=1e-8, high=1e-4),
+    "max_split": Constant(start=1.0, low=1.0, high=8.0),
+    "widest_tile": Constant(start=128.0, low=64.0, high=256.0),
+    "by_rows": Constant(start=0.0, low=0.0, high=1.0),
+    "activation_passes": Constant(start=1.0, low=0.3, high=5.0),
+    "quantise_passes": Constant(start=1.0, low=1e-3, high=5.0),
+    "quantise_row_s": Constant(start=1e-9, low=1e-13, high=2e-8),
+    "cache_speedup": Constant(start=1.5, low=1.0, high=4.0),
+    "norm": Constant(start=3.0, low=1.0, high=20.0),
+}
+# What the libraries are known to do: cuBLAS splits the sum over k and has wide tiles, CUTLASS as vLLM and SGLang call
+# it takes the tile by the rows, DeepGEMM does neither.
+_LIBRARIES: Mapping[str, Mapping[str, float]] = {
+    "cublas": {"max_split": 8.0, "widest_tile": 256.0, "by_rows": 0.0},
+    "cutlass": {"max_split": 1.0, "widest_tile": 128.0, "by_rows": 1.0, "split_s": 0.0},
+    "deepgemm": {"max_split": 1.0, "widest_tile": 128.0, "by_rows": 0.0, "split_s": 0.0},
+}
+_NO_QUANTISATION = {"quantise_passes": 0.0, "quantise_row_s": 0.0, "cache_speedup": 1.0}
+# Copies of the weight that a collector cycles through; vLLM's blocks of FP8 are timed on one.
+_COPIES = {"TRTLLM": 5, "SGLang": 6, "VLLM": 6}
+_COPIES_OTHERWISE = 5
+_EAGER = ("VLLM", "fp8_block")
+_HOST_MS = 0.2
+_NARROW = 512
+_HELD_OUT = 7168
+
+# Launch, main loop and tile can stand for each other in small tables, for other GPUs they cannot; as of the experts.
+_PULL = 0.1
+
+
+def _library(frame: pd.DataFrame) -> pd.Series[str]:
+    source, dtype = text(frame, "kernel_source").str.lower(), text(frame, "gemm_dtype")
+    blocks = source.str.contains("deepgemm") | dtype.eq("fp8_block")
+    cutlass = source.str.contains("cutlass|sgl_kernel")
+    return blocks.map({True: "deepgemm", False: "cublas"}).mask(~blocks & cutlass, "cutlass")
+
+
+def _group(frame: pd.DataFrame) -> pd.Series[str]:
+    return text(frame, "framework").str.lower() + "/" + _library(frame) + "/" + text(frame, "gemm_dtype")
+
+
+def _eager(frame: pd.DataFrame) -> pd.Series[bool]:
+    return text(frame, "framework").eq(_EAGER[0]) & text(frame, "gemm_dtype").eq(_EAGER[1])
+
+
+def resident(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Whether all copies of the weight stay in the L2 cache, as the collectors reckon: in decimal megabytes."""
+    if "weights_fit_l2" in frame:
+        return frame["weights_fit_l2"].astype(bool)
+    from moesim.calibration.gpus import gpu_of
+
+    sizes = {name: 0.0 if (gpu := gpu_of(name)) is None else 1e6 * gpu.l2_cache_mb for name in set(frame["system"])}
+    width = text(frame, "gemm_dtype").map(lambda name: dtype_of(name).weight_bytes)
+    copies = text(frame, "framework").map(_COPIES).fillna(_COPIES_OTHERWISE).mask(_eager(frame), 1)
+    return copies * frame["n"] * frame["k"] * width <= frame["system"].map(sizes)
+
+
+def _regime(frame: pd.DataFrame) -> pd.Series[str]:
+    in_cache, narrow = resident(frame), (frame["n"] < _NARROW) | (frame["k"] < _NARROW)
+    return in_cache.map({True: "weights in L2", False: "weights beyond L2"}).mask(narrow & ~in_cache, "narrow")
+
+
+def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Fitted on H100; held out: every layer with 7,168 inputs or outputs."""
+    return frame["system"].eq("h100_sxm") & frame["n"].ne(_HELD_OUT) & frame["k"].ne(_HELD_OUT)
+
+
+def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
+    return without_artefacts(frame, size="m", curve=("gemm_dtype", "n", "k"), wrong=_host_bound)
+
+
+def _host_bound(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Blocks of FP8 of vLLM are launched without a graph: short products wait for the host."""
+    return _eager(frame) & frame["latency_ms"].lt(_HOST_MS)
+
+
+def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
+    m, n, k = numbers(frame, "m", "n", "k")
+    in_cache = resident(frame).to_numpy(dtype=np.bool_)
+    seconds = np.empty(len(frame))
+    for name, rows in frame.groupby(text(frame, "gemm_dtype").to_numpy()).indices.items():
+        dtype = dtype_of(str(name))
+        seconds[rows] = product_seconds(
+            GemmConstants(**c),
+            gpu,
+            m[rows],
+            n[rows],
+            k[rows],
+            weights=dtype.weights,
+            activations=dtype.compute,
+            resident=in_cache[rows],
+            sustained=False,
+        )
+    return seconds
+
+
+def _fixed(name: str, rows: pd.DataFrame) -> dict[str, float]:  # noqa: ARG001 - as other kinds
+    _, library, dtype = name.split("/")
+    narrow = is_narrow(dtype_of(dtype).compute)
+    return {**_LIBRARIES[library], **({} if narrow else _NO_QUANTISATION)}
+
+
+LAYOUT = layer_kind(
+    name="gemm",
+    prefixes=("gemm",),
+    columns={
+        "gemm_dtype": "text",
+        "m": "number",
+        "n": "number",
+        "k": "number",
+    },
+    group=_group,
+    regime=_regime,
+    fitted=_fitted,
+    usable=_usable,
+    predict=predict_groups(_group, _seconds),
+    fit=fit_groups(_SEARCH, _group, _usable, _seconds, _fixed, pull=_PULL),
+)

@@ -1,0 +1,89 @@
+"""Gated feed-forward networks (the shared expert of DeepSeek-V3), milliseconds.
+
+Layout: NVIDIA aiconfigurator `wideep_context_mlp_perf` and `wideep_generation_mlp_perf`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from moesim.calibration.artefacts import without_artefacts
+from moesim.calibration.fitting import Array, Constant, numbers, text
+from moesim.calibration.layouts.attention import framework
+from moesim.calibration.layouts.layer import fit_groups, layer_kind, predict_groups
+from moesim.hardware.dense import FeedForwardConstants, feed_forward_seconds
+from moesim.hardware.kernel_dtypes import dtype_of
+from moesim.hardware.layer_kernels import LayerKernels
+from moesim.types import GpuSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SEARCH = {
+    "launch_s": Constant(start=5e-6, low=1e-7, high=1e-3),
+    "passes": Constant(start=1.0, low=0.01, high=20.0),
+}
+_FEW_TOKENS = 1024
+
+
+def _group(frame: pd.DataFrame) -> pd.Series[str]:
+    return framework(frame) + "/" + text(frame, "phase", "generation") + "/" + text(frame, "quant_type")
+
+
+def _regime(frame: pd.DataFrame) -> pd.Series[str]:
+    few = frame["num_tokens"].lt(_FEW_TOKENS).map({True: "below 1,024 tokens", False: "1,024 tokens and more"})
+    return text(frame, "phase", "generation") + ", " + few
+
+
+def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Fitted on H100 at 1, 4, 16 ... tokens; held out: 2, 8, 32 ... tokens."""
+    import pandas as pd
+
+    exponent = np.log2(numbers(frame, "num_tokens")[0]).round().astype(np.int64)
+    return frame["system"].eq("h100_sxm") & pd.Series(exponent % 2 == 0, frame.index)
+
+
+def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
+    return without_artefacts(
+        frame, size="num_tokens", curve=("quant_type", "hidden_size", "intermediate_size", "phase")
+    )
+
+
+def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
+    rows, hidden, width = numbers(frame, "num_tokens", "hidden_size", "intermediate_size")
+    keys, seconds = framework(frame) + "\n" + text(frame, "quant_type"), np.empty(len(frame))
+    for key, here in keys.groupby(keys.to_numpy()).indices.items():
+        made, _, name = str(key).partition("\n")
+        dtype = dtype_of(name)
+        seconds[here] = feed_forward_seconds(
+            FeedForwardConstants(**c),
+            LayerKernels(framework=made).linear(dtype.compute),
+            gpu,
+            rows[here],
+            hidden[here],
+            width[here],
+            weights=dtype.weights,
+            activations=dtype.compute,
+        )
+    return seconds
+
+
+LAYOUT = layer_kind(
+    name="mlp",
+    prefixes=("mlp", "wideep_context_mlp", "wideep_generation_mlp"),
+    columns={
+        "num_tokens": "number",
+        "hidden_size": "number",
+        "intermediate_size": "number",
+        "quant_type": "text",
+    },
+    group=_group,
+    regime=_regime,
+    fitted=_fitted,
+    usable=_usable,
+    predict=predict_groups(_group, _seconds),
+    fit=fit_groups(_SEARCH, _group, _usable, _seconds),
+)

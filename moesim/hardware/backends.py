@@ -1,0 +1,192 @@
+"""Backends, the families of calibrated kernels: what `cluster.kernels` names, and what is known of it on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from moesim.errors import InputError
+from moesim.hardware.constants import Constants, document
+from moesim.hardware.expert import ExpertConstants, ExpertKernel, calibrated_gpu
+from moesim.hardware.kernel_dtypes import KernelDtype, is_narrow, kernel_dtype
+from moesim.hardware.layer_kernels import LayerKernels
+from moesim.hardware.measured import Measured
+from moesim.types import GpuSpec, NetworkSpec, Precision
+
+LAYERS = (
+    "gemm",
+    "attention_context",
+    "attention_generation",
+    "mla_context",
+    "mla_generation",
+    "mla_bmm",
+)
+"""Nouns of constants for which a family may take other groups than its framework's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """The kernels of all parts of a step.
+
+    `parts` is its entry of backends.yaml. `constants`, by noun, come before the
+    shipped ones; they are of `file`, which has the digest `sha256`, and were
+    fitted on `gpu`. Without a file these are empty. `measured`: tables that come
+    before the formulas.
+    """
+
+    name: str
+    parts: Mapping[str, str]
+    constants: Mapping[str, Constants] = field(default_factory=dict)
+    gpu: str = ""
+    file: str = ""
+    sha256: str = ""
+    measured: Measured | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of the files that it rests on beside those that ship; "" where there are none."""
+        return self.sha256 + (self.measured.sha256 if self.measured is not None else "")
+
+    @property
+    def framework(self) -> str:
+        """Of the layers where nothing else is said."""
+        return self.parts.get("framework", LayerKernels.framework)
+
+    def layers(self, phase: str) -> LayerKernels:
+        """The kernels of all parts but the experts in a phase."""
+        groups = {part: self.parts[part] for part in LAYERS if part in self.parts}
+        return LayerKernels(
+            framework=self.framework,
+            groups=groups,
+            constants=self.constants,
+            measured=self.measured,
+            throttled=throttled(phase),
+        )
+
+    @property
+    def router_is_fused(self) -> bool:
+        """Whether the experts' kernel was timed with the router's softmax and top-k."""
+        return self.parts.get("router") == "fused"
+
+    def experts(self, phase: str) -> str:
+        """The group of constants of the experts in a phase."""
+        return self.parts["experts"] if phase == "decode" else self.parts.get("experts_prefill", self.parts["experts"])
+
+
+def backends() -> dict[str, dict[str, str]]:
+    """Every family by name: its `summary` and the group of constants of each part."""
+    groups: dict[str, dict[str, str]] = document("backends")["groups"]
+    return groups
+
+
+_OF_DEEPEP: Mapping[str, str] = {"low-latency": "sglang-deepep-fp8", "normal": "sglang-deepep-fp8-normal"}
+"""Families of fp8 whose kernels run behind DeepEP's exchanges."""
+
+
+def default_backend(precision: Precision, network: NetworkSpec | None = None) -> str:
+    """The family that suits the data types and the network; all are calibrated on one GPU.
+
+    DeepGEMM's masked kernels take the rows as DeepEP's low-latency dispatch
+    leaves them, so they run behind that exchange alone. The constants of fp8
+    stand for all narrow activations, with their own bytes and peak.
+    """
+    if is_narrow(precision.activations):
+        return _OF_DEEPEP.get(network.deepep if network else "", "sglang-fp8-block")
+    return "trtllm-mxfp4" if precision.weights == "fp4" else "trtllm-bf16"
+
+
+def calibrated_backends(gpu: str) -> list[str]:
+    """Families whose constants were fitted on the GPU of that name."""
+    return [*backends()] if gpu == calibrated_gpu().name else []
+
+
+def check_backend(backend: Backend, precision: Precision) -> None:
+    """Refuse a family that computes in another data type, or that unpacks weights where these are not packed.
+
+    Raises:
+        InputError: what would be right.
+    """
+    group = backend.parts["experts"]
+    dtype = kernel_dtype(group.rpartition("/")[2])
+    if is_narrow(dtype.compute) != is_narrow(precision.activations):
+        raise InputError(
+            f"a family for activations in {precision.activations}; {backend.name} computes in {dtype.compute}"
+        )
+    if not suits(group, precision):
+        raise InputError(
+            f"a family for weights in {precision.weights}; {backend.name} takes weights in {dtype.weights} "
+            f"(precision.weights: {dtype.weights})"
+        )
+
+
+def suits(group: str, precision: Precision) -> bool:
+    """Whether a group of the experts serves a precision: it computes in a like data type and takes such weights.
+
+    A kernel for narrow weights takes no others; any kernel stands in for one of narrow weights, with their bytes.
+    """
+    dtype, own = kernel_dtype(group.rpartition("/")[2]), _dtype(precision)
+    same = is_narrow(dtype.compute) == is_narrow(own.compute)
+    return same and (own.weights_only or not dtype.weights_only)
+
+
+def _dtype(precision: Precision) -> KernelDtype:
+    return KernelDtype(weights=precision.weights, compute=precision.activations)
+
+
+def expert_kernel(backend: Backend, gpu: GpuSpec, precision: Precision, phase: str) -> ExpertKernel:
+    """The experts' kernel of a family on a GPU, with the data types of the scenario.
+
+    Raises:
+        InputError: the GPU has no peak for the type of activations.
+    """
+    group, mine = backend.experts(phase), backend.constants.get("experts", {})
+    dtype = _dtype(precision)
+    constants = ExpertConstants(**mine[group]) if group in mine else ExpertKernel.from_preset(group).constants
+    return ExpertKernel(name=group, gpu=gpu, constants=constants, sustained=throttled(phase), dtype=dtype)
+
+
+def throttled(phase: str) -> bool:
+    """Whether a GPU stays at its power limit. In decode it does not, as decode streams more than it multiplies.
+
+    Source: Splitwise (arXiv 2311.18677), power of the prompt and of the token phase.
+    """
+    return phase != "decode"
+
+
+def backend_of(name: str) -> Backend:
+    """The family of that name.
+
+    Raises:
+        InputError: there is no such family; the text says which there are and what is like it.
+    """
+    known = backends()
+    if name not in known:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, known, n=1)
+        raise InputError(f"one of {', '.join(known)}" + (f" (did you mean {near[0]}?)" if near else ""))
+    return Backend(name=name, parts=known[name])
+
+
+def provenance(backend: Backend, gpu: GpuSpec, precision: Precision) -> str:
+    """Where the times of kernels come from, with its label."""
+    shipped, calibrated = calibrated_gpu().name, backend.gpu or calibrated_gpu().name
+    constants = f"constants of {backend.name} on {shipped}"
+    if backend.file:
+        constants = (
+            f"constants of {backend.file} on {backend.gpu} ({', '.join(sorted(backend.constants))}; "
+            f"sha256 {backend.sha256}), others of {backend.name} on {shipped}"
+        )
+    rest = f", where the tables of {backend.measured.name} have no measurement" if backend.measured is not None else ""
+    text = f"estimated: formulas with {constants}{rest}{_stand_in(backend, precision)}"
+    if {calibrated, shipped} == {gpu.name}:
+        return text
+    return f"{text}, for {gpu.name} only the published specifications changed"
+
+
+def _stand_in(backend: Backend, precision: Precision) -> str:
+    """What is said of narrow weights whose own kernel has no constants."""
+    kernel, own = kernel_dtype(backend.parts["experts"].rpartition("/")[2]), _dtype(precision)
+    if kernel.weights_only or not own.weights_only:
+        return ""
+    return f", which stand in for weights in {own.weights} with their own bytes"
