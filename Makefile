@@ -40,9 +40,9 @@ test-ref: $(VENV)/.installed-ref
 
 # the kernels as plain Python, where wrapping integers warn, then compiled with index checks
 test-interpreted: $(VENV)/.installed-dev
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -m "not slow and not ref" -W ignore::RuntimeWarning $(wildcard tests/kernels tests/routing tests/placement)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -m "not slow and not ref" -W ignore::RuntimeWarning $(wildcard tests/compiled tests/routing tests/placement)
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/numba-boundscheck \
-		$(BIN)/python -m pytest -q -m "not slow and not ref" $(wildcard tests/kernels tests/routing tests/placement tests/workload)
+		$(BIN)/python -m pytest -q -m "not slow and not ref" $(wildcard tests/compiled tests/routing tests/placement tests/workload)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(SOURCES)

@@ -100,7 +100,7 @@ class _Textbook:
         p = self.p
         streams = {(s, x): simpy.Resource(self.env) for s in set(p.stream.tolist()) for x in range(p.n_gpus)}
         for o in range(p.n_operations):
-            if p.exchange_layer[o] >= 0 and p.n_gpus > 1:
+            if p.exchange_row[o] >= 0 and p.n_gpus > 1:
                 self.exchange(o)
             for x in range(p.n_gpus):
                 self.env.process(self.task(o, x, streams[int(p.stream[o]), x]))
@@ -114,11 +114,11 @@ class _Textbook:
             for before in self.p.predecessors[o]:
                 yield self.done[before][x]
             self.start[o, x] = self.env.now
-            if self.p.exchange_layer[o] < 0:
+            if self.p.exchange_row[o] < 0:
                 yield from self.work(int(self.p.duration_ps[o, x]), x)
             else:
                 self.entered[o][x].succeed()
-                for d in range(self.p.n_gpus) if self.p.together else [x]:
+                for d in range(self.p.n_gpus) if self.p.synchronous else [x]:
                     yield from self.arrivals[o, d]
             self.end[o, x] = self.env.now
             self.done[o][x].succeed()
@@ -153,8 +153,8 @@ class _Textbook:
         self.rates = p.dispatch if forward else p.combine
         latency = np.repeat(self.rates.latency_ps[:, None], p.n_gpus, axis=1)
         self.latency = latency if p.latency_ps is None else p.latency_ps[o]
-        c = p.copies[p.exchange_layer[o]]
-        u = p.node_copies[p.exchange_layer[o]] if p.copies_rule == "per-node" else None
+        c = p.copies[p.exchange_row[o]]
+        u = p.node_copies[p.exchange_row[o]] if p.copy_rule == "per-node" else None
         gpus = range(p.n_gpus)
         if u is None:
             tokens = c if forward else c.T

@@ -101,9 +101,9 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
             name: {field: getattr(entry, field) for field, _ in COLUMNS[kind]} for name, entry in STRATEGIES.items()
         }
     if kind == "balancers":
-        from moesim.routing.policies import BALANCERS
+        from moesim.routing.policies import SUBSTITUTIONS
 
-        return {name: {"summary": summary} for name, summary in BALANCERS.items()}
+        return {name: {"summary": summary} for name, summary in SUBSTITUTIONS.items()}
     if kind in {"overflows", "scopes"}:
         from moesim.routing.policies import OVERFLOWS, SCOPES
 

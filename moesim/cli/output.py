@@ -32,7 +32,7 @@ def default_folder(name: str, suffix: str = "") -> Path:
 
 def will_compile() -> bool:
     """Whether the kernels of this version were never compiled; to be asked before the first of them is used."""
-    from moesim.kernels.jit import is_cold
+    from moesim.compiled.jit import is_cold
 
     return os.environ.get("NUMBA_DISABLE_JIT", "0") == "0" and is_cold()
 

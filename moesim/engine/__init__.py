@@ -2,21 +2,21 @@
 
 In: durations, traffic, placement and the network's rates. Out: a Program
 (arrays) and its Timeline (start and end of every operation on every GPU, in
-integer picoseconds). `layout` builds programs, `balanced` the evenly loaded
+integer picoseconds). `layout` builds programs, `balanced_twin` the evenly loaded
 twin of a step; `simpy_engine`, the reference, and `compiled_engine` run them
 and agree exactly, group by group (`groups`) where there are several that
 exchange within themselves; `serving` runs a step inside another SimPy process.
-`queued` runs steps whose experts are servers with queues.
+`expert_queues` runs steps whose experts are servers with queues.
 """
 
-from moesim.engine.balanced import balanced_traffic
+from moesim.engine.balanced_twin import balanced_traffic
 from moesim.engine.compiled_engine import run_compiled
+from moesim.engine.expert_queues import OVERFLOWS as QUEUE_OVERFLOWS
+from moesim.engine.expert_queues import run_queued
 from moesim.engine.faults import jitter, longest_ps, too_long
 from moesim.engine.groups import group_program, in_groups
 from moesim.engine.layout import OVERLAPS, lay_out
 from moesim.engine.ports import exchange, free_ports, latencies
-from moesim.engine.queued import OVERFLOWS as QUEUE_OVERFLOWS
-from moesim.engine.queued import run_queued
 from moesim.engine.serving import step_process
 from moesim.engine.simpy_engine import run
 

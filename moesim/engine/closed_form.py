@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.links import port_counts
+from moesim.compiled.links import port_counts
 from moesim.types import PARTS, Exchange, Program
 
 
@@ -22,16 +22,16 @@ def transfer_ps(program: Program) -> NDArray[np.int64]:
     result = np.zeros((program.n_operations, n_gpus), dtype=np.int64)
     if n_gpus == 1:
         return result
-    sent, received = port_counts(program.copies, program.node_copies, copies_rule=program.copies_rule, gpus_per_node=m)
+    sent, received = port_counts(program.copies, program.node_copies, copy_rule=program.copy_rule, gpus_per_node=m)
     levels = [level for level, exists in enumerate((min(m, n_gpus) > 1, n_gpus > m)) if exists]
-    both_hops = program.copies_rule == "per-node"
+    both_hops = program.copy_rule == "per-node"
     by_kind = {
         PARTS.index("dispatch"): _gpu_ps(program.dispatch, sent, received, levels, both_hops),
         PARTS.index("combine"): _gpu_ps(program.combine, received, sent, levels, both_hops),
     }
-    for o in np.flatnonzero(program.exchange_layer >= 0):
-        own = by_kind[int(program.kind[o])][program.exchange_layer[o]]
-        result[o] = own.max() if program.together else own
+    for o in np.flatnonzero(program.exchange_row >= 0):
+        own = by_kind[int(program.kind[o])][program.exchange_row[o]]
+        result[o] = own.max() if program.synchronous else own
     return result
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.compiled.jit import njit
 from moesim.engine.admission import admitted, check_admission
 from moesim.engine.closed_form import transfer_ps
 from moesim.engine.faults import task_end
 from moesim.engine.ports import exchange, free_ports, latencies, node_copies
-from moesim.kernels.jit import njit
 from moesim.types import PARTS, Program, Timeline
 
 
@@ -35,10 +35,10 @@ def run_compiled(program: Program) -> Timeline:
     if program.network == "port" and program.n_gpus > 1:
         _sweep_ports(
             program.duration_ps,
-            program.exchange_layer,
+            program.exchange_row,
             program.kind == PARTS.index("dispatch"),
-            program.copies_rule == "per-node",
-            program.together,
+            program.copy_rule == "per-node",
+            program.synchronous,
             program.copies,
             node_copies(program),
             _stacked(program, "out_ps"),
@@ -57,7 +57,7 @@ def run_compiled(program: Program) -> Timeline:
         _sweep(
             program.duration_ps,
             transfer_ps(program),
-            program.exchange_layer >= 0,
+            program.exchange_row >= 0,
             program.slow_gpus,
             first,
             before,
@@ -115,7 +115,7 @@ def _sweep_ports(
     row: NDArray[np.int64],
     is_dispatch: NDArray[np.bool_],
     per_node: bool,
-    together: bool,
+    synchronous: bool,
     copies: NDArray[np.int64],
     nodes: NDArray[np.int64],
     out_ps: NDArray[np.int64],
@@ -155,5 +155,5 @@ def _sweep_ports(
             end[o],
             arrival,
         )
-        if together:
+        if synchronous:
             end[o] = end[o].max()

@@ -7,9 +7,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.compiled.jit import njit
+from moesim.compiled.random import TIME_JITTER, key, normals, uniform
 from moesim.errors import TooLargeError
-from moesim.kernels.jit import njit
-from moesim.kernels.random import TIME_JITTER, key, normals, uniform
 from moesim.types import Program
 from moesim.types.picoseconds import MAX_PS
 

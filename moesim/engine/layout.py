@@ -103,7 +103,7 @@ def lay_out(
     traffic: Traffic,
     placement: Placement,
     capacity: NDArray[np.int64] | None,
-    copies_rule: str,
+    copy_rule: str,
     gpus_per_node: int,
     dispatch: Exchange,
     combine: Exchange,
@@ -111,7 +111,7 @@ def lay_out(
     overlap: str = "none",
     overlap_loss: float = 0.0,
     network: str = "closed-form",
-    together: bool = False,
+    synchronous: bool = False,
 ) -> Program:
     """The program of a step: all layers, then the head.
 
@@ -127,7 +127,7 @@ def lay_out(
         traffic: of every MoE layer and micro-batch.
         placement: the GPU of each slot.
         capacity: what each slot may admit, [L, S]; None or -1 = unlimited.
-        copies_rule: the collective's (NetworkSpec.copies).
+        copy_rule: the collective's (NetworkSpec.copies).
         gpus_per_node: of the cluster.
         dispatch: port rates of the dispatch payload.
         combine: the same of combine.
@@ -135,7 +135,7 @@ def lay_out(
         overlap: a name of OVERLAPS.
         overlap_loss: part of an exchange's closed form that computing beside it loses; only of two micro-batches.
         network: "closed-form" or "port".
-        together: whether an exchange ends on all GPUs at once.
+        synchronous: whether an exchange ends on all GPUs at once.
     """
     order = _order(n_layers, dense_layers, overlap, has_shared)
     assert len(durations) == OVERLAPS[overlap].micro_batches
@@ -156,10 +156,10 @@ def lay_out(
         stream=order.stream,
         predecessors=order.predecessors,
         duration_ps=duration,
-        exchange_layer=order.matrix,
+        exchange_row=order.matrix,
         copies=traffic.copies,
         node_copies=traffic.node_copies,
-        copies_rule=copies_rule,
+        copy_rule=copy_rule,
         dispatch=dispatch,
         combine=combine,
         slot_tokens=traffic.slot_tokens,
@@ -167,7 +167,7 @@ def lay_out(
         slot_rank=placement.rank,
         micro_batches=len(durations),
         network=network,
-        together=together,
+        synchronous=synchronous,
         n_groups=placement.n_groups,
         expert_tensor=placement.expert_tensor,
     )
@@ -178,8 +178,8 @@ def _slowed_by_exchanges(program: Program, loss: float) -> Program:
     """With the tasks that follow each exchange on the computing stream longer by a part of its time."""
     lost = whole_ps(loss * transfers_ps(program))
     duration = program.duration_ps.copy()
-    computing = np.flatnonzero((program.exchange_layer < 0) & (program.kind != PARTS.index("head")))
-    exchanges = np.flatnonzero(program.exchange_layer >= 0)
+    computing = np.flatnonzero((program.exchange_row < 0) & (program.kind != PARTS.index("head")))
+    exchanges = np.flatnonzero(program.exchange_row >= 0)
     after = np.searchsorted(computing, exchanges)
     beside = after < len(computing)  # the last exchanges have nothing beside them
     np.add.at(duration, computing[after[beside]], lost[exchanges[beside]])

@@ -21,7 +21,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.jit import njit
+from moesim.compiled.jit import njit
 from moesim.types import PARTS, Program
 from moesim.types.picoseconds import MAX_PS
 
@@ -40,13 +40,13 @@ def latencies(program: Program) -> Times:
         return program.latency_ps
     by_payload = np.stack([program.combine.latency_ps, program.dispatch.latency_ps])
     payload = (program.kind == PARTS.index("dispatch")).astype(np.int64)
-    used = by_payload[payload] * (program.exchange_layer >= 0)[:, None]
+    used = by_payload[payload] * (program.exchange_row >= 0)[:, None]
     return np.repeat(used[:, :, None], program.n_gpus, axis=2)
 
 
 def node_copies(program: Program) -> NDArray[np.int64]:
     """Distinct tokens for each node, [L, G, N]; [L, 0, 0] for a direct collective, which has none."""
-    if program.copies_rule == "per-node":
+    if program.copy_rule == "per-node":
         return program.node_copies
     return np.zeros((len(program.copies), 0, 0), dtype=np.int64)
 

@@ -64,7 +64,7 @@ class _Step:
         # what begins an operation on a GPU; followers come later in the list, so it is built from the end
         self._begin: list[Callable[[int], None]] = [lambda _: None] * n_ops
         for o in range(n_ops - 1, -1, -1):
-            self._begin[o] = self._exchange(o, delays) if program.exchange_layer[o] >= 0 else self._task(o)
+            self._begin[o] = self._exchange(o, delays) if program.exchange_row[o] >= 0 else self._task(o)
 
     def start(self) -> None:
         """Start what waits for nothing."""
@@ -166,10 +166,10 @@ def _delays(program: Program) -> Callable[[int, list[int]], list[int]]:
     end, arrival = np.zeros(n_gpus, dtype=np.int64), np.zeros((n_gpus, n_gpus), dtype=np.int64)
     latency = latencies(program)
     forward: list[bool] = (program.kind == _DISPATCH).tolist()
-    per_node = program.copies_rule == "per-node"
+    per_node = program.copy_rule == "per-node"
 
     def resolve(o: int, entries: list[int]) -> list[int]:
-        row = program.exchange_layer[o]
+        row = program.exchange_row[o]
         rates = program.dispatch if forward[o] else program.combine
         ports = (rates.out_ps, rates.in_ps, latency[o], program.slow_links)
         entry = np.array(entries, dtype=np.int64)
@@ -185,7 +185,7 @@ def _delays(program: Program) -> Callable[[int, list[int]], list[int]]:
             end,
             arrival,
         )
-        if program.together:
+        if program.synchronous:
             end[:] = end.max()
         delays: list[int] = (end - entry.max()).tolist()
         return delays

@@ -132,7 +132,7 @@ def summarize(tokens_per_expert: NDArray[np.int64], mean_load: ArrayLike | None,
     Libraries choose one tile for all experts by the mean load of the batch, [N]
     or one number. Without a mean load every expert has the tile that suits it.
     """
-    from moesim.kernels import tiles
+    from moesim.compiled import tiles
 
     n = len(tokens_per_expert)
     if mean_load is None:

@@ -14,10 +14,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.compiled.jit import njit
+from moesim.compiled.random import key
+from moesim.compiled.random import uniform as uniform_number
 from moesim.errors import InputError
-from moesim.kernels.jit import njit
-from moesim.kernels.random import key
-from moesim.kernels.random import uniform as uniform_number
 
 Loads = NDArray[np.int64]
 

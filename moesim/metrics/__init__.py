@@ -12,17 +12,15 @@ from moesim.metrics.balance import (
     max_violation,
     normalised_entropy,
 )
-from moesim.metrics.clocked import clocked, clocked_queues, later
 from moesim.metrics.conservation import check_step
 from moesim.metrics.latency import breakdown, critical_path
+from moesim.metrics.step_times import later, queued_step_times, step_times
 from moesim.metrics.traffic import gpu_copies, link_traffic
 
 __all__ = [
     "balancedness",
     "breakdown",
     "check_step",
-    "clocked",
-    "clocked_queues",
     "critical_path",
     "cv",
     "dead_experts",
@@ -32,4 +30,6 @@ __all__ = [
     "link_traffic",
     "max_violation",
     "normalised_entropy",
+    "queued_step_times",
+    "step_times",
 ]

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from moesim.errors import ConservationError
-from moesim.types import Clocked, Program, RoutedStep, Timeline
+from moesim.types import Program, RoutedStep, StepTimes, Timeline
 
 
-def check_step(routed: RoutedStep, clocked: Clocked) -> None:
+def check_step(routed: RoutedStep, step_times: StepTimes) -> None:
     """Assert the conservation laws of one step as equalities of integers.
 
     Args:
         routed: loads and traffic of the step.
-        clocked: its times.
+        step_times: its times.
 
     Raises:
         ConservationError: the law that was broken, in one line.
@@ -48,12 +48,12 @@ def check_step(routed: RoutedStep, clocked: Clocked) -> None:
             micro.reshape(len(routed.requested), -1, micro.shape[1]).sum(axis=1),
         ),
         "the parts of a GPU sum to the step time": (
-            clocked.parts_ps.sum(axis=1),
-            np.full(len(clocked.parts_ps), clocked.makespan_ps),
+            step_times.parts_ps.sum(axis=1),
+            np.full(len(step_times.parts_ps), step_times.makespan_ps),
         ),
         "the critical path sums to the step time, by part and by GPU": (
-            [clocked.critical_ps.sum(), clocked.critical_gpu_ps.sum()],
-            [clocked.makespan_ps] * 2,
+            [step_times.critical_ps.sum(), step_times.critical_gpu_ps.sum()],
+            [step_times.makespan_ps] * 2,
         ),
     }
     check_laws(laws, f"step {routed.batch.step}")
@@ -82,7 +82,7 @@ def check_program(program: Program, timeline: Timeline) -> None:
     check_laws({"tokens of slots = tokens that were admitted": (program.slot_tokens, timeline.admitted)}, "a program")
     if np.any(timeline.start_ps < 0) or np.any(timeline.end_ps < timeline.start_ps):
         raise ConservationError("an operation ended before it started")
-    compute = program.exchange_layer < 0
+    compute = program.exchange_row < 0
     ran, work = (timeline.end_ps - timeline.start_ps)[compute], program.duration_ps[compute]
     if not np.array_equal(ran, work) and not (len(program.slow_gpus) and (ran >= work).all()):
         raise ConservationError("a task did not run for its duration")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.jit import njit
+from moesim.compiled.jit import njit
 from moesim.types import PARTS, Program, Timeline
 
 _WAIT = PARTS.index("wait")
@@ -19,7 +19,7 @@ def breakdown(program: Program, timeline: Timeline) -> NDArray[np.int64]:
     dispatch or combine, which is the communication that no computing hides. A
     GPU that has finished before the others waits, and so does one that is lost.
     """
-    exchange = program.exchange_layer >= 0
+    exchange = program.exchange_row >= 0
     parts = np.zeros((program.n_gpus, len(PARTS)), dtype=np.int64)
     start = timeline.start_ps
     entered = start.reshape(len(start), program.n_groups, program.group_gpus).max(axis=2)
@@ -96,7 +96,7 @@ def critical_path(program: Program, timeline: Timeline) -> tuple[NDArray[np.int6
     start = start[:, first : first + program.group_gpus]  # of those that it exchanges with
     o = int(np.flatnonzero(end[:, gpu] == finished[gpu])[-1])
     while True:
-        exchange = program.exchange_layer[o] >= 0
+        exchange = program.exchange_row[o] >= 0
         begin = start[o].max() if exchange else start[o, gpu - first]
         cost = end[o, gpu] - begin
         worked = max(0, worked_until[o, gpu] - begin)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.links import add_links, port_counts
+from moesim.compiled.links import add_links, port_counts
 from moesim.types import PARTS, Program
 
 _DISPATCH = PARTS.index("dispatch")
@@ -20,10 +20,10 @@ def link_traffic(
     """
     messages = np.zeros((2, program.n_gpus, program.n_gpus), dtype=np.int64)
     carried = np.zeros_like(messages)
-    per_node = program.copies_rule == "per-node"
+    per_node = program.copy_rule == "per-node"
     none = np.zeros((0, 0), dtype=np.int64)
-    for o in np.flatnonzero(program.exchange_layer >= 0):
-        row, forward = program.exchange_layer[o], bool(program.kind[o] == _DISPATCH)
+    for o in np.flatnonzero(program.exchange_row >= 0):
+        row, forward = program.exchange_row[o], bool(program.kind[o] == _DISPATCH)
         add_links(
             program.copies[row],
             program.node_copies[row] if per_node else none,
@@ -40,11 +40,11 @@ def link_traffic(
 def gpu_copies(program: Program) -> NDArray[np.int64]:
     """Copies that each GPU sends in each exchange, over both levels, and assignments of its experts, [O, G]; else 0."""
     out, back = port_counts(
-        program.copies, program.node_copies, copies_rule=program.copies_rule, gpus_per_node=program.gpus_per_node
+        program.copies, program.node_copies, copy_rule=program.copy_rule, gpus_per_node=program.gpus_per_node
     )
     copies = np.zeros((program.n_operations, program.n_gpus), dtype=np.int64)
-    for o in np.flatnonzero(program.exchange_layer >= 0):
-        row = int(program.exchange_layer[o])
+    for o in np.flatnonzero(program.exchange_row >= 0):
+        row = int(program.exchange_row[o])
         copies[o] = (out if program.kind[o] == _DISPATCH else back)[row].sum(axis=0)
     for i, experts in enumerate(program.expert_rows()):
         if experts >= 0:

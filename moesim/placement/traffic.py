@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.jit import njit
+from moesim.compiled.jit import njit
 from moesim.types import Placement, nodes_of
 
 
@@ -14,7 +14,7 @@ def traffic_of_layer(
     source: NDArray[np.int32],
     placement: Placement,
     *,
-    copies_rule: str,
+    copy_rule: str,
     gpus_per_node: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Tokens per slot [S], copies from rank to rank [G, G] and, per-node only, distinct tokens per node [G, N].
@@ -29,16 +29,16 @@ def traffic_of_layer(
         slot: [T, K] or -1.
         source: [T] rank of each token.
         placement: the rank of each slot.
-        copies_rule: the collective's (NetworkSpec.copies).
+        copy_rule: the collective's (NetworkSpec.copies).
         gpus_per_node: ranks of a node.
     """
     n_slots, n_ranks = placement.expert.shape[1], placement.n_ranks
     slot_tokens = np.zeros(n_slots, dtype=np.int64)
     copies = np.zeros((n_ranks, n_ranks), dtype=np.int64)
-    per_node = copies_rule in ("per-node", "all")
+    per_node = copy_rule in ("per-node", "all")
     n_nodes = -(-n_ranks // gpus_per_node)
     nodes = np.zeros((n_ranks, n_nodes) if per_node else (0, 0), dtype=np.int64)
-    distinct = copies_rule != "per-selection"
+    distinct = copy_rule != "per-selection"
     _count(
         slot,
         source,
@@ -50,7 +50,7 @@ def traffic_of_layer(
         copies,
         nodes,
     )
-    if copies_rule == "all":
+    if copy_rule == "all":
         tokens = np.bincount(source, minlength=n_ranks)[:, None]
         for gpus, _ in placement.groups():
             copies[gpus, gpus] = nodes[gpus, nodes_of(gpus, gpus_per_node)] = tokens[gpus]

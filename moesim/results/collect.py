@@ -15,11 +15,11 @@ from moesim.results.summary import StepTotals, summarise, work_of
 from moesim.types import (
     LEVELS,
     PARTS,
-    Clocked,
     ClusterShape,
     ModelShape,
     Placement,
     RoutedStep,
+    StepTimes,
     Tasks,
 )
 
@@ -77,21 +77,21 @@ class Collector:
         """Whether the timeline holds a step."""
         return step < self._keep_timeline_steps
 
-    def add(self, step: int, routed: RoutedStep, clocked: Clocked, even_ps: int) -> None:
+    def add(self, step: int, routed: RoutedStep, step_times: StepTimes, even_ps: int) -> None:
         """Take one step: its loads, its times, and the time of the same step with its load spread evenly.
 
         Raises:
             ConservationError: tokens, bytes or time were lost.
         """
-        metrics.check_step(routed, clocked)
+        metrics.check_step(routed, step_times)
         rank_load = self._rank_load(routed)
         totals = StepTotals(
-            step_ps=clocked.makespan_ps,
+            step_ps=step_times.makespan_ps,
             even_ps=even_ps,
-            parts_ps=clocked.parts_ps.sum(axis=0),
-            critical_ps=clocked.critical_ps,
+            parts_ps=step_times.parts_ps.sum(axis=0),
+            critical_ps=step_times.critical_ps,
             tokens=routed.batch.n_tokens,
-            bytes=clocked.bytes.sum(axis=(1, 2)),
+            bytes=step_times.bytes.sum(axis=(1, 2)),
             requested=routed.requested.sum(axis=1),
             dropped=routed.dropped.sum(axis=1),
             rerouted=routed.rerouted_away.sum(axis=1),
@@ -102,8 +102,8 @@ class Collector:
             zero_choices=routed.zero_choices,
             processed_violation=metrics.max_violation(routed.processed),
             requested_balancedness=metrics.balancedness(self._requested_load(routed)[:, self._holders]),
-            events=clocked.n_events,
-            queues=clocked.queues,
+            events=step_times.n_events,
+            queues=step_times.queues,
         )
         self._totals.append(totals)
         known = totals.known_tokens > 0  # nothing can be said of the load of the other layers
@@ -111,14 +111,14 @@ class Collector:
         self._add_router(step, routed)
         if self._keep_experts == "steps":
             self._add_experts(step, routed, known)
-        self._add_gpus(step, clocked, rank_load)
+        self._add_gpus(step, step_times, rank_load)
         self._add_step(step, totals)
         if self._keep_links == "total":
-            self._links[0] += clocked.messages
-            self._links[1] += clocked.bytes
-        if clocked.tasks is not None:
-            self._add_timeline(step, clocked.tasks)
-        self._clock_ps += clocked.makespan_ps
+            self._links[0] += step_times.messages
+            self._links[1] += step_times.bytes
+        if step_times.tasks is not None:
+            self._add_timeline(step, step_times.tasks)
+        self._clock_ps += step_times.makespan_ps
 
     def result(
         self,
@@ -223,7 +223,7 @@ class Collector:
             rerouted_away=routed.rerouted_away[known].ravel(),
         )
 
-    def _add_gpus(self, step: int, clocked: Clocked, rank_load: NDArray[np.int64]) -> None:
+    def _add_gpus(self, step: int, step_times: StepTimes, rank_load: NDArray[np.int64]) -> None:
         gpu = np.arange(self._cluster.n_gpus)
         self._put(
             "gpus",
@@ -231,11 +231,11 @@ class Collector:
             step=step,
             gpu=gpu,
             node=gpu // self._cluster.gpus_per_node,
-            **{f"{part}_s": clocked.parts_ps[:, i] * PS for i, part in enumerate(PARTS)},
-            critical_s=clocked.critical_gpu_ps * PS,
+            **{f"{part}_s": step_times.parts_ps[:, i] * PS for i, part in enumerate(PARTS)},
+            critical_s=step_times.critical_gpu_ps * PS,
             processed=rank_load.sum(axis=0),
-            sent_bytes=clocked.bytes.sum(axis=(0, 2)),
-            received_bytes=clocked.bytes.sum(axis=(0, 1)),
+            sent_bytes=step_times.bytes.sum(axis=(0, 2)),
+            received_bytes=step_times.bytes.sum(axis=(0, 1)),
         )
 
     def _add_links(self) -> None:

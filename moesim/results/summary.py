@@ -88,7 +88,7 @@ def summarise(
         "imbalance_penalty": int(step_ps.sum()) / even if (even := sum(total.even_ps for total in totals)) else None,
         "balancedness": {
             "mean": _mean(layers["balancedness"]),
-            "min": _least(layers["balancedness"]),
+            "min": _min(layers["balancedness"]),
         },
         "balancedness_requested": {
             "mean": _mean(asked),
@@ -96,7 +96,7 @@ def summarise(
         },
         "max_violation": {
             "mean": _mean(layers["max_violation"]),
-            "max": _most(layers["max_violation"]),
+            "max": _max(layers["max_violation"]),
         },
         "max_violation_processed": {
             "mean": _mean(processed),
@@ -178,11 +178,11 @@ def _mean(values: pd.Series[Any] | NDArray[np.float64]) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _least(values: pd.Series[Any]) -> float | None:
+def _min(values: pd.Series[Any]) -> float | None:
     return float(values.min()) if len(values) else None
 
 
-def _most(values: pd.Series[Any]) -> float | None:
+def _max(values: pd.Series[Any]) -> float | None:
     return float(values.max()) if len(values) else None
 
 

@@ -6,22 +6,22 @@ parameters and its compiled body together; `registry` lists them without
 importing them; `capacity` takes an Assignment and says who is served.
 """
 
-from moesim.routing.balancers import group_mask, rebalance, scores_of
 from moesim.routing.capacity import apply_capacity
-from moesim.routing.policies import BALANCERS, FALLBACKS, OVERFLOWS, SCOPES
+from moesim.routing.policies import FALLBACKS, OVERFLOWS, SCOPES, SUBSTITUTIONS
 from moesim.routing.registry import STRATEGIES, parameters_for, register_strategy, strategy
 from moesim.routing.rounding import ROUNDINGS, SIGNED
 from moesim.routing.route import route
 from moesim.routing.strategy import Strategy
+from moesim.routing.substitution import group_mask, rebalance, router_scores
 
 __all__ = [
-    "BALANCERS",
     "FALLBACKS",
     "OVERFLOWS",
     "ROUNDINGS",
     "SCOPES",
     "SIGNED",
     "STRATEGIES",
+    "SUBSTITUTIONS",
     "Strategy",
     "apply_capacity",
     "group_mask",
@@ -29,6 +29,6 @@ __all__ = [
     "rebalance",
     "register_strategy",
     "route",
-    "scores_of",
+    "router_scores",
     "strategy",
 ]

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.jit import njit
-from moesim.kernels.random import CAPACITY, key, uniform
-from moesim.kernels.topk import sortable
+from moesim.compiled.jit import njit
+from moesim.compiled.random import CAPACITY, key, uniform
+from moesim.compiled.topk import sortable
 
 
 @njit

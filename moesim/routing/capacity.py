@@ -107,19 +107,19 @@ def apply_capacity(
     capacity = np.maximum(capacity, minimum)
 
     policy, room = OVERFLOWS[overflow], np.repeat(capacity, n_bins)
-    ranked_by = _draws(seed, bins.shape) if policy.admits_by == "draw" else _ranked_by(assignment, scores, n_experts)
+    ranked_by = _draws(seed, bins.shape) if policy.order == "draw" else _ranked_by(assignment, scores, n_experts)
     admitted = np.zeros(bins.shape, dtype=np.bool_)
-    _ADMISSIONS[policy.admits_by](bins, ranked_by, room, admitted)
+    _ADMISSIONS[policy.order](bins, ranked_by, room, admitted)
     served = np.where(admitted, assignment.served, np.int32(-1))
     weight, cause, rerouted = assignment.weight, assignment.cause, assignment.rerouted
-    if policy.moved != NOT_DROPPED:
+    if policy.reroutes_as != NOT_DROPPED:
         weight = weight.copy()
-        everyone = _Candidates.of(policy, served, n_experts, scores, source, device, tries, ranked_by)
+        candidates = _Candidates.of(policy, served, n_experts, scores, source, device, tries, ranked_by)
         refused = ((assignment.served >= 0) & ~admitted).ravel()  # what was dropped before stays so
-        everyone = everyone._replace(order=everyone.order[refused[everyone.order]])
-        reroute(assignment.expert, group, bin_of, n_bins, *everyone, room, served, weight)
+        candidates = candidates._replace(order=candidates.order[refused[candidates.order]])
+        reroute(assignment.expert, group, bin_of, n_bins, *candidates, room, served, weight)
         moved = (served >= 0) & ~admitted
-        cause = np.where(moved, policy.moved, cause)
+        cause = np.where(moved, policy.reroutes_as, cause)
         rerouted = rerouted | moved
     dropped = (assignment.served >= 0) & (served < 0)
     return dataclasses.replace(
@@ -254,14 +254,14 @@ class _Candidates(NamedTuple):
         if matrix.shape != (n_tokens, n_experts):
             found = None if scores is None else f"shape {matrix.shape}"
             raise ParameterError("scores", found, f"shape ({n_tokens}, {n_experts}), all experts', as rerouting needs")
-        if policy.moved != TO_LOCAL_EXPERT:
+        if policy.reroutes_as != TO_LOCAL_EXPERT:
             return cls(
                 scores=matrix,
                 allowed=np.ones((1, n_experts), dtype=np.bool_),
                 own=np.zeros(n_tokens, dtype=np.int64),
                 order=np.arange(served.size, dtype=np.int64),
-                tries=tries if policy.moved == TO_NEXT_CHOICE else n_experts,
-                one_by_one=policy.moved != TO_NEXT_CHOICE,
+                tries=tries if policy.reroutes_as == TO_NEXT_CHOICE else n_experts,
+                one_by_one=policy.reroutes_as != TO_NEXT_CHOICE,
             )
         rank_of_token = _ids("source", source, n_tokens, "overflow 'expanded-drop'")
         rank_of_expert = _ids("device", device, n_experts, "overflow 'expanded-drop'")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.jit import njit
+from moesim.compiled.jit import njit
 from moesim.routing.strategy import Strategy
 from moesim.types import Assignment, Draw
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.compiled.exponential import OUT_OF_REACH, largest, sigmoid, softmax
+from moesim.compiled.jit import njit
+from moesim.compiled.topk import BLOCK, load, load_groups, room_for_keys, take
 from moesim.errors import ParameterError
-from moesim.kernels.exponential import OUT_OF_REACH, largest, sigmoid, softmax
-from moesim.kernels.jit import njit
-from moesim.kernels.topk import BLOCK, load, load_groups, room_for_keys, take
 from moesim.routing.groups import list_groups, rank_groups
 from moesim.routing.strategy import Strategy
 from moesim.types import Assignment, Draw

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.compiled.jit import njit
+from moesim.compiled.random import ROUTER, SECOND_EXPERT, key, uniform
 from moesim.errors import ParameterError
-from moesim.kernels.jit import njit
-from moesim.kernels.random import ROUTER, SECOND_EXPERT, key, uniform
-from moesim.routing.balancers import scores_of
 from moesim.routing.gate import top_k_softmax
 from moesim.routing.strategy import Strategy
+from moesim.routing.substitution import router_scores
 from moesim.types import Assignment, Draw
 
 POLICIES = ("all", "sampling", "random")
@@ -57,7 +57,7 @@ def top_2(logits: NDArray[np.float32], noise: NDArray[np.float32], parameters: A
         others = logits + noise
         np.put_along_axis(others, expert[:, :1], -np.inf, axis=1)
         expert[:, 1] = others.argmax(axis=1)
-        weight = np.take_along_axis(scores_of(logits, parameters), expert, axis=1)
+        weight = np.take_along_axis(router_scores(logits, parameters), expert, axis=1)
     if parameters.legacy_mtf_behavior:
         weight = weight / (weight.sum(axis=1, keepdims=True) + np.float32(1e-9))
     if parameters.second_expert_policy == "random":

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.compiled.jit import njit
+from moesim.compiled.random import HASH_TABLE, key, uniform
 from moesim.errors import ParameterError
-from moesim.kernels.jit import njit
-from moesim.kernels.random import HASH_TABLE, key, uniform
 from moesim.routing.strategy import Strategy
 from moesim.types import Assignment, Draw
 

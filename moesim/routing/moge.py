@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import ParameterError
-from moesim.routing.balancers import scores_of
 from moesim.routing.gate import GateParameters
 from moesim.routing.gate import route as route_gate
 from moesim.routing.strategy import Strategy
+from moesim.routing.substitution import router_scores
 from moesim.types import Assignment, Draw
 
 _BY_LOGIT = GateParameters(score="softmax-of-chosen")
@@ -41,7 +41,7 @@ def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, 
     within = route_gate(logits.reshape(n_tokens * n_group, size), quota, _BY_LOGIT, None, draw).expert
     first = np.arange(n_group, dtype=np.int32)[None, :, None] * np.int32(size)
     expert = (within.reshape(n_tokens, n_group, quota) + first).reshape(n_tokens, top_k)
-    weight = np.take_along_axis(scores_of(logits, parameters), expert, axis=1)
+    weight = np.take_along_axis(router_scores(logits, parameters), expert, axis=1)
     if parameters.norm_topk_prob:
         weight /= weight.sum(axis=1, keepdims=True)
     return Assignment.of(expert, weight * np.float32(parameters.routed_scaling_factor))

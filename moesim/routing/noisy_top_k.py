@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.compiled.jit import njit
+from moesim.compiled.random import NOISE, key, normals
 from moesim.errors import ParameterError
-from moesim.kernels.jit import njit
-from moesim.kernels.random import NOISE, key, normals
 from moesim.routing.gate import GateParameters
 from moesim.routing.gate import route as route_gate
 from moesim.routing.strategy import Strategy

@@ -20,14 +20,14 @@ class Overflow:
     """A policy: in which order assignments are admitted, and to whom the refused are offered."""
 
     summary: str
-    admits_by: str = "position"
-    moved: int = NOT_DROPPED
+    order: str = "position"
+    reroutes_as: int = NOT_DROPPED
     """Cause of assignments that found another expert; NOT_DROPPED = the refused are not offered to others."""
 
     @property
     def reads_scores(self) -> bool:
         """Whether weights or scores decide anything."""
-        return self.admits_by in {"score", "priority"} or self.moved != NOT_DROPPED
+        return self.order in {"score", "priority"} or self.reroutes_as != NOT_DROPPED
 
 
 OVERFLOWS: Mapping[str, Overflow] = {
@@ -36,32 +36,32 @@ OVERFLOWS: Mapping[str, Overflow] = {
     ),
     "drop-by-choice": Overflow(
         summary="all first choices are served before any second one, the earliest token first (GShard, V-MoE)",
-        admits_by="choice",
+        order="choice",
     ),
     "drop-by-priority": Overflow(
         summary="the token with the largest score is served, choice by choice (batch-prioritised, V-MoE)",
-        admits_by="priority",
+        order="priority",
     ),
     "drop-by-probability": Overflow(
         summary="the largest weight is served, the earliest token among equals (Megatron)",
-        admits_by="score",
+        order="score",
     ),
     "drop-at-random": Overflow(
         summary="assignments are served in a random order (DeepSpeed's random token selection); needs a seed",
-        admits_by="draw",
+        order="draw",
     ),
     "reroute-to-next": Overflow(
         summary="the refused try the next `tries` experts by score, round by round (Mesh, no token left behind)",
-        moved=TO_NEXT_CHOICE,
+        reroutes_as=TO_NEXT_CHOICE,
     ),
     "reroute-to-best": Overflow(
         summary="the refused go to the expert with the best score that has room, one after the other",
-        moved=TO_BEST_WITH_ROOM,
+        reroutes_as=TO_BEST_WITH_ROOM,
     ),
     "expanded-drop": Overflow(
         summary="the smallest weights are refused and offered to experts of the token's own device (He et al. 2025)",
-        admits_by="score",
-        moved=TO_LOCAL_EXPERT,
+        order="score",
+        reroutes_as=TO_LOCAL_EXPERT,
     ),
 }
 SCOPES: Mapping[str, str] = {
@@ -72,7 +72,7 @@ SCOPES: Mapping[str, str] = {
 }
 FALLBACKS: Mapping[str, int] = {"residual": OVER_CAPACITY, "shared-expert": TO_SHARED_EXPERT}
 """What a dropped assignment's token is left with, and the cause that says so."""
-BALANCERS: Mapping[str, str] = {
+SUBSTITUTIONS: Mapping[str, str] = {
     "least-loaded": "near-equal scores (threshold) are traded for the least loaded expert so far",
     "node-limited": "a token's experts are on its best `nodes` nodes, by the sum of their top_k / nodes best scores",
 }

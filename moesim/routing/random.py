@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.jit import njit
-from moesim.kernels.random import ROUTER, key, uniform
+from moesim.compiled.jit import njit
+from moesim.compiled.random import ROUTER, key, uniform
 from moesim.routing.strategy import Strategy
 from moesim.types import Assignment, Draw
 

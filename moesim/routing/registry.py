@@ -151,7 +151,7 @@ STRATEGIES: Mapping[str, Entry] = {
         parameters="training=True (False outside training)",
     ),
     "base": Entry(
-        target="moesim.routing.base:STRATEGY",
+        target="moesim.routing.base_layers:STRATEGY",
         summary="top-1 with equal loads and the largest sum of logits; the argmax outside training",
         paper="Lewis et al. 2021, BASE Layers",
         models="BASE",

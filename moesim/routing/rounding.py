@@ -17,7 +17,7 @@ Rounding = Callable[[Counts, int, int, float], Counts]
 """(tokens of each scope, experts, top_k, factor) -> capacity of each scope."""
 
 
-_MOST = 2.0**40
+_MAX = 2.0**40
 """As good as no limit, and far from where int64 ends."""
 
 
@@ -29,7 +29,7 @@ def megatron(tokens: Counts, n_experts: int, top_k: int, factor: float) -> Count
 def deepspeed(tokens: Counts, n_experts: int, top_k: int, factor: float) -> Counts:
     """DeepSpeed `_capacity`: ceil(T / E * (factor k)) in float32."""
     even = (tokens / n_experts).astype(np.float32)
-    return _whole(np.ceil(even * np.float32(min(factor * top_k, _MOST))))
+    return _whole(np.ceil(even * np.float32(min(factor * top_k, _MAX))))
 
 
 def v_moe(tokens: Counts, n_experts: int, top_k: int, factor: float) -> Counts:
@@ -72,7 +72,7 @@ SIGNED = frozenset({"tutel"})
 
 
 def _whole(value: NDArray[np.floating]) -> Counts:
-    return np.asarray(np.minimum(value, _MOST), dtype=np.int64)
+    return np.asarray(np.minimum(value, _MAX), dtype=np.int64)
 
 
 def _up_to_4(count: Counts) -> Counts:

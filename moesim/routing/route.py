@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moesim.compiled.finite import all_finite
 from moesim.errors import InputError, ParameterError
-from moesim.kernels.finite import all_finite
 from moesim.routing.registry import parameters_for
 from moesim.routing.registry import strategy as named
 from moesim.routing.strategy import Strategy

@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.jit import njit
+from moesim.compiled.jit import njit
 from moesim.routing.gate import GateParameters
 from moesim.routing.gate import route as route_gate
 from moesim.routing.strategy import Strategy
 from moesim.types import Assignment, Draw
 
-TOLERANCE, EPSILON, LARGEST_LOGIT = 1e-4, 1e-8, 60.0
+TOLERANCE, EPSILON, MAX_LOGIT = 1e-4, 1e-8, 60.0
 MAX_ROUNDS = 10_000
 
 
@@ -52,7 +52,7 @@ def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, 
 def expert_factors(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """d1 [E], after which the experts' shares of d0 K d1 are near equal."""
     factors = np.ones(logits.shape[1])
-    _scale(logits, max(0.0, float(logits.max()) - LARGEST_LOGIT), factors)
+    _scale(logits, max(0.0, float(logits.max()) - MAX_LOGIT), factors)
     return factors
 
 

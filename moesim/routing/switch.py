@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.compiled.jit import njit
+from moesim.compiled.random import JITTER, key, uniform
 from moesim.errors import ParameterError
-from moesim.kernels.jit import njit
-from moesim.kernels.random import JITTER, key, uniform
 from moesim.routing.gate import GateParameters, check_gate, compares_logits
 from moesim.routing.gate import route as route_gate
 from moesim.routing.strategy import Strategy

@@ -318,7 +318,7 @@ class BalancerSpec(_Part):
 
 
 class BalancingSpec(_Part):
-    """A router that evolves over the steps: what it does to itself, and what balances it (routing/balancing.py)."""
+    """A router that evolves over the steps: what it does to itself, and what balances it (`training_balance`)."""
 
     mechanism: Literal["none", "loss-free", "aux-loss"] = "none"
     from_step: CountOrZero = _described(0, "the mechanism acts from this step on, warm-up steps counted")

@@ -54,11 +54,11 @@ def _check_capacity(stages: Stages) -> None:
             raise scenario.error(f"routing.capacity.{name}", value, "above 0, unless rounding is tutel")
     if capacity.fallback == "shared-expert" and not stages.model.n_shared_experts:
         raise scenario.error("routing.capacity.fallback", capacity.fallback, f"residual: {stages.model.name} has none")
-    if capacity.pad and stages.copies_rule == "all":
+    if capacity.pad and stages.copy_rule == "all":
         raise scenario.error("routing.capacity.pad", True, "false with a network whose copies go to all")
     if capacity.pad and capacity.scope != "source-rank":
         raise scenario.error("routing.capacity.pad", True, "scope source-rank, whose ranks each send their padding")
-    if OVERFLOWS[capacity.overflow].moved and stages.strategy is None:
+    if OVERFLOWS[capacity.overflow].reroutes_as and stages.strategy is None:
         raise scenario.error(
             "routing.capacity.overflow", capacity.overflow, "one that drops: a trace of choices has no other scores"
         )

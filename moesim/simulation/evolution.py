@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.count import count_by_source
-from moesim.routing.balancing import add_statistics, auxiliary_loss, updated_bias, updated_shift
+from moesim.compiled.count import count_by_source
+from moesim.routing.training_balance import add_statistics, auxiliary_loss, updated_bias, updated_shift
 from moesim.simulation.stages import Stages
 from moesim.types import Assignment, Batch, RouterState, RouterStep
 

@@ -46,7 +46,7 @@ def _side_by_side(stages: Stages, load: ExchangeLoad, ports: Exchange, *, forwar
     """
     m = min(stages.cluster.gpus_per_node, load.gpus)
     near, far = port_copies(
-        stages.copies_rule,
+        stages.copy_rule,
         tokens=np.asarray(load.tokens),
         top_k=np.asarray(load.top_k),
         experts=np.asarray(load.experts),

@@ -11,8 +11,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.compiled.random import FAULT, key, uniform
 from moesim.engine import jitter, latencies
-from moesim.kernels.random import FAULT, key, uniform
 from moesim.scenario import Scenario
 from moesim.scenario.schema import FaultSpec
 from moesim.simulation.losses import has_orphans, usable_slots

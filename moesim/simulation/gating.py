@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.routing import group_mask, rebalance, scores_of
+from moesim.routing import group_mask, rebalance, router_scores
 from moesim.simulation.evolution import Watch
 from moesim.simulation.profile import Profile
 from moesim.simulation.stages import Stages, group_nodes
@@ -97,7 +97,7 @@ def _route_block(
     assert stages.strategy is not None
     balancer, parameters = stages.scenario.spec.routing.balancer, stages.parameters
     needed = stages.keeps_scores or stages.keeps_priorities or balancer is not None
-    scores = scores_of(logits, parameters) if needed else np.empty((0, 0), dtype=np.float32)
+    scores = router_scores(logits, parameters) if needed else np.empty((0, 0), dtype=np.float32)
     if balancer is not None and balancer.policy == "node-limited" and not stages.limits_itself:
         mask = group_mask(
             scores, n_group=group_nodes(stages.scenario), topk_group=balancer.nodes, summed=stages.best_of_a_node

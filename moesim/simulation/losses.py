@@ -102,11 +102,11 @@ def progress_of(laid_out: Program, timeline: Timeline, gpu: int, at_ps: int) -> 
         gpu: who is lost.
         at_ps: when, after the step's begin.
     """
-    exchanges = np.flatnonzero(laid_out.exchange_layer >= 0)
+    exchanges = np.flatnonzero(laid_out.exchange_row >= 0)
     progress = np.full(len(laid_out.slot_tokens), LATER, dtype=np.int64)
     pending = True  # the next exchange that it has not entered begins without it
     for o in exchanges:
-        row, entered = laid_out.exchange_layer[o], bool(timeline.start_ps[o, gpu] < at_ps)
+        row, entered = laid_out.exchange_row[o], bool(timeline.start_ps[o, gpu] < at_ps)
         if laid_out.kind[o] == _DISPATCH:
             progress[row] = COMPUTING if entered else (SENDING if pending else LATER)
         elif entered:
@@ -133,7 +133,7 @@ def break_off(
     lost[gpu] = at_ps
     duration = after.duration_ps.copy()
     duration[:, lost < FOR_EVER] = before.duration_ps[:, lost < FOR_EVER]
-    tasks = np.flatnonzero(before.exchange_layer < 0)
+    tasks = np.flatnonzero(before.exchange_row < 0)
     dead = tasks[timeline.end_ps[tasks, gpu] > at_ps]
     duration[dead, gpu] = 0
     slow = before.slow_gpus.copy()
@@ -144,14 +144,14 @@ def break_off(
         own = slow[:, 0] == gpu
         slow[own, 2] = np.minimum(slow[own, 2], start)
         slow = np.vstack([slow, (gpu, at_ps, noticed_ps, np.inf)])
-    exchange_layer = before.exchange_layer.copy()
+    exchange_row = before.exchange_row.copy()
     matrices: list[NDArray[np.int64]] = []
     rows: list[int] = []
     pending = True
-    for o in np.flatnonzero(before.exchange_layer >= 0):
-        row = after.exchange_layer[o]
+    for o in np.flatnonzero(before.exchange_row >= 0):
+        row = after.exchange_row[o]
         later = broken.progress[row] == LATER
-        matrix = (after.copies[row] if later else before.copies[before.exchange_layer[o]]).copy()
+        matrix = (after.copies[row] if later else before.copies[before.exchange_row[o]]).copy()
         if timeline.start_ps[o, gpu] >= at_ps:
             sent, received = (
                 (matrix[gpu], matrix[:, gpu]) if before.kind[o] == _DISPATCH else (matrix[:, gpu], matrix[gpu])
@@ -160,7 +160,7 @@ def break_off(
             if not pending:
                 received[:] = 0
             pending = False
-        exchange_layer[o] = len(matrices)
+        exchange_row[o] = len(matrices)
         matrices.append(matrix)
         rows.append(row)
     return dataclasses.replace(
@@ -169,7 +169,7 @@ def break_off(
         lost_ps=lost,
         copies=np.stack(matrices),
         node_copies=after.node_copies[rows] if after.node_copies.size else after.node_copies,  # of one node, its own
-        exchange_layer=exchange_layer,
+        exchange_row=exchange_row,
         slow_gpus=slow,
         slow_links=before.slow_links,
     )

@@ -27,7 +27,7 @@ def lay_out_evenly(stages: Stages, routed: RoutedStep, lost: Lost | None = None)
         routed.micro_traffic,
         stages.placement,
         gpus_per_node=stages.cluster.gpus_per_node,
-        copies_rule=stages.copies_rule,
+        copy_rule=stages.copy_rule,
         usable=None if lost is None else usable_slots(stages.placement, lost.gone),
     )
     return _without_gone(_lay_out(stages, routed, even, None), lost)
@@ -60,7 +60,7 @@ def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDA
         traffic=traffic,
         placement=placement,
         capacity=capacity,
-        copies_rule=stages.ports_rule,
+        copy_rule=stages.ports_rule,
         gpus_per_node=cluster.gpus_per_node,
         dispatch=dispatch,
         combine=combine,
@@ -68,7 +68,7 @@ def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDA
         overlap=stages.overlap,
         overlap_loss=stages.scenario.spec.simulation.overlap_loss,
         network=stages.scenario.spec.simulation.network,
-        together=cluster.network.fitted is not None,
+        synchronous=cluster.network.fitted is not None,
     )
 
 

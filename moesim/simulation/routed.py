@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.count import count
-from moesim.kernels.random import CAPACITY, key
+from moesim.compiled.count import count
+from moesim.compiled.random import CAPACITY, key
 from moesim.placement import assign_slots, traffic_of_layer
 from moesim.routing import apply_capacity
 from moesim.simulation.evolution import Evolved, Watch, router_step
@@ -136,7 +136,7 @@ def _route_layer(stages: Stages, batch: Batch, layer: int, state: RouterState | 
                 slot[tokens],
                 batch.source[tokens],
                 stages.placement,
-                copies_rule=stages.copies_rule,
+                copy_rule=stages.copy_rule,
                 gpus_per_node=stages.cluster.gpus_per_node,
             )
             for tokens in micro_batches_of(batch, stages.micro_batches)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from moesim.engine import ENGINES, longest_ps, too_long
-from moesim.metrics import clocked, clocked_queues, later
+from moesim.metrics import later, queued_step_times, step_times
 from moesim.results import Collector
 from moesim.simulation import queued
 from moesim.simulation.faults import Faults
@@ -15,7 +15,7 @@ from moesim.simulation.losses import Lost, break_off, progress_of
 from moesim.simulation.profile import Profile
 from moesim.simulation.program import lay_out_evenly, lay_out_step
 from moesim.simulation.stages import Stages
-from moesim.types import Clocked, Program, RoutedStep, Timeline
+from moesim.types import Program, RoutedStep, StepTimes, Timeline
 from moesim.types.picoseconds import MAX_PS
 
 Ill = Callable[[Program], Program]
@@ -94,7 +94,7 @@ class Runner:
 
     def _grouped(
         self, step: int, routed: RoutedStep, lost: Lost, route_again: RouteAgain, *, keep_tasks: bool
-    ) -> tuple[RoutedStep, Clocked, int]:
+    ) -> tuple[RoutedStep, StepTimes, int]:
         stages = self._stages
 
         def lay_out_again(lost: Lost) -> tuple[RoutedStep, Program]:
@@ -122,7 +122,7 @@ class Runner:
         # the imbalance penalty's reference, under the same faults; not in the profile
         even_ps = self._faults.run(step, self._clock_ps, attempt_evenly).makespan_ps
         with self._profile.timed("metrics"):
-            times = clocked(ran.program, ran.timeline, **self._payload, keep_tasks=keep_tasks)
+            times = step_times(ran.program, ran.timeline, **self._payload, keep_tasks=keep_tasks)
         return ran.routed, times, even_ps
 
     def _with_losses(
@@ -142,7 +142,7 @@ class Runner:
             program = break_off(ran.program, ill(after), ran.timeline, broken, at_ps=at_ps, noticed_ps=noticed_ps)
             ran = _Ran(routed, program, self._interpret(program), lost)
 
-    def _queued(self, step: int, routed: RoutedStep, *, keep_tasks: bool) -> tuple[RoutedStep, Clocked, int]:
+    def _queued(self, step: int, routed: RoutedStep, *, keep_tasks: bool) -> tuple[RoutedStep, StepTimes, int]:
         stages = self._stages
         with self._profile.timed("layout"):
             program = lay_out_step(stages, routed)
@@ -154,5 +154,5 @@ class Runner:
         interpret_evenly = queued.interpreter(stages, queued.even_groups(even), limited=False)
         even_run = self._faults.run(step, self._clock_ps, lambda ill: interpret_evenly(ill(even)))
         with self._profile.timed("metrics"):
-            times = clocked_queues(run, n_gpus=stages.cluster.n_gpus, **self._payload, keep_tasks=keep_tasks)
+            times = queued_step_times(run, n_gpus=stages.cluster.n_gpus, **self._payload, keep_tasks=keep_tasks)
         return routed, times, even_run.makespan_ps

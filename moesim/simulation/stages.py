@@ -63,14 +63,14 @@ class Stages:
         return wanted
 
     @property
-    def copies_rule(self) -> str:
+    def copy_rule(self) -> str:
         """How many copies of a token are sent: the collective's rule; queues get one for each selected expert."""
         return "per-selection" if self.queued else self.cluster.network.copies
 
     @property
     def ports_rule(self) -> str:
         """How they go: what everybody gets goes once to each node, as copies per node do."""
-        return "per-node" if self.copies_rule == "all" else self.copies_rule
+        return "per-node" if self.copy_rule == "all" else self.copy_rule
 
     @property
     def n_source_ranks(self) -> int:
@@ -87,13 +87,13 @@ class Stages:
     def keeps_scores(self) -> bool:
         """Whether the capacity policy, or a full queue, reads the scores of all experts."""
         capacity = self.scenario.spec.routing.capacity
-        return self.hands_on or (capacity is not None and bool(OVERFLOWS[capacity.overflow].moved))
+        return self.hands_on or (capacity is not None and bool(OVERFLOWS[capacity.overflow].reroutes_as))
 
     @property
     def keeps_priorities(self) -> bool:
         """Whether the capacity policy ranks tokens by the scores of their choices, before any normalisation."""
         capacity = self.scenario.spec.routing.capacity
-        return capacity is not None and OVERFLOWS[capacity.overflow].admits_by == "priority"
+        return capacity is not None and OVERFLOWS[capacity.overflow].order == "priority"
 
     @property
     def n_logits(self) -> int:

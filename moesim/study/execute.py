@@ -173,7 +173,7 @@ def compile_for(runs: Mapping[str, Scenario]) -> None:
     A scenario of every kind takes one step; the kinds whose kernels were
     compiled before are noted beside the cache.
     """
-    from moesim.kernels.jit import cache_dir
+    from moesim.compiled.jit import cache_dir
 
     kinds = {_kind(scenario): scenario for scenario in runs.values()}
     noted = cache_dir() / "kinds"

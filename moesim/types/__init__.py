@@ -3,7 +3,7 @@
 In: nothing. Out: ModelShape, GpuSpec, NetworkSpec, ClusterShape, Parallelism,
 Precision (what is simulated), Draw, Batch (whose tokens), Assignment (who goes where),
 Placement, Traffic (which slot, which port), Program, Exchange, Timeline (when),
-Clocked, Tasks (what the clock says of a step), TokenGroups, Queues, QueuedRun
+StepTimes, Tasks (what the clock says of a step), TokenGroups, Queues, QueuedRun
 (experts with queues).
 """
 
@@ -19,7 +19,6 @@ from moesim.types.assignment import (
     TO_SHARED_EXPERT,
     Assignment,
 )
-from moesim.types.clocked import Clocked, QueueTotals, Tasks
 from moesim.types.cluster import (
     ACROSS_NODES,
     DTYPE_BYTES,
@@ -31,6 +30,7 @@ from moesim.types.cluster import (
     Parallelism,
     Precision,
 )
+from moesim.types.expert_queues import QueuedRun, Queues, TokenGroups
 from moesim.types.model import ModelShape
 from moesim.types.placement import Placement, Traffic, nodes_of
 from moesim.types.program import (
@@ -44,9 +44,9 @@ from moesim.types.program import (
     Timeline,
 )
 from moesim.types.protocols import Router, TokenSource
-from moesim.types.queued import QueuedRun, Queues, TokenGroups
 from moesim.types.routed import RoutedStep
 from moesim.types.router import RouterState, RouterStep
+from moesim.types.step_times import QueueTotals, StepTimes, Tasks
 from moesim.types.tokens import Batch, Draw
 
 __all__ = [
@@ -70,7 +70,6 @@ __all__ = [
     "WITHIN_NODE",
     "Assignment",
     "Batch",
-    "Clocked",
     "ClusterShape",
     "Draw",
     "Exchange",
@@ -88,6 +87,7 @@ __all__ = [
     "Router",
     "RouterState",
     "RouterStep",
+    "StepTimes",
     "Tasks",
     "Timeline",
     "TokenGroups",

@@ -47,14 +47,14 @@ class Program:
     `kind` indexes PARTS; `layer` is the model's layer (-1 = none); `stream`s
     run in order; `predecessors[o]` lists earlier operations that o waits for
     on the same GPU. `duration_ps` int64 [O, G] is 0 for exchanges. An exchange
-    o has `exchange_layer[o]` = index l of its matrix `copies[l]` ([L, G, G],
+    o has `exchange_row[o]` = index l of its matrix `copies[l]` ([L, G, G],
     source to destination of the *dispatch*; combine runs it transposed), -1
     for compute; exchanges are totally ordered, on one stream. `slot_tokens`
     [L, S], `slot_capacity` [L, S] (-1 = unlimited) and `slot_rank` [S]: what
     the experts admit; `expert_tensor` GPUs from that rank on share each slot.
     L counts MoE layers times `micro_batches`, micro-batch the faster index.
-    `copies_rule` is the collective's (NetworkSpec.copies), `network` how
-    exchanges are timed: "closed-form" or "port"; with `together` each ends on
+    `copy_rule` is the collective's (NetworkSpec.copies), `network` how
+    exchanges are timed: "closed-form" or "port"; with `synchronous` each ends on
     all GPUs when it has ended on the last. `n_groups` groups of
     consecutive GPUs exchange within themselves alone, each with as many
     consecutive slots; they have nothing to do with one another.
@@ -67,10 +67,10 @@ class Program:
     stream: NDArray[np.int64]
     predecessors: tuple[tuple[int, ...], ...]
     duration_ps: NDArray[np.int64]
-    exchange_layer: NDArray[np.int64]
+    exchange_row: NDArray[np.int64]
     copies: NDArray[np.int64]
     node_copies: NDArray[np.int64]
-    copies_rule: str
+    copy_rule: str
     dispatch: Exchange
     combine: Exchange
     slot_tokens: NDArray[np.int64]
@@ -78,7 +78,7 @@ class Program:
     slot_rank: NDArray[np.int32]
     micro_batches: int = 1
     network: str = "closed-form"
-    together: bool = False
+    synchronous: bool = False
     n_groups: int = 1
     expert_tensor: int = 1
     latency_ps: NDArray[np.int64] | None = None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.types.expert_queues import TokenGroups
 from moesim.types.placement import Traffic
-from moesim.types.queued import TokenGroups
 from moesim.types.router import RouterStep
 from moesim.types.tokens import Batch
 

@@ -19,11 +19,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.compiled.alias import alias_draw, fill_alias_table
+from moesim.compiled.jit import njit
+from moesim.compiled.random import DIRECT, key, word64
+from moesim.compiled.topk import top_k_of
 from moesim.errors import InputError
-from moesim.kernels.alias import alias_draw, fill_alias_table
-from moesim.kernels.jit import njit
-from moesim.kernels.random import DIRECT, key, word64
-from moesim.kernels.topk import top_k_of
 from moesim.workload.logits import fill_logits
 
 MAX_REPEATS = 64

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.jit import njit
-from moesim.kernels.random import POPULARITY, key, normals, permutation
+from moesim.compiled.jit import njit
+from moesim.compiled.random import POPULARITY, key, normals, permutation
 
 _ORDER, _EXPERTS, _GROUPS = 0, 1, 2
 """What a layer's draws of the stream POPULARITY are for."""

@@ -12,8 +12,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.jit import njit
-from moesim.kernels.random import (
+from moesim.compiled.jit import njit
+from moesim.compiled.random import (
     LOGIT_NOISE,
     POPULARITY,
     TOKEN_ID,

@@ -16,9 +16,9 @@ from moesim.errors import TraceError
 from moesim.workload.trace import Trace, check_replaceable, write_trace
 
 FIELDS = ("problem_id", "token_idx", "layer", "experts", "gating_probs")
-MOST_EXPERTS = 100_000
+MAX_EXPERTS = 100_000
 """As a scenario's model may have."""
-LARGEST_WEIGHT = float(np.finfo(np.float32).max)
+MAX_WEIGHT = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +129,12 @@ def _fields(where: str, record: dict[str, Any]) -> tuple[int, int, int, list[int
         raise TraceError(f"{where}: layer: found {layer}, wanted less than 10000")
     if not isinstance(experts, list) or not experts or len(set(map(str, experts))) != len(experts):
         raise TraceError(f"{where}: experts: found {experts!r:.60}, wanted a list of distinct experts")
-    if any(type(e) is not int or not 0 <= e < MOST_EXPERTS for e in experts):
-        raise TraceError(f"{where}: experts: found {experts!r:.60}, wanted integers from 0 below {MOST_EXPERTS}")
+    if any(type(e) is not int or not 0 <= e < MAX_EXPERTS for e in experts):
+        raise TraceError(f"{where}: experts: found {experts!r:.60}, wanted integers from 0 below {MAX_EXPERTS}")
     numbers = isinstance(weights, list) and all(
-        type(w) in (int, float) and 0 <= w <= LARGEST_WEIGHT for w in weights
+        type(w) in (int, float) and 0 <= w <= MAX_WEIGHT for w in weights
     )  # compared as they are: an integer of JSON may be too large for any float
     if not numbers or len(weights) != len(experts):
-        wanted = f"{len(experts)} finite numbers from 0 to {LARGEST_WEIGHT:.1e}"
+        wanted = f"{len(experts)} finite numbers from 0 to {MAX_WEIGHT:.1e}"
         raise TraceError(f"{where}: gating_probs: found {weights!r:.60}, wanted {wanted}")
     return problem, index, layer, experts, weights

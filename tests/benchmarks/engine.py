@@ -43,7 +43,7 @@ CASE = {"placement.redundant_experts": 64, "placement.strategy": "round-robin"}
 DIRECT, TWO_HOP = {"cluster.network": "deepep-low-latency"}, {"cluster.network": "deepep-normal"}
 PORTS = {"simulation.network": "port"}
 TEXTBOOK_LAYERS = 2
-BY_OPERATION = ("kind", "layer", "stream", "duration_ps", "exchange_layer")
+BY_OPERATION = ("kind", "layer", "stream", "duration_ps", "exchange_row")
 
 Call = Callable[[], object]
 
@@ -136,12 +136,10 @@ def engine(repeats: int) -> None:
 
 def first_layers(program: Program, n_layers: int) -> Program:
     """The program up to its n-th MoE layer."""
-    last = int(np.flatnonzero(program.exchange_layer == n_layers - 1)[-1]) + 1
+    last = int(np.flatnonzero(program.exchange_row == n_layers - 1)[-1]) + 1
     return dataclasses.replace(
         program,
-        **{
-            name: getattr(program, name)[:last] for name in ("kind", "layer", "stream", "duration_ps", "exchange_layer")
-        },
+        **{name: getattr(program, name)[:last] for name in ("kind", "layer", "stream", "duration_ps", "exchange_row")},
         predecessors=program.predecessors[:last],
         copies=program.copies[:n_layers],
         node_copies=program.node_copies[:n_layers],

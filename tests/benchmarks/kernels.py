@@ -28,7 +28,7 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL
 import numpy as np
 
 from moesim import Assignment, apply_capacity, route
-from moesim.kernels.count import count_by_source
+from moesim.compiled.count import count_by_source
 from moesim.routing import parameters_for, strategy
 from moesim.simulation.gating import BLOCK_TOKENS
 from moesim.types import Draw

@@ -52,17 +52,17 @@ def test_three_interpreters_agree_on_a_thousand_programs() -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_every_message_lands_when_the_textbook_says(seed: int) -> None:
     """Ties at ingress ports do not show in the ends of direct exchanges, but they do in the landings."""
-    program = dataclasses.replace(random_program(seed, per_node=False), together=False)
+    program = dataclasses.replace(random_program(seed, per_node=False), synchronous=False)
     if program.n_gpus == 1:
         return
     expected = textbook(program)
     g, m = program.n_gpus, program.gpus_per_node
     n_nodes, free = g // m, free_ports(g)
     end, nodes = np.zeros(g, dtype=np.int64), np.zeros((0, 0), dtype=np.int64)
-    for o in np.flatnonzero(program.exchange_layer >= 0):
+    for o in np.flatnonzero(program.exchange_row >= 0):
         forward = bool(program.kind[o] == DISPATCH)
         rates = program.dispatch if forward else program.combine
-        copies = program.copies[program.exchange_layer[o]]
+        copies = program.copies[program.exchange_row[o]]
         arrival = np.zeros((g, g), dtype=np.int64)
         ports = (rates.out_ps, rates.in_ps, latencies(program)[o], program.slow_links)
         exchange(forward, False, expected.start[o], copies, nodes, *ports, m, free, end, arrival)
@@ -88,7 +88,7 @@ def test_one_micro_batch_more_or_less() -> None:
                 experts_ps=rng.integers(0, 60, (rows, 8)),
                 shared_ps=rng.integers(0, 40, 8),
                 gpus_per_node=4,
-                copies_rule=rule,
+                copy_rule=rule,
                 node_copies=nodes if rule == "per-node" else None,
                 overlap=overlap,
                 network="port",

@@ -179,7 +179,7 @@ def hand_made(copies: Any, attention: list[int]) -> Program:
         stream=step.stream[keep],
         predecessors=((), (0,), (1,)),
         duration_ps=step.duration_ps[keep],
-        exchange_layer=step.exchange_layer[keep],
+        exchange_row=step.exchange_row[keep],
     )
 
 

@@ -108,7 +108,7 @@ def test_a_per_node_collective_forwards_inside_the_node() -> None:
         attention_ps=[0] * 4,
         experts_ps=[[0] * 4],
         gpus_per_node=2,
-        copies_rule="per-node",
+        copy_rule="per-node",
         node_copies=nodes,
     )
     dispatch = run(step).end_ps[2]
@@ -155,7 +155,7 @@ def programs(draw: st.DrawFn) -> Program:
         head_ps=int(rng.integers(0, top)),
         gpus_per_node=per_node,
     )
-    return dataclasses.replace(step, together=draw(st.booleans()))
+    return dataclasses.replace(step, synchronous=draw(st.booleans()))
 
 
 def sweep(step: Program) -> np.ndarray:
@@ -164,7 +164,7 @@ def sweep(step: Program) -> np.ndarray:
     now = [0] * n
     ends = []
     for o in range(step.n_operations):
-        layer = step.exchange_layer[o]
+        layer = step.exchange_row[o]
         if layer < 0:
             now = [t + int(d) for t, d in zip(now, step.duration_ps[o], strict=True)]
         elif n > 1:
@@ -180,7 +180,7 @@ def sweep(step: Program) -> np.ndarray:
                         into = sum(int(matrix[d, x]) for d in others) * int(ports.in_ps[level, x])
                         finish.append(int(ports.latency_ps[level]) + max(out, into))
                 now[x] = begin + max(finish)
-            now = [max(now)] * n if step.together else now
+            now = [max(now)] * n if step.synchronous else now
         ends.append(list(now))
     return np.array(ends)
 

@@ -10,8 +10,8 @@ import pytest
 import simpy
 from scipy import stats
 
+from moesim.engine.arrival_network import Message, Network
 from moesim.engine.instants import Instants, Turns
-from moesim.engine.mailbox import Message, Network
 from moesim.engine.station import Station
 
 MEAN_PS = 1_000_000  # of a service

@@ -17,12 +17,12 @@ from moesim.calibration.checks import typed
 from moesim.calibration.gpus import published_gpus
 from moesim.calibration.layout import load_layout
 from moesim.calibration.predict import predict_columns
+from moesim.compiled.links import port_counts
 from moesim.hardware import collectives, exchange_rates
 from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
 from moesim.hardware.collectives import FORMS, LowLatency, Nccl, Normal, Wrapper, seconds, times
 from moesim.hardware.constants import load
 from moesim.hardware.shape import busiest_ports, distinct, payload_bytes, port_copies, shape
-from moesim.kernels.links import port_counts
 from tests.hardware.shapes import FP8, cluster
 
 H100 = published_gpus()["h100_sxm"]
@@ -206,7 +206,7 @@ def test_the_busiest_port_is_that_of_random_choices(rule, nodes):
         sent, received = port_counts(
             to_gpu[None],
             to_node[None] if rule == "per-node" else np.zeros((1, 0, 0), dtype=np.int64),
-            copies_rule=rule,
+            copy_rule=rule,
             gpus_per_node=8,
         )
         draws.append((sent[0].mean(axis=1), np.maximum(sent, received)[0].max(axis=1)))

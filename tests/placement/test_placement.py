@@ -66,7 +66,7 @@ def test_copies_of_tokens_by_collective() -> None:
     source = np.zeros(2, dtype=np.int32)
 
     def row(rule: str) -> tuple[list[int], list[int]]:
-        slots, copies, nodes = traffic_of_layer(slot, source, placement, copies_rule=rule, gpus_per_node=2)
+        slots, copies, nodes = traffic_of_layer(slot, source, placement, copy_rule=rule, gpus_per_node=2)
         assert slots.tolist() == [1, 0, 0, 0, 2, 1, 1, 0]
         assert copies[1:].sum() == 0
         return copies[0].tolist(), nodes[:1].ravel().tolist()

@@ -260,7 +260,7 @@ def test_a_uniform_router_drops_what_the_binomial_law_says(experts: int, k: int,
     assert abs(np.mean(rates) - law) < 4 * np.std(rates, ddof=1) / math.sqrt(len(rates))
 
 
-REROUTES = [name for name, policy in sorted(OVERFLOWS.items()) if policy.moved]
+REROUTES = [name for name, policy in sorted(OVERFLOWS.items()) if policy.reroutes_as]
 
 
 @given(
@@ -472,7 +472,7 @@ def test_the_order_of_a_large_request_is_that_of_a_stable_sort() -> None:
     np.testing.assert_array_equal(got.served.ravel() >= 0, wanted)
 
 
-@pytest.mark.parametrize("overflow", [name for name, policy in OVERFLOWS.items() if policy.moved])
+@pytest.mark.parametrize("overflow", [name for name, policy in OVERFLOWS.items() if policy.reroutes_as])
 def test_what_was_dropped_before_stays_dropped(overflow: str) -> None:
     """A second capacity, as of a device after that of a rank: everything is served or dropped, once."""
     logits = np.random.default_rng(0).normal(size=(256, 16)).astype(np.float32)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from moesim import route
-from moesim.kernels.exponential import largest, sigmoid, softmax, total
-from moesim.kernels.topk import top_k_of
+from moesim.compiled.exponential import largest, sigmoid, softmax, total
+from moesim.compiled.topk import top_k_of
 
 SETTINGS = list(
     itertools.product(

@@ -170,7 +170,7 @@ def test_the_table_knows_the_fields_strategies_and_policies() -> None:
     weighs = {n for n, e in STRATEGIES.items() if e.parameters.startswith("gate") or "norm_topk_prob" in e.parameters}
     assert weighs == set(WEIGHS_BY_NAME)
     reads = {
-        name for name, policy in OVERFLOWS.items() if policy.admits_by == "priority" or policy.moved != NOT_DROPPED
+        name for name, policy in OVERFLOWS.items() if policy.order == "priority" or policy.reroutes_as != NOT_DROPPED
     }
     assert reads == set(READS_SCORES)
-    assert [name for name, policy in OVERFLOWS.items() if policy.admits_by == "draw"] == [RANDOM_OVERFLOW]
+    assert [name for name, policy in OVERFLOWS.items() if policy.order == "draw"] == [RANDOM_OVERFLOW]

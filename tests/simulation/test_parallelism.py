@@ -116,7 +116,7 @@ def test_tokens_stay_in_their_group_and_every_gpu_of_a_slot_gets_a_copy() -> Non
     source = np.array([1, 4, 7], dtype=np.int32)
     slot = assign_slots(served, source, placement, 0)
     assert slot.tolist() == [[0, 1], [7, 7], [6, -1]]
-    tokens, copies, _ = traffic_of_layer(slot, source, placement, copies_rule="per-rank", gpus_per_node=8)
+    tokens, copies, _ = traffic_of_layer(slot, source, placement, copy_rule="per-rank", gpus_per_node=8)
     assert tokens.tolist() == [1, 1, 0, 0, 0, 0, 1, 2]
     assert {(s, d): n for (s, d), n in np.ndenumerate(copies) if n} == {
         (1, 0): 1, (1, 1): 1, (4, 6): 1, (4, 7): 1, (7, 6): 1, (7, 7): 1,

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from moesim import Scenario, evolve
-from moesim.routing.balancing import FEEDBACK_GAIN
+from moesim.routing.training_balance import FEEDBACK_GAIN
 
 LAYERS, GPUS = 2, 8
 BASE: dict[str, Any] = {

@@ -214,7 +214,7 @@ def routed_once() -> Iterator[None]:
 
     def route_step(stages: Any, step: int, *others: Any) -> Any:
         workload = stages.scenario.spec.workload
-        key = (stages.model.n_experts, stages.top_k, stages.cluster.n_gpus, workload.tokens_per_gpu, stages.copies_rule)
+        key = (stages.model.n_experts, stages.top_k, stages.cluster.n_gpus, workload.tokens_per_gpu, stages.copy_rule)
         if key not in known:
             known.clear()
             known[key] = route(stages, step, *others)

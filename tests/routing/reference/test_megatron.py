@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from moesim import Assignment, apply_capacity, route
-from moesim.routing.balancing import add_statistics, auxiliary_loss, updated_bias
+from moesim.routing.training_balance import add_statistics, auxiliary_loss, updated_bias
 from tests.routing.reference.compare import (
     DROPPED_SIZES,
     FACTORS,

@@ -34,7 +34,7 @@ class QueueTotals:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clocked:
+class StepTimes:
     """Times and traffic of one step; G GPUs, integer picoseconds.
 
     `parts_ps` int64 [G, parts], each row summing to `makespan_ps`;

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moesim.kernels.links import add_links, port_counts
+from moesim.compiled.links import add_links, port_counts
 
 
 @pytest.mark.parametrize("rule", ["per-selection", "per-rank", "per-node"])
@@ -19,7 +19,7 @@ def test_ports_carry_what_their_links_carry(rule: str, nodes: int, m: int, layer
     node_copies = (
         rng.integers(0, 9, (layers, nodes * m, nodes)) if rule == "per-node" else np.zeros((0, 0, 0), dtype=int)
     )
-    sent, received = port_counts(copies, node_copies, copies_rule=rule, gpus_per_node=m)
+    sent, received = port_counts(copies, node_copies, copy_rule=rule, gpus_per_node=m)
     back = np.zeros((2, nodes * m, nodes * m), dtype=int)
     for layer in range(layers):
         messages, links = np.zeros_like(back), np.zeros_like(back)

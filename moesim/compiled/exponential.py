@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.jit import njit
+from moesim.compiled.jit import njit
 
 _FLOOR = np.float32(-87.0)
 _LOG2_E = np.float32(1.44269504088896341)

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.engine import run_queued
-from moesim.engine.mailbox import Network
+from moesim.engine.arrival_network import Network
 from moesim.errors import DeadlockError
-from moesim.metrics import clocked_queues
+from moesim.metrics import queued_step_times
 from moesim.types import PARTS, Program, QueuedRun, Queues, TokenGroups
 from tests.builders import exchange, program
 
@@ -45,7 +45,7 @@ def step(n_gpus: int, n_rows: int, *, slots: int, attention_ps: Any = 100, **cha
         slot_tokens=np.zeros((n_rows, slots)),
         dispatch=exchange(n_gpus, copy_ps=(2, 5), latency_ps=(10, 30)),
         combine=exchange(n_gpus, copy_ps=(2, 5), latency_ps=(10, 30)),
-        copies_rule="per-selection",
+        copy_rule="per-selection",
         **changes,
     )
 
@@ -223,7 +223,7 @@ def test_nothing_is_lost_whatever_the_policy(seed: int) -> None:
     back = run.kind == COMBINE
     landed = Counter(zip(run.destination[back].tolist(), run.layer[back].tolist(), strict=True))
     assert all(d >= 0 for d, _ in landed)
-    times = clocked_queues(run, n_gpus=program_.n_gpus, dispatch_bytes=3, combine_bytes=5, keep_tasks=True)
+    times = queued_step_times(run, n_gpus=program_.n_gpus, dispatch_bytes=3, combine_bytes=5, keep_tasks=True)
     assert (times.parts_ps >= 0).all()
     assert (times.parts_ps.sum(axis=1) == times.makespan_ps).all()
     assert times.critical_ps.sum() == times.critical_gpu_ps.sum() == times.makespan_ps

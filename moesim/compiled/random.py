@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.jit import njit
+from moesim.compiled.jit import njit
 
 # streams: what a draw is for; numbers are part of the results' identity
 LOGIT_NOISE, POPULARITY, TOPIC_OF_SEQUENCE, TOPIC_AFFINITY, ROUTER, CAPACITY = 1, 2, 3, 4, 5, 6

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from moesim.compiled.exponential import largest, sigmoid, softmax
+from moesim.compiled.jit import njit
 from moesim.errors import ParameterError
-from moesim.kernels.exponential import largest, sigmoid, softmax
-from moesim.kernels.jit import njit
 from moesim.routing.groups import choose_groups
 from moesim.types import Assignment
 
@@ -146,7 +146,7 @@ def group_mask(scores: ArrayLike, *, n_group: int, topk_group: int, summed: int)
     return np.repeat(kept, n_experts // n_group, axis=1)
 
 
-def scores_of(logits: NDArray[np.float32], parameters: Any) -> NDArray[np.float32]:
+def router_scores(logits: NDArray[np.float32], parameters: Any) -> NDArray[np.float32]:
     """What a router with these parameters makes of logits [T, E] before any bias: sigmoids or probabilities [T, E]."""
     scores = np.empty_like(logits)
     _score(logits, str(getattr(parameters, "score", "")).startswith("sigmoid"), scores)

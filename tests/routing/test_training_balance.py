@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moesim.routing.balancing import FEEDBACK_GAIN, add_statistics, auxiliary_loss, updated_bias, updated_shift
+from moesim.routing.training_balance import FEEDBACK_GAIN, add_statistics, auxiliary_loss, updated_bias, updated_shift
 from moesim.scenario.schema import BalancingSpec
 
 

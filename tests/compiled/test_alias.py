@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from moesim.kernels.alias import alias_draw, fill_alias_table
-from moesim.kernels.random import word64
+from moesim.compiled.alias import alias_draw, fill_alias_table
+from moesim.compiled.random import word64
 
 
 def table_of(weight: np.ndarray) -> np.ndarray:

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.compiled.jit import njit
 from moesim.errors import ParameterError
-from moesim.kernels.jit import njit
 from moesim.routing.gate import GateParameters
 from moesim.routing.gate import route as route_gate
 from moesim.routing.strategy import Strategy

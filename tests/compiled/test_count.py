@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from moesim.kernels.count import count, count_by_source
+from moesim.compiled.count import count, count_by_source
 
 
 def assignments(n_tokens: int, top_k: int, n_ranks: int, n_experts: int) -> tuple[np.ndarray, np.ndarray]:

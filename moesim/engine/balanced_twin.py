@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.jit import njit
+from moesim.compiled.jit import njit
 from moesim.types import Placement, Traffic, nodes_of
 
 
@@ -14,7 +14,7 @@ def balanced_traffic(
     placement: Placement,
     *,
     gpus_per_node: int,
-    copies_rule: str,
+    copy_rule: str,
     usable: NDArray[np.bool_] | None = None,
 ) -> Traffic:
     """The same number of processed assignments and of copies per source and level, spread evenly.
@@ -30,13 +30,13 @@ def balanced_traffic(
         traffic: of the step.
         placement: the GPU of each slot.
         gpus_per_node: of the cluster.
-        copies_rule: the collective's (NetworkSpec.copies).
+        copy_rule: the collective's (NetworkSpec.copies).
         usable: slots [S] that take anything; None = all.
     """
     rank = placement.rank if usable is None else np.where(usable, placement.rank, np.int32(-1))
     shared_by = placement.expert_tensor
     if placement.n_groups == 1:
-        return _balanced(traffic, rank, placement.n_ranks, shared_by, gpus_per_node, copies_rule)
+        return _balanced(traffic, rank, placement.n_ranks, shared_by, gpus_per_node, copy_rule)
     even = Traffic(
         slot_tokens=np.zeros_like(traffic.slot_tokens),
         copies=np.zeros_like(traffic.copies),
@@ -46,7 +46,7 @@ def balanced_traffic(
         part, nodes = _part_of(traffic, gpus, slots, gpus_per_node)
         own = np.where(rank[slots] < 0, np.int32(-1), rank[slots] - np.int32(gpus.start))
         a_node = min(gpus_per_node, placement.group_gpus)
-        spread = _balanced(part, own, placement.group_gpus, shared_by, a_node, copies_rule)
+        spread = _balanced(part, own, placement.group_gpus, shared_by, a_node, copy_rule)
         even.slot_tokens[:, slots] = spread.slot_tokens
         even.copies[:, gpus, gpus] = spread.copies
         even.node_copies[:, gpus, nodes] = spread.node_copies
@@ -66,7 +66,7 @@ def _part_of(traffic: Traffic, gpus: slice, slots: slice, gpus_per_node: int) ->
 
 
 def _balanced(
-    traffic: Traffic, rank: NDArray[np.int32], n_ranks: int, shared_by: int, gpus_per_node: int, copies_rule: str
+    traffic: Traffic, rank: NDArray[np.int32], n_ranks: int, shared_by: int, gpus_per_node: int, copy_rule: str
 ) -> Traffic:
     """The same of one group; `rank` [S] is -1 for slots that take nothing, each slot is on `shared_by` GPUs."""
     slots = np.bincount(rank[rank >= 0], minlength=n_ranks)
@@ -79,7 +79,7 @@ def _balanced(
     place = np.arange(len(by_rank)) - (np.cumsum(slots) - slots)[own]  # of a slot among those of its rank
     slot_tokens = np.zeros_like(traffic.slot_tokens)
     slot_tokens[:, by_rank] = _spread(per_rank[:, own], place, slots[own])
-    if copies_rule == "all":
+    if copy_rule == "all":
         return Traffic(slot_tokens=slot_tokens, copies=traffic.copies, node_copies=traffic.node_copies)
     gpu = np.arange(n_ranks)
     node, own_rank = gpu // gpus_per_node, gpu // shared_by * shared_by  # where a GPU keeps what it does not send
@@ -91,7 +91,7 @@ def _balanced(
     if shared_by > 1:
         copies = np.repeat(copies[:, :, ::shared_by], shared_by, axis=2)
     node_copies = traffic.node_copies
-    if copies_rule == "per-node":
+    if copy_rule == "per-node":
         node_copies = node_copies.copy()
         node_holds = np.bincount(node, weights=slots) > 0
         wanted = node_holds & (np.arange(len(node_holds)) != node[:, None])

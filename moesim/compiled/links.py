@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.jit import njit
+from moesim.compiled.jit import njit
 from moesim.types import ACROSS_NODES, WITHIN_NODE
 
 
@@ -111,7 +111,7 @@ def port_counts(
     copies: NDArray[np.int64],
     node_copies: NDArray[np.int64],
     *,
-    copies_rule: str,
+    copy_rule: str,
     gpus_per_node: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """What each GPU's egress and ingress ports carry in dispatch, int64 [L, 2 levels, G]; combine swaps them.
@@ -121,7 +121,7 @@ def port_counts(
     n_layers, n_gpus, _ = copies.shape
     sent = np.zeros((n_layers, 2, n_gpus), dtype=np.int64)
     received = np.zeros_like(sent)
-    _port_counts(copies, node_copies, copies_rule == "per-node", gpus_per_node, sent, received)
+    _port_counts(copies, node_copies, copy_rule == "per-node", gpus_per_node, sent, received)
     return sent, received
 
 

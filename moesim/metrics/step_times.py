@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from moesim.metrics.conservation import check_program
 from moesim.metrics.latency import breakdown, critical_path, until_lost
-from moesim.metrics.queued import breakdown_of_nodes, path_of_nodes
+from moesim.metrics.queue_times import breakdown_of_nodes, path_of_nodes
 from moesim.metrics.traffic import gpu_copies, link_traffic
-from moesim.types import EXCHANGE_KINDS, LEVELS, PARTS, Clocked, Program, QueuedRun, QueueTotals, Tasks, Timeline
+from moesim.types import EXCHANGE_KINDS, LEVELS, PARTS, Program, QueuedRun, QueueTotals, StepTimes, Tasks, Timeline
 
 
-def clocked(
+def step_times(
     program: Program, timeline: Timeline, *, dispatch_bytes: int, combine_bytes: int, keep_tasks: bool
-) -> Clocked:
+) -> StepTimes:
     """Parts, critical path and traffic of a step.
 
     Args:
@@ -32,7 +32,7 @@ def clocked(
     check_program(program, timeline)
     critical, critical_gpu = critical_path(program, timeline)
     messages, carried = link_traffic(program, dispatch_bytes=dispatch_bytes, combine_bytes=combine_bytes)
-    return Clocked(
+    return StepTimes(
         makespan_ps=timeline.makespan_ps,
         parts_ps=breakdown(program, timeline),
         critical_ps=critical,
@@ -44,7 +44,7 @@ def clocked(
     )
 
 
-def later(step: Clocked, waited_ps: int) -> Clocked:
+def later(step: StepTimes, waited_ps: int) -> StepTimes:
     """A step whose GPUs all wait for so long before anything of it runs."""
     parts, critical, critical_gpu = step.parts_ps.copy(), step.critical_ps.copy(), step.critical_gpu_ps.copy()
     parts[:, PARTS.index("wait")] += waited_ps
@@ -63,9 +63,9 @@ def later(step: Clocked, waited_ps: int) -> Clocked:
     )
 
 
-def clocked_queues(
+def queued_step_times(
     run: QueuedRun, *, n_gpus: int, dispatch_bytes: int, combine_bytes: int, keep_tasks: bool
-) -> Clocked:
+) -> StepTimes:
     """The same of a step with expert queues."""
     critical, critical_gpu = path_of_nodes(run, n_gpus)
     copy_bytes = np.zeros(len(PARTS), dtype=np.int64)
@@ -78,7 +78,7 @@ def clocked_queues(
     np.add.at(messages, link, 1)
     np.add.at(carried, link, node_bytes[sent])
     _, _, since, until, tokens = run.waits.T
-    return Clocked(
+    return StepTimes(
         makespan_ps=run.makespan_ps,
         parts_ps=breakdown_of_nodes(run, n_gpus),
         critical_ps=critical,
@@ -101,7 +101,7 @@ def _tasks(program: Program, timeline: Timeline, dispatch_bytes: int, combine_by
     n_ops, n_gpus = timeline.start_ps.shape
     tokens = gpu_copies(program)
     dispatch = (program.kind == PARTS.index("dispatch"))[:, None]
-    exchange = (program.exchange_layer >= 0)[:, None]
+    exchange = (program.exchange_row >= 0)[:, None]
     sent = np.where(exchange, tokens * np.where(dispatch, dispatch_bytes, combine_bytes), 0)
     start, end = until_lost(program, timeline)
     return Tasks(

@@ -7,7 +7,7 @@ slot asks for the compute stream of its GPU when something waits, takes all
 that waits as one batch, and sends each source its results as soon as the batch
 is done. A GPU goes on with the next layer when it has all results of its own:
 there is no exchange order and no barrier between GPUs. Copies are one per
-selected expert in both directions, and ports serve by arrival (`mailbox`).
+selected expert in both directions, and ports serve by arrival (`arrival_network`).
 
 What finds no room at a slot is dropped (its source is told by a zero-byte
 flag), blocks the port that brought it until there is room, or is handed to
@@ -27,9 +27,9 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from moesim.engine.arrival_network import Message, Network
 from moesim.engine.faults import task_end, too_long
 from moesim.engine.instants import ADMIT, HAND_ON, SEND, Instants, Key, Turns
-from moesim.engine.mailbox import Message, Network
 from moesim.engine.ports import latencies
 from moesim.engine.simpy_engine import without_gc
 from moesim.engine.station import Station
@@ -183,8 +183,8 @@ class _QueuedStep:
         self.in_ps = {DISPATCH: program.dispatch.in_ps.tolist(), COMBINE: program.combine.in_ps.tolist()}
         latency, layer = latencies(program).tolist(), program.layer.tolist()
         self.exchange: dict[tuple[int, int], tuple[int, list[list[int]]]] = {  # layer and latencies by kind and row
-            (int(program.kind[o]), int(program.exchange_layer[o])): (layer[o], latency[o])
-            for o in np.flatnonzero(program.exchange_layer >= 0).tolist()
+            (int(program.kind[o]), int(program.exchange_row[o])): (layer[o], latency[o])
+            for o in np.flatnonzero(program.exchange_row >= 0).tolist()
         }
         self.experts_operation: list[int] = np.flatnonzero(program.kind == EXPERTS).tolist()
         self.layer: list[int] = layer
@@ -224,14 +224,14 @@ class _QueuedStep:
         program = self.program
         last = BEGIN
         for o in range(program.n_operations):
-            kind, row = int(program.kind[o]), int(program.exchange_layer[o])
+            kind, row = int(program.kind[o]), int(program.exchange_row[o])
             if kind == DISPATCH:
                 self._dispatch(x, row, last)
             if row >= 0 or kind == EXPERTS:
                 continue
             for p in program.predecessors[o]:
                 if program.kind[p] == COMBINE:
-                    results = self.results[int(program.exchange_layer[p])][x]
+                    results = self.results[int(program.exchange_row[p])][x]
                     if not results.all.processed:
                         yield results.all
                     if results.latest[:1] == [int(self.env.now)]:

@@ -28,8 +28,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.exponential import largest, sigmoid, softmax, total
-from moesim.kernels.jit import njit
+from moesim.compiled.exponential import largest, sigmoid, softmax, total
+from moesim.compiled.jit import njit
 
 MECHANISMS: Mapping[str, str] = {
     "none": "nothing holds against the feedback",

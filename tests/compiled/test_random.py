@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from moesim.kernels import random as kernels
-from moesim.kernels.random import mix64, normals, permutation, uniform
+from moesim.compiled import random as kernels
+from moesim.compiled.random import mix64, normals, permutation, uniform
 
 
 def key(*parts: int) -> np.uint64:

@@ -21,7 +21,7 @@ def traffic(placement: Placement, rule: str, gpus_per_node: int, seed: int) -> T
     served = np.argsort(rng.random((n_tokens, placement.n_experts)), axis=1)[:, :2].astype(np.int32)
     source = np.repeat(np.arange(placement.n_ranks, dtype=np.int32), 5)
     slot = assign_slots(served, source, placement, 0)
-    slots, copies, nodes = traffic_of_layer(slot, source, placement, copies_rule=rule, gpus_per_node=gpus_per_node)
+    slots, copies, nodes = traffic_of_layer(slot, source, placement, copy_rule=rule, gpus_per_node=gpus_per_node)
     return Traffic(slot_tokens=slots[None], copies=copies[None], node_copies=nodes[None])
 
 
@@ -41,7 +41,7 @@ def test_totals_stay_and_spread_is_even(
     redundant = min(redundant, n_experts * (n_ranks - 1))
     placement = place("contiguous", n_experts=n_experts, n_layers=1, n_ranks=n_ranks, redundant_experts=redundant)
     before = traffic(placement, rule, per_node, seed)
-    after = balanced_traffic(before, placement, gpus_per_node=per_node, copies_rule=rule)
+    after = balanced_traffic(before, placement, gpus_per_node=per_node, copy_rule=rule)
     assert after.slot_tokens.sum() == before.slot_tokens.sum()
     holders = np.unique(placement.rank)
     per_rank = np.array([after.slot_tokens[0, placement.rank == rank].sum() for rank in holders])
@@ -65,7 +65,7 @@ def test_remainders_go_to_the_lowest_index(total: int, parts: list[int]) -> None
     placement = place("contiguous", n_experts=3, n_layers=1, n_ranks=1)
     one = np.zeros((1, 1, 1), dtype=np.int64)
     before = Traffic(slot_tokens=np.array([[total, 0, 0]]), copies=one, node_copies=np.zeros((0, 0, 0), dtype=np.int64))
-    after = balanced_traffic(before, placement, gpus_per_node=1, copies_rule="per-rank")
+    after = balanced_traffic(before, placement, gpus_per_node=1, copy_rule="per-rank")
     assert after.slot_tokens.tolist() == [parts]
 
 
@@ -74,7 +74,7 @@ def test_copies_for_everybody_stay_as_they_are() -> None:
     held = place("contiguous", n_experts=4, n_layers=1, n_ranks=2)
     placement = dataclasses.replace(held, rank=held.rank + np.int32(2), n_ranks=4)
     before = traffic(placement, "all", 2, seed=1)
-    after = balanced_traffic(before, placement, gpus_per_node=2, copies_rule="all")
+    after = balanced_traffic(before, placement, gpus_per_node=2, copy_rule="all")
     assert before.copies[0, :, 0].all()
     np.testing.assert_array_equal(after.copies, before.copies)
     np.testing.assert_array_equal(after.node_copies, before.node_copies)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.kernels.jit import njit
+from moesim.compiled.jit import njit
 
 _LOW, _S32 = np.uint64(0xFFFFFFFF), np.uint64(32)
 _UNIT = 2.0**32

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from moesim import rebalance, route
 from moesim.metrics import max_violation
-from moesim.routing.balancers import group_mask, scores_of
+from moesim.routing.substitution import group_mask, router_scores
 
 
 def probabilities(x: np.ndarray) -> np.ndarray:
@@ -88,10 +88,10 @@ def test_scores_are_those_of_the_router() -> None:
 
     x = np.random.default_rng(3).normal(size=(5, 7)).astype(np.float32)
     for name in ("deepseek-v3", "llama4"):
-        got = scores_of(x, parameters_for(strategy(name), {}))
+        got = router_scores(x, parameters_for(strategy(name), {}))
         np.testing.assert_allclose(got, 1 / (1 + np.exp(-x)), rtol=1e-6)
     for name in ("mixtral", "hash"):
-        np.testing.assert_allclose(scores_of(x, parameters_for(strategy(name), {})), probabilities(x), rtol=1e-6)
+        np.testing.assert_allclose(router_scores(x, parameters_for(strategy(name), {})), probabilities(x), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
