@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.compiled.links import port_counts
-from moesim.types import PARTS, Exchange, Program
+from moesim.types import Exchange, Part, Program
 
 
 def transfer_ps(program: Program) -> NDArray[np.int64]:
@@ -25,9 +25,9 @@ def transfer_ps(program: Program) -> NDArray[np.int64]:
     sent, received = port_counts(program.copies, program.node_copies, copy_rule=program.copy_rule, gpus_per_node=m)
     levels = [level for level, exists in enumerate((min(m, n_gpus) > 1, n_gpus > m)) if exists]
     both_hops = program.copy_rule == "per-node"
-    by_kind = {
-        PARTS.index("dispatch"): _gpu_ps(program.dispatch, sent, received, levels, both_hops),
-        PARTS.index("combine"): _gpu_ps(program.combine, received, sent, levels, both_hops),
+    by_kind: dict[int, NDArray[np.int64]] = {
+        Part.DISPATCH: _gpu_ps(program.dispatch, sent, received, levels, both_hops),
+        Part.COMBINE: _gpu_ps(program.combine, received, sent, levels, both_hops),
     }
     for o in np.flatnonzero(program.exchange_row >= 0):
         own = by_kind[int(program.kind[o])][program.exchange_row[o]]

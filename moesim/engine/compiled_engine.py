@@ -16,7 +16,7 @@ from moesim.engine.admission import admitted, check_admission
 from moesim.engine.closed_form import transfer_ps
 from moesim.engine.faults import task_end
 from moesim.engine.ports import exchange, free_ports, latencies, node_copies
-from moesim.types import PARTS, Program, Timeline
+from moesim.types import Part, Program, Timeline
 
 
 def run_compiled(program: Program) -> Timeline:
@@ -36,7 +36,7 @@ def run_compiled(program: Program) -> Timeline:
         _sweep_ports(
             program.duration_ps,
             program.exchange_row,
-            program.kind == PARTS.index("dispatch"),
+            program.kind == Part.DISPATCH,
             program.copy_rule == "per-node",
             program.synchronous,
             program.copies,

@@ -34,10 +34,9 @@ from moesim.engine.ports import latencies
 from moesim.engine.simpy_engine import without_gc
 from moesim.engine.station import Station
 from moesim.errors import DeadlockError
-from moesim.types import PARTS, Program, QueuedRun, Queues, TokenGroups
+from moesim.types import Part, Program, QueuedRun, Queues, TokenGroups
 from moesim.types.picoseconds import MAX_PS
 
-DISPATCH, COMBINE, EXPERTS = (PARTS.index(kind) for kind in ("dispatch", "combine", "experts"))
 OVERFLOWS = {
     "drop": "what finds no room in the queue of its slot is dropped",
     "block": "it waits at the port, which takes nothing else meanwhile (back-pressure)",
@@ -179,14 +178,20 @@ class _QueuedStep:
         self.token_drops = tuple(np.zeros(row.n_tokens, dtype=np.int64) for row in groups)
         self.alternates_used = [np.zeros(row.n_tokens, dtype=np.int64) for row in groups]
         self.copies = [_slots_of(own, queues.n_experts) for own in queues.expert]
-        self.out_ps = {DISPATCH: program.dispatch.out_ps.tolist(), COMBINE: program.combine.out_ps.tolist()}
-        self.in_ps = {DISPATCH: program.dispatch.in_ps.tolist(), COMBINE: program.combine.in_ps.tolist()}
+        self.out_ps: dict[int, list[list[int]]] = {
+            Part.DISPATCH: program.dispatch.out_ps.tolist(),
+            Part.COMBINE: program.combine.out_ps.tolist(),
+        }
+        self.in_ps: dict[int, list[list[int]]] = {
+            Part.DISPATCH: program.dispatch.in_ps.tolist(),
+            Part.COMBINE: program.combine.in_ps.tolist(),
+        }
         latency, layer = latencies(program).tolist(), program.layer.tolist()
         self.exchange: dict[tuple[int, int], tuple[int, list[list[int]]]] = {  # layer and latencies by kind and row
             (int(program.kind[o]), int(program.exchange_row[o])): (layer[o], latency[o])
             for o in np.flatnonzero(program.exchange_row >= 0).tolist()
         }
-        self.experts_operation: list[int] = np.flatnonzero(program.kind == EXPERTS).tolist()
+        self.experts_operation: list[int] = np.flatnonzero(program.kind == Part.EXPERTS).tolist()
         self.layer: list[int] = layer
         self.finished = [False] * n_gpus
         self.n_events = 0
@@ -225,12 +230,12 @@ class _QueuedStep:
         last = BEGIN
         for o in range(program.n_operations):
             kind, row = int(program.kind[o]), int(program.exchange_row[o])
-            if kind == DISPATCH:
+            if kind == Part.DISPATCH:
                 self._dispatch(x, row, last)
-            if row >= 0 or kind == EXPERTS:
+            if row >= 0 or kind == Part.EXPERTS:
                 continue
             for p in program.predecessors[o]:
-                if program.kind[p] == COMBINE:
+                if program.kind[p] == Part.COMBINE:
                     results = self.results[int(program.exchange_row[p])][x]
                     if not results.all.processed:
                         yield results.all
@@ -276,7 +281,7 @@ class _QueuedStep:
         if not by_gpu:
             results.all.succeed()
         for destination in sorted(by_gpu, key=lambda d: self._turn(x, d)):
-            self._send(DISPATCH, row, x, destination, by_gpu[destination], cause)
+            self._send(Part.DISPATCH, row, x, destination, by_gpu[destination], cause)
 
     def _turn(self, source: int, destination: int) -> int:
         """Node rotation outside, index rotation inside."""
@@ -313,7 +318,7 @@ class _QueuedStep:
         return self._arrived(kind, load, node)
 
     def _arrived(self, kind: int, load: list[Group], node: int) -> Steps | None:
-        if kind == COMBINE:
+        if kind == Part.COMBINE:
             for group in load:
                 self._arrive(group, node)
             return None
@@ -374,7 +379,7 @@ class _QueuedStep:
             self._arrive(group, group.cause)
             return
         level = self.network.level(here, group.source)
-        flag = self.env.timeout(self.exchange[COMBINE, group.row][1][level][here])
+        flag = self.env.timeout(self.exchange[Part.COMBINE, group.row][1][level][here])
         assert flag.callbacks is not None
         flag.callbacks.append(lambda _: self._arrive(group, group.cause))
 
@@ -400,7 +405,7 @@ class _QueuedStep:
             handed = Group(group.row, group.source, slot, group.expert, token, group.cause, handed_on=True)
             by_gpu.setdefault(self.rank[slot], []).append(handed)
         for destination in sorted(by_gpu, key=lambda d: self._turn(here, d)):
-            self._send(DISPATCH, group.row, here, destination, by_gpu[destination], group.cause)
+            self._send(Part.DISPATCH, group.row, here, destination, by_gpu[destination], group.cause)
 
     def _serve(self, batch: list[Group], asked: int, again: bool) -> Steps:
         """Run a batch of one slot on the compute stream of its GPU, and send the results."""
@@ -415,12 +420,12 @@ class _QueuedStep:
         if self.program.compute_factor is not None:
             work = round(work * float(self.program.compute_factor[self.experts_operation[row], gpu]))
         yield from self._compute(gpu, work)
-        node = self._computed(EXPERTS, gpu, layer, begin, tokens, cause)
+        node = self._computed(Part.EXPERTS, gpu, layer, begin, tokens, cause)
         by_source: dict[tuple[int, int], list[Group]] = {}
         for group in batch:
             by_source.setdefault((self._turn(gpu, group.source), group.row), []).append(group)
         for (_, own_row), groups in sorted(by_source.items()):
-            self._send(COMBINE, own_row, gpu, groups[0].source, groups, node)
+            self._send(Part.COMBINE, own_row, gpu, groups[0].source, groups, node)
 
 
 def _slots_of(expert: NDArray[np.int32], n_experts: int) -> list[list[int]]:

@@ -17,8 +17,8 @@ from moesim.types import (
     COMPUTE_STREAM,
     EXCHANGE_KINDS,
     EXCHANGE_STREAM,
-    PARTS,
     Exchange,
+    Part,
     Placement,
     Program,
     Traffic,
@@ -70,6 +70,10 @@ OVERLAPS = {
 }
 """Scenarios name the first three; two-batch takes the last in decode. Orders of both as SGLang runs them (its
 operations_strategy.py), whose deployment of 96 H100 is among the published results."""
+
+
+_PART = {part.name.lower(): part for part in Part} | {"attention_in": Part.ATTENTION}
+"""The part that each task and exchange of a stage counts for."""
 
 
 class Durations(Protocol):
@@ -178,7 +182,7 @@ def _slowed_by_exchanges(program: Program, loss: float) -> Program:
     """With the tasks that follow each exchange on the computing stream longer by a part of its time."""
     lost = whole_ps(loss * transfers_ps(program))
     duration = program.duration_ps.copy()
-    computing = np.flatnonzero((program.exchange_row < 0) & (program.kind != PARTS.index("head")))
+    computing = np.flatnonzero((program.exchange_row < 0) & (program.kind != Part.HEAD))
     exchanges = np.flatnonzero(program.exchange_row >= 0)
     after = np.searchsorted(computing, exchanges)
     beside = after < len(computing)  # the last exchanges have nothing beside them
@@ -236,7 +240,7 @@ def _order(n_layers: int, dense_layers: tuple[int, ...], overlap: str, has_share
     todo.add("head", -1, 0, 0, order.micro_batches)
     matrix = np.array(todo.matrix, dtype=np.int64)
     return _Order(
-        kind=np.array([PARTS.index(kind.removesuffix("_in")) for kind in todo.kind], dtype=np.int64),
+        kind=np.array([_PART[kind] for kind in todo.kind], dtype=np.int64),
         layer=np.array(todo.layer, dtype=np.int64),
         stream=np.where(matrix >= 0, EXCHANGE_STREAM, COMPUTE_STREAM).astype(np.int64),
         predecessors=tuple(todo.predecessors),

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.compiled.jit import njit
-from moesim.types import PARTS, Program
+from moesim.types import Part, Program
 from moesim.types.picoseconds import MAX_PS
 
 Times = NDArray[np.int64]
@@ -39,7 +39,7 @@ def latencies(program: Program) -> Times:
     if program.latency_ps is not None:
         return program.latency_ps
     by_payload = np.stack([program.combine.latency_ps, program.dispatch.latency_ps])
-    payload = (program.kind == PARTS.index("dispatch")).astype(np.int64)
+    payload = (program.kind == Part.DISPATCH).astype(np.int64)
     used = by_payload[payload] * (program.exchange_row >= 0)[:, None]
     return np.repeat(used[:, :, None], program.n_gpus, axis=2)
 

@@ -22,9 +22,8 @@ from moesim.engine.closed_form import transfer_ps
 from moesim.engine.faults import task_end
 from moesim.engine.ports import exchange, free_ports, latencies, node_copies
 from moesim.errors import DeadlockError
-from moesim.types import PARTS, Program, Timeline
+from moesim.types import PARTS, Part, Program, Timeline
 
-_DISPATCH = PARTS.index("dispatch")
 Callback = Callable[[simpy.Event], None]
 
 
@@ -165,7 +164,7 @@ def _delays(program: Program) -> Callable[[int, list[int]], list[int]]:
     free, nodes = free_ports(n_gpus), node_copies(program)
     end, arrival = np.zeros(n_gpus, dtype=np.int64), np.zeros((n_gpus, n_gpus), dtype=np.int64)
     latency = latencies(program)
-    forward: list[bool] = (program.kind == _DISPATCH).tolist()
+    forward: list[bool] = (program.kind == Part.DISPATCH).tolist()
     per_node = program.copy_rule == "per-node"
 
     def resolve(o: int, entries: list[int]) -> list[int]:

@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.compiled.jit import njit
-from moesim.types import PARTS, Program, Timeline
-
-_WAIT = PARTS.index("wait")
+from moesim.types import Part, Program, Timeline
 
 
 def breakdown(program: Program, timeline: Timeline) -> NDArray[np.int64]:
@@ -20,13 +18,13 @@ def breakdown(program: Program, timeline: Timeline) -> NDArray[np.int64]:
     GPU that has finished before the others waits, and so does one that is lost.
     """
     exchange = program.exchange_row >= 0
-    parts = np.zeros((program.n_gpus, len(PARTS)), dtype=np.int64)
+    parts = np.zeros((program.n_gpus, len(Part)), dtype=np.int64)
     start = timeline.start_ps
     entered = start.reshape(len(start), program.n_groups, program.group_gpus).max(axis=2)
     last_entry = np.repeat(entered, program.group_gpus, axis=1)  # of the group of each GPU
     start, end = until_lost(program, timeline)
     _fill(program.kind, exchange, last_entry, start, end, parts)
-    parts[:, _WAIT] += timeline.makespan_ps - end.max(axis=0)
+    parts[:, Part.WAIT] += timeline.makespan_ps - end.max(axis=0)
     return parts
 
 
@@ -72,7 +70,7 @@ def _fill(
                 waited -= max(0, min(b, entered) - max(a, start[o, x]))
                 moved -= max(0, min(b, end[o, x]) - max(a, entered))
                 k += 1
-            parts[x, _WAIT] += waited
+            parts[x, Part.WAIT] += waited
             parts[x, kind[o]] += moved
 
 
@@ -88,7 +86,7 @@ def critical_path(program: Program, timeline: Timeline) -> tuple[NDArray[np.int6
     start, end = timeline.start_ps, timeline.end_ps
     _, worked_until = until_lost(program, timeline)
     waits_for = program.waits_for()
-    by_part = np.zeros(len(PARTS), dtype=np.int64)
+    by_part = np.zeros(len(Part), dtype=np.int64)
     by_gpu = np.zeros(program.n_gpus, dtype=np.int64)
     finished = end.max(axis=0)
     gpu = int(finished.argmax())
@@ -101,7 +99,7 @@ def critical_path(program: Program, timeline: Timeline) -> tuple[NDArray[np.int6
         cost = end[o, gpu] - begin
         worked = max(0, worked_until[o, gpu] - begin)
         by_part[program.kind[o]] += worked
-        by_part[_WAIT] += cost - worked
+        by_part[Part.WAIT] += cost - worked
         by_gpu[gpu] += cost
         if exchange:
             gpu = first + int(start[o].argmax())

@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.types import PARTS, QueuedRun
-
-_DISPATCH, _COMBINE, _WAIT = (PARTS.index(part) for part in ("dispatch", "combine", "wait"))
+from moesim.types import Part, QueuedRun
 
 
 def breakdown_of_nodes(run: QueuedRun, n_gpus: int) -> NDArray[np.int64]:
@@ -18,7 +16,7 @@ def breakdown_of_nodes(run: QueuedRun, n_gpus: int) -> NDArray[np.int64]:
     until it landed), to dispatch, or to combine if no dispatch is; else to wait,
     which is for queues and computing elsewhere.
     """
-    parts = np.zeros((n_gpus, len(PARTS)), dtype=np.int64)
+    parts = np.zeros((n_gpus, len(Part)), dtype=np.int64)
     task = run.destination < 0
     np.add.at(parts, (run.gpu[task], run.kind[task]), (run.end_ps - run.start_ps)[task])
     message = np.flatnonzero(~task)
@@ -31,9 +29,9 @@ def breakdown_of_nodes(run: QueuedRun, n_gpus: int) -> NDArray[np.int64]:
     for x in range(n_gpus):
         own = message[first[x] : first[x + 1]]
         busy = tasks[first_task[x] : first_task[x + 1]]
-        dispatch, combine = (own[run.kind[own] == kind] for kind in (_DISPATCH, _COMBINE))
-        parts[x, _DISPATCH], parts[x, _COMBINE] = _exposed(run, busy, dispatch, combine)
-        parts[x, _WAIT] = run.makespan_ps - parts[x].sum()
+        dispatch, combine = (own[run.kind[own] == kind] for kind in (Part.DISPATCH, Part.COMBINE))
+        parts[x, Part.DISPATCH], parts[x, Part.COMBINE] = _exposed(run, busy, dispatch, combine)
+        parts[x, Part.WAIT] = run.makespan_ps - parts[x].sum()
     return parts
 
 
@@ -62,7 +60,7 @@ def path_of_nodes(run: QueuedRun, n_gpus: int) -> tuple[NDArray[np.int64], NDArr
     costs what passed until its successor began, so that both arrays sum to the
     step time. Of messages it is the sender's time, with all queueing at ports.
     """
-    by_part = np.zeros(len(PARTS), dtype=np.int64)
+    by_part = np.zeros(len(Part), dtype=np.int64)
     by_gpu = np.zeros(n_gpus, dtype=np.int64)
     if len(run.end_ps) == 0:
         return by_part, by_gpu

@@ -11,7 +11,7 @@ from moesim.metrics.conservation import check_program
 from moesim.metrics.latency import breakdown, critical_path, until_lost
 from moesim.metrics.queue_times import breakdown_of_nodes, path_of_nodes
 from moesim.metrics.traffic import gpu_copies, link_traffic
-from moesim.types import EXCHANGE_KINDS, LEVELS, PARTS, Program, QueuedRun, QueueTotals, StepTimes, Tasks, Timeline
+from moesim.types import LEVELS, PARTS, Part, Program, QueuedRun, QueueTotals, StepTimes, Tasks, Timeline
 
 
 def step_times(
@@ -47,8 +47,8 @@ def step_times(
 def later(step: StepTimes, waited_ps: int) -> StepTimes:
     """A step whose GPUs all wait for so long before anything of it runs."""
     parts, critical, critical_gpu = step.parts_ps.copy(), step.critical_ps.copy(), step.critical_gpu_ps.copy()
-    parts[:, PARTS.index("wait")] += waited_ps
-    critical[PARTS.index("wait")] += waited_ps
+    parts[:, Part.WAIT] += waited_ps
+    critical[Part.WAIT] += waited_ps
     critical_gpu[critical_gpu.argmax()] += waited_ps
     tasks = step.tasks
     if tasks is not None:
@@ -68,8 +68,8 @@ def queued_step_times(
 ) -> StepTimes:
     """The same of a step with expert queues."""
     critical, critical_gpu = path_of_nodes(run, n_gpus)
-    copy_bytes = np.zeros(len(PARTS), dtype=np.int64)
-    copy_bytes[[PARTS.index(kind) for kind in EXCHANGE_KINDS]] = dispatch_bytes, combine_bytes
+    copy_bytes = np.zeros(len(Part), dtype=np.int64)
+    copy_bytes[[Part.DISPATCH, Part.COMBINE]] = dispatch_bytes, combine_bytes
     node_bytes = run.tokens * copy_bytes[run.kind]
     sent = run.destination >= 0
     link = run.level[sent], run.gpu[sent], run.destination[sent]
@@ -100,7 +100,7 @@ def _tasks(program: Program, timeline: Timeline, dispatch_bytes: int, combine_by
     """Rows in the order of GPUs, then of operations."""
     n_ops, n_gpus = timeline.start_ps.shape
     tokens = gpu_copies(program)
-    dispatch = (program.kind == PARTS.index("dispatch"))[:, None]
+    dispatch = (program.kind == Part.DISPATCH)[:, None]
     exchange = (program.exchange_row >= 0)[:, None]
     sent = np.where(exchange, tokens * np.where(dispatch, dispatch_bytes, combine_bytes), 0)
     start, end = until_lost(program, timeline)

@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.compiled.links import add_links, port_counts
-from moesim.types import PARTS, Program
-
-_DISPATCH = PARTS.index("dispatch")
+from moesim.types import Part, Program
 
 
 def link_traffic(
@@ -23,7 +21,7 @@ def link_traffic(
     per_node = program.copy_rule == "per-node"
     none = np.zeros((0, 0), dtype=np.int64)
     for o in np.flatnonzero(program.exchange_row >= 0):
-        row, forward = program.exchange_row[o], bool(program.kind[o] == _DISPATCH)
+        row, forward = program.exchange_row[o], bool(program.kind[o] == Part.DISPATCH)
         add_links(
             program.copies[row],
             program.node_copies[row] if per_node else none,
@@ -45,7 +43,7 @@ def gpu_copies(program: Program) -> NDArray[np.int64]:
     copies = np.zeros((program.n_operations, program.n_gpus), dtype=np.int64)
     for o in np.flatnonzero(program.exchange_row >= 0):
         row = int(program.exchange_row[o])
-        copies[o] = (out if program.kind[o] == _DISPATCH else back)[row].sum(axis=0)
+        copies[o] = (out if program.kind[o] == Part.DISPATCH else back)[row].sum(axis=0)
     for i, experts in enumerate(program.expert_rows()):
         if experts >= 0:
             for gpu in range(program.expert_tensor):  # each of those that share a slot computes all of its tokens

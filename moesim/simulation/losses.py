@@ -16,9 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.types import LOST_GPU, PARTS, Assignment, Placement, Program, Timeline
+from moesim.types import LOST_GPU, Assignment, Part, Placement, Program, Timeline
 
-_DISPATCH = PARTS.index("dispatch")
 FOR_EVER = np.iinfo(np.int64).max
 """When a GPU is lost that is not."""
 
@@ -107,7 +106,7 @@ def progress_of(laid_out: Program, timeline: Timeline, gpu: int, at_ps: int) -> 
     pending = True  # the next exchange that it has not entered begins without it
     for o in exchanges:
         row, entered = laid_out.exchange_row[o], bool(timeline.start_ps[o, gpu] < at_ps)
-        if laid_out.kind[o] == _DISPATCH:
+        if laid_out.kind[o] == Part.DISPATCH:
             progress[row] = COMPUTING if entered else (SENDING if pending else LATER)
         elif entered:
             progress[row] = UNHARMED
@@ -154,7 +153,7 @@ def break_off(
         matrix = (after.copies[row] if later else before.copies[before.exchange_row[o]]).copy()
         if timeline.start_ps[o, gpu] >= at_ps:
             sent, received = (
-                (matrix[gpu], matrix[:, gpu]) if before.kind[o] == _DISPATCH else (matrix[:, gpu], matrix[gpu])
+                (matrix[gpu], matrix[:, gpu]) if before.kind[o] == Part.DISPATCH else (matrix[:, gpu], matrix[gpu])
             )
             sent[:] = 0
             if not pending:

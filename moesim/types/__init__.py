@@ -40,6 +40,7 @@ from moesim.types.program import (
     EXCHANGE_STREAM,
     PARTS,
     Exchange,
+    Part,
     Program,
     Timeline,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "ModelShape",
     "NetworkSpec",
     "Parallelism",
+    "Part",
     "Placement",
     "Precision",
     "Program",

@@ -43,7 +43,7 @@ class Queues:
 class QueuedRun:
     """What happened in a step with expert queues: N nodes (tasks and messages), Q waits; R rows of TokenGroups.
 
-    A node is int64 [N]: `kind` indexes PARTS, `gpu` where it ran or who sent,
+    A node is int64 [N]: `kind` is a Part, `gpu` where it ran or who sent,
     `layer`, `start_ps` (of a message: when it was ready to leave), `end_ps` (when it had
     landed), `tokens`, and `cause`, the node that let it begin, -1 = the step's begin.
     Of messages `destination` and `level`, -1 for tasks. `waits` int64 [Q, 5]: GPU, layer, from, until, tokens

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import IntEnum
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-COMPUTE_KINDS = (
-    "attention",
-    "dense",
-    "shared_experts",
-    "router",
-    "experts",
-    "head",
-    "planning",
-    "migration",
-)
-EXCHANGE_KINDS = ("dispatch", "combine")
-PARTS = (*COMPUTE_KINDS, *EXCHANGE_KINDS, "wait")
-"""Parts of the latency breakdown, in the order of the result frames."""
 
-_EXPERTS = PARTS.index("experts")
+class Part(IntEnum):
+    """What a GPU spends its time on, in the order of the result frames; an operation is of any part but WAIT."""
+
+    ATTENTION = 0
+    DENSE = 1
+    SHARED_EXPERTS = 2
+    ROUTER = 3
+    EXPERTS = 4
+    HEAD = 5
+    PLANNING = 6
+    MIGRATION = 7
+    DISPATCH = 8
+    COMBINE = 9
+    WAIT = 10
+
+
+PARTS = tuple(part.name.lower() for part in Part)
+"""Names of the parts in results and figures, by their number."""
+EXCHANGE_KINDS = PARTS[Part.DISPATCH : Part.WAIT]
+COMPUTE_KINDS = PARTS[: Part.DISPATCH]
 
 COMPUTE_STREAM, EXCHANGE_STREAM = 0, 1
 
@@ -44,7 +51,7 @@ class Exchange:
 class Program:
     """Operations of one step, the same list for every GPU; O operations, G GPUs.
 
-    `kind` indexes PARTS; `layer` is the model's layer (-1 = none); `stream`s
+    `kind` is a Part; `layer` is the model's layer (-1 = none); `stream`s
     run in order; `predecessors[o]` lists earlier operations that o waits for
     on the same GPU. `duration_ps` int64 [O, G] is 0 for exchanges. An exchange
     o has `exchange_row[o]` = index l of its matrix `copies[l]` ([L, G, G],
@@ -111,8 +118,8 @@ class Program:
         """Index into `slot_tokens` of each experts operation, -1 for all others."""
         result, index = [], 0
         for kind in self.kind.tolist():
-            result.append(index if kind == _EXPERTS else -1)
-            index += kind == _EXPERTS
+            result.append(index if kind == Part.EXPERTS else -1)
+            index += kind == Part.EXPERTS
         return result
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from moesim.types import PARTS, Exchange, Program
+from moesim.types import Exchange, Part, Program
 
-COMPUTE = [PARTS.index(kind) for kind in ("attention", "router", "experts", "shared_experts")]
-DISPATCH, COMBINE = PARTS.index("dispatch"), PARTS.index("combine")
+COMPUTE = [Part.ATTENTION, Part.ROUTER, Part.EXPERTS, Part.SHARED_EXPERTS]
+DISPATCH, COMBINE = Part.DISPATCH, Part.COMBINE
 
 
 def random_program(seed: int, *, per_node: bool | None = None) -> Program:
@@ -42,7 +42,7 @@ def random_program(seed: int, *, per_node: bool | None = None) -> Program:
         matrix.append(row)
         streams.append(1 if is_exchange else int(rng.choice([0, 2, 3], p=[0.7, 0.2, 0.1])))
         predecessors.append(tuple(sorted({int(p) for p in rng.integers(0, o, int(rng.integers(0, 3)))})) if o else ())
-    n_experts = kinds.count(PARTS.index("experts"))
+    n_experts = kinds.count(Part.EXPERTS)
     duration = rng.integers(0, top + 1, (len(kinds), g))
     duration[np.array(matrix) >= 0] = 0
     return Program(

@@ -17,10 +17,10 @@ from moesim.engine import run_queued
 from moesim.engine.arrival_network import Network
 from moesim.errors import DeadlockError
 from moesim.metrics import queued_step_times
-from moesim.types import PARTS, Program, QueuedRun, Queues, TokenGroups
+from moesim.types import Part, Program, QueuedRun, Queues, TokenGroups
 from tests.builders import exchange, program
 
-ATTENTION, EXPERTS, DISPATCH, COMBINE = (PARTS.index(p) for p in ("attention", "experts", "dispatch", "combine"))
+ATTENTION, EXPERTS, DISPATCH, COMBINE = Part.ATTENTION, Part.EXPERTS, Part.DISPATCH, Part.COMBINE
 
 
 def row(messages: dict[tuple[int, int], list[int]], n_tokens: int, alternates: Any = ()) -> TokenGroups:

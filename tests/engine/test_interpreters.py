@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from moesim.engine import run, run_compiled
 from moesim.engine.ports import exchange, free_ports, latencies
 from moesim.metrics import breakdown, critical_path
-from moesim.types import PARTS, Program
+from moesim.types import Part, Program
 from tests.builders import program as build
 from tests.engine.programs import DISPATCH, random_program
 from tests.textbook import textbook
@@ -27,7 +27,7 @@ def assert_equal(program: Program) -> None:
     makespan = int(expected.end.max())
     by_part, by_gpu = critical_path(program, timeline)
     assert by_part.sum() == by_gpu.sum() == makespan
-    assert by_part[PARTS.index("wait")] == 0
+    assert by_part[Part.WAIT] == 0
     if len(set(program.stream.tolist()) - {1}) <= 1:
         parts = breakdown(program, timeline)
         assert (parts.sum(axis=1) == makespan).all()

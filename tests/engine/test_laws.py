@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from moesim.engine import longest_ps, run, run_compiled
 from moesim.metrics import breakdown, critical_path
-from moesim.types import EXCHANGE_STREAM, PARTS, Exchange, Program, Timeline
+from moesim.types import EXCHANGE_STREAM, Exchange, Part, Program, Timeline
 from tests.engine.programs import random_program
 
 NO_LINKS = np.empty((0, 5))
@@ -171,7 +171,7 @@ def hand_made(copies: Any, attention: list[int]) -> Program:
     from tests.builders import program as build
 
     step = build([copies], attention_ps=attention, experts_ps=[[0, 0]], network="port")
-    keep = [int(np.flatnonzero(step.kind == PARTS.index(kind))[0]) for kind in ("attention", "dispatch", "combine")]
+    keep = [int(np.flatnonzero(step.kind == part)[0]) for part in (Part.ATTENTION, Part.DISPATCH, Part.COMBINE)]
     return dataclasses.replace(
         step,
         kind=step.kind[keep],
@@ -191,7 +191,7 @@ def assert_sums(program: Program, timeline: Timeline) -> None:
     makespan = int(timeline.end_ps.max())
     by_part, by_gpu = critical_path(program, timeline)
     assert by_part.sum() == by_gpu.sum() == makespan
-    assert by_part[PARTS.index("wait")] == 0
+    assert by_part[Part.WAIT] == 0
     assert (by_gpu >= 0).all()
     for stream in set(program.stream.tolist()):
         own = np.flatnonzero(program.stream == stream)

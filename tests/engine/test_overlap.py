@@ -9,7 +9,7 @@ import pytest
 
 from moesim.engine import run, run_compiled
 from moesim.metrics import breakdown, critical_path
-from moesim.types import PARTS, Program
+from moesim.types import PARTS, Part, Program
 from tests.builders import program
 
 
@@ -142,8 +142,8 @@ def test_a_layer_begins_when_the_one_before_has_ended(overlap: str) -> None:
         network="port",
     )
     timeline = run(step)
-    is_attention = step.kind == PARTS.index("attention")
-    for o in np.flatnonzero(step.kind == PARTS.index("combine")):
+    is_attention = step.kind == Part.ATTENTION
+    for o in np.flatnonzero(step.kind == Part.COMBINE):
         after = [k for k, before in enumerate(step.predecessors) if o in before]
         assert len(after) == 1
         assert is_attention[after[0]] == (step.layer[o] < 2)  # the head follows the last layer

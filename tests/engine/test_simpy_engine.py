@@ -13,7 +13,7 @@ from moesim.engine import run, run_compiled
 from moesim.engine.simpy_engine import _Step
 from moesim.errors import ConservationError, DeadlockError
 from moesim.metrics import breakdown, critical_path
-from moesim.types import PARTS, Program, Timeline
+from moesim.types import PARTS, Part, Program, Timeline
 from tests.builders import exchange, program
 
 
@@ -85,7 +85,7 @@ def test_balanced_tokens_take_the_analytic_sum() -> None:
     timeline = run(step)
     dispatch, combine = 100 + (n - 1) * copies * 3, 100 + (n - 1) * copies * 5
     assert timeline.end_ps.max() == layers * (700 + 11 + dispatch + 333 + combine) + 17
-    assert breakdown(step, timeline)[:, PARTS.index("wait")].tolist() == [0] * n
+    assert breakdown(step, timeline)[:, Part.WAIT].tolist() == [0] * n
 
 
 def test_levels_cost_their_own_latency_and_port() -> None:
@@ -197,7 +197,7 @@ def test_both_interpreters_equal_the_recurrence(step: Program) -> None:
     assert (breakdown(step, timeline).sum(axis=1) == makespan).all()
     by_part, by_gpu = critical_path(step, timeline)
     assert by_part.sum() == by_gpu.sum() == makespan
-    assert by_part[PARTS.index("wait")] == 0
+    assert by_part[Part.WAIT] == 0
 
 
 @given(programs(), st.integers(2, 9))
