@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from moesim.hardware.expert import GATED, ExpertKernel, ExpertShape
 from moesim.hardware.kernel_dtypes import KERNEL_DTYPES
 from moesim.hardware.measured import Measured
-from moesim.hardware.token_loads import token_loads
 from moesim.types import Precision
 
 _EVEN = {"moe": "balanced", "wideep_context": "uniform", "wideep_generation": "uniform"}
@@ -74,6 +73,8 @@ def at_measured_level(
 
 def _even_seconds(kernel: ExpertKernel, shape: ExpertShape, kind: str, tokens: int, ranks: int) -> float:
     """The formula for the rank that a table of that kind timed."""
+    from moesim.hardware.token_loads import token_loads  # compiled by Numba, which takes a second to import
+
     loads = token_loads(_EVEN[kind], tokens, shape.n_experts, shape.top_k, ranks)
     received_tokens = np.array([tokens]) if kind in _HANDED_ALL and ranks > 1 else None
     mean = tokens * shape.top_k / shape.n_experts

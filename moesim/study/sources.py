@@ -14,7 +14,18 @@ from moesim.scenario import Scenario
 
 _SESSION = os.urandom(16).hex()
 """Stands for the code of routers that this process alone knows: nobody finds their runs again."""
-_SHAPING = ("scenario", "workload", "routing", "placement", "hardware", "engine", "metrics", "compiled", "types")
+_SHAPING = (
+    "scenario",
+    "workload",
+    "routing",
+    "placement",
+    "hardware",
+    "calibration",
+    "engine",
+    "metrics",
+    "compiled",
+    "types",
+)
 """Packages whose sources shape a summary, with `simulation` and the summary itself."""
 
 
