@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 CONSTRAINTS := .ci/constraints.txt
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 SOURCES := moesim tests
+# all processors; a worker that is done takes tests from another
+PYTEST := $(BIN)/python -m pytest -n logical --dist worksteal
 
 # recordings and measurements; tests that need them are skipped where it is unset
 ifdef MOESIM_DATA
@@ -23,26 +25,26 @@ demo: $(VENV)/.installed
 	$(BIN)/moesim compare scenarios/quickstart.yaml
 
 test: check
-	$(BIN)/python -m pytest -m "not slow and not ref"
+	$(PYTEST) -m "not slow and not ref"
 
 test-all: check
-	$(BIN)/python -m pytest -m "not ref" --cov --cov-report=term
+	$(PYTEST) -m "not ref" --cov --cov-report=term
 	$(MAKE) test-interpreted
 	$(MAKE) test-ref
 
 # what test-all has beyond test, but for test-ref
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "slow and not ref"
+	$(PYTEST) -m "slow and not ref"
 	$(MAKE) test-interpreted
 
 test-ref: $(VENV)/.installed-ref
-	$(BIN)/python -m pytest -m ref
+	$(BIN)/python -m pytest -m ref tests/routing/reference
 
 # the kernels as plain Python, where wrapping integers warn, then compiled with index checks
 test-interpreted: $(VENV)/.installed-dev
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -m "not slow and not ref" -W ignore::RuntimeWarning $(wildcard tests/compiled tests/routing tests/placement)
+	NUMBA_DISABLE_JIT=1 $(PYTEST) -q -m "not slow and not ref" -W ignore::RuntimeWarning $(wildcard tests/compiled tests/routing tests/placement)
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/numba-boundscheck \
-		$(BIN)/python -m pytest -q -m "not slow and not ref" $(wildcard tests/compiled tests/routing tests/placement tests/workload)
+		$(PYTEST) -q -m "not slow and not ref" $(wildcard tests/compiled tests/routing tests/placement tests/workload)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(SOURCES)

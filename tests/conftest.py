@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -11,6 +12,10 @@ from hypothesis import HealthCheck, settings
 # the first call of a kernel compiles it, which no deadline should measure; one seed, so that a failure is a bug
 settings.register_profile("moesim", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("moesim")
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one worker a processor: more threads would only take turns
+    for name in ("MOESIM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 @pytest.fixture
