@@ -66,11 +66,13 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
 	$(PIP) install -c $(CONSTRAINTS) -e .
 	touch $@
 
+# the first pip that knows groups of dependencies is 25.1; Python 3.11 brings an older one
 $(VENV)/.installed-dev: pyproject.toml $(CONSTRAINTS) | $(BIN)/python
-	$(PIP) install -c $(CONSTRAINTS) -e '.[dev]'
+	$(PIP) install -c $(CONSTRAINTS) 'pip>=25.1'
+	$(PIP) install -c $(CONSTRAINTS) -e . --group dev
 	touch $@ $(VENV)/.installed
 
 # about a minute where the CPU build of torch is at hand; deepspeed comes as sources and builds none of its operators
 $(VENV)/.installed-ref: $(VENV)/.installed-dev
-	$(PIP) install -c $(CONSTRAINTS) -e '.[dev,ref]'
+	$(PIP) install -c $(CONSTRAINTS) -e . --group dev --group ref
 	touch $@
