@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ from moesim.hardware.allreduce import AllReduceConstants
 from moesim.hardware.backends import Backend, backends, default_backend, suits
 from moesim.hardware.collectives import LowLatency, Nccl, Normal, Wrapper
 from moesim.hardware.constants import Constants
+from moesim.hardware.constants.fitted import limits_of
 from moesim.hardware.decode import DecodeConstants
 from moesim.hardware.dense import FeedForwardConstants
 from moesim.hardware.elementwise import ElementwiseConstants
@@ -52,13 +52,6 @@ _EXCHANGES: Mapping[str, tuple[Any, str]] = {
 }
 """Constants of collectives and the form of their groups, by the second part of these."""
 _LAYER = "framework/kernel/data type"
-_POSITIVE = (
-    *("compute_share", "bandwidth_share", "norm", "scan_norm", "across_norm", "cache_speedup"),
-    *("one_share", "two_share", "nccl_share", "nccl_wide_share", "link_share", "nic_share"),
-    *("ll_share", "ll128_share", "simple_share", "fill_share", "sm_bytes_per_s", "across_sm_bytes_per_s"),
-)
-_LOWEST = {"max_split": 1.0, "widest_tile": 64.0, "tile_low": 1.0, "tile_high": 1.0}
-_TILES = ("tile_low", "tile_high")
 _APART = ("deepep", "wideep")
 """Kernels of experts that are timed without their router."""
 
@@ -202,12 +195,10 @@ def _check(path: str | Path, part: str, group: str, values: Mapping[str, float])
     if lacking or unknown:
         found = f"found no {lacking[0]}" if lacking else f"found {unknown[0]}"
         raise InputError(f"{path}: {where}: {found}, wanted {', '.join(known)}")
+    limits = limits_of(formula)
     for name, value in values.items():
-        low = "above 0" if name in _POSITIVE else f"of {_LOWEST.get(name, 0):g} or more"
-        if not math.isfinite(value) or value < _LOWEST.get(name, 0) or (value == 0 and name in _POSITIVE):
-            raise InputError(f"{path}: {where}.{name}: found {value}, wanted a number {low}")
-        if name in _TILES and math.frexp(value)[0] != 0.5:
-            raise InputError(f"{path}: {where}.{name}: found {value}, wanted a power of two")
+        if wanted := limits[name].wanted(value):
+            raise InputError(f"{path}: {where}.{name}: found {value}, wanted {wanted}")
 
 
 def _formula(part: str, group: str) -> tuple[Any, str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moesim.hardware.constants import Constants
+from moesim.hardware.constants.fitted import Search
 from moesim.hardware.kernel_dtypes import nearest
 from moesim.types import GpuSpec
 
@@ -32,7 +32,7 @@ def subset(constants: Constants, part: str, ending: str) -> dict[str, Mapping[st
 
 
 def fit_rows(
-    search: Mapping[str, Constant],
+    search: Mapping[str, Search],
     free: Sequence[str],
     fixed: Mapping[str, float],
     rows: pd.DataFrame,
@@ -52,7 +52,7 @@ def fit_rows(
 
 
 def to_fit(
-    frame: pd.DataFrame, group: pd.Series[str], search: Mapping[str, Constant], fixed: Fixed
+    frame: pd.DataFrame, group: pd.Series[str], search: Mapping[str, Search], fixed: Fixed
 ) -> Iterator[tuple[str, pd.DataFrame, Mapping[str, float], list[str]]]:
     """(name, rows, fixed constants, free constants) of the groups that have more rows than free constants."""
     for name, rows in frame.groupby(group.to_numpy()):
@@ -93,21 +93,8 @@ def text(frame: pd.DataFrame, column: str, otherwise: str = "") -> pd.Series[str
     return pd.Series(otherwise, index=frame.index, dtype=str)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Constant:
-    """A constant to be fitted: where the search begins, and the range it stays in."""
-
-    start: float
-    low: float
-    high: float
-
-
-THROTTLE = Constant(start=0.1, low=1e-3, high=0.3)
-"""Part of the compute rate that the power limit takes: H100's clock goes from 1.98 GHz down to some 1.4 GHz."""
-
-
 def fit_group(
-    constants: Mapping[str, Constant],
+    constants: Mapping[str, Search],
     free: Sequence[str],
     fixed: Mapping[str, float],
     predict: Callable[[Mapping[str, float]], Array],

@@ -8,13 +8,14 @@ with the GPUs as its switches help. Bandwidths are shares of the links' publishe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moesim.hardware.collectives import links
+from moesim.hardware.constants.fitted import POSITIVE, fitted
 from moesim.hardware.gpu import memory_bandwidth
 from moesim.types import GpuSpec
 
@@ -39,21 +40,21 @@ class AllReduceConstants:
     needs at least.
     """
 
-    launch_s: float
-    hop_s: float
-    second_s: float
-    one_share: float
-    two_share: float
-    two_width: float
-    most_bytes: float
-    most_read_bytes: float
-    nccl_s: float
-    nccl_hop_s: float
-    nccl_fill_s: float
-    nccl_share: float
-    nccl_wide_share: float
-    copies: float
-    floor_s: float
+    launch_s: float = field(metadata=fitted(3e-6, 1e-6, 2e-5))
+    hop_s: float = field(metadata=fitted(1e-7, 1e-9, 5e-6))
+    second_s: float = field(metadata=fitted(2e-6, 1e-8, 2e-5))
+    one_share: float = field(metadata=fitted(0.65, 0.1, 1.0, POSITIVE))
+    two_share: float = field(metadata=fitted(0.7, 0.1, 1.0, POSITIVE))
+    two_width: float = field(metadata=fitted(0.3, 0.01, 0.6))
+    most_bytes: float = field(metadata=fitted(2.0**24, 1.0, 2.0**40))
+    most_read_bytes: float = field(metadata=fitted(2.0**40, 1.0, 2.0**40))
+    nccl_s: float = field(metadata=fitted(1e-5, 1e-6, 1e-4))
+    nccl_hop_s: float = field(metadata=fitted(1e-6, 1e-9, 2e-5))
+    nccl_fill_s: float = field(metadata=fitted(7e-5, 1e-6, 3e-4))
+    nccl_share: float = field(metadata=fitted(0.7, 0.1, 1.0, POSITIVE))
+    nccl_wide_share: float = field(metadata=fitted(1.0, 0.1, 1.2, POSITIVE))
+    copies: float = field(metadata=fitted(1.0, 0.01, 5.0))
+    floor_s: float = field(metadata=fitted(2e-5, 1e-6, 1e-4))
 
 
 def allreduce_seconds(c: AllReduceConstants, gpu: GpuSpec, *, gpus: Numbers, message: Numbers) -> Array:

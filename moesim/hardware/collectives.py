@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from moesim.hardware.constants.fitted import POSITIVE, fitted
 from moesim.hardware.shape import Array, Shape
 from moesim.types import GpuSpec
 
@@ -40,15 +41,15 @@ class LowLatency:
     `across_hop_s` (times the share of remote peers) and `nic_share`.
     """
 
-    launch_s: float
-    per_hidden_s: float
-    per_wave_s: float
-    link_share: float
-    round_s: float
-    norm: float
-    across_launch_s: float
-    across_hop_s: float
-    nic_share: float
+    launch_s: float = field(metadata=fitted(8e-6, 1e-6, 5e-5))
+    per_hidden_s: float = field(metadata=fitted(2e-10, 1e-12, 2e-9))
+    per_wave_s: float = field(metadata=fitted(1e-6, 1e-8, 5e-6))
+    link_share: float = field(metadata=fitted(0.65, 0.1, 1.0, POSITIVE))
+    round_s: float = field(metadata=fitted(1e-6, 1e-8, 1e-5))
+    norm: float = field(metadata=fitted(1.1, 1.0, 4.0, POSITIVE))
+    across_launch_s: float = field(metadata=fitted(12e-6, 1e-6, 1e-4))
+    across_hop_s: float = field(metadata=fitted(15e-6, 1e-7, 1e-4))
+    nic_share: float = field(metadata=fitted(0.9, 0.1, 1.0, POSITIVE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,20 +65,20 @@ class Normal:
     CONGESTED_NODES on.
     """
 
-    launch_s: float
-    per_hidden_s: float
-    sm_bytes_per_s: float
-    link_share: float
-    norm: float
-    per_token_s: float
-    fill_s: float
-    across_launch_s: float
-    across_hop_s: float
-    across_sm_bytes_per_s: float
-    nic_share: float
-    across_norm: float
-    across_fill_s: float
-    congestion: float
+    launch_s: float = field(metadata=fitted(25e-6, 1e-6, 1e-4))
+    per_hidden_s: float = field(metadata=fitted(1e-9, 1e-12, 1e-8))
+    sm_bytes_per_s: float = field(metadata=fitted(15e9, 1e9, 1e11, POSITIVE))
+    link_share: float = field(metadata=fitted(0.7, 0.1, 1.0, POSITIVE))
+    norm: float = field(metadata=fitted(4.0, 1.0, 10.0, POSITIVE))
+    per_token_s: float = field(metadata=fitted(1e-8, 1e-10, 1e-6))
+    fill_s: float = field(metadata=fitted(2e-5, 1e-7, 1e-3))
+    across_launch_s: float = field(metadata=fitted(2e-5, 1e-6, 1e-3))
+    across_hop_s: float = field(metadata=fitted(2e-5, 1e-7, 1e-3))
+    across_sm_bytes_per_s: float = field(metadata=fitted(15e9, 1e9, 1e11, POSITIVE))
+    nic_share: float = field(metadata=fitted(0.95, 0.1, 1.0, POSITIVE))
+    across_norm: float = field(metadata=fitted(4.0, 1.0, 10.0, POSITIVE))
+    across_fill_s: float = field(metadata=fitted(2e-5, 1e-7, 1e-3))
+    congestion: float = field(metadata=fitted(1.5, 1.0, 5.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,29 +90,29 @@ class Nccl:
     `fill_s` at `fill_share`. Bandwidths grow as GPUs^`width`.
     """
 
-    ll_s: float
-    ll_hop_s: float
-    ll_share: float
-    ll128_s: float
-    ll128_hop_s: float
-    ll128_share: float
-    simple_s: float
-    simple_hop_s: float
-    simple_share: float
-    fill_share: float
-    fill_s: float
-    norm: float
-    width: float
+    ll_s: float = field(metadata=fitted(6e-6, 1e-6, 5e-5))
+    ll_hop_s: float = field(metadata=fitted(3e-7, 1e-9, 5e-6))
+    ll_share: float = field(metadata=fitted(0.08, 0.005, 1.0, POSITIVE))
+    ll128_s: float = field(metadata=fitted(8e-6, 1e-6, 5e-5))
+    ll128_hop_s: float = field(metadata=fitted(3e-7, 1e-9, 5e-6))
+    ll128_share: float = field(metadata=fitted(0.3, 0.01, 1.0, POSITIVE))
+    simple_s: float = field(metadata=fitted(13e-6, 1e-6, 1e-4))
+    simple_hop_s: float = field(metadata=fitted(3e-7, 1e-9, 5e-6))
+    simple_share: float = field(metadata=fitted(0.75, 0.1, 1.2, POSITIVE))
+    fill_share: float = field(metadata=fitted(1.0, 0.1, 50.0, POSITIVE))
+    fill_s: float = field(metadata=fitted(2e-5, 1e-7, 1e-4))
+    norm: float = field(metadata=fitted(1.3, 1.0, 8.0, POSITIVE))
+    width: float = field(metadata=fitted(0.1, 0.01, 0.5))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wrapper:
     """A framework's call of a DeepEP exchange: never below `floor_s` of its host, `link_share` as seen from outside."""
 
-    floor_s: float
-    link_share: float
-    nic_share: float
-    norm: float
+    floor_s: float = field(metadata=fitted(5e-5, 1e-6, 1e-3))
+    link_share: float = field(metadata=fitted(0.6, 0.02, 1.0, POSITIVE))
+    nic_share: float = field(metadata=fitted(0.9, 0.02, 1.0, POSITIVE))
+    norm: float = field(metadata=fitted(1.5, 1.0, 8.0, POSITIVE))
 
 
 def low_latency_seconds(c: LowLatency, gpu: GpuSpec, x: Shape) -> Array:

@@ -10,12 +10,13 @@ an SM wait for their own bytes, later ones while those of others arrive.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.hardware.constants.fitted import POSITIVE, fitted
 from moesim.hardware.gemm import p_norm
 from moesim.hardware.gpu import peak_flops, stream_seconds
 from moesim.types import GpuSpec
@@ -46,21 +47,22 @@ class DecodeConstants:
     time hides no bytes, those of the others overlap by `norm`.
     """
 
-    launch_s: float
-    unit_s: float
-    unit_head_s: float
-    byte_s: float
-    token_head_s: float
-    alone_s: float
-    alone_byte_s: float
-    split_s: float
-    bandwidth_share: float
-    cache_speedup: float
-    window_tokens: float
-    query_passes: float
-    per_query_head: float
-    norm: float
-    exposed_units: float = 0.0
+    launch_s: float = field(metadata=fitted(8e-6, 2e-6, 3e-5))
+    unit_s: float = field(metadata=fitted(2e-6, 1e-8, 5e-5))
+    unit_head_s: float = field(metadata=fitted(2e-8, 1e-10, 5e-6))
+    byte_s: float = field(metadata=fitted(4e-11, 1e-13, 5e-9))
+    token_head_s: float = field(metadata=fitted(5e-11, 1e-13, 2e-8))
+    alone_s: float = field(metadata=fitted(1e-6, 1e-8, 3e-5))
+    alone_byte_s: float = field(metadata=fitted(4e-11, 1e-13, 5e-9))
+    split_s: float = field(metadata=fitted(3e-6, 1e-8, 5e-5))
+    # further tokens of the largest caches, 1.5 GB and more, come at 0.91 to 0.96 of the published bandwidth
+    bandwidth_share: float = field(metadata=fitted(0.92, 0.3, 0.95, POSITIVE))
+    cache_speedup: float = field(metadata=fitted(1.5, 1.0, 4.0, POSITIVE))
+    window_tokens: float = field(metadata=fitted(32.0, 1.0, 1e5))
+    query_passes: float = field(metadata=fitted(1.0, 0.01, 20.0))
+    per_query_head: float = field(metadata=fitted(0.0, 0.0, 1.0))
+    norm: float = field(metadata=fitted(3.0, 1.0, 10.0, POSITIVE))
+    exposed_units: float = field(default=0.0, metadata=fitted(4.0, 0.01, 100.0))
 
 
 def decode_seconds(

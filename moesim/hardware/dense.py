@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.hardware.allreduce import allreduce_seconds
+from moesim.hardware.constants.fitted import fitted
 from moesim.hardware.elementwise import pass_seconds
 from moesim.hardware.gemm import GemmConstants, product_seconds
 from moesim.hardware.gpu import memory_bandwidth
@@ -26,8 +27,8 @@ _WIDE_BYTES = 2.0
 class FeedForwardConstants:
     """A gated network as one graph: `launch_s` beside its products, `passes` over inputs, gates and products."""
 
-    launch_s: float
-    passes: float
+    launch_s: float = field(metadata=fitted(5e-6, 1e-7, 1e-3))
+    passes: float = field(metadata=fitted(1.0, 0.01, 20.0))
 
 
 def gemm_seconds(

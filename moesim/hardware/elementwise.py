@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.hardware.constants.fitted import POSITIVE, fitted
 from moesim.hardware.gpu import stream_seconds
 from moesim.types import GpuSpec
 
@@ -15,10 +16,10 @@ from moesim.types import GpuSpec
 class ElementwiseConstants:
     """`launch_s`; `row_s`: of each row, a block of threads; `bandwidth_share`; `cache_speedup`: in the L2 cache."""
 
-    launch_s: float
-    row_s: float
-    bandwidth_share: float
-    cache_speedup: float
+    launch_s: float = field(metadata=fitted(2e-6, 5e-7, 2e-5))
+    row_s: float = field(metadata=fitted(1e-10, 1e-13, 2e-8))
+    bandwidth_share: float = field(metadata=fitted(0.8, 0.02, 1.1, POSITIVE))
+    cache_speedup: float = field(metadata=fitted(2.0, 1.0, 8.0, POSITIVE))
 
 
 def pass_seconds(

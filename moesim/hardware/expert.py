@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from moesim.errors import InputError, ParameterError
 from moesim.hardware.constants import document, load
+from moesim.hardware.constants.fitted import POSITIVE, TILE, fitted, given
 from moesim.hardware.gemm import p_norm
 from moesim.hardware.gpu import memory_bandwidth, peak_flops, throttling
 from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype, stored_bytes
@@ -48,27 +49,27 @@ class ExpertConstants:
     smallest and the largest tile.
     """
 
-    launch_s: float
-    ranks_launch_s: float
-    serial_s: float
-    per_expert_s: float
-    scan_s: float
-    scan_norm: float
-    per_choice_s: float
-    token_hidden: float
-    choice_hidden: float
-    choice_inner: float
-    row_hidden: float
-    row_inner: float
-    bandwidth_share: float
-    compute_share: float
+    launch_s: float = field(metadata=fitted(17e-6, 1e-6, 2e-4))
+    ranks_launch_s: float = field(metadata=fitted(2e-6, 1e-9, 3e-5))
+    serial_s: float = field(metadata=fitted(1.8e-9, 1e-12, 1e-8))
+    per_expert_s: float = field(metadata=fitted(0.08e-6, 1e-10, 1e-5))
+    scan_s: float = field(metadata=fitted(0.1e-6, 1e-10, 2e-6))
+    scan_norm: float = field(metadata=fitted(1.5, 1.0, 8.0, POSITIVE))
+    per_choice_s: float = field(metadata=fitted(3e-10, 1e-14, 1e-7))
+    token_hidden: float = field(metadata=fitted(1.0, 1e-3, 50.0))
+    choice_hidden: float = field(metadata=fitted(0.5, 1e-3, 50.0))
+    choice_inner: float = field(metadata=fitted(0.5, 1e-3, 50.0))
+    row_hidden: float = field(metadata=fitted(8.0, 1e-2, 80.0))
+    row_inner: float = field(metadata=fitted(8.0, 1e-2, 80.0))
+    bandwidth_share: float = field(metadata=fitted(0.9, 0.05, 1.0, POSITIVE))
+    compute_share: float = field(metadata=fitted(0.8, 0.1, 1.0, POSITIVE))
     throttle: float = 0.0
-    hottest_share: float
-    restream: float
-    norm: float
-    tile_low: float = 16.0
-    tile_high: float = 128.0
-    sm_bytes_per_s: float = 3352e9 / 132
+    hottest_share: float = field(metadata=fitted(0.05, 1e-4, 10.0))
+    restream: float = field(metadata=fitted(0.15, 1e-4, 1.0))
+    norm: float = field(metadata=fitted(3.0, 1.0, 12.0, POSITIVE))
+    tile_low: float = field(default=16.0, metadata=given(TILE))
+    tile_high: float = field(default=128.0, metadata=given(TILE))
+    sm_bytes_per_s: float = field(default=3352e9 / 132, metadata=given(POSITIVE))
 
 
 GATED = 3

@@ -11,12 +11,13 @@ fitted by `moesim.calibration.layouts.gemm`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.hardware.constants.fitted import POSITIVE, THROTTLE, Limits, fitted
 from moesim.hardware.gpu import memory_bandwidth, peak_flops, sm_loads, stream_seconds, throttling, wide_sm_efficiency
 from moesim.hardware.kernel_dtypes import is_narrow, stored_bytes
 from moesim.types import DTYPE_BYTES, GpuSpec
@@ -46,21 +47,21 @@ class GemmConstants:
     narrows the input, `cache_speedup`: while that fits the L2 cache; `norm`.
     """
 
-    launch_s: float
-    per_k_s: float
-    compute_share: float
-    throttle: float = 0.0
-    bandwidth_share: float
-    tile_s: float
-    split_s: float
-    max_split: float
-    widest_tile: float
-    by_rows: float
-    activation_passes: float
-    quantise_passes: float
-    quantise_row_s: float
-    cache_speedup: float
-    norm: float
+    launch_s: float = field(metadata=fitted(3e-6, 5e-7, 2e-5))
+    per_k_s: float = field(metadata=fitted(3e-10, 1e-12, 1e-8))
+    compute_share: float = field(metadata=fitted(0.8, 0.3, 1.0, POSITIVE))
+    throttle: float = field(default=0.0, metadata=THROTTLE)
+    bandwidth_share: float = field(metadata=fitted(0.9, 0.5, 1.0, POSITIVE))
+    tile_s: float = field(metadata=fitted(3e-7, 1e-9, 1e-5))
+    split_s: float = field(metadata=fitted(1e-6, 1e-8, 1e-4))
+    max_split: float = field(metadata=fitted(1.0, 1.0, 8.0, Limits(minimum=1.0)))
+    widest_tile: float = field(metadata=fitted(128.0, 64.0, 256.0, Limits(minimum=64.0)))
+    by_rows: float = field(metadata=fitted(0.0, 0.0, 1.0))
+    activation_passes: float = field(metadata=fitted(1.0, 0.3, 5.0))
+    quantise_passes: float = field(metadata=fitted(1.0, 1e-3, 5.0))
+    quantise_row_s: float = field(metadata=fitted(1e-9, 1e-13, 2e-8))
+    cache_speedup: float = field(metadata=fitted(1.5, 1.0, 4.0, POSITIVE))
+    norm: float = field(metadata=fitted(3.0, 1.0, 20.0, POSITIVE))
 
 
 def product_seconds(

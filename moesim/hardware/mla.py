@@ -8,13 +8,14 @@ Prefill computes keys and values of every head and attends as usual.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.hardware.constants.fitted import POSITIVE, THROTTLE, fitted
 from moesim.hardware.decode import split_seconds
 from moesim.hardware.gemm import GemmConstants, p_norm, product_seconds
 from moesim.hardware.gpu import memory_bandwidth, peak_flops, stream_seconds
@@ -73,18 +74,19 @@ class MlaDecodeConstants:
     them alone, as their inputs are scaled and copied in between; 1 of a kernel.
     """
 
-    launch_s: float
-    unit_s: float
-    token_s: float
-    alone_s: float
-    alone_token_s: float
-    split_s: float
-    compute_share: float
-    bandwidth_share: float
-    cache_speedup: float
-    query_passes: float
-    norm: float
-    linear_factor: float
+    launch_s: float = field(metadata=fitted(2e-5, 1e-6, 2e-4))
+    unit_s: float = field(metadata=fitted(5e-6, 1e-8, 5e-5))
+    token_s: float = field(metadata=fitted(5e-9, 1e-10, 5e-7))
+    alone_s: float = field(metadata=fitted(2e-6, 1e-8, 6e-5))
+    alone_token_s: float = field(metadata=fitted(1e-8, 1e-10, 5e-7))
+    split_s: float = field(metadata=fitted(3e-6, 1e-8, 5e-5))
+    # an SM's own pace, `token_s`, has the share of the peak that its products reach: what is left is a bound
+    compute_share: float = field(metadata=fitted(1.0, 1.0, 1.0, POSITIVE))
+    bandwidth_share: float = field(metadata=fitted(0.9, 0.1, 1.0, POSITIVE))
+    cache_speedup: float = field(metadata=fitted(1.3, 1.0, 3.0, POSITIVE))
+    query_passes: float = field(metadata=fitted(1.0, 0.01, 10.0))
+    norm: float = field(metadata=fitted(2.0, 1.0, 10.0, POSITIVE))
+    linear_factor: float = field(metadata=fitted(1.1, 1.0, 2.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +96,13 @@ class AbsorbedConstants:
     `activation_passes`: how often inputs and outputs are moved; `cache_speedup`; `norm`.
     """
 
-    launch_s: float
-    head_s: float
-    compute_share: float
-    bandwidth_share: float
-    activation_passes: float
-    cache_speedup: float
-    norm: float
+    launch_s: float = field(metadata=fitted(4e-6, 1e-6, 3e-5))
+    head_s: float = field(metadata=fitted(1e-9, 1e-11, 5e-7))
+    compute_share: float = field(metadata=fitted(0.6, 0.02, 1.0, POSITIVE))
+    bandwidth_share: float = field(metadata=fitted(0.8, 0.05, 1.0, POSITIVE))
+    activation_passes: float = field(metadata=fitted(1.0, 0.3, 10.0))
+    cache_speedup: float = field(metadata=fitted(2.0, 1.0, 8.0, POSITIVE))
+    norm: float = field(metadata=fitted(3.0, 1.0, 10.0, POSITIVE))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,9 +114,21 @@ class MlaPrefillConstants(PrefillConstants):
     launches kernels one by one, of which the GPU waits for some.
     """
 
-    prompt_s: float
-    token_passes: float
-    host_s: float
+    launch_s: float = field(metadata=fitted(2e-5, 1e-6, 1e-3))
+    unit_s: float = field(metadata=fitted(1e-6, 1e-9, 4e-5))
+    compute_share: float = field(metadata=fitted(0.65, 0.1, 1.0, POSITIVE))
+    throttle: float = field(default=0.0, metadata=THROTTLE)
+    bandwidth_share: float = field(metadata=fitted(0.5, 0.05, 1.0, POSITIVE))
+    # heads of 192 and 128 elements multiply long enough to hide the exponentials of their scores
+    score_s: float = field(metadata=fitted(0.0, 0.0, 0.0))
+    longest_units: float = field(metadata=fitted(1.0, 0.05, 10.0))
+    kv_passes: float = field(metadata=fitted(1.0, 0.01, 20.0))
+    cache_speedup: float = field(metadata=fitted(1.2, 1.0, 5.0, POSITIVE))
+    window_blocks: float = field(metadata=fitted(0.0, 0.0, 1.0))
+    packs: float = field(metadata=fitted(0.0, 0.0, 1.0))
+    prompt_s: float = field(metadata=fitted(1e-7, 1e-10, 1e-5))
+    token_passes: float = field(metadata=fitted(2.0, 0.01, 50.0))
+    host_s: float = field(metadata=fitted(6e-4, 1e-4, 2e-3))
 
 
 def widths_of(model: ModelShape) -> MlaWidths:

@@ -10,12 +10,13 @@ two matrix products at a share of the peak, and the exponentials of the scores.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.hardware.constants.fitted import POSITIVE, THROTTLE, fitted
 from moesim.hardware.gpu import peak_flops, stream_seconds, throttling
 from moesim.types import GpuSpec
 
@@ -39,17 +40,19 @@ class PrefillConstants:
     visits nevertheless; `packs`: 1 where query heads of a KV head share tiles.
     """
 
-    launch_s: float
-    unit_s: float
-    compute_share: float
-    throttle: float = 0.0
-    bandwidth_share: float
-    score_s: float
-    longest_units: float
-    kv_passes: float
-    cache_speedup: float
-    window_blocks: float
-    packs: float
+    launch_s: float = field(metadata=fitted(1e-5, 1e-6, 5e-5))
+    unit_s: float = field(metadata=fitted(1e-6, 1e-9, 2e-5))
+    compute_share: float = field(metadata=fitted(0.65, 0.2, 1.0, POSITIVE))
+    throttle: float = field(default=0.0, metadata=THROTTLE)
+    bandwidth_share: float = field(metadata=fitted(0.5, 0.1, 1.0, POSITIVE))
+    # An SM of Hopper has 16 exponentials a clock, 3e-11 s each, which the products hide in part. So much is left: with
+    # it heads of 64 and 128 elements, whose scores weigh twice as much in the former, reach the same share of the peak.
+    score_s: float = field(metadata=fitted(2e-11, 2e-11, 2e-11))
+    longest_units: float = field(metadata=fitted(1.0, 0.05, 10.0))
+    kv_passes: float = field(metadata=fitted(1.0, 0.01, 20.0))
+    cache_speedup: float = field(metadata=fitted(1.2, 1.0, 5.0, POSITIVE))
+    window_blocks: float = field(metadata=fitted(0.3, 0.01, 8.0))
+    packs: float = field(metadata=fitted(1.0, 0.0, 1.0))
 
 
 def prefill_seconds(

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from moesim.calibration import MEASURED, predict_table
-from moesim.calibration.fitting import Constant, fit_group
+from moesim.calibration.fitting import fit_group
 from moesim.calibration.gpus import gpu_of, published_gpus
 from moesim.calibration.layout import layout_of
 from moesim.errors import InputError
+from moesim.hardware.constants.fitted import Search
 from moesim.hardware.kernel_dtypes import nearest
 
 
@@ -137,13 +138,13 @@ def test_a_fit_finds_the_constants_of_its_own_formula():
         return c["start"] + x * c["rate"] * c["kept"]
 
     measured = predict(truth) * np.where(np.arange(len(x)) % 10, 1.0, 1.5)
-    search = {name: Constant(start=1.0, low=1e-3, high=1e3) for name in truth}
+    search = {name: Search(1.0, 1e-3, 1e3) for name in truth}
     found = fit_group(search, ("start", "rate"), {"kept": 1.0}, predict, measured)
     assert found == pytest.approx(truth, rel=0.1)
 
 
 @pytest.mark.parametrize("pull, found", [(0.0, 4.0), (1.0, 2.0)])
 def test_a_pull_counts_as_a_row_of_what_the_search_begins_with(pull, found):
-    search = {"one": Constant(start=1.0, low=1e-3, high=1e3)}
+    search = {"one": Search(1.0, 1e-3, 1e3)}
     fitted = fit_group(search, ["one"], {}, lambda c: np.array([c["one"]]), np.array([4.0]), pull=pull)
     assert fitted["one"] == pytest.approx(found, rel=1e-3)

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesim import Scenario, simulate
-from moesim.calibration.layouts.expert_fit import BOUNDS
 from moesim.hardware import ExpertKernel, ExpertShape
 from moesim.hardware.constants import load
-from moesim.hardware.expert import tile_of
+from moesim.hardware.constants.fitted import searches
+from moesim.hardware.expert import ExpertConstants, tile_of
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
 from moesim.scenario.presets import presets
 from moesim.types import GpuSpec
@@ -85,7 +85,8 @@ def test_constants_lie_inside_their_bounds():
     at_bound = {}
     for group, values in load("experts").items():
         for name in ("launch_s", "compute_share", "bandwidth_share", "hottest_share", "restream"):
-            low, high = BOUNDS[name][1:]
+            search = searches(ExpertConstants)[name]
+            low, high = search.low, search.high
             if not 1.001 * low < values[name] < 0.999 * high:
                 at_bound.setdefault(name, set()).add(group)
     assert at_bound == {"compute_share": AT_THE_PEAK}

@@ -20,13 +20,14 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from moesim.calibration.fitting import Constant, fit_group, numbers
+from moesim.calibration.fitting import fit_group, numbers
 from moesim.calibration.gpus import gpu_of
 from moesim.calibration.layout import load_layout
 from moesim.calibration.layouts.expert_rows import EVEN, KEY, ungated
 from moesim.calibration.layouts.gemm import resident
 from moesim.calibration.reading import predict_usable
 from moesim.calibration.scores import well_behaved
+from moesim.hardware.constants.fitted import Search
 from moesim.hardware.expert import GATED
 from moesim.hardware.gemm import p_norm
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
@@ -41,21 +42,21 @@ TILE = 64
 DRAWS = 8
 
 LAYER = {
-    "launch_s": Constant(start=25e-6, low=1e-6, high=2e-4),
-    "expert_s": Constant(start=3e-7, low=1e-9, high=1e-5),
-    "token_bytes": Constant(start=2.0, low=1e-3, high=50.0),
-    "row_bytes": Constant(start=2.0, low=1e-3, high=100.0),
-    "bandwidth_share": Constant(start=0.85, low=0.2, high=1.1),
-    "compute_share": Constant(start=0.8, low=0.1, high=2.0),
-    "norm": Constant(start=4.0, low=1.0, high=20.0),
+    "launch_s": Search(25e-6, 1e-6, 2e-4),
+    "expert_s": Search(3e-7, 1e-9, 1e-5),
+    "token_bytes": Search(2.0, 1e-3, 50.0),
+    "row_bytes": Search(2.0, 1e-3, 100.0),
+    "bandwidth_share": Search(0.85, 0.2, 1.1),
+    "compute_share": Search(0.8, 0.1, 2.0),
+    "norm": Search(4.0, 1.0, 20.0),
 }
 PRODUCT = {
-    "launch_s": Constant(start=3e-6, low=3e-7, high=3e-5),
-    "per_k_s": Constant(start=4e-10, low=1e-13, high=1e-8),
-    "compute_share": Constant(start=0.7, low=0.2, high=1.2),
-    "bandwidth_share": Constant(start=0.9, low=0.3, high=1.1),
-    "norm": Constant(start=3.0, low=1.0, high=20.0),
-    "quantise": Constant(start=1.0, low=1e-3, high=20.0),
+    "launch_s": Search(3e-6, 3e-7, 3e-5),
+    "per_k_s": Search(4e-10, 1e-13, 1e-8),
+    "compute_share": Search(0.7, 0.2, 1.2),
+    "bandwidth_share": Search(0.9, 0.3, 1.1),
+    "norm": Search(3.0, 1.0, 20.0),
+    "quantise": Search(1.0, 1e-3, 20.0),
 }
 
 

@@ -11,32 +11,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.calibration.artefacts import without_artefacts
-from moesim.calibration.fitting import Array, Constant, numbers, text
+from moesim.calibration.fitting import Array, numbers, text
 from moesim.calibration.layouts.attention import bytes_of, framework
 from moesim.calibration.layouts.layer import fit_groups, layer_kind, predict_groups
 from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
+from moesim.hardware.constants.fitted import searches
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEARCH = {
-    "launch_s": Constant(start=3e-6, low=1e-6, high=2e-5),
-    "hop_s": Constant(start=1e-7, low=1e-9, high=5e-6),
-    "second_s": Constant(start=2e-6, low=1e-8, high=2e-5),
-    "one_share": Constant(start=0.65, low=0.1, high=1.0),
-    "two_share": Constant(start=0.7, low=0.1, high=1.0),
-    "two_width": Constant(start=0.3, low=0.01, high=0.6),
-    "most_bytes": Constant(start=2.0**24, low=1.0, high=2.0**40),
-    "most_read_bytes": Constant(start=2.0**40, low=1.0, high=2.0**40),
-    "nccl_s": Constant(start=1e-5, low=1e-6, high=1e-4),
-    "nccl_hop_s": Constant(start=1e-6, low=1e-9, high=2e-5),
-    "nccl_fill_s": Constant(start=7e-5, low=1e-6, high=3e-4),
-    "nccl_share": Constant(start=0.7, low=0.1, high=1.0),
-    "nccl_wide_share": Constant(start=1.0, low=0.1, high=1.2),
-    "copies": Constant(start=1.0, low=0.01, high=5.0),
-    "floor_s": Constant(start=2e-5, low=1e-6, high=1e-4),
-}
+_SEARCH = searches(AllReduceConstants)
 # Up to where the frameworks use kernels of their own, by the jumps of the measured curves. TensorRT-LLM has no second
 # shot, SGLang takes one shot of two GPUs as far as two shots of eight; vLLM's two shots reduce in the switch, as NCCL.
 _LIMITS: Mapping[str, Mapping[str, float]] = {

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.calibration.artefacts import without_artefacts
-from moesim.calibration.fitting import THROTTLE, Array, Constant, numbers, text
+from moesim.calibration.fitting import Array, numbers, text
 from moesim.calibration.layouts.attention import CURVE, cache_dtype, column, fitted, framework, template
 from moesim.calibration.layouts.layer import fit_groups, layer_kind, predict_groups
+from moesim.hardware.constants.fitted import searches
 from moesim.hardware.kernel_dtypes import dtype_of
 from moesim.hardware.prefill import PrefillConstants, prefill_seconds
 from moesim.types import GpuSpec
@@ -21,21 +22,7 @@ from moesim.types import GpuSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEARCH = {
-    "launch_s": Constant(start=1e-5, low=1e-6, high=5e-5),
-    "unit_s": Constant(start=1e-6, low=1e-9, high=2e-5),
-    "compute_share": Constant(start=0.65, low=0.2, high=1.0),
-    "throttle": THROTTLE,
-    "bandwidth_share": Constant(start=0.5, low=0.1, high=1.0),
-    # An SM of Hopper has 16 exponentials a clock, 3e-11 s each, which the products hide in part. So much is left: with
-    # it heads of 64 and 128 elements, whose scores weigh twice as much in the former, reach the same share of the peak.
-    "score_s": Constant(start=2e-11, low=2e-11, high=2e-11),
-    "longest_units": Constant(start=1.0, low=0.05, high=10.0),
-    "kv_passes": Constant(start=1.0, low=0.01, high=20.0),
-    "cache_speedup": Constant(start=1.2, low=1.0, high=5.0),
-    "window_blocks": Constant(start=0.3, low=0.01, high=8.0),
-    "packs": Constant(start=1.0, low=0.0, high=1.0),
-}
+_SEARCH = searches(PrefillConstants)
 # Constants that a table does not tell apart stay near where their search begins, as those of dense products.
 _PULL = 0.05
 _DOES_NOT_PACK = "trtllm"

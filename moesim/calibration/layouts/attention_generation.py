@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from moesim.calibration.artefacts import without_artefacts
-from moesim.calibration.fitting import Array, Constant, numbers
+from moesim.calibration.fitting import Array, numbers
 from moesim.calibration.layouts.attention import (
     CURVE,
     bytes_of,
@@ -21,30 +21,14 @@ from moesim.calibration.layouts.attention import (
     template,
 )
 from moesim.calibration.layouts.layer import fit_groups, layer_kind, predict_groups
+from moesim.hardware.constants.fitted import searches
 from moesim.hardware.decode import DecodeConstants, decode_seconds
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEARCH = {
-    "launch_s": Constant(start=8e-6, low=2e-6, high=3e-5),
-    "unit_s": Constant(start=2e-6, low=1e-8, high=5e-5),
-    "unit_head_s": Constant(start=2e-8, low=1e-10, high=5e-6),
-    "byte_s": Constant(start=4e-11, low=1e-13, high=5e-9),
-    "token_head_s": Constant(start=5e-11, low=1e-13, high=2e-8),
-    "alone_s": Constant(start=1e-6, low=1e-8, high=3e-5),
-    "alone_byte_s": Constant(start=4e-11, low=1e-13, high=5e-9),
-    "split_s": Constant(start=3e-6, low=1e-8, high=5e-5),
-    # further tokens of the largest caches, 1.5 GB and more, come at 0.91 to 0.96 of the published bandwidth
-    "bandwidth_share": Constant(start=0.92, low=0.3, high=0.95),
-    "cache_speedup": Constant(start=1.5, low=1.0, high=4.0),
-    "window_tokens": Constant(start=32.0, low=1.0, high=1e5),
-    "query_passes": Constant(start=1.0, low=0.01, high=20.0),
-    "per_query_head": Constant(start=0.0, low=0.0, high=1.0),
-    "norm": Constant(start=3.0, low=1.0, high=10.0),
-    "exposed_units": Constant(start=4.0, low=0.01, high=100.0),
-}
+_SEARCH = searches(DecodeConstants)
 # Constants that a table does not tell apart stay near where their search begins, as those of dense products.
 _PULL = 0.1
 _MANY_HEADS_APART = "trtllm"

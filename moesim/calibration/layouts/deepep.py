@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.calibration.artefacts import unflagged
-from moesim.calibration.fitting import Array, Constant, fit_rows, numbers, text
+from moesim.calibration.fitting import Array, fit_rows, numbers, text
+from moesim.hardware.constants.fitted import Search
 from moesim.hardware.shape import Shape, payload_bytes, shape
 from moesim.types import GpuSpec
 
@@ -88,7 +89,7 @@ def fit_directions(
     frame: pd.DataFrame,
     gpus: Mapping[str, GpuSpec],
     group: pd.Series[str],
-    search: Mapping[str, Constant],
+    search: Mapping[str, Search],
     timings: Callable[[str, pd.DataFrame, bool], Iterator[Timing]],
 ) -> dict[str, dict[str, float]]:
     """Constants of both directions of every group.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moesim.calibration.fitting import Array, Constant, by_group, subset
+from moesim.calibration.fitting import Array, by_group, subset
 from moesim.calibration.layout import Layout
 from moesim.calibration.layouts.deepep import (
     COLUMNS,
@@ -27,6 +27,7 @@ from moesim.calibration.layouts.deepep import (
 )
 from moesim.hardware.collectives import LowLatency, low_latency_seconds
 from moesim.hardware.constants import Constants
+from moesim.hardware.constants.fitted import searches
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
@@ -35,17 +36,7 @@ if TYPE_CHECKING:
 MEASURED = ("dispatch_avg_t_us", "combine_avg_t_us")
 NOUN = "deepep-ll"
 
-_SEARCH = {
-    "launch_s": Constant(start=8e-6, low=1e-6, high=5e-5),
-    "per_hidden_s": Constant(start=2e-10, low=1e-12, high=2e-9),
-    "per_wave_s": Constant(start=1e-6, low=1e-8, high=5e-6),
-    "link_share": Constant(start=0.65, low=0.1, high=1.0),
-    "round_s": Constant(start=1e-6, low=1e-8, high=1e-5),
-    "norm": Constant(start=1.1, low=1.0, high=4.0),
-    "across_launch_s": Constant(start=12e-6, low=1e-6, high=1e-4),
-    "across_hop_s": Constant(start=15e-6, low=1e-7, high=1e-4),
-    "nic_share": Constant(start=0.9, low=0.1, high=1.0),
-}
+_SEARCH = searches(LowLatency)
 _WITHIN = ("launch_s", "link_share")
 _WITHIN_SHAPES = ("launch_s", "per_hidden_s", "per_wave_s", "link_share", "round_s", "norm")
 _ACROSS = ("across_launch_s", "across_hop_s", "nic_share")

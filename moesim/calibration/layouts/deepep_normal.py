@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moesim.calibration.fitting import Array, Constant, by_group, subset
+from moesim.calibration.fitting import Array, by_group, subset
 from moesim.calibration.layout import Layout
 from moesim.calibration.layouts.deepep import (
     COLUMNS,
@@ -29,6 +29,7 @@ from moesim.calibration.layouts.deepep import (
 )
 from moesim.hardware.collectives import Normal, normal_seconds
 from moesim.hardware.constants import Constants
+from moesim.hardware.constants.fitted import searches
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
@@ -38,22 +39,7 @@ MEASURED = ("dispatch_us", "combine_us")
 SUMS = {f"{way}_us": (f"{way}_transmit_us", f"{way}_notify_us") for way in DIRECTIONS}
 NOUN = "deepep-normal"
 
-_SEARCH = {
-    "launch_s": Constant(start=25e-6, low=1e-6, high=1e-4),
-    "per_hidden_s": Constant(start=1e-9, low=1e-12, high=1e-8),
-    "sm_bytes_per_s": Constant(start=15e9, low=1e9, high=1e11),
-    "link_share": Constant(start=0.7, low=0.1, high=1.0),
-    "norm": Constant(start=4.0, low=1.0, high=10.0),
-    "per_token_s": Constant(start=1e-8, low=1e-10, high=1e-6),
-    "fill_s": Constant(start=2e-5, low=1e-7, high=1e-3),
-    "across_launch_s": Constant(start=2e-5, low=1e-6, high=1e-3),
-    "across_hop_s": Constant(start=2e-5, low=1e-7, high=1e-3),
-    "across_sm_bytes_per_s": Constant(start=15e9, low=1e9, high=1e11),
-    "nic_share": Constant(start=0.95, low=0.1, high=1.0),
-    "across_norm": Constant(start=4.0, low=1.0, high=10.0),
-    "across_fill_s": Constant(start=2e-5, low=1e-7, high=1e-3),
-    "congestion": Constant(start=1.5, low=1.0, high=5.0),
-}
+_SEARCH = searches(Normal)
 _WITHIN = ("launch_s", "sm_bytes_per_s", "link_share")
 _WITHIN_SHAPES = (*_WITHIN, "per_hidden_s", "norm", "per_token_s", "fill_s")
 _ACROSS = (*(name for name in _SEARCH if name.startswith("across_")), "nic_share", "congestion")

@@ -10,20 +10,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from moesim.calibration.artefacts import unflagged
-from moesim.calibration.fitting import Array, Constant, numbers, text
+from moesim.calibration.fitting import Array, numbers, text
 from moesim.calibration.layouts.layer import fit_groups, layer_kind, predict_groups
+from moesim.hardware.constants.fitted import searches
 from moesim.hardware.elementwise import ElementwiseConstants, pass_seconds
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEARCH = {
-    "launch_s": Constant(start=2e-6, low=5e-7, high=2e-5),
-    "row_s": Constant(start=1e-10, low=1e-13, high=2e-8),
-    "bandwidth_share": Constant(start=0.8, low=0.02, high=1.1),
-    "cache_speedup": Constant(start=2.0, low=1.0, high=8.0),
-}
+_SEARCH = searches(ElementwiseConstants)
 _READ_AND_WRITTEN_BYTES = 3.0
 _HELD_OUT = (2048, 7168)
 _SMALL_BYTES = 2**20

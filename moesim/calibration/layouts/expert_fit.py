@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from moesim.calibration.layouts.expert_rows import ExpertTiming, draws_of, latency, rows_of
 from moesim.errors import InputError
+from moesim.hardware.constants.fitted import searches
 from moesim.hardware.expert import ExpertConstants
 from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype
 from moesim.types import GpuSpec
@@ -17,26 +18,6 @@ from moesim.types import GpuSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-# what a constant is pulled to, its least and its largest value
-BOUNDS: Mapping[str, tuple[float, float, float]] = {
-    "launch_s": (17e-6, 1e-6, 2e-4),
-    "ranks_launch_s": (2e-6, 1e-9, 3e-5),
-    "serial_s": (1.8e-9, 1e-12, 1e-8),
-    "per_expert_s": (0.08e-6, 1e-10, 1e-5),
-    "scan_s": (0.1e-6, 1e-10, 2e-6),
-    "scan_norm": (1.5, 1.0, 8.0),
-    "per_choice_s": (3e-10, 1e-14, 1e-7),
-    "token_hidden": (1.0, 1e-3, 50.0),
-    "choice_hidden": (0.5, 1e-3, 50.0),
-    "choice_inner": (0.5, 1e-3, 50.0),
-    "row_hidden": (8.0, 1e-2, 80.0),
-    "row_inner": (8.0, 1e-2, 80.0),
-    "bandwidth_share": (0.9, 0.05, 1.0),
-    "compute_share": (0.8, 0.1, 1.0),
-    "hottest_share": (0.05, 1e-4, 10.0),
-    "restream": (0.15, 1e-4, 1.0),
-    "norm": (3.0, 1.0, 12.0),
-}
 THROTTLE = 0.23
 THROTTLES: Mapping[str, float] = {"fp8": 0.27, "fp8_block": 0.09}
 """What the power limit takes, which is not fitted, by data type. Layers that are timed alone hardly show it: it is what
@@ -93,9 +74,10 @@ def fit_group(
     """The cost and the constants of one group, to four digits."""
     from scipy.optimize import least_squares
 
-    names = list(BOUNDS)
-    start = np.log([(pull or {}).get(name, BOUNDS[name][0]) for name in names])
-    low, high = (np.log([BOUNDS[name][i] for name in names]) for i in (1, 2))
+    search = searches(ExpertConstants)
+    names = list(search)
+    start = np.log([(pull or {}).get(name, search[name].start) for name in names])
+    low, high = (np.log([getattr(search[name], side) for name in names]) for side in ("low", "high"))
     fixed = {"throttle": throttle, "tile_low": tiles[0], "tile_high": tiles[1]}
 
     def constants(x: NDArray[np.float64]) -> ExpertConstants:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.calibration.artefacts import without_artefacts
-from moesim.calibration.fitting import THROTTLE, Array, Constant, numbers, text
+from moesim.calibration.fitting import Array, numbers, text
 from moesim.calibration.layouts.layer import fit_groups, layer_kind, predict_groups
+from moesim.hardware.constants.fitted import searches
 from moesim.hardware.gemm import GemmConstants, product_seconds
 from moesim.hardware.kernel_dtypes import dtype_of, is_narrow
 from moesim.types import GpuSpec
@@ -20,23 +21,7 @@ from moesim.types import GpuSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEARCH = {
-    "launch_s": Constant(start=3e-6, low=5e-7, high=2e-5),
-    "per_k_s": Constant(start=3e-10, low=1e-12, high=1e-8),
-    "compute_share": Constant(start=0.8, low=0.3, high=1.0),
-    "throttle": THROTTLE,
-    "bandwidth_share": Constant(start=0.9, low=0.5, high=1.0),
-    "tile_s": Constant(start=3e-7, low=1e-9, high=1e-5),
-    "split_s": Constant(start=1e-6, low=1e-8, high=1e-4),
-    "max_split": Constant(start=1.0, low=1.0, high=8.0),
-    "widest_tile": Constant(start=128.0, low=64.0, high=256.0),
-    "by_rows": Constant(start=0.0, low=0.0, high=1.0),
-    "activation_passes": Constant(start=1.0, low=0.3, high=5.0),
-    "quantise_passes": Constant(start=1.0, low=1e-3, high=5.0),
-    "quantise_row_s": Constant(start=1e-9, low=1e-13, high=2e-8),
-    "cache_speedup": Constant(start=1.5, low=1.0, high=4.0),
-    "norm": Constant(start=3.0, low=1.0, high=20.0),
-}
+_SEARCH = searches(GemmConstants)
 # What the libraries are known to do: cuBLAS splits the sum over k and has wide tiles, CUTLASS as vLLM and SGLang call
 # it takes the tile by the rows, DeepGEMM does neither.
 _LIBRARIES: Mapping[str, Mapping[str, float]] = {

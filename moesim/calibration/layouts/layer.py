@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from moesim.calibration.fitting import Array, Constant, Fixed, by_group, fit_rows, measured_s, to_fit
+from moesim.calibration.fitting import Array, Fixed, by_group, fit_rows, measured_s, to_fit
 from moesim.calibration.layout import Fit, Group, Layout, Predict, Rows
 from moesim.calibration.stand_in import stand_in
 from moesim.hardware.constants import Constants
+from moesim.hardware.constants.fitted import Search
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def predict_groups(group: Group, seconds: Seconds) -> Predict:
 
 
 def fit_groups(
-    search: Mapping[str, Constant],
+    search: Mapping[str, Search],
     group: Group,
     usable: Rows,
     seconds: Seconds,

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.calibration.fitting import Array, Constant, by_group, fit_group, measured_s, numbers, text, to_fit
+from moesim.calibration.fitting import Array, by_group, fit_group, measured_s, numbers, text, to_fit
 from moesim.calibration.layouts.attention import cache_dtype, framework
 from moesim.calibration.stand_in import stand_in
 from moesim.hardware.constants import Constants, load
+from moesim.hardware.constants.fitted import Search
 from moesim.hardware.gemm import GemmConstants
 from moesim.hardware.kernel_dtypes import dtype_of, nearest
 from moesim.hardware.mla import DEEPSEEK_V3, AbsorbedConstants, absorbed_seconds, mla_projection_seconds
@@ -105,7 +106,7 @@ def predict_by_scope(
 def fit_modules(
     frame: pd.DataFrame,
     gpus: Mapping[str, GpuSpec],
-    search: Mapping[str, Constant],
+    search: Mapping[str, Search],
     fixed: Callable[[str], Mapping[str, float]],
     around: Callable[[GpuSpec, pd.DataFrame], Array],
     seconds: Callable[[Mapping[str, float], GpuSpec, pd.DataFrame, Array], Array],

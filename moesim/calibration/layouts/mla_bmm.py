@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.calibration.artefacts import without_artefacts
-from moesim.calibration.fitting import Array, Constant, numbers, text
+from moesim.calibration.fitting import Array, numbers, text
 from moesim.calibration.layouts.attention import framework
 from moesim.calibration.layouts.layer import fit_groups, layer_kind, predict_groups
 from moesim.calibration.layouts.mla import fitted
+from moesim.hardware.constants.fitted import searches
 from moesim.hardware.kernel_dtypes import dtype_of, is_narrow
 from moesim.hardware.mla import DEEPSEEK_V3, AbsorbedConstants, absorbed_seconds
 from moesim.types import GpuSpec
@@ -22,15 +23,7 @@ from moesim.types import GpuSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEARCH = {
-    "launch_s": Constant(start=4e-6, low=1e-6, high=3e-5),
-    "head_s": Constant(start=1e-9, low=1e-11, high=5e-7),
-    "compute_share": Constant(start=0.6, low=0.02, high=1.0),
-    "bandwidth_share": Constant(start=0.8, low=0.05, high=1.0),
-    "activation_passes": Constant(start=1.0, low=0.3, high=10.0),
-    "cache_speedup": Constant(start=2.0, low=1.0, high=8.0),
-    "norm": Constant(start=3.0, low=1.0, high=10.0),
-}
+_SEARCH = searches(AbsorbedConstants)
 # Constants that a table does not tell apart stay near where their search begins, as those of dense products.
 _PULL = 0.05
 _AFTER = "mla_gen_post"

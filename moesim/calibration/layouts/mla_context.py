@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.calibration.artefacts import without_artefacts
-from moesim.calibration.fitting import THROTTLE, Array, Constant, numbers, text
+from moesim.calibration.fitting import Array, numbers, text
 from moesim.calibration.layouts.attention import column, framework
 from moesim.calibration.layouts.layer import layer_kind
 from moesim.calibration.layouts.mla import CURVE, around_seconds, fit_modules, fitted, group, predict_by_scope, scope
 from moesim.hardware.constants import Constants
+from moesim.hardware.constants.fitted import searches
 from moesim.hardware.kernel_dtypes import dtype_of
 from moesim.hardware.mla import MlaPrefillConstants, mla_prefill_seconds
 from moesim.types import GpuSpec
@@ -23,23 +24,7 @@ from moesim.types import GpuSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEARCH = {
-    "launch_s": Constant(start=2e-5, low=1e-6, high=1e-3),
-    "unit_s": Constant(start=1e-6, low=1e-9, high=4e-5),
-    "compute_share": Constant(start=0.65, low=0.1, high=1.0),
-    "throttle": THROTTLE,
-    "bandwidth_share": Constant(start=0.5, low=0.05, high=1.0),
-    # heads of 192 and 128 elements multiply long enough to hide the exponentials of their scores
-    "score_s": Constant(start=0.0, low=0.0, high=0.0),
-    "longest_units": Constant(start=1.0, low=0.05, high=10.0),
-    "kv_passes": Constant(start=1.0, low=0.01, high=20.0),
-    "cache_speedup": Constant(start=1.2, low=1.0, high=5.0),
-    "window_blocks": Constant(start=0.0, low=0.0, high=1.0),
-    "packs": Constant(start=0.0, low=0.0, high=1.0),
-    "prompt_s": Constant(start=1e-7, low=1e-10, high=1e-5),
-    "token_passes": Constant(start=2.0, low=0.01, high=50.0),
-    "host_s": Constant(start=6e-4, low=1e-4, high=2e-3),
-}
+_SEARCH = searches(MlaPrefillConstants)
 # Constants that a table does not tell apart stay near where their search begins, as those of dense products.
 _PULL = 0.02
 _FIXED = {"score_s": 0.0, "window_blocks": 0.0}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.calibration.artefacts import without_artefacts
-from moesim.calibration.fitting import Array, Constant, numbers
+from moesim.calibration.fitting import Array, numbers
 from moesim.calibration.layouts.attention import bytes_of, cache_dtype
 from moesim.calibration.layouts.layer import layer_kind
 from moesim.calibration.layouts.mla import (
@@ -25,27 +25,14 @@ from moesim.calibration.layouts.mla import (
     scope_of,
 )
 from moesim.hardware.constants import Constants, load
+from moesim.hardware.constants.fitted import searches
 from moesim.hardware.mla import MlaDecodeConstants, mla_decode_seconds
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEARCH = {
-    "launch_s": Constant(start=2e-5, low=1e-6, high=2e-4),
-    "unit_s": Constant(start=5e-6, low=1e-8, high=5e-5),
-    "token_s": Constant(start=5e-9, low=1e-10, high=5e-7),
-    "alone_s": Constant(start=2e-6, low=1e-8, high=6e-5),
-    "alone_token_s": Constant(start=1e-8, low=1e-10, high=5e-7),
-    "split_s": Constant(start=3e-6, low=1e-8, high=5e-5),
-    # an SM's own pace, `token_s`, has the share of the peak that its products reach: what is left is a bound
-    "compute_share": Constant(start=1.0, low=1.0, high=1.0),
-    "bandwidth_share": Constant(start=0.9, low=0.1, high=1.0),
-    "cache_speedup": Constant(start=1.3, low=1.0, high=3.0),
-    "query_passes": Constant(start=1.0, low=0.01, high=10.0),
-    "norm": Constant(start=2.0, low=1.0, high=10.0),
-    "linear_factor": Constant(start=1.1, low=1.0, high=2.0),
-}
+_SEARCH = searches(MlaDecodeConstants)
 
 
 _OWN_KERNEL = "sglang/kernel-flash_attention/bfloat16"

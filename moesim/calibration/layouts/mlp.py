@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.calibration.artefacts import without_artefacts
-from moesim.calibration.fitting import Array, Constant, numbers, text
+from moesim.calibration.fitting import Array, numbers, text
 from moesim.calibration.layouts.attention import framework
 from moesim.calibration.layouts.layer import fit_groups, layer_kind, predict_groups
+from moesim.hardware.constants.fitted import searches
 from moesim.hardware.dense import FeedForwardConstants, feed_forward_seconds
 from moesim.hardware.kernel_dtypes import dtype_of
 from moesim.hardware.layer_kernels import LayerKernels
@@ -22,10 +23,7 @@ from moesim.types import GpuSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEARCH = {
-    "launch_s": Constant(start=5e-6, low=1e-7, high=1e-3),
-    "passes": Constant(start=1.0, low=0.01, high=20.0),
-}
+_SEARCH = searches(FeedForwardConstants)
 _FEW_TOKENS = 1024
 
 

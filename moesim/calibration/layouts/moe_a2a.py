@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.calibration.artefacts import unflagged
-from moesim.calibration.fitting import Array, Constant, by_group, fit_rows, numbers, subset, text
+from moesim.calibration.fitting import Array, by_group, fit_rows, numbers, subset, text
 from moesim.calibration.layout import Layout
 from moesim.calibration.layouts.deepep import payloads
 from moesim.hardware.collectives import Wrapper, wrapper_seconds
 from moesim.hardware.constants import Constants
+from moesim.hardware.constants.fitted import searches
 from moesim.hardware.shape import shape
 from moesim.types import GpuSpec
 
@@ -26,12 +27,7 @@ if TYPE_CHECKING:
 
 NOUN = "moe-a2a"
 
-_SEARCH = {
-    "floor_s": Constant(start=5e-5, low=1e-6, high=1e-3),
-    "link_share": Constant(start=0.6, low=0.02, high=1.0),
-    "nic_share": Constant(start=0.9, low=0.02, high=1.0),
-    "norm": Constant(start=1.5, low=1.0, high=8.0),
-}
+_SEARCH = searches(Wrapper)
 _WITHIN = ("floor_s", "link_share", "norm")
 
 

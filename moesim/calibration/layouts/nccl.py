@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.calibration.artefacts import unflagged
-from moesim.calibration.fitting import Array, Constant, by_group, fit_rows, numbers, subset, text
+from moesim.calibration.fitting import Array, by_group, fit_rows, numbers, subset, text
 from moesim.calibration.layout import Layout
 from moesim.hardware.collectives import Nccl, nccl_seconds
 from moesim.hardware.constants import Constants
+from moesim.hardware.constants.fitted import searches
 from moesim.hardware.shape import Shape
 from moesim.types import GpuSpec
 
@@ -25,21 +26,7 @@ if TYPE_CHECKING:
 NOUN = "nccl"
 ELEMENT_BYTES: Mapping[str, float] = {"half": 2.0, "bfloat16": 2.0, "float": 4.0, "int8": 1.0, "fp8": 1.0}
 
-_SEARCH = {
-    "ll_s": Constant(start=6e-6, low=1e-6, high=5e-5),
-    "ll_hop_s": Constant(start=3e-7, low=1e-9, high=5e-6),
-    "ll_share": Constant(start=0.08, low=0.005, high=1.0),
-    "ll128_s": Constant(start=8e-6, low=1e-6, high=5e-5),
-    "ll128_hop_s": Constant(start=3e-7, low=1e-9, high=5e-6),
-    "ll128_share": Constant(start=0.3, low=0.01, high=1.0),
-    "simple_s": Constant(start=13e-6, low=1e-6, high=1e-4),
-    "simple_hop_s": Constant(start=3e-7, low=1e-9, high=5e-6),
-    "simple_share": Constant(start=0.75, low=0.1, high=1.2),
-    "fill_share": Constant(start=1.0, low=0.1, high=50.0),
-    "fill_s": Constant(start=2e-5, low=1e-7, high=1e-4),
-    "norm": Constant(start=1.3, low=1.0, high=8.0),
-    "width": Constant(start=0.1, low=0.01, high=0.5),
-}
+_SEARCH = searches(Nccl)
 _LL128 = ("ll128_s", "ll128_hop_s", "ll128_share")
 
 
