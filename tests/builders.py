@@ -85,7 +85,7 @@ def program(
     combine: Exchange | None = None,
     shared_ps: Any = None,
     overlap: str = "none",
-    overlap_loss: float = 0.0,
+    overlap_slowdown: float = 0.0,
     network: str = "closed-form",
 ) -> Program:
     """A program of MoE layers with times in ps: copies [L, G, G], experts_ps [L, G], attention_ps [G].
@@ -122,6 +122,6 @@ def program(
         combine=combine or exchange(n_gpus, copy_ps=(5, 11)),
         has_shared=shared_ps is not None,
         overlap=overlap,
-        overlap_loss=overlap_loss,
+        overlap_slowdown=overlap_slowdown,
         network=network,
     )

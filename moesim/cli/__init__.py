@@ -91,10 +91,10 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
     except _UsageError as error:
         return _usage_error(error)
     except MoesimError as error:
-        _complain(str(error))
+        _print_error(str(error))
         return 2 if isinstance(error, InputError) else 1
     except MemoryError:
-        _complain("this machine's memory is exhausted; fewer steps, tokens or GPUs, or keep less")
+        _print_error("this machine's memory is exhausted; fewer steps, tokens or GPUs, or keep less")
         return 1
     except (KeyboardInterrupt, typer.Abort):
         code = 130
@@ -105,10 +105,10 @@ def _exit_code(arguments: Sequence[str] | None) -> int:
         if error.errno not in UNWRITABLE or error.filename is not None:
             raise
         _drop_output()
-        _complain(f"the output cannot be written: {error.strerror}")
+        _print_error(f"the output cannot be written: {error.strerror}")
         return 1
     if code == 130:
-        _complain("interrupted")
+        _print_error("interrupted")
     return code or 0
 
 
@@ -131,10 +131,10 @@ def _usage_error(error: Any) -> int:
         error.show()
     else:
         command = error.ctx.command_path if error.ctx else "moesim"
-        _complain(f"{error.format_message().rstrip('.')} (see {command} --help)")
+        _print_error(f"{error.format_message().rstrip('.')} (see {command} --help)")
     return 2
 
 
-def _complain(text: str) -> None:
+def _print_error(text: str) -> None:
     """An error as one line, unwrapped, whatever is in the text."""
     print("error: " + " ".join(text.split()), file=sys.stderr)

@@ -61,12 +61,12 @@ def calibrate(
 
 def _print(errors: pd.DataFrame) -> None:
     from moesim.report.terminal import print_table, text_table
-    from moesim.report.text import plain
+    from moesim.report.text import printable
     from moesim.report.units import count, percent
 
     headers = ("kind", "group", "n", "median %", "p90 %", "left out: median %", "p90 %")
     rows = []
     for row in errors.to_dict("records"):
         shares = [percent(float(row[name])) for name in ("median", "p90", "cv_median", "cv_p90")]
-        rows.append([plain(row["kind"]), plain(row["group"]), count(row["n"]), *shares])
+        rows.append([printable(row["kind"]), printable(row["group"]), count(row["n"]), *shares])
     print_table(text_table(headers, rows, n_left=2), sys.stdout)

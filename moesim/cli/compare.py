@@ -47,10 +47,10 @@ def compare(
     folder with one report and prints one table; with several seeds also what differs, paired by seed.
     """
     from moesim import study
-    from moesim.report.paired import paired_table
     from moesim.report.sentence import sentence
     from moesim.report.sparkline import balancedness
     from moesim.report.terminal import compare_table, print_table
+    from moesim.report.terminal_tables import paired_text_table
     from moesim.results import Study, prepare_output
 
     cold = will_compile()
@@ -80,7 +80,7 @@ def compare(
         lines = {variant: balancedness(result) for variant, result in done.results.items()}
         tables = [compare_table(done.summaries(), sparklines=lines, paired=done.paired)]
         if done.paired["n"].max() > 1:
-            tables.append(paired_table(done.paired))
+            tables.append(paired_text_table(done.paired))
         for table in tables[:-1]:
             print_table(table, sys.stdout)
             print()

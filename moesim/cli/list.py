@@ -45,7 +45,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("combine_bandwidth_gb_per_s", "combine GB/s"),
         ("dispatch_latency_us", "dispatch us"),
         ("combine_latency_us", "combine us"),
-        ("held_sms", "SMs held"),
+        ("comm_sms", "SMs held"),
         ("measured_on", "measured on"),
         ("source", "source"),
     ),

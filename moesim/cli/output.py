@@ -44,10 +44,10 @@ def tell_compiling() -> None:
 
 def tell_shortfall(text: str) -> None:
     """Say on stderr that --until-ci was not reached (`moesim.study.shortfall`); nothing where it was."""
-    from moesim.report.text import plain
+    from moesim.report.text import printable
 
     if text:
-        print(f"--until-ci: {plain(text, 400)}", file=sys.stderr)
+        print(f"--until-ci: {printable(text, 400)}", file=sys.stderr)
 
 
 class ProgressBar:
@@ -104,7 +104,7 @@ class ProgressLines:
 
 
 @dataclass(frozen=True)
-class Heedful:
+class InterruptibleProgress:
     """A bar that raises an interrupt again which arrived before and got lost."""
 
     bar: ProgressBar | ProgressLines | NoProgress
@@ -122,7 +122,7 @@ class Heedful:
 
 
 @contextmanager
-def progress_bar(text: str, *, quiet: bool) -> Iterator[Heedful]:
+def progress_bar(text: str, *, quiet: bool) -> Iterator[InterruptibleProgress]:
     """A bar for the time of a `with` block, if stderr is a terminal and the block takes longer than PATIENCE_S.
 
     Off a terminal it is a line every LINE_S. No interrupt is lost in the block.
@@ -132,10 +132,10 @@ def progress_bar(text: str, *, quiet: bool) -> Iterator[Heedful]:
     """
     with _interrupts() as seen:
         if quiet or not sys.stderr.isatty():
-            yield Heedful(NoProgress() if quiet else ProgressLines(), seen)
+            yield InterruptibleProgress(NoProgress() if quiet else ProgressLines(), seen)
         else:
             with _bar(text) as bar:
-                yield Heedful(bar, seen)
+                yield InterruptibleProgress(bar, seen)
         if seen:
             raise KeyboardInterrupt
 

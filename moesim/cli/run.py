@@ -85,7 +85,7 @@ def _check_trace(scenario: Scenario, path: Path | None, *, trace: bool) -> None:
     if trace and scenario.spec.keep.timeline_steps == 0:
         raise scenario.error("keep.timeline_steps", 0, "at least 1, as --trace writes the kept steps")
     if path is not None:
-        from moesim.report.trace import OPENING
+        from moesim.report.perfetto import OPENING
         from moesim.results import prepare_file
 
         prepare_file(path, opening=OPENING)

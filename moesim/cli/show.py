@@ -7,7 +7,7 @@ from typing import Any
 
 from moesim.cli.options import FileArgument, SetOption, StrictOption, load_scenario
 
-MOST_POINTS = 100
+MAX_POINTS = 100
 """As a random axis may have as many values as points."""
 
 
@@ -24,14 +24,14 @@ def show(file: FileArgument, settings: SetOption = None, strict: StrictOption = 
     for variant in scenario.variants().values():
         check(variant)
     for point in _first_points(scenario.points()):
-        scenario.at(point)
+        scenario.with_point(point)
     sys.stdout.write(scenario.resolved_yaml())
 
 
 def _first_points(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first point with each value of each axis, at most MOST_POINTS in all."""
+    """The first point with each value of each axis, at most MAX_POINTS in all."""
     firsts: dict[str, int] = {}
     for i, point in enumerate(points):
         for name, value in point.items():
             firsts.setdefault(f"{name}={value!r}", i)
-    return [points[i] for i in sorted(set(firsts.values()))[:MOST_POINTS]]
+    return [points[i] for i in sorted(set(firsts.values()))[:MAX_POINTS]]

@@ -25,7 +25,7 @@ from moesim.cli.output import default_folder, progress_bar, tell_compiling, tell
 if TYPE_CHECKING:
     from moesim.results import Study
 
-SHOWN_ERRORS = 10
+MAX_ERRORS = 10
 
 
 def sweep(
@@ -86,7 +86,7 @@ def sweep(
     elif not quiet:
         _print(done, folder)
     if done.errors:
-        _complain(done)
+        _print_error(done)
         raise typer.Exit(1)
 
 
@@ -97,24 +97,24 @@ def _write_report(done: Study, folder: Path) -> None:
 
 
 def _print(done: Study, folder: Path) -> None:
-    from moesim.report.paired import paired_table, points_table
     from moesim.report.terminal import print_table
+    from moesim.report.terminal_tables import paired_text_table, points_text_table
 
-    print_table(points_table(done.summary, done.axes or ()), sys.stdout)
+    print_table(points_text_table(done.summary, done.axes or ()), sys.stdout)
     if len(done.paired) and done.paired["n"].max() > 1:
         print()
-        print_table(paired_table(done.paired, ["step_time_s.mean"]), sys.stdout)
+        print_table(paired_text_table(done.paired, ["step_time_s.mean"]), sys.stdout)
     print(f"\n{len(done.points)} runs: {folder / 'summary.parquet'}")
     print(f"report: {folder / 'report.html'}")
 
 
-def _complain(done: Study) -> None:
+def _print_error(done: Study) -> None:
     """The runs that failed, on stderr, whatever is in their texts."""
-    from moesim.report.text import plain
+    from moesim.report.text import printable
 
     print(f"{len(done.errors)} of {len(done.errors) + len(done.points)} runs failed:", file=sys.stderr)
-    for error in done.errors[:SHOWN_ERRORS]:
+    for error in done.errors[:MAX_ERRORS]:
         place = ", ".join(f"{name}={value}" for name, value in error.items() if name != "error" and value is not None)
-        print(f"  {plain(place)}: {plain(error['error'], 500)}", file=sys.stderr)
-    if len(done.errors) > SHOWN_ERRORS:
-        print(f"  and {len(done.errors) - SHOWN_ERRORS} more in errors.json", file=sys.stderr)
+        print(f"  {printable(place)}: {printable(error['error'], 500)}", file=sys.stderr)
+    if len(done.errors) > MAX_ERRORS:
+        print(f"  and {len(done.errors) - MAX_ERRORS} more in errors.json", file=sys.stderr)

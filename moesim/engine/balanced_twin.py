@@ -34,7 +34,7 @@ def balanced_traffic(
         usable: slots [S] that take anything; None = all.
     """
     rank = placement.rank if usable is None else np.where(usable, placement.rank, np.int32(-1))
-    shared_by = placement.expert_tensor
+    shared_by = placement.expert_tp
     if placement.n_groups == 1:
         return _balanced(traffic, rank, placement.n_ranks, shared_by, gpus_per_node, copy_rule)
     even = Traffic(

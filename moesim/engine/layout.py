@@ -113,7 +113,7 @@ def lay_out(
     combine: Exchange,
     has_shared: bool,
     overlap: str = "none",
-    overlap_loss: float = 0.0,
+    overlap_slowdown: float = 0.0,
     network: str = "closed-form",
     synchronous: bool = False,
 ) -> Program:
@@ -137,7 +137,7 @@ def lay_out(
         combine: the same of combine.
         has_shared: whether MoE layers have shared experts.
         overlap: a name of OVERLAPS.
-        overlap_loss: part of an exchange's closed form that computing beside it loses; only of two micro-batches.
+        overlap_slowdown: part of an exchange's closed form that computing beside it loses; only of two micro-batches.
         network: "closed-form" or "port".
         synchronous: whether an exchange ends on all GPUs at once.
     """
@@ -173,9 +173,9 @@ def lay_out(
         network=network,
         synchronous=synchronous,
         n_groups=placement.n_groups,
-        expert_tensor=placement.expert_tensor,
+        expert_tp=placement.expert_tp,
     )
-    return _slowed_by_exchanges(program, overlap_loss) if len(durations) > 1 and overlap_loss else program
+    return _slowed_by_exchanges(program, overlap_slowdown) if len(durations) > 1 and overlap_slowdown else program
 
 
 def _slowed_by_exchanges(program: Program, loss: float) -> Program:

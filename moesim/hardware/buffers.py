@@ -54,7 +54,7 @@ def exchange_bytes(
         rows = n_slots * tokens_per_gpu
         return low_latency_bytes(tokens_per_gpu, hidden_size, n_slots) + rows * payload
     if network.deepep == "normal":
-        sms = network.held_sms or DEFAULT_SMS
+        sms = network.comm_sms or DEFAULT_SMS
         return normal_bytes(hidden_size, group_gpus, sms, cluster.gpus_per_node) + arriving * payload
     return 0.0
 

@@ -58,7 +58,7 @@ def step_durations(
     head_tokens: NDArray[np.int64] | None = None,
     parallelism: Parallelism | None = None,
     kernels: Backend | None = None,
-    held_sms: int = 0,
+    comm_sms: int = 0,
 ) -> Durations:
     """Durations of the compute parts of one step; what has no tokens takes no time.
 
@@ -79,11 +79,11 @@ def step_durations(
         head_tokens: tokens of each GPU in the whole step, [G], where these are of a part of it.
         parallelism: how GPUs are grouped; by default one group, nothing is shared.
         kernels: family of calibrated kernels; by default the one that suits data types and network.
-        held_sms: SMs of each GPU that kernels of a collective hold meanwhile;
+        comm_sms: SMs of each GPU that kernels of a collective hold meanwhile;
             what was measured on a whole GPU slows down as the formula does.
     """
     backend = kernels or backend_of(default_backend(precision, cluster.network))
-    if held_sms and backend.measured is not None:
+    if comm_sms and backend.measured is not None:
         again = partial(
             step_durations,
             model,
@@ -99,12 +99,12 @@ def step_durations(
             parallelism=parallelism,
         )
         formulas = replace(backend, measured=None)
-        found = replace(backend, measured=backend.measured.scaled_by(f"slowed by formula on {held_sms} SMs fewer"))
-        return _slowed(again(kernels=found), again(kernels=formulas), again(kernels=formulas, held_sms=held_sms))
-    gpu, tokens, layers = without_sms(cluster.gpu, held_sms), tokens_per_gpu, backend.layers(phase)
+        found = replace(backend, measured=backend.measured.scaled_by(f"slowed by formula on {comm_sms} SMs fewer"))
+        return _slowed(again(kernels=found), again(kernels=formulas), again(kernels=formulas, comm_sms=comm_sms))
+    gpu, tokens, layers = without_sms(cluster.gpu, comm_sms), tokens_per_gpu, backend.layers(phase)
     parallel = parallelism or Parallelism(expert=cluster.n_gpus)
     attention, before_kernel = _attention(
-        model, gpu, precision, phase, tokens, context_tokens, sequence_tokens, parallel.attention_tensor, layers
+        model, gpu, precision, phase, tokens, context_tokens, sequence_tokens, parallel.attention_tp, layers
     )
     # all parts but attention and experts depend on the token count alone, and most GPUs have the same
     counts, where = np.unique(tokens, return_inverse=True)
@@ -193,12 +193,12 @@ def _experts(
 ) -> NDArray[np.float64]:
     """Seconds of the experts [L, G], group by group; with `all_tokens` of a group each of its ranks is handed them."""
     kernel = expert_kernel(backend, gpu, precision, phase)
-    shape = ExpertShape.of(model, n_ranks=parallel.expert, tensor_parallel=parallel.expert_tensor)
+    shape = ExpertShape.of(model, n_ranks=parallel.expert, tensor_parallel=parallel.expert_tp)
     groups = []
     for first in range(0, len(tokens), parallel.group_gpus):
         until = first + parallel.group_gpus
         own = (slot_rank >= first) & (slot_rank < until)
-        rank = (slot_rank[own] - np.int32(first)) // np.int32(parallel.expert_tensor)
+        rank = (slot_rank[own] - np.int32(first)) // np.int32(parallel.expert_tp)
         in_group = int(tokens[first:until].sum())
         received_tokens = in_group if all_tokens else None
         experts = expert_seconds(kernel, shape, slot_tokens[:, own], rank, parallel.expert, received_tokens)
@@ -212,9 +212,9 @@ def _experts(
                 tokens=in_group,
                 inner_size=model.moe_intermediate_size,
                 ranks=len(np.unique(rank)),
-                tensor_parallel=parallel.expert_tensor,
+                tensor_parallel=parallel.expert_tp,
             )
-        groups.append(np.repeat(experts, parallel.expert_tensor, axis=1))
+        groups.append(np.repeat(experts, parallel.expert_tp, axis=1))
     return np.concatenate(groups, axis=1)
 
 

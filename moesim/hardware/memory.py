@@ -74,7 +74,7 @@ def memory_bytes(
         source: whether this GPU is one of them, or has experts and nothing else.
     """
     parallel = parallelism or Parallelism(expert=cluster.n_gpus)
-    shared = parallel.attention_tensor
+    shared = parallel.attention_tp
     own = tokens_per_gpu if source else 0
     group_tokens = tokens_per_gpu * (parallel.group_gpus if n_sources is None else n_sources)
     n_slots = n_slots or max(1, slots_per_gpu * parallel.expert)
@@ -88,13 +88,13 @@ def memory_bytes(
     cached = own * shared * (context_tokens if phase == "decode" else 1)
     parts = {
         "weights": _weights(model, count, shared, narrow, wide) if source else 0,
-        "experts": len(model.moe_layers) * slots_per_gpu * weight_bytes(model, precision) / parallel.expert_tensor,
+        "experts": len(model.moe_layers) * slots_per_gpu * weight_bytes(model, precision) / parallel.expert_tp,
         "kv_cache": model.n_layers * cached * held * DTYPE_BYTES[precision.kv_cache],
         "activations": _activation_bytes(
             model,
             own,
             group_tokens * model.top_k * here,
-            -(-model.moe_intermediate_size // parallel.expert_tensor),
+            -(-model.moe_intermediate_size // parallel.expert_tp),
             head_rows(own, sequence_tokens, phase),
         ),
         "exchange": exchange_bytes(

@@ -106,7 +106,7 @@ def _fitted(
         "nodes": np.asarray(nodes),
     }
     payload = payload_bytes(hidden_size, dtype)
-    x = shape(network.copies, **sizes, payload=payload, hidden=hidden_size, sms=network.held_sms or DEFAULT_SMS)
+    x = shape(network.copies, **sizes, payload=payload, hidden=hidden_size, sms=network.comm_sms or DEFAULT_SMS)
     found = times(group, constants, cluster.gpu, x)
     kernel = _wrapped_kernel(group, direction)
     if nodes > 1 and kernel:

@@ -46,6 +46,6 @@ def gpu_copies(program: Program) -> NDArray[np.int64]:
         copies[o] = (out if program.kind[o] == Part.DISPATCH else back)[row].sum(axis=0)
     for i, experts in enumerate(program.expert_rows()):
         if experts >= 0:
-            for gpu in range(program.expert_tensor):  # each of those that share a slot computes all of its tokens
+            for gpu in range(program.expert_tp):  # each of those that share a slot computes all of its tokens
                 np.add.at(copies[i], program.slot_rank + gpu, program.slot_tokens[experts])
     return copies

@@ -60,7 +60,7 @@ def place(
     n_ranks: int,
     redundant_experts: int = 0,
     n_groups: int = 1,
-    expert_tensor: int = 1,
+    expert_tp: int = 1,
 ) -> Placement:
     """Place E experts and R redundant copies on G ranks, the same way in every layer and group.
 
@@ -68,10 +68,10 @@ def place(
         name: of the planner.
         n_experts: E.
         n_layers: MoE layers.
-        n_ranks: expert-parallel ranks of a group, each of `expert_tensor` GPUs.
+        n_ranks: expert-parallel ranks of a group, each of `expert_tp` GPUs.
         redundant_experts: R, of each group.
         n_groups: groups of consecutive GPUs that have all experts each.
-        expert_tensor: GPUs that share every slot of a rank.
+        expert_tp: GPUs that share every slot of a rank.
 
     Raises:
         InputError: an unknown planner, or more copies than there are GPUs to hold them apart.
@@ -87,9 +87,9 @@ def place(
     first = np.arange(n_groups, dtype=np.int32)[:, None] * n_ranks  # rank of each group
     return Placement(
         expert=np.tile(expert, (n_layers, n_groups)),
-        rank=((first + rank) * expert_tensor).ravel().astype(np.int32),
+        rank=((first + rank) * expert_tp).ravel().astype(np.int32),
         n_experts=n_experts,
-        n_ranks=n_groups * n_ranks * expert_tensor,
+        n_ranks=n_groups * n_ranks * expert_tp,
         n_groups=n_groups,
-        expert_tensor=expert_tensor,
+        expert_tp=expert_tp,
     )

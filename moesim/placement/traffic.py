@@ -55,7 +55,7 @@ def traffic_of_layer(
         for gpus, _ in placement.groups():
             copies[gpus, gpus] = nodes[gpus, nodes_of(gpus, gpus_per_node)] = tokens[gpus]
         return slot_tokens, copies, nodes
-    shared_by = placement.expert_tensor
+    shared_by = placement.expert_tp
     if shared_by > 1:  # slots are counted on the first of the GPUs that share them
         copies = np.repeat(copies[:, ::shared_by], shared_by, axis=1)
     return slot_tokens, copies, nodes

@@ -6,11 +6,11 @@ rich tables (`moesim.report.terminal`), the worst steps (`worst_steps`). Plotly,
 Jinja and rich are imported when they are needed.
 """
 
+from moesim.report.comparison import points_of
 from moesim.report.data import figure_data
 from moesim.report.figures import FIGURES, POINT_FIGURES, draw
 from moesim.report.html import report_html, sweep_html
 from moesim.report.plots import Plots
-from moesim.report.points import points_of
 from moesim.report.run import Run, RunLike
 from moesim.report.worst import worst_steps
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moesim.report.points import NONE, axes_of
-from moesim.report.text import plain
+from moesim.report.comparison import NONE, axes_of
+from moesim.report.text import printable
 
 CAPACITY = ("routing.capacity.factor",)
 SKEW = ("workload.popularity.exponent", "workload.popularity.sigma", "workload.popularity.share")
@@ -29,9 +29,9 @@ _TITLES: Mapping[str, str] = {
     "workload.context_tokens": "context [tokens]",
     "workload.sequence_tokens": "sequence [tokens]",
     "parallelism.expert": "EP size [GPUs]",
-    "parallelism.expert_tensor": "GPUs that share an expert",
+    "parallelism.expert_tp": "GPUs that share an expert",
     "parallelism.attention": "attention",
-    "parallelism.attention_tensor": "GPUs that share heads",
+    "parallelism.attention_tp": "GPUs that share heads",
     "cluster.nodes": "nodes",
     "cluster.gpus_per_node": "GPUs per node",
     "cluster.network.name": "interconnect",
@@ -58,7 +58,7 @@ _BY_VALUE = (
 
 def axis_title(axis: str) -> str:
     """The name of an axis with its unit; of an unknown one the dotted field itself."""
-    return _TITLES.get(axis, plain(axis, 60))
+    return _TITLES.get(axis, printable(axis, 60))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,4 +231,4 @@ def axis_text(value: Any) -> str:
         return NONE
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
-    return plain(value)
+    return printable(value)

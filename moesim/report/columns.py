@@ -47,7 +47,7 @@ class Column:
         """Whether the value grows with the work of a step, so that it compares only runs that do the same work."""
         return len(self.keys) == 1 and grows_with_work(self.keys[0])
 
-    def few(self, summary: Mapping[str, Any]) -> bool:
+    def too_few_steps(self, summary: Mapping[str, Any]) -> bool:
         """Whether the value is of too few steps a run to be what the header says."""
         steps = lookup(summary, "n_steps")
         return steps is not None and steps < self.min_steps and self.value(summary) is not None
@@ -87,7 +87,7 @@ class Cell:
 
     text: str
     best: bool
-    few: bool = False
+    too_few_steps: bool = False
 
 
 def cells(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Cell]]:
@@ -104,7 +104,7 @@ def cells(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Cell]]:
         texts = {variant: column.text(value) for variant, value in values.items()}
         best = _best(column, values) if same_work or not column.of_a_step else None
         for variant, text in texts.items():
-            table[variant].append(Cell(text=text, best=text == best, few=column.few(rows[variant])))
+            table[variant].append(Cell(text=text, best=text == best, too_few_steps=column.too_few_steps(rows[variant])))
     return table
 
 
@@ -136,7 +136,7 @@ def unrecorded(summary: Mapping[str, Any]) -> str:
 
 def few_steps(summaries: Iterable[Mapping[str, Any]]) -> str:
     """The line below a table that says what FEW marks, "" where it marks nothing."""
-    marked = [(column, summary) for summary in summaries for column in COLUMNS if column.few(summary)]
+    marked = [(column, summary) for summary in summaries for column in COLUMNS if column.too_few_steps(summary)]
     if not marked:
         return ""
     steps = count(min(lookup(summary, "n_steps") or 0.0 for _, summary in marked))

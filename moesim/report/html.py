@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from moesim.errors import InputError
 from moesim.report.captions import CAPTIONS
-from moesim.report.facts import facts
+from moesim.report.comparison import averaged, differing, leaves, points_of, with_axes
 from moesim.report.figures import FIGURES, POINT_FIGURES, draw
+from moesim.report.header_facts import header_facts
 from moesim.report.page import CONFIG
-from moesim.report.points import averaged, differing, leaves, points_of, with_axes
+from moesim.report.page_tables import Table, paired_page_table, points_page_table
 from moesim.report.provenance import provenance
 from moesim.report.run import RunLike
 from moesim.report.summary import summary_rows
-from moesim.report.table import Table, paired_table, points_table
-from moesim.report.text import plain
+from moesim.report.text import printable
 from moesim.report.units import count, number, percent, time_text
 from moesim.report.work import differing_work, unequal_note
 from moesim.report.worst import worst_steps
@@ -66,7 +66,7 @@ def report_html(
         title: of the page.
         scenario_yaml: the resolved scenario of the baseline.
         points: a row a run over all seeds (axes, `variant`, `seed`, summary keys); default: one row each of `runs`.
-        paired: differences to the baseline, paired by seed; see `moesim.report.table.paired_table`.
+        paired: differences to the baseline, paired by seed; see `moesim.report.page_tables.paired_page_table`.
 
     Raises:
         InputError: no run.
@@ -81,12 +81,12 @@ def report_html(
     several = len(runs) > 1
     return _page(
         title=title,
-        facts=facts(runs, scenario_yaml),
+        facts=header_facts(runs, scenario_yaml),
         summary=_summary_table(averaged(runs, known)),
         several=several,
         sections=_in_sections(drawn),
         absent=absent,
-        paired=paired_table(paired) if paired is not None and len(paired) else None,
+        paired=paired_page_table(paired) if paired is not None and len(paired) else None,
         worst=_worst_table(runs),
         variants=_variants(runs) if several else [],
         scenarios=_scenarios(runs) if several else None,
@@ -111,7 +111,7 @@ def sweep_html(
         points: axes, `variant`, `seed`, summary keys joined by dots; a row a point (summary.parquet of a sweep).
         title: of the page.
         scenario_yaml: the swept scenario; shown as it is.
-        paired: differences to the baseline, paired by seed; see `moesim.report.table.paired_table`.
+        paired: differences to the baseline, paired by seed; see `moesim.report.page_tables.paired_page_table`.
         warnings: about fields of the scenario, a line each.
 
     Raises:
@@ -122,11 +122,11 @@ def sweep_html(
     return _page(
         title=title,
         facts=[("points", count(len(points)))],
-        summary=points_table(points),
+        summary=points_page_table(points),
         several=True,
         sections=_in_sections(drawn),
         absent=absent,
-        paired=paired_table(paired) if paired is not None and len(paired) else None,
+        paired=paired_page_table(paired) if paired is not None and len(paired) else None,
         worst=None,
         variants=[],
         scenarios=None,
@@ -139,7 +139,7 @@ def sweep_html(
 
 def _warnings(lines: Iterable[str]) -> list[str]:
     """Each once, in their order."""
-    return list(dict.fromkeys(plain(line, 1000) for line in lines))
+    return list(dict.fromkeys(printable(line, 1000) for line in lines))
 
 
 def _page(**parts: Any) -> str:
@@ -153,7 +153,7 @@ def _page(**parts: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    parts["title"] = plain(parts["title"])
+    parts["title"] = printable(parts["title"])
     return environment.get_template("report.html.j2").render(
         **parts,
         config=_in_script(json.dumps(CONFIG)),
@@ -198,7 +198,7 @@ def _in_script(text: str) -> str:
 
 def _summary_table(runs: Mapping[str, RunLike]) -> Table:
     rows = {name: run.summary for name, run in runs.items()}
-    return Table.of_columns([[plain(name)] for name in rows], [("variant", False)], rows, links=len(runs) > 1)
+    return Table.of_columns([[printable(name)] for name in rows], [("variant", False)], rows, links=len(runs) > 1)
 
 
 def _variants(runs: Mapping[str, RunLike]) -> list[dict[str, Any]]:
@@ -211,7 +211,7 @@ def _variants(runs: Mapping[str, RunLike]) -> list[dict[str, Any]]:
         drawn, _ = _draw(_OF_A_VARIANT, {name: run}, points_of({name: run}), f"-{i}")
         pages.append(
             {
-                "name": plain(name),
+                "name": printable(name),
                 "rows": summary_rows(run.summary),
                 "differs": [(field, _value(old.get(field)), _value(new.get(field))) for field in differing(pair)],
                 "plots": drawn,
@@ -223,7 +223,7 @@ def _variants(runs: Mapping[str, RunLike]) -> list[dict[str, Any]]:
 def _empty_frames(runs: Mapping[str, RunLike]) -> list[tuple[str, str]]:
     """(name, why) of the frames that have no rows in any run."""
     first, *others = (run.manifest.get("empty_frames") or {} for run in runs.values())
-    return [(plain(name), plain(why)) for name, why in first.items() if all(name in other for other in others)]
+    return [(printable(name), printable(why)) for name, why in first.items() if all(name in other for other in others)]
 
 
 def _scenarios(runs: Mapping[str, RunLike]) -> str:
@@ -236,11 +236,11 @@ def _scenarios(runs: Mapping[str, RunLike]) -> str:
     values = [[_value(tree.get(field)) for field in fields] for tree in trees]
     summaries = [run.summary for run in runs.values()]
     work = [[unequal_note(differing_work((left, right))) for right in summaries] for left in summaries]
-    return _in_script(json.dumps({"fields": [plain(field) for field in fields], "values": values, "work": work}))
+    return _in_script(json.dumps({"fields": [printable(field) for field in fields], "values": values, "work": work}))
 
 
 def _value(value: Any) -> str:
-    return "none" if value is None else plain(value)
+    return "none" if value is None else printable(value)
 
 
 def _worst_table(runs: Mapping[str, RunLike], n: int = 3) -> list[tuple[str, list[tuple[str, float | None]]]]:
@@ -261,7 +261,7 @@ def _worst_table(runs: Mapping[str, RunLike], n: int = 3) -> list[tuple[str, lis
     for name, run in runs.items():
         for step in worst_steps(run, n).astype(object).to_dict("records"):
             values = {str(key): _present(value) for key, value in step.items()}
-            rows.append((plain(name), [(text(values[key]), values[key]) for key, text in shown.items()]))
+            rows.append((printable(name), [(text(values[key]), values[key]) for key, text in shown.items()]))
     return rows
 
 

@@ -17,7 +17,7 @@ def group_gpus(scenario: Mapping[str, Any]) -> int | None:
     """GPUs of an expert-parallel group of a resolved scenario; None where it says nothing, which is one group."""
     parallelism = scenario.get("parallelism") or {}
     expert = parallelism.get("expert")
-    return expert * parallelism.get("expert_tensor", 1) if expert else None
+    return expert * parallelism.get("expert_tp", 1) if expert else None
 
 
 def intervals(timeline: pd.DataFrame, group: int | None = None) -> pd.DataFrame:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from moesim.report.run import RunLike
-from moesim.report.text import plain
+from moesim.report.text import printable
 
 LABELS = ("measured", "estimated", "synthetic")
-_LONGEST_NOTE = 1000
+_MAX_NOTE = 1000
 _LABEL_KEYS = ("label", "kind", "provenance", "status")
 
 
@@ -29,7 +29,7 @@ def provenance(runs: Mapping[str, RunLike]) -> list[Source]:
     owners: dict[tuple[str, str, str], list[str]] = {}
     for variant, run in runs.items():
         for row in _rows(run.manifest):
-            owners.setdefault(row, []).append(plain(variant))
+            owners.setdefault(row, []).append(printable(variant))
     ordered = sorted(owners.items(), key=lambda item: item[0][0])  # stable: variants stay in their order
     return [
         Source(
@@ -55,7 +55,7 @@ def _rows(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """(name, label, note) of each entry of the provenance, then of each input file."""
     rows = list(dict.fromkeys(_entries("", manifest.get("provenance"))))
     rows += [
-        (plain(found.get("name", "input")), "", f"sha256 {plain(found.get('sha256', ''))}")
+        (printable(found.get("name", "input")), "", f"sha256 {printable(found.get('sha256', ''))}")
         for found in manifest.get("inputs") or ()
         if isinstance(found, Mapping)
     ]
@@ -69,12 +69,16 @@ def _entries(name: str, value: Any) -> list[tuple[str, str, str]]:
     if isinstance(value, Mapping):
         key = next((key for key in _LABEL_KEYS if value.get(key) in LABELS), None)
         if key is not None:
-            notes = [plain(v, _LONGEST_NOTE) for k, v in value.items() if k != key and v]
+            notes = [printable(v, _MAX_NOTE) for k, v in value.items() if k != key and v]
             return [(name, str(value[key]), "; ".join(notes))]
-        return [row for key, v in value.items() for row in _entries(f"{name}.{plain(key)}" if name else plain(key), v)]
+        return [
+            row
+            for key, v in value.items()
+            for row in _entries(f"{name}.{printable(key)}" if name else printable(key), v)
+        ]
     if isinstance(value, list | tuple):
         return [row for v in value for row in _entries(name, v)]
-    text = plain(value, _LONGEST_NOTE)
+    text = printable(value, _MAX_NOTE)
     word, _, rest = text.partition(" ")
     kind = word.strip(":,;.()").lower()
     if kind not in LABELS:

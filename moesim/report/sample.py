@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from moesim.report.run import RunLike
-from moesim.report.text import plain
+from moesim.report.text import printable
 from moesim.report.units import count
 
 
@@ -38,7 +38,7 @@ def _range(numbers: Iterable[int]) -> str:
 
 def seeds_text(seeds: Iterable[Any]) -> str:
     """The seeds in words: one as "seed 1", several by their number."""
-    known = list(dict.fromkeys(plain(seed) for seed in seeds if seed is not None))
+    known = list(dict.fromkeys(printable(seed) for seed in seeds if seed is not None))
     if not known:
         return "seed unknown"
     return f"seed {known[0]}" if len(known) == 1 else f"{len(known)} seeds"

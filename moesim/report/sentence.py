@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moesim.report.points import nested
-from moesim.report.text import plain
+from moesim.report.comparison import nested
+from moesim.report.text import printable
 from moesim.report.units import number, percent
 from moesim.report.work import STEP, THROUGHPUT, differing_work
 
@@ -102,7 +102,7 @@ def _ratio(summary: pd.DataFrame, paired: pd.DataFrame | None, best: int, metric
 
 
 def _names(*rows: pd.Series[Any]) -> list[str]:
-    return [plain(row.name) for row in rows]
+    return [printable(row.name) for row in rows]
 
 
 _LOSSES = {"drop_rate": "drops {} % of assignments", "unrouted_token_rate": "leaves {} % of tokens without an expert"}

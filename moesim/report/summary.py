@@ -34,10 +34,12 @@ def _recorded_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [("MoE layers recorded", value, note)] if value else []
 
 
-def _few(summary: Mapping[str, Any]) -> str:
+def _few_steps_note(summary: Mapping[str, Any]) -> str:
     """What to think of a percentile of too few steps."""
     column = next(column for column in COLUMNS if column.min_steps)
-    return f"of fewer than {column.min_steps} steps: little else than the slowest" if column.few(summary) else ""
+    return (
+        f"of fewer than {column.min_steps} steps: little else than the slowest" if column.too_few_steps(summary) else ""
+    )
 
 
 def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -51,7 +53,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         ("step time, mean", time_text(step), f"over {count(of('n_steps'))} measured steps"),
         ("step time, p50", time_text(of("step_time_s.p50")), ""),
         ("step time, p95", time_text(of("step_time_s.p95")), ""),
-        ("step time, p99", time_text(of("step_time_s.p99")), _few(summary)),
+        ("step time, p99", time_text(of("step_time_s.p99")), _few_steps_note(summary)),
         ("step time, max", time_text(of("step_time_s.max")), ""),
         ("tokens/s/GPU", number(of("tokens_per_s_per_gpu")), ""),
         *_recorded_rows(summary),

@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 from moesim.report.columns import FEW, cells, columns_of, table_notes
 from moesim.report.provenance import counts
 from moesim.report.summary import summary_rows
-from moesim.report.text import plain
+from moesim.report.text import printable
 from moesim.report.work import differing_work
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def summary_table(summary: Mapping[str, Any], manifest: Mapping[str, Any], *, sp
         table.add_row(Text(name), Text(value), Text(note))
         if name == "balancedness, mean" and sparkline:
             table.add_row(Text("balancedness, by step"), Text(sparkline), Text("first to last step; full height = 1"))
-    words = [f"{name} {plain(manifest[name])}" for name in ("seed", "engine") if manifest.get(name) is not None]
+    words = [f"{name} {printable(manifest[name])}" for name in ("seed", "engine") if manifest.get(name) is not None]
     labelled = counts(manifest)
     table.caption = Text("; ".join([*words, *([f"inputs: {labelled}"] if labelled else [])]))
     table.caption_justify = "left"
@@ -73,10 +73,10 @@ def compare_table(
         for column, cell in zip(columns, row, strict=True):
             compared = len(column.keys) == 1 and (same_work or not column.of_a_step)
             mark = "~" if compared and (variant, column.keys[0]) in unsure else ""
-            marks = ("*" if cell.best else "") + mark + (FEW if cell.few else "")
+            marks = ("*" if cell.best else "") + mark + (FEW if cell.too_few_steps else "")
             shown.append(Text(f"{cell.text}{marks or ' '}", style="bold" if cell.best else ""))
         line = [Text(sparklines.get(variant, ""))] if sparklines else []
-        table.add_row(Text(plain(variant)), *shown, *line)
+        table.add_row(Text(printable(variant)), *shown, *line)
     words = "* best of its column; the first variant is the baseline" if len(rows) > 1 else ""
     words += "; ~ its difference to the baseline may be chance" if words and unsure else ""
     table.caption = Text("\n".join(line for line in (words, *table_notes(rows.values())) if line))

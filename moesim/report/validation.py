@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from moesim.report.page import figure_html, page_html
 from moesim.report.terminal import text_table
-from moesim.report.text import plain
+from moesim.report.text import printable
 from moesim.report.units import count, number, percent
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _HEADERS = (
     "slowdown median %",
     "slowdown p90 %",
 )
-_MOST_LINES = 8
+_MAX_LINES = 8
 _OWN = "rows of groups that the constants given with --kernels hold, which may have been fitted to them or to others."
 _KIND_HEADERS = ("kind of table", "rows", "n", "median %", "p90 %", "bias %")
 
@@ -49,7 +49,7 @@ def validation_rows(errors: pd.DataFrame) -> list[list[str]]:
     """The error table as text, a list a row in the order of the headers; shares become per cent."""
     rows = []
     for row in errors.to_dict("records"):
-        texts = [plain(row[name], 60) for name in _TEXTS]
+        texts = [printable(row[name], 60) for name in _TEXTS]
         shares = [row[name] for name in ("median", "p90", "bias", "slowdown_median", "slowdown_p90")]
         rows.append([*texts, count(row["n"]), *(_percent(share) for share in shares)])
     return rows
@@ -69,9 +69,9 @@ def slowdown_rows(slowdown: pd.DataFrame) -> list[list[str]]:
     """The errors of slowdowns as text: case, kernels, rows, n, median, p90, rank correlation."""
     return [
         [
-            plain(row["case"]),
-            plain(row["kernels"]),
-            plain(row["rows"]),
+            printable(row["case"]),
+            printable(row["kernels"]),
+            printable(row["rows"]),
             count(row["n"]),
             _percent(row["median"]),
             _percent(row["p90"]),
@@ -83,10 +83,10 @@ def slowdown_rows(slowdown: pd.DataFrame) -> list[list[str]]:
 
 def skipped_lines(paths: Sequence[str]) -> list[str]:
     """Files of no known layout for a terminal: a line each, of many their names alone in one line."""
-    if len(paths) <= _MOST_LINES:
-        return [f"skipped, of no known layout: {plain(path, len(path))}" for path in paths]
+    if len(paths) <= _MAX_LINES:
+        return [f"skipped, of no known layout: {printable(path, len(path))}" for path in paths]
     names = Counter(PurePath(path).name for path in paths)
-    listed = ", ".join(f"{plain(name)} ({n})" if n > 1 else plain(name) for name, n in sorted(names.items()))
+    listed = ", ".join(f"{printable(name)} ({n})" if n > 1 else printable(name) for name, n in sorted(names.items()))
     return [f"skipped, {len(paths)} files of no known layout: {listed}"]
 
 
@@ -133,11 +133,11 @@ def validation_html(
 
 def predicted_caption(figure: go.Figure, n_rows: int, own: str = "") -> str:
     """What stands below predictions against measurements of `n_rows` rows: how many are drawn, what `own` ones are."""
-    from moesim.report.figures.validation import MOST_POINTS
+    from moesim.report.figures.validation import MAX_POINTS
 
     n_drawn = sum(len(trace.x) for trace in figure.data if trace.mode == "markers")
     drawn = (
-        f"{count(n_drawn)} of {count(n_rows)} rows are drawn, at most {MOST_POINTS} of each table and split, "
+        f"{count(n_drawn)} of {count(n_rows)} rows are drawn, at most {MAX_POINTS} of each table and split, "
         "evenly picked. "
     )
     return (

@@ -27,7 +27,7 @@ PS = 1e-12
 BYTES_PER_CELL = 8
 _NO_LAYER = "no layer has experts whose load is known"
 _WHY_EMPTY = {
-    "router": "the router does not evolve; routing.balancing lets it",
+    "router": "the router does not evolve; routing.training lets it",
     "experts": "keep.experts is none",
     "links": "keep.links is none, or nothing was sent",
     "timeline": "keep.timeline_steps is 0",
@@ -62,7 +62,7 @@ class Collector:
         self._layers = np.array(model.moe_layers, dtype=np.int64)
         self._cluster = cluster
         self._placement = placement
-        shares = np.arange(placement.expert_tensor)
+        shares = np.arange(placement.expert_tp)
         self._holders: NDArray[np.int64] = np.unique(placement.rank.astype(np.int64)[:, None] + shares)
         """GPUs that hold experts: those of attention alone have no part in how even these are loaded."""
         self._keep_experts = keep_experts
@@ -279,7 +279,7 @@ class Collector:
     def _by_gpu(self, of_slots: NDArray[Any]) -> NDArray[Any]:
         """Counts of slots [L, S] by the GPUs that hold them, [L, G]; each of those that share one has it whole."""
         load = np.zeros((len(of_slots), self._cluster.n_gpus), dtype=of_slots.dtype)
-        for gpu in range(self._placement.expert_tensor):
+        for gpu in range(self._placement.expert_tp):
             np.add.at(load.T, self._placement.rank + gpu, of_slots.T)
         return load
 

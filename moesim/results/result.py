@@ -157,7 +157,7 @@ class Result:
             OutputError: it cannot be written.
             InputError: no timeline was kept (keep.timeline_steps: 0).
         """
-        from moesim.report.trace import OPENING, write_trace
+        from moesim.report.perfetto import OPENING, write_trace
 
         with new_file(path, opening=OPENING) as file:
             write_trace(self, file)

@@ -201,7 +201,7 @@ def register_strategy(
 
     It may be compiled or plain NumPy. `parameters` is a frozen dataclass of
     numbers with defaults. With `takes_bias` the state is a float32 [E] for the
-    selection, or None, and `routing.balancing` may move it. In a scenario it is named `package.module:name`, by
+    selection, or None, and `routing.training` may move it. In a scenario it is named `package.module:name`, by
     the variable it is bound to; `route` takes its name as well. What it returns is checked.
 
     Raises:

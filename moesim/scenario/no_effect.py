@@ -43,8 +43,8 @@ WEIGHS_BY_NAME = (
 _CHOICE = (
     "routing.strategy",
     "routing.capacity.overflow",
-    "routing.balancer",
-    "routing.balancing",
+    "routing.substitution",
+    "routing.training",
     "simulation.queue_overflow",
 )
 
@@ -56,7 +56,9 @@ def _needs_no_logits(strategy: str, overflow: str | None, balancer: object, bala
 
 def nothing_random(trace: str | None, overflow: str | None, faults: tuple[FaultSpec, ...]) -> bool:
     """Whether every seed gives the same run."""
-    drawn = overflow == RANDOM_OVERFLOW or any(fault.cv is not None or fault.every_s is not None for fault in faults)
+    drawn = overflow == RANDOM_OVERFLOW or any(
+        fault.cv is not None or fault.mean_time_between_s is not None for fault in faults
+    )
     return trace is not None and not drawn
 
 
@@ -72,7 +74,7 @@ _UNWEIGHED = Rule(
     "it changes weights of choices, which only routing.capacity.overflow drop-by-probability reads",
 )
 _UNGROUPED = Rule(
-    ("routing.strategy", "routing.parameters", "routing.balancer.policy", "model.router"),
+    ("routing.strategy", "routing.parameters", "routing.substitution.policy", "model.router"),
     lambda strategy, given, policy, _: (
         strategy in WEIGHS_BY_NAME and given.get("n_group", 1) == 1 and policy != "node-limited"
     ),
@@ -88,14 +90,14 @@ _PORTS = Rule(
     "messages to queued experts always queue at their ports",
 )
 _ALONE = Rule(
-    ("parallelism.expert", "parallelism.expert_tensor", "cluster.nodes", "cluster.gpus_per_node"),
+    ("parallelism.expert", "parallelism.expert_tp", "cluster.nodes", "cluster.gpus_per_node"),
     lambda ranks, sharing, *_: ranks == sharing == 1,
     "an expert-parallel group is one rank, which sends nothing",
 )
 _STILL = Rule(
-    ("routing.balancing.learning_rate",),
+    ("routing.training.learning_rate",),
     lambda rate: rate == 0,
-    "popularity does not move with routing.balancing.learning_rate 0",
+    "popularity does not move with routing.training.learning_rate 0",
 )
 _ONE_GROUP = Rule(("workload.popularity.groups",), lambda groups: groups == 1, "workload.popularity.groups is 1")
 _TWO_BATCH = _is_not("simulation.overlap", "two-batch", "only two micro-batches compute while they exchange")
@@ -151,7 +153,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "precision.dispatch": (_ALONE,),
     "precision.combine": (_ALONE,),
-    "parallelism.attention_tensor": (
+    "parallelism.attention_tp": (
         _is_not("parallelism.attention", "tensor", "only tensor-parallel attention has GPUs that share heads"),
     ),
     "placement.strategy": (
@@ -162,7 +164,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         ),
     ),
     "cluster.network.copies": (_QUEUED,),
-    "cluster.network.held_sms": (
+    "cluster.network.comm_sms": (
         Rule(
             ("simulation.overlap", "cluster.network.fitted", "cluster.network"),
             lambda overlap, fitted, _: overlap != "two-batch" and "/deepep-normal/" not in str(fitted),
@@ -240,32 +242,34 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "routing.capacity.tries": (
         _is_not("routing.capacity.overflow", "reroute-to-next", "only reroute-to-next offers so many experts"),
     ),
-    "routing.balancer.threshold": (
-        _is_not("routing.balancer.policy", "least-loaded", "only least-loaded has a threshold"),
+    "routing.substitution.threshold": (
+        _is_not("routing.substitution.policy", "least-loaded", "only least-loaded has a threshold"),
     ),
-    "routing.balancer.nodes": (_is_not("routing.balancer.policy", "node-limited", "only node-limited counts nodes"),),
-    "routing.balancing.from_step": (
-        _is("routing.balancing.mechanism", "none", "routing.balancing.mechanism none never acts"),
+    "routing.substitution.nodes": (
+        _is_not("routing.substitution.policy", "node-limited", "only node-limited counts nodes"),
+    ),
+    "routing.training.from_step": (
+        _is("routing.training.mechanism", "none", "routing.training.mechanism none never acts"),
         Rule(
-            ("routing.balancing.from_step", "workload.steps", "simulation.warmup_steps"),
+            ("routing.training.from_step", "workload.steps", "simulation.warmup_steps"),
             lambda first, steps, warmup: first >= steps + warmup,
             "the run ends before: it has {1} steps and {2} to warm up, counted from 0",
         ),
     ),
     **dict.fromkeys(
-        ("routing.balancing.step_size", "routing.balancing.rule"),
-        (_is_not("routing.balancing.mechanism", "loss-free", "only loss-free moves a bias"),),
+        ("routing.training.step_size", "routing.training.rule"),
+        (_is_not("routing.training.mechanism", "loss-free", "only loss-free moves a bias"),),
     ),
-    "routing.balancing.coefficient": (
-        _is_not("routing.balancing.mechanism", "aux-loss", "only aux-loss weighs a loss"),
+    "routing.training.coefficient": (
+        _is_not("routing.training.mechanism", "aux-loss", "only aux-loss weighs a loss"),
         _STILL,
     ),
-    "routing.balancing.feedback_gain": (_STILL,),
-    "routing.balancing.learning_rate": (
+    "routing.training.feedback_gain": (_STILL,),
+    "routing.training.learning_rate": (
         Rule(
-            ("routing.balancing.feedback_gain", "routing.balancing.mechanism"),
+            ("routing.training.feedback_gain", "routing.training.mechanism"),
             lambda gain, mechanism: gain == 0 and mechanism != "aux-loss",
-            "nothing moves popularity with routing.balancing.feedback_gain 0 and mechanism {1}",
+            "nothing moves popularity with routing.training.feedback_gain 0 and mechanism {1}",
         ),
     ),
     "simulation.network": (_PORTS, _ALONE),
@@ -276,7 +280,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             "the model has no shared experts to compute during dispatch",
         ),
     ),
-    "simulation.overlap_loss": (_TWO_BATCH,),
+    "simulation.overlap_slowdown": (_TWO_BATCH,),
     "simulation.queue_overflow": (
         Rule(
             ("simulation.experts", "simulation.queue_tokens"),

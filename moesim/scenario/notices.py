@@ -3,7 +3,7 @@
 A field is judged by the whole file: it has an effect if it has one in the base scenario, in a variant or at a point of
 the sweep, with `--set` or without. What the user did not write in this file is not judged: defaults, presets, fields
 of a file that it extends, overrides, and a resolved scenario, in which moesim wrote all fields. Nor are values that
-switch something off, as `held_sms: 0`.
+switch something off, as `comm_sms: 0`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from moesim.errors import ScenarioError
-from moesim.scenario.layers import NONE_WORDS
+from moesim.scenario.merge import NONE_WORDS
 from moesim.scenario.no_effect import RULES, Rule, level_rule
 from moesim.scenario.resolve import PARTS
 from moesim.scenario.schema import FaultSpec, ScenarioSpec
@@ -99,9 +99,9 @@ def _elsewhere(scenario: Scenario, reads: set[str]) -> Iterator[ScenarioSpec | N
         points.setdefault(json.dumps(own, sort_keys=True, default=str), own)
     makers: list[Callable[[], Scenario]] = [scenario.without_overrides]
     for point in points.values():
-        makers += [lambda point=point: scenario.at(point)]  # type: ignore[misc]
+        makers += [lambda point=point: scenario.with_point(point)]  # type: ignore[misc]
         makers += [
-            lambda point=point, name=name: scenario.at(point).variant(name)  # type: ignore[misc]
+            lambda point=point, name=name: scenario.with_point(point).variant(name)  # type: ignore[misc]
             for name in scenario.variant_names()
         ]
     for make in makers:

@@ -42,8 +42,8 @@ PARTS: Mapping[FieldPath, type[BaseModel]] = {
     ("workload", "popularity", "router"): schema.LoadRouterSpec,
     ("workload", "topics"): schema.TopicsSpec,
     ("routing",): schema.RoutingSpec,
-    ("routing", "balancer"): schema.BalancerSpec,
-    ("routing", "balancing"): schema.BalancingSpec,
+    ("routing", "substitution"): schema.SubstitutionSpec,
+    ("routing", "training"): schema.TrainingSpec,
     ("routing", "capacity"): schema.CapacitySpec,
     ("placement",): schema.PlacementSpec,
     ("simulation",): schema.SimulationSpec,
@@ -159,7 +159,7 @@ def _cluster(value: dict[str, Any], fail: Fail) -> dict[str, Any]:
 
 
 def _refuse_later_fields(data: dict[str, Any], fail: Fail) -> None:
-    for dotted_name, what in schema.NOT_YET.items():
+    for dotted_name, what in schema.UNSUPPORTED.items():
         path = tuple(dotted_name.split("."))
         node: Any = data
         for part in path:
@@ -236,9 +236,9 @@ def _filled(
 def _parallelism(spec: schema.ScenarioSpec) -> schema.ParallelismSpec:
     """One expert-parallel group of all GPUs; tensor-parallel attention over the GPUs of a node."""
     asked, a_node = spec.parallelism, spec.cluster.gpus_per_node
-    n_ranks = max(1, spec.cluster.nodes * a_node // asked.expert_tensor)
-    shared = asked.attention_tensor or (a_node if asked.attention == "tensor" else 1)
-    return asked.model_copy(update={"expert": asked.expert or n_ranks, "attention_tensor": shared})
+    n_ranks = max(1, spec.cluster.nodes * a_node // asked.expert_tp)
+    shared = asked.attention_tp or (a_node if asked.attention == "tensor" else 1)
+    return asked.model_copy(update={"expert": asked.expert or n_ranks, "attention_tp": shared})
 
 
 def _precision(spec: schema.ScenarioSpec) -> schema.PrecisionSpec:
@@ -261,15 +261,15 @@ def _precision(spec: schema.ScenarioSpec) -> schema.PrecisionSpec:
 def _parallelism_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, Any, str]]:
     """How groups of GPUs must fit the nodes: within one, or made of whole ones."""
     parallel, a_node = spec.parallelism, spec.cluster.gpus_per_node
-    n_gpus, expert, shared = spec.cluster.nodes * a_node, parallel.expert or 1, parallel.attention_tensor or 1
-    group, path = expert * parallel.expert_tensor, ("parallelism", "expert")
-    ranks = "ranks" if parallel.expert_tensor == 1 else f"ranks of {parallel.expert_tensor} GPUs"
+    n_gpus, expert, shared = spec.cluster.nodes * a_node, parallel.expert or 1, parallel.attention_tp or 1
+    group, path = expert * parallel.expert_tp, ("parallelism", "expert")
+    ranks = "ranks" if parallel.expert_tp == 1 else f"ranks of {parallel.expert_tp} GPUs"
     dividers = ", ".join(str(n) for n in range(1, a_node + 1) if a_node % n == 0)
     return [
         (
-            a_node % parallel.expert_tensor == 0,
-            ("parallelism", "expert_tensor"),
-            parallel.expert_tensor,
+            a_node % parallel.expert_tp == 0,
+            ("parallelism", "expert_tp"),
+            parallel.expert_tp,
             f"one of {dividers}, which divide the {a_node} GPUs of a node",
         ),
         (n_gpus % group == 0, path, expert, f"{ranks} in groups that divide the {n_gpus} GPUs of the cluster"),
@@ -281,24 +281,24 @@ def _parallelism_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath,
         ),
         (
             parallel.attention == "tensor" or shared == 1,
-            ("parallelism", "attention_tensor"),
+            ("parallelism", "attention_tp"),
             shared,
             "attention: tensor beside it",
         ),
         (
             a_node % shared == 0,
-            ("parallelism", "attention_tensor"),
+            ("parallelism", "attention_tp"),
             shared,
             f"one of {dividers}, which divide the {a_node} GPUs of a node",
         ),
         (
             shared <= spec.model.n_heads,
-            ("parallelism", "attention_tensor"),
+            ("parallelism", "attention_tp"),
             shared,
             f"at most the {spec.model.n_heads} heads of {spec.model.name}",
         ),
         (
-            spec.placement.expert_gpus is None or (group == n_gpus and parallel.expert_tensor == shared == 1),
+            spec.placement.expert_gpus is None or (group == n_gpus and parallel.expert_tp == shared == 1),
             ("placement", "expert_gpus"),
             spec.placement.expert_gpus,
             "none, unless all GPUs are one group without tensor parallelism",
@@ -366,9 +366,9 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
             "factors above 0, at most 100",
         ),
         (
-            network.held_sms < gpu.n_sms,
-            (*network_path, "held_sms"),
-            network.held_sms,
+            network.comm_sms < gpu.n_sms,
+            (*network_path, "comm_sms"),
+            network.comm_sms,
             f"fewer than the {gpu.n_sms} SMs of {gpu.name}",
         ),
         *_parallelism_rules(spec),

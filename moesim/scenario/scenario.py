@@ -11,14 +11,14 @@ from typing import Any, Literal
 import yaml
 
 from moesim.errors import ScenarioError
-from moesim.scenario.layers import Layered, governing, naming, override, read_layers
 from moesim.scenario.locate import locate
+from moesim.scenario.merge import Layered, override, override_naming, override_of, read_layers
 from moesim.scenario.network import links_warning, network_provenance
 from moesim.scenario.notices import Notice, idle_fields
 from moesim.scenario.resolve import resolve
-from moesim.scenario.schema import LOAD_KINDS, OVERLAP_LOSS, ScenarioSpec
+from moesim.scenario.schema import LOAD_KINDS, OVERLAP_SLOWDOWN, ScenarioSpec
 from moesim.scenario.source import FieldPath, Position, dotted, parse_document, shown
-from moesim.scenario.sweep import read_sweep
+from moesim.scenario.sweep_block import read_sweep
 from moesim.types import ClusterShape, GpuSpec, ModelShape, NetworkSpec, Parallelism, Precision
 
 _IN_FILES = {
@@ -147,7 +147,7 @@ class Scenario:
         """The points of the `sweep:` block, dotted field -> value, in order; a point or a variant itself has none."""
         return self._points
 
-    def changed(self, overrides: Mapping[str, Any]) -> Scenario:
+    def with_overrides(self, overrides: Mapping[str, Any]) -> Scenario:
         """This scenario with dotted fields replaced, as `--set` would.
 
         Raises:
@@ -156,7 +156,7 @@ class Scenario:
         swept = self._swept - set(overrides)
         return Scenario(self._layered, overrides={**self._overrides, **overrides}, swept=swept, with_points=False)
 
-    def at(self, point: Mapping[str, Any]) -> Scenario:
+    def with_point(self, point: Mapping[str, Any]) -> Scenario:
         """This scenario at a point of its sweep; paths on its axes are relative to the file that has the sweep.
 
         Raises:
@@ -182,7 +182,7 @@ class Scenario:
         if root._warnings is None:  # noqa: SLF001 - one of its own
             found = () if root._swept else idle_fields(root)  # noqa: SLF001
             replaced = root._overrides  # noqa: SLF001
-            notices = [root.notice(field, text) for field, text in found if not naming(replaced, _path(field))]
+            notices = [root.notice(field, text) for field, text in found if not override_naming(replaced, _path(field))]
             if root._links_warning:  # noqa: SLF001
                 notices.append(root.notice("cluster.gpu", root._links_warning))  # noqa: SLF001
             notices.sort(key=lambda notice: (notice.place.line, notice.place.column) if notice.place else (0, 0))
@@ -203,7 +203,7 @@ class Scenario:
         positions = self._layered.positions
         return node if not positions or (path in positions and positions[path].file == positions[()].file) else None
 
-    def settled(self, sampling: Literal["logits", "direct"]) -> Scenario:
+    def with_sampling(self, sampling: Literal["logits", "direct"]) -> Scenario:
         """This scenario, or variant, with `workload.sampling` decided."""
         decided = copy.copy(self)
         workload = self.spec.workload.model_copy(update={"sampling": sampling})
@@ -211,7 +211,7 @@ class Scenario:
         decided.provenance = _provenance(decided.spec)
         return decided
 
-    def seeded(self, seed: int) -> Scenario:
+    def with_seed(self, seed: int) -> Scenario:
         """This scenario, or variant, with another seed, which its variants and points have too."""
         other = self.with_parts(seed=index(seed))
         other._overrides = {**self._overrides, "seed": index(seed)}  # noqa: SLF001 - one of its own
@@ -259,11 +259,11 @@ class Scenario:
 
     def _place(self, path: FieldPath) -> str:
         """Where a field was written: in the variant, on the command line, or in the file (or its nearest parent)."""
-        origin = governing(self._changes, path)
+        origin = override_of(self._changes, path)
         if origin is not None and self._variant is not None:
             place: FieldPath = ("compare", self._variant, origin)
             return f"{self._written(place)} (variant {self._variant})"
-        origin = governing(self._overrides, path)
+        origin = override_of(self._overrides, path)
         if origin in self._swept:
             return f"{self._written(('sweep', origin))} (sweep)"
         return self._written(path)
@@ -271,7 +271,7 @@ class Scenario:
     def _written(self, path: FieldPath) -> str:
         """The override, or the place in a file, that wrote a field or its nearest parent."""
         own = {name: value for name, value in self._overrides.items() if name not in self._swept}
-        origin = governing(own, path)
+        origin = override_of(own, path)
         return str(self._position(path) or "") if origin is None else f"override {origin}"
 
     def _position(self, path: FieldPath) -> Position | None:
@@ -280,7 +280,7 @@ class Scenario:
 
     def _folder(self, path: FieldPath) -> Path:
         """The folder to which a path in this field is relative."""
-        own, override = naming(self._changes, path), naming(self._overrides, path)
+        own, override = override_naming(self._changes, path), override_naming(self._overrides, path)
         where = path
         if own is not None and self._variant is not None:
             where = ("compare", self._variant, own)
@@ -352,9 +352,11 @@ def _provenance(spec: ScenarioSpec) -> dict[str, str]:
         "tokens": _tokens(spec),
     }
     if spec.simulation.overlap == "two-batch":
-        loss = spec.simulation.overlap_loss
-        fitted = "estimated: {:g}, fitted on published steps" if loss == OVERLAP_LOSS else "synthetic: {:g}, as stated"
-        entries["overlap loss"] = fitted.format(loss)
+        loss = spec.simulation.overlap_slowdown
+        fitted = (
+            "estimated: {:g}, fitted on published steps" if loss == OVERLAP_SLOWDOWN else "synthetic: {:g}, as stated"
+        )
+        entries["overlap slowdown"] = fitted.format(loss)
     if spec.faults:
         entries["faults"] = f"synthetic: {len(spec.faults)}, as stated"
     if lacking:

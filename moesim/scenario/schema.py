@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-from moesim.scenario.sweep import SWEEP_SCHEMA
+from moesim.scenario.sweep_block import SWEEP_SCHEMA
 from moesim.types import DTYPE_BYTES
 
 _CONFIG = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
@@ -29,9 +29,9 @@ CountOrZero = Annotated[int, Field(ge=0, le=10**9)]
 assert set(Dtype.__args__) == set(DTYPE_BYTES)  # type: ignore[attr-defined]
 
 
-_MOST_S = 9000.0
+_MAX_S = 9000.0
 """Of what goes wrong for a while, in picoseconds a float64 knows one by one."""
-OVERLAP_LOSS = 0.31
+OVERLAP_SLOWDOWN = 0.31
 """Mean over four published deployments with even load: python -m tests.validation.overlap."""
 
 
@@ -127,7 +127,7 @@ class NetworkPreset(_Part):
         (1.0, 1.0),
         "of both stated bandwidths with simulation.network: port, where they hold the queueing of ports",
     )
-    held_sms: CountOrZero = _described(
+    comm_sms: CountOrZero = _described(
         0, "SMs that its kernels run on; with simulation.overlap: two-batch all else is computed on the others"
     )
     provenance: Literal["measured", "estimated", "synthetic"] = "synthetic"
@@ -189,11 +189,11 @@ class ParallelismSpec(_Part):
         "expert-parallel ranks of a group, which has all experts; the GPUs are as many groups as they make, and tokens "
         "stay in theirs; default: one group",
     )
-    expert_tensor: Count = _described(1, "GPUs of a node that are one rank and share the matrices of each expert")
+    expert_tp: Count = _described(1, "GPUs of a node that are one rank and share the matrices of each expert")
     attention: Literal["data", "tensor"] = _described(
         "data", "every GPU computes the attention of its own tokens; or some share the heads of theirs"
     )
-    attention_tensor: Count | None = _described(
+    attention_tp: Count | None = _described(
         None, "of attention tensor: GPUs of a node that share the heads of their tokens; default: all of a node"
     )
 
@@ -309,7 +309,7 @@ class CapacitySpec(_Part):
     pad: bool = _described(False, "compute and send rows that fill every expert up to its capacity")
 
 
-class BalancerSpec(_Part):
+class SubstitutionSpec(_Part):
     """An inference-time balancer that changes the router's choices."""
 
     policy: Literal["least-loaded", "node-limited"]
@@ -317,7 +317,7 @@ class BalancerSpec(_Part):
     nodes: Count = _described(1, "of node-limited: nodes on which a token's experts are")
 
 
-class BalancingSpec(_Part):
+class TrainingSpec(_Part):
     """A router that evolves over the steps: what it does to itself, and what balances it (`training_balance`)."""
 
     mechanism: Literal["none", "loss-free", "aux-loss"] = "none"
@@ -338,8 +338,8 @@ class RoutingSpec(_Part):
     strategy: Annotated[str | None, _NoneWord] = _described(None, "default: what the model uses")
     top_k: Count | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
-    balancing: Annotated[BalancingSpec | None, _NoneWord] = _described(None, "a router that evolves; none = it stays")
-    balancer: Annotated[BalancerSpec | None, _NoneWord] = None
+    training: Annotated[TrainingSpec | None, _NoneWord] = _described(None, "a router that evolves; none = it stays")
+    substitution: Annotated[SubstitutionSpec | None, _NoneWord] = None
     capacity: Annotated[CapacitySpec | None, _NoneWord] = None
 
 
@@ -368,8 +368,8 @@ class SimulationSpec(_Part):
     overlap: Annotated[Literal["shared-expert", "two-batch"] | None, _NoneWord] = _described(
         None, "none; shared experts during dispatch; two micro-batches that alternate computing and exchanging"
     )
-    overlap_loss: float = _described(
-        OVERLAP_LOSS,
+    overlap_slowdown: float = _described(
+        OVERLAP_SLOWDOWN,
         "of two-batch: part of the time of an exchange that what is computed beside it takes longer, as both share "
         "memory and links; fitted on published steps",
         ge=0,
@@ -390,30 +390,30 @@ class SimulationSpec(_Part):
 class FaultSpec(_Part):
     """Something that goes wrong, at a time of the simulation or again and again."""
 
-    kind: Literal["slow-gpu", "stopped-gpu", "lost-gpu", "slow-link", "compute-jitter", "message-jitter"] = _described(
+    kind: Literal["slow-gpu", "gpu-pause", "gpu-failure", "slow-link", "compute-jitter", "message-jitter"] = _described(
         ...,
         "a GPU computes slower; stops and goes on later, while all wait; is lost, until it is replaced if ever; its "
         "ports are slower; every task, or the latency of every sender in every exchange, takes a random time",
     )
-    gpu: CountOrZero | None = _described(None, "which; default: every GPU, each on its own with every_s")
+    gpu: CountOrZero | None = _described(None, "which; default: every GPU, each on its own with mean_time_between_s")
     level: Literal["within_node", "across_nodes"] | None = _described(None, "of slow-link: which ports")
     factor: float | None = _described(None, "of slow-*: how many times as long it takes", ge=1, le=1e3)
-    from_s: float = _described(0.0, "simulated time at which it begins", ge=0, le=1e6)
-    for_s: float | None = _described(None, "how long it lasts; default: to the end", gt=0, le=_MOST_S)
-    every_s: float | None = _described(
+    start_s: float = _described(0.0, "simulated time at which it begins", ge=0, le=1e6)
+    duration_s: float | None = _described(None, "how long it lasts; default: to the end", gt=0, le=_MAX_S)
+    mean_time_between_s: float | None = _described(
         None, "it happens to a GPU again, this long after it was last over, on average (exponential)", ge=1e-6, le=1e9
     )
     distribution: Literal["lognormal", "exponential"] | None = _described(
         None, "of *-jitter; exponential: a part 1 - cv is certain, the rest is exponential"
     )
     cv: float | None = _described(None, "of *-jitter: standard deviation / mean", gt=0, le=3)
-    detection_s: float = _described(0.0, "of lost-gpu: how long the others wait for it", ge=0, le=_MOST_S)
+    detection_s: float = _described(0.0, "of gpu-failure: how long the others wait for it", ge=0, le=_MAX_S)
     recovery_s: float | None = _described(
-        None, "of lost-gpu: after this long a replacement takes its place; default: never", gt=0, le=_MOST_S
+        None, "of gpu-failure: after this long a replacement takes its place; default: never", gt=0, le=_MAX_S
     )
-    without_copy: Literal["drop", "stall"] = _described(
+    orphans: Literal["drop", "stall"] = _described(
         "drop",
-        "of lost-gpu, where an expert has no copy elsewhere: drop its assignments, or stall all until the replacement",
+        "of gpu-failure, where an expert has no copy elsewhere: drop its assignments, or stall all until replaced",
     )
 
 
@@ -447,7 +447,7 @@ class ScenarioSpec(_Part):
     keep: Annotated[KeepSpec, Field(default_factory=KeepSpec)]
 
 
-NOT_YET: Mapping[str, str] = {
+UNSUPPORTED: Mapping[str, str] = {
     "workload.locality": "locality of sequences",
     "workload.drift": "drift of popularity",
     "workload.popularity.target": "a target of skew",
@@ -488,12 +488,16 @@ def json_schema() -> dict[str, Any]:
     ]
     overlap = definitions["SimulationSpec"]["properties"]["overlap"]
     overlap["anyOf"] = [{"enum": ["none", "shared-expert", "two-batch"]}, {"type": "null"}]
-    for name, part in (("capacity", "CapacitySpec"), ("balancer", "BalancerSpec"), ("balancing", "BalancingSpec")):
+    for name, part in (
+        ("capacity", "CapacitySpec"),
+        ("substitution", "SubstitutionSpec"),
+        ("training", "TrainingSpec"),
+    ):
         definitions["RoutingSpec"]["properties"][name] = {
             "anyOf": [{"$ref": f"#/$defs/{part}"}, {"const": "none"}, {"type": "null"}],
             "default": None,
         }
-    for optional in (CapacitySpec, BalancerSpec, BalancingSpec, KernelTables):  # not there yet, as they may be none
+    for optional in (CapacitySpec, SubstitutionSpec, TrainingSpec, KernelTables):  # not there yet, as they may be none
         definitions[optional.__name__] = optional.model_json_schema()
     overrides = {"type": "object", "description": "dotted field: value"}
     schema["properties"] |= {

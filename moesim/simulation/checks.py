@@ -72,7 +72,7 @@ def _check_capacity(stages: Stages) -> None:
 
 def _check_capacity_of_groups(stages: Stages, capacity: CapacitySpec) -> None:
     """Refuse what would count the tokens of other groups, or asks which one GPU has an expert that several share."""
-    n_groups, shared_by = stages.placement.n_groups, stages.placement.expert_tensor
+    n_groups, shared_by = stages.placement.n_groups, stages.placement.expert_tp
     by_device = capacity.scope == "device" or capacity.overflow == "expanded-drop"
     for field, wrong, wanted in (
         ("pad", capacity.pad, "false"),
@@ -88,25 +88,25 @@ def _check_capacity_of_groups(stages: Stages, capacity: CapacitySpec) -> None:
 
 
 def _check_balancer(stages: Stages) -> None:
-    scenario, balancer = stages.scenario, stages.scenario.spec.routing.balancer
+    scenario, balancer = stages.scenario, stages.scenario.spec.routing.substitution
     if balancer is None:
         return
     if stages.strategy is None:
-        raise scenario.error("routing.balancer", balancer.policy, "none: a trace of choices has no scores")
+        raise scenario.error("routing.substitution", balancer.policy, "none: a trace of choices has no scores")
     if balancer.policy != "node-limited":
         return
     n_nodes, n_experts = group_nodes(scenario), stages.model.n_experts
     own_node = stages.rank_of_expert // stages.cluster.gpus_per_node
     if not np.array_equal(own_node, np.arange(n_experts) // (n_experts // n_nodes)):
         raise scenario.error(
-            "routing.balancer.policy", "node-limited", "a placement of consecutive experts on each node"
+            "routing.substitution.policy", "node-limited", "a placement of consecutive experts on each node"
         )
 
 
 def _check_queues(stages: Stages) -> None:
     """Refuse queues that cannot be, and settings of queues where there are none."""
     scenario, spec = stages.scenario, stages.scenario.spec.simulation
-    if stages.queued and (stages.placement.n_groups > 1 or stages.placement.expert_tensor > 1):
+    if stages.queued and (stages.placement.n_groups > 1 or stages.placement.expert_tp > 1):
         raise scenario.error(
             "simulation.experts", "queued", "grouped, unless all GPUs are one expert-parallel group and share no expert"
         )
@@ -129,14 +129,14 @@ def _check_queues(stages: Stages) -> None:
 
 
 def _check_balancing(stages: Stages) -> None:
-    scenario, balancing = stages.scenario, stages.scenario.spec.routing.balancing
+    scenario, balancing = stages.scenario, stages.scenario.spec.routing.training
     if balancing is None:
         return
     if stages.strategy is None:
-        raise scenario.error("routing.balancing", "a mechanism", "none: a trace holds the choices of its router")
+        raise scenario.error("routing.training", "a mechanism", "none: a trace holds the choices of its router")
     if balancing.mechanism == "loss-free" and not stages.strategy.takes_bias:
         wanted = f"none or aux-loss: {stages.strategy.name} has no selection bias"
-        raise scenario.error("routing.balancing.mechanism", balancing.mechanism, wanted)
+        raise scenario.error("routing.training.mechanism", balancing.mechanism, wanted)
 
 
 def _check_memory(stages: Stages) -> None:

@@ -25,7 +25,7 @@ class Evolved:
 
 def initial_states(stages: Stages) -> list[RouterState] | None:
     """A state for each MoE layer, or None where routers do not evolve."""
-    if stages.scenario.spec.routing.balancing is None:
+    if stages.scenario.spec.routing.training is None:
         return None
     n = stages.n_logits
     start = RouterState(bias=np.zeros(n, dtype=np.float32), shift=np.zeros(n, dtype=np.float32))
@@ -68,7 +68,7 @@ class Watch:
 
     def evolve(self, stages: Stages, batch: Batch, assignment: Assignment) -> Evolved:
         """The state after the step, whose requested loads are counted before any capacity."""
-        spec = stages.scenario.spec.routing.balancing
+        spec = stages.scenario.spec.routing.training
         assert spec is not None
         by_rank = count_by_source(assignment.expert, batch.source, stages.cluster.n_gpus, stages.n_logits)
         loss, pressure = auxiliary_loss(by_rank, self._probability, scope=spec.scope)

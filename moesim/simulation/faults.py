@@ -30,19 +30,19 @@ class Run(Protocol):
 R = TypeVar("R", bound=Run)
 Rows = NDArray[np.float64]
 
-_EVENT = {"gpu", "from_s", "for_s", "every_s"}
+_EVENT = {"gpu", "start_s", "duration_s", "mean_time_between_s"}
 NEEDED = {
     "slow-gpu": {"factor"},
-    "stopped-gpu": {"gpu", "for_s"},
-    "lost-gpu": {"gpu"},
+    "gpu-pause": {"gpu", "duration_s"},
+    "gpu-failure": {"gpu"},
     "slow-link": {"level", "factor"},
     "compute-jitter": {"cv"},
     "message-jitter": {"cv"},
 }
 ALLOWED = {
     "slow-gpu": _EVENT | {"factor"},
-    "stopped-gpu": _EVENT,
-    "lost-gpu": {"gpu", "from_s", "every_s", "detection_s", "recovery_s", "without_copy"},
+    "gpu-pause": _EVENT,
+    "gpu-failure": {"gpu", "start_s", "mean_time_between_s", "detection_s", "recovery_s", "orphans"},
     "slow-link": _EVENT | {"level", "factor"},
     "compute-jitter": {"cv", "distribution"},
     "message-jitter": {"cv", "distribution"},
@@ -58,40 +58,42 @@ def check_faults(scenario: Scenario) -> None:
         where, given = f"faults.{i}", {name for name, value in defaults.items() if getattr(fault, name) != value}
         for name in sorted(given - ALLOWED[fault.kind]):
             raise scenario.error(f"{where}.{name}", getattr(fault, name), f"no {name} for a {fault.kind}")
-        needed = NEEDED[fault.kind] - ({"gpu"} if fault.every_s is not None else set())
+        needed = NEEDED[fault.kind] - ({"gpu"} if fault.mean_time_between_s is not None else set())
         for name in sorted(needed - given):
             raise scenario.error(where, "nothing", f"{name}, which a {fault.kind} needs")
-        if fault.every_s is not None and fault.for_s is None and fault.kind != "lost-gpu":
-            raise scenario.error(where, "every_s without for_s", "for_s: what happens again must end")
+        if fault.mean_time_between_s is not None and fault.duration_s is None and fault.kind != "gpu-failure":
+            raise scenario.error(
+                where, "mean_time_between_s without duration_s", "duration_s: what happens again must end"
+            )
         if fault.gpu is not None and fault.gpu >= n_gpus:
             raise scenario.error(f"{where}.gpu", fault.gpu, f"0 to {n_gpus - 1}")
         queued = scenario.spec.simulation.experts == "queued"
         if fault.kind in ("slow-link", "message-jitter") and network != "port" and not queued:
             raise scenario.error(f"{where}.kind", fault.kind, "simulation.network: port, which has messages")
-        if fault.kind == "lost-gpu":
-            _check_loss(scenario, where, fault.without_copy, fault.recovery_s)
+        if fault.kind == "gpu-failure":
+            _check_loss(scenario, where, fault.orphans, fault.recovery_s)
         if fault.distribution == "exponential" and fault.cv is not None and fault.cv > 1:
             raise scenario.error(f"{where}.cv", fault.cv, "at most 1 for an exponential")
 
 
-def _check_loss(scenario: Scenario, where: str, without_copy: str, recovery_s: float | None) -> None:
+def _check_loss(scenario: Scenario, where: str, orphans: str, recovery_s: float | None) -> None:
     parallel = scenario.parallelism
-    if parallel.group_gpus < scenario.cluster.n_gpus or parallel.expert_tensor > 1 or parallel.attention_tensor > 1:
-        wanted = "one expert-parallel group of all GPUs without tensor parallelism, or a stopped-gpu"
-        raise scenario.error(f"{where}.kind", "lost-gpu", wanted)
+    if parallel.group_gpus < scenario.cluster.n_gpus or parallel.expert_tp > 1 or parallel.attention_tp > 1:
+        wanted = "one expert-parallel group of all GPUs without tensor parallelism, or a gpu-pause"
+        raise scenario.error(f"{where}.kind", "gpu-failure", wanted)
     if scenario.spec.simulation.experts == "queued":
-        raise scenario.error(f"{where}.kind", "lost-gpu", "simulation.experts: grouped, or a stopped-gpu")
+        raise scenario.error(f"{where}.kind", "gpu-failure", "simulation.experts: grouped, or a gpu-pause")
     copies, n_nodes = scenario.cluster.network.copies, scenario.cluster.n_nodes
     if copies == "all" or (copies == "per-node" and n_nodes > 1):
         wanted = (
             "a network whose copies are neither per-node nor all, where nobody hands on what the lost GPU would have"
         )
-        raise scenario.error(f"{where}.kind", "lost-gpu", wanted)
+        raise scenario.error(f"{where}.kind", "gpu-failure", wanted)
     capacity = scenario.spec.routing.capacity
     if capacity is not None and capacity.pad:
-        raise scenario.error(f"{where}.kind", "lost-gpu", "routing.capacity.pad: false")
-    if without_copy == "stall" and recovery_s is None:
-        raise scenario.error(where, "without_copy: stall", "recovery_s, after which the run goes on")
+        raise scenario.error(f"{where}.kind", "gpu-failure", "routing.capacity.pad: false")
+    if orphans == "stall" and recovery_s is None:
+        raise scenario.error(where, "orphans: stall", "recovery_s, after which the run goes on")
 
 
 @dataclass(frozen=True)
@@ -114,17 +116,17 @@ class _Renewal:
     """Events of one fault on one GPU, as far as anybody has asked: (begin, end) in seconds."""
 
     word: np.uint64
-    every_s: float
-    for_s: float
+    mean_time_between_s: float
+    duration_s: float
     known: list[tuple[float, float]]
     drawn: int = 0
 
     def until(self, time_s: float) -> list[tuple[float, float]]:
         """All events that begin before a time."""
         while self.known[-1][1] < time_s:
-            begin = self.known[-1][1] - self.every_s * math.log(uniform(self.word, self.drawn))
+            begin = self.known[-1][1] - self.mean_time_between_s * math.log(uniform(self.word, self.drawn))
             self.drawn += 1
-            self.known.append((begin, begin + self.for_s))
+            self.known.append((begin, begin + self.duration_s))
         return self.known
 
     def forget(self, time_s: float) -> None:
@@ -142,11 +144,11 @@ class Faults:
         n_gpus = scenario.cluster.n_gpus
         self._random: dict[tuple[int, int], _Renewal] = {}
         for i, fault in enumerate(self._faults):
-            if fault.every_s is not None:
+            if fault.mean_time_between_s is not None:
                 for gpu in range(n_gpus) if fault.gpu is None else [fault.gpu]:
                     word = np.uint64(key(self._seed, FAULT, 0, i, gpu))
-                    start = [(-math.inf, fault.from_s)]  # the first follows from_s
-                    self._random[i, gpu] = _Renewal(word, fault.every_s, _lasts(fault), start)
+                    start = [(-math.inf, fault.start_s)]  # the first follows start_s
+                    self._random[i, gpu] = _Renewal(word, fault.mean_time_between_s, _lasts(fault), start)
         self._n_gpus = n_gpus
         self._horizon_s = 1e-3 if self._random else math.inf
         self._losses: list[Loss] = []
@@ -208,7 +210,7 @@ class Faults:
             return
         found = []
         for i, fault in enumerate(self._faults):
-            if fault.kind == "lost-gpu":
+            if fault.kind == "gpu-failure":
                 for gpu, begin, end in self._events(i, until_s):
                     if self._losses_until_s <= begin < until_s:
                         found.append((begin, gpu, end, fault))
@@ -219,7 +221,7 @@ class Faults:
             if lost[gpu]:
                 continue
             lost[gpu] = True
-            stalls = fault.without_copy == "stall" and has_orphans(self._placement, usable_slots(self._placement, lost))
+            stalls = fault.orphans == "stall" and has_orphans(self._placement, usable_slots(self._placement, lost))
             times = int(picoseconds(begin)), _picoseconds(end), int(picoseconds(fault.detection_s))
             self._losses.append(Loss(gpu, *times, stalls))
         self._losses_until_s = until_s
@@ -235,7 +237,7 @@ class Faults:
         fault = self._faults[i]
         for gpu in range(self._n_gpus) if fault.gpu is None else [fault.gpu]:
             random = self._random.get((i, gpu))
-            for begin, end in random.until(until_s) if random else [(fault.from_s, fault.from_s + _lasts(fault))]:
+            for begin, end in random.until(until_s) if random else [(fault.start_s, fault.start_s + _lasts(fault))]:
                 if math.isfinite(begin) and begin < until_s:
                     yield gpu, begin, end
 
@@ -248,7 +250,7 @@ class Faults:
             return float(picoseconds(begin - begin_s)), _picoseconds(end - begin_s)
 
         for i, fault in enumerate(self._faults):
-            if fault.kind not in ("slow-gpu", "stopped-gpu", "slow-link"):
+            if fault.kind not in ("slow-gpu", "gpu-pause", "slow-link"):
                 continue
             for gpu, begin, end in self._events(i, end_s):
                 if end <= begin_s:
@@ -257,7 +259,7 @@ class Faults:
                     assert fault.level is not None
                     links.append((LEVELS.index(fault.level), gpu, *interval(begin, end), fault.factor or 1.0))
                 else:
-                    factor = math.inf if fault.kind == "stopped-gpu" else fault.factor or 1.0
+                    factor = math.inf if fault.kind == "gpu-pause" else fault.factor or 1.0
                     gpus.append((gpu, *interval(begin, end), factor))
         self._decide(end_s)
         gpus += [
@@ -291,7 +293,7 @@ class Faults:
 
 def _lasts(fault: FaultSpec) -> float:
     """Seconds from the begin of an event to its end."""
-    lasts = fault.recovery_s if fault.kind == "lost-gpu" else fault.for_s
+    lasts = fault.recovery_s if fault.kind == "gpu-failure" else fault.duration_s
     return math.inf if lasts is None else lasts
 
 

@@ -95,7 +95,7 @@ def _route_block(
     The scores are [T, E], or [0, 0] where nobody reads them.
     """
     assert stages.strategy is not None
-    balancer, parameters = stages.scenario.spec.routing.balancer, stages.parameters
+    balancer, parameters = stages.scenario.spec.routing.substitution, stages.parameters
     needed = stages.keeps_scores or stages.keeps_priorities or balancer is not None
     scores = router_scores(logits, parameters) if needed else np.empty((0, 0), dtype=np.float32)
     if balancer is not None and balancer.policy == "node-limited" and not stages.limits_itself:

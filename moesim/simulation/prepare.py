@@ -87,26 +87,28 @@ def _router(scenario: Scenario, top_k: int) -> tuple[Strategy, Any]:
 
 def _limited_to_nodes(scenario: Scenario, found: Strategy, top_k: int, parameters: Any) -> Any:
     """The parameters of a router with groups of its own, limited to nodes where the balancer says so."""
-    balancer, n_nodes, n_experts = scenario.spec.routing.balancer, group_nodes(scenario), scenario.model.n_experts
+    balancer, n_nodes, n_experts = scenario.spec.routing.substitution, group_nodes(scenario), scenario.model.n_experts
     if balancer is None or balancer.policy != "node-limited":
         return parameters
     if not found.obeys_mask:
         wanted = f"another: {found.name} does not choose by logits alone"
-        raise scenario.error("routing.balancer.policy", "node-limited", wanted)
+        raise scenario.error("routing.substitution.policy", "node-limited", wanted)
     if not 1 <= balancer.nodes <= n_nodes:
-        raise scenario.error("routing.balancer.nodes", balancer.nodes, f"1 to the {n_nodes} nodes of a group")
+        raise scenario.error("routing.substitution.nodes", balancer.nodes, f"1 to the {n_nodes} nodes of a group")
     if n_experts % n_nodes or balancer.nodes * (n_experts // n_nodes) < top_k:
         wanted = f"nodes that hold top_k ({top_k}) of {n_experts} experts evenly"
-        raise scenario.error("routing.balancer.nodes", balancer.nodes, wanted)
+        raise scenario.error("routing.substitution.nodes", balancer.nodes, wanted)
     if getattr(parameters, "n_zero_experts", 0):
         raise scenario.error(
-            "routing.balancer.policy", "node-limited", "another: zero-computation experts have no node"
+            "routing.substitution.policy", "node-limited", "another: zero-computation experts have no node"
         )
     if not hasattr(parameters, "n_group"):
         return parameters
     if parameters.n_group > 1:
         raise scenario.error(
-            "routing.balancer.policy", "node-limited", f"another: the router has {parameters.n_group} groups of its own"
+            "routing.substitution.policy",
+            "node-limited",
+            f"another: the router has {parameters.n_group} groups of its own",
         )
     return dataclasses.replace(parameters, n_group=n_nodes, topk_group=balancer.nodes, group_score="top-k-sum")
 
@@ -211,7 +213,7 @@ def _placement(scenario: Scenario) -> Placement:
             n_ranks=wanted.expert_gpus or parallel.expert,
             redundant_experts=wanted.redundant_experts,
             n_groups=n_gpus // parallel.group_gpus,
-            expert_tensor=parallel.expert_tensor,
+            expert_tp=parallel.expert_tp,
         )
         rank = (placement.rank + (n_gpus - holders)).astype(np.int32)
         return dataclasses.replace(placement, rank=rank, n_ranks=n_gpus)

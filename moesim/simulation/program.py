@@ -66,7 +66,7 @@ def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDA
         combine=combine,
         has_shared=model.n_shared_experts > 0,
         overlap=stages.overlap,
-        overlap_loss=stages.scenario.spec.simulation.overlap_loss,
+        overlap_slowdown=stages.scenario.spec.simulation.overlap_slowdown,
         network=stages.scenario.spec.simulation.network,
         synchronous=cluster.network.fitted is not None,
     )
@@ -101,5 +101,5 @@ def _durations(
         slot_rank=stages.placement.rank,
         parallelism=stages.scenario.parallelism,
         kernels=stages.kernels,
-        held_sms=stages.held_sms,
+        comm_sms=stages.comm_sms,
     )

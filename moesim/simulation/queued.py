@@ -106,7 +106,7 @@ def interpreter(stages: Stages, groups: Sequence[TokenGroups], *, limited: bool)
 def _service(stages: Stages) -> Callable[[int], int]:
     """Picoseconds that one expert takes for so many tokens alone, rounded up."""
     phase = stages.scenario.spec.workload.phase
-    gpu = without_sms(stages.cluster.gpu, stages.held_sms)
+    gpu = without_sms(stages.cluster.gpu, stages.comm_sms)
     kernel = expert_kernel(stages.kernels, gpu, stages.precision, phase)
     # a kernel of its own: one expert, which every row that it is handed has chosen
     shape = dataclasses.replace(ExpertShape.of(stages.model), n_experts=1, top_k=1)

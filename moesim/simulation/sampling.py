@@ -26,7 +26,7 @@ def settle(runs: Mapping[Key, Scenario]) -> dict[Key, Scenario]:
     """
     direct = all(run.spec.workload.sampling != "logits" and obstacle(run) is None for run in runs.values())
     return {
-        name: run.settled("direct" if direct else "logits") if run.spec.workload.sampling == "auto" else run
+        name: run.with_sampling("direct" if direct else "logits") if run.spec.workload.sampling == "auto" else run
         for name, run in runs.items()
     }
 
@@ -50,10 +50,10 @@ def obstacle(scenario: Scenario) -> ScenarioError | None:
         why = "the trace holds the choices"
     elif not _order_only(scenario):
         why = f"routing.strategy {spec.routing.strategy} reads more of the logits than their order"
-    elif spec.routing.balancing is not None:
-        why = "routing.balancing changes the logits from step to step"
-    elif spec.routing.balancer is not None:
-        why = f"routing.balancer {spec.routing.balancer.policy} reads scores"
+    elif spec.routing.training is not None:
+        why = "routing.training changes the logits from step to step"
+    elif spec.routing.substitution is not None:
+        why = f"routing.substitution {spec.routing.substitution.policy} reads scores"
     elif capacity is not None and capacity.overflow in OVERFLOWS and OVERFLOWS[capacity.overflow].reads_scores:
         why = f"routing.capacity.overflow {capacity.overflow} ranks by weight"
     elif spec.simulation.queue_tokens is not None and spec.simulation.queue_overflow == "next":

@@ -102,9 +102,9 @@ class Stages:
         return self.model.n_experts + zero_experts(self.strategy, self.parameters)
 
     @property
-    def held_sms(self) -> int:
+    def comm_sms(self) -> int:
         """SMs of each GPU that kernels of the network hold beside what is computed."""
-        return self.cluster.network.held_sms if self.micro_batches > 1 else 0
+        return self.cluster.network.comm_sms if self.micro_batches > 1 else 0
 
     @property
     def limits_itself(self) -> bool:
@@ -114,7 +114,7 @@ class Stages:
     @property
     def best_of_a_node(self) -> int:
         """How many scores of a node are summed to rank it: top_k / nodes, as DeepSeek-V3, section 2.1.2."""
-        balancer = self.scenario.spec.routing.balancer
+        balancer = self.scenario.spec.routing.substitution
         assert balancer is not None
         return max(1, self.top_k // balancer.nodes)
 

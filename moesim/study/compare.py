@@ -99,7 +99,7 @@ def replicate(
     done = 0
     while done < wanted:
         batch = {
-            (variant, run.spec.seed + i): run.seeded(run.spec.seed + i)
+            (variant, run.spec.seed + i): run.with_seed(run.spec.seed + i)
             for i in range(done, wanted)
             for variant, run in runs.items()
         }

@@ -31,7 +31,7 @@ def evolve(
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> pd.DataFrame:
-    """Route the steps of a scenario whose router evolves (`routing.balancing`), and nothing more.
+    """Route the steps of a scenario whose router evolves (`routing.training`), and nothing more.
 
     Loads, drops and the router's state are those of `simulate`; there are no
     times. Thousands of steps take seconds.
@@ -57,13 +57,13 @@ def evolve(
     n_threads = threads_or_default(threads)
     stages = prepare(scenario)
     for i, fault in enumerate(scenario.spec.faults):
-        if fault.kind == "lost-gpu":
-            raise scenario.error(f"faults.{i}.kind", "lost-gpu", "simulate, which knows what time it is")
+        if fault.kind == "gpu-failure":
+            raise scenario.error(f"faults.{i}.kind", "gpu-failure", "simulate, which knows what time it is")
     if stages.queued:
         raise scenario.error("simulation.experts", "queued", "grouped, or simulate, which has queues")
     states = initial_states(stages)
     if states is None:
-        raise scenario.error("routing.balancing", None, "a mechanism: the router of this scenario does not evolve")
+        raise scenario.error("routing.training", None, "a mechanism: the router of this scenario does not evolve")
     if evaluate_every < 0 or evaluation_steps < 1:
         raise InputError("evaluate_every: wanted 0 or more, and one evaluation step or more")
     total = scenario.spec.simulation.warmup_steps + stages.n_steps

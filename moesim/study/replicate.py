@@ -14,7 +14,7 @@ from moesim.study import statistics
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_SEEDS = 100
+MAX_SEEDS = 100
 """Of `until_ci` where nobody says another number."""
 
 
@@ -41,10 +41,10 @@ def seeds_wanted(points: pd.DataFrame, until_ci: float, most: int | None, *, bas
     Args:
         points: rows of the pilot.
         until_ci: half the width of the interval of the mean step time's differences, as a part of the baseline's.
-        most: the largest number; MOST_SEEDS by default.
+        most: the largest number; MAX_SEEDS by default.
         baseline: the variant that the others are compared with; the first by default.
     """
-    return min(most or MOST_SEEDS, statistics.seeds_until(points, until_ci, baseline=baseline))
+    return min(most or MAX_SEEDS, statistics.seeds_until(points, until_ci, baseline=baseline))
 
 
 def shortfall(points: pd.DataFrame, until_ci: float, axes: Sequence[str] = (), *, baseline: str | None = None) -> str:

@@ -143,7 +143,7 @@ class _Run:
             seeds = cell.seeds if len(cell.seeds) > 1 else range(first, first + count)
             for seed in seeds:
                 if cell.scenario is not None and seed not in self._keys[i]:
-                    self._keys[i][seed] = key_of(cell.scenario.seeded(seed), cell.inputs)
+                    self._keys[i][seed] = key_of(cell.scenario.with_seed(seed), cell.inputs)
 
     def all(self, workers: int, dask: str | None, progress: Progress | None) -> None:
         """Run what is not finished."""
@@ -152,7 +152,7 @@ class _Run:
         for cell, keys in zip(self._cells, self._keys, strict=True):
             for seed, key in keys.items():
                 if cell.scenario is not None and key not in self._errors and self._store.get(key) is None:
-                    pending[key] = cell.scenario.seeded(seed)
+                    pending[key] = cell.scenario.with_seed(seed)
                     needed.append(cell.bytes)
         if dask is None:
             _check_memory(needed, workers)
@@ -220,7 +220,7 @@ class _Run:
 def _cells(scenario: Scenario, place: dict[str, Any], names: list[str | None], seeds: tuple[int, ...]) -> list[Cell]:
     """A point with every variant; its own error is that of them all."""
     try:
-        point = scenario.at(place)
+        point = scenario.with_point(place)
     except InputError as error:
         variants = [scenario.spec.name if name is None else name for name in names]
         return [Cell(place=place, variant=v, scenario=None, seeds=seeds, error=str(error)) for v in variants]

@@ -53,7 +53,7 @@ class NetworkSpec:
     of it were fitted with, "{dtype}" standing for the payload's data type.
     Without them, or instead of what they say: latencies in microseconds,
     bandwidths in GB/s per GPU and direction, as (within node, across nodes).
-    `held_sms`: SMs of a GPU that its kernels run on, which others cannot use
+    `comm_sms`: SMs of a GPU that its kernels run on, which others cannot use
     where they are to run beside them.
     """
 
@@ -64,7 +64,7 @@ class NetworkSpec:
     combine_latency_us: tuple[float, float] | None = None
     dispatch_bandwidth_gb_per_s: tuple[float, float] | None = None
     combine_bandwidth_gb_per_s: tuple[float, float] | None = None
-    held_sms: int = 0
+    comm_sms: int = 0
     source: str = ""
 
     @property
@@ -93,19 +93,19 @@ class ClusterShape:
 class Parallelism:
     """How a model is cut over the GPUs of a cluster; consecutive GPUs stand together.
 
-    `expert` ranks of `expert_tensor` GPUs each are an expert-parallel group: it
-    has all experts, and its tokens go nowhere else. `attention_tensor` GPUs of a
+    `expert` ranks of `expert_tp` GPUs each are an expert-parallel group: it
+    has all experts, and its tokens go nowhere else. `attention_tp` GPUs of a
     node share the heads of their tokens.
     """
 
     expert: int
-    expert_tensor: int = 1
-    attention_tensor: int = 1
+    expert_tp: int = 1
+    attention_tp: int = 1
 
     @property
     def group_gpus(self) -> int:
         """GPUs of an expert-parallel group."""
-        return self.expert * self.expert_tensor
+        return self.expert * self.expert_tp
 
 
 @dataclass(frozen=True, kw_only=True)

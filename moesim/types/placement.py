@@ -14,7 +14,7 @@ class Placement:
 
     `expert` int32 [L, S], `rank` int32 [S]; a slot has the same GPU in every layer.
     `n_groups` expert-parallel groups of consecutive GPUs have equally many
-    consecutive slots each and all experts. `expert_tensor` GPUs share each
+    consecutive slots each and all experts. `expert_tp` GPUs share each
     slot, of which `rank` is the first.
     """
 
@@ -23,7 +23,7 @@ class Placement:
     n_experts: int
     n_ranks: int
     n_groups: int = 1
-    expert_tensor: int = 1
+    expert_tp: int = 1
 
     @property
     def group_gpus(self) -> int:

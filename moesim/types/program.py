@@ -58,7 +58,7 @@ class Program:
     source to destination of the *dispatch*; combine runs it transposed), -1
     for compute; exchanges are totally ordered, on one stream. `slot_tokens`
     [L, S], `slot_capacity` [L, S] (-1 = unlimited) and `slot_rank` [S]: what
-    the experts admit; `expert_tensor` GPUs from that rank on share each slot.
+    the experts admit; `expert_tp` GPUs from that rank on share each slot.
     L counts MoE layers times `micro_batches`, micro-batch the faster index.
     `copy_rule` is the collective's (NetworkSpec.copies), `network` how
     exchanges are timed: "closed-form" or "port"; with `synchronous` each ends on
@@ -87,7 +87,7 @@ class Program:
     network: str = "closed-form"
     synchronous: bool = False
     n_groups: int = 1
-    expert_tensor: int = 1
+    expert_tp: int = 1
     latency_ps: NDArray[np.int64] | None = None
     """Latency of each operation by level and sender, [O, 2, G], where messages jitter; only of the port level."""
     slow_gpus: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 4)))

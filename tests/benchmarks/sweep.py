@@ -40,7 +40,7 @@ def bookkeeping(folder: Path) -> None:
             "sweep": {"workload.popularity.exponent": exponents, "workload.tokens_per_gpu": tokens},
         }
     )
-    result = simulate(scenario.changed({"workload.steps": 1}))
+    result = simulate(scenario.with_overrides({"workload.steps": 1}))
     with mock.patch.object(execute, "simulate", return_value=result):
         for what in ("first time", "from its folder"):
             start, busy = time.perf_counter(), time.process_time()
@@ -59,7 +59,7 @@ def efficiency(folder: Path, points: int, seconds: float) -> None:
     simulate(base, threads=1)
     steps = max(1, round(20 * seconds / (time.perf_counter() - start)))
     exponents = [i / 100 for i in range(points)]
-    changed = base.changed({"workload.steps": steps, "keep.timeline_steps": 0})
+    changed = base.with_overrides({"workload.steps": steps, "keep.timeline_steps": 0})
     text = changed.resolved_yaml() + f"sweep: {{workload.popularity.exponent: {exponents}}}\n"
     (folder / "sweep.yaml").write_text(text, encoding="utf-8")
     wall, cpu = {}, {}

@@ -12,7 +12,7 @@ IDLE = """\
 model: {preset: mixtral-8x7b, n_layers: 2}
 cluster: {gpu: h100-sxm, gpus_per_node: 2}
 workload: {steps: 1, tokens_per_gpu: 8, sequence_tokens: 64}
-simulation: {overlap_loss: 0.1}
+simulation: {overlap_slowdown: 0.1}
 compare: {a: {}, b: {placement.strategy: round-robin}}
 sweep: {workload.tokens_per_gpu: [4, 8]}
 """
@@ -20,7 +20,7 @@ SEQUENCE = "in decode a sequence has one token a step and context_tokens cached 
 LOSS = "only two micro-batches compute while they exchange, and simulation.overlap is none"
 LINES = [
     f"idle.yaml:3:41: workload.sequence_tokens: found 64, which has no effect: {SEQUENCE}",
-    f"idle.yaml:4:14: simulation.overlap_loss: found 0.1, which has no effect: {LOSS}",
+    f"idle.yaml:4:14: simulation.overlap_slowdown: found 0.1, which has no effect: {LOSS}",
 ]
 COMMANDS = {"run": ("-o", "out"), "compare": ("-o", "out"), "sweep": ("-o", "out", "--workers", "1"), "show": ()}
 

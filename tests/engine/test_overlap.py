@@ -101,11 +101,11 @@ def test_in_decode_attention_hides_both_exchanges_of_the_other_micro_batch() -> 
 
 def test_what_is_computed_beside_an_exchange_takes_longer_by_a_part_of_it() -> None:
     """A tenth of 130 falls on attention B and on experts A, a tenth of 150 on experts B and on shared experts A."""
-    free, slowed = one_layer("two-batch"), one_layer("two-batch", overlap_loss=0.1)
+    free, slowed = one_layer("two-batch"), one_layer("two-batch", overlap_slowdown=0.1)
     longer = (slowed.duration_ps - free.duration_ps)[:, 0]
     assert {(int(o), int(longer[o])) for o in np.flatnonzero(longer)} == {(3, 13), (6, 13), (8, 15), (10, 15)}
     assert parts_of(slowed)[0] == {"attention": 2013, "shared_experts": 195, "experts": 628}
-    assert (one_layer("none", overlap_loss=0.1).duration_ps == one_layer("none").duration_ps).all()
+    assert (one_layer("none", overlap_slowdown=0.1).duration_ps == one_layer("none").duration_ps).all()
 
 
 def test_a_straggler_is_waited_for_only_where_nothing_else_runs() -> None:

@@ -46,7 +46,7 @@ def test_low_latency_exchange_of_a_step():
 
 def test_normal_exchange_of_a_step():
     """A GPU of 8 is sent each of the 1,024 tokens unless all 8 choices go elsewhere."""
-    need = memory_bytes(DEEPSEEK_V3, over("deepep-normal", held_sms=24), FP8, slots_per_gpu=32, **WORKLOAD)
+    need = memory_bytes(DEEPSEEK_V3, over("deepep-normal", comm_sms=24), FP8, slots_per_gpu=32, **WORKLOAD)
     arriving = 1024 * (1 - (7 / 8) ** 8)
     assert need["exchange"] == round(normal_bytes(7168, 8, 24, 8) + arriving * (7168 + 4 * 56 + 16))
 

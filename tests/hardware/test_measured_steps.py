@@ -40,7 +40,7 @@ def step(
     context: int = 1000,
     sequence: int = 1024,
     parallelism: Parallelism | None = None,
-    held_sms: int = 0,
+    comm_sms: int = 0,
     copies: str = "per-rank",
 ) -> Durations:
     """A step, with the loads [E] of its one MoE layer, by default even ones."""
@@ -58,7 +58,7 @@ def step(
         slot_tokens=np.asarray(loads, dtype=np.int64)[None],
         slot_rank=np.repeat(np.arange(n_gpus), n_experts // n_gpus).astype(np.int32),
         parallelism=parallelism,
-        held_sms=held_sms,
+        comm_sms=comm_sms,
         kernels=kernels or backend_of(default_backend(precision)),
     )
 
@@ -262,7 +262,7 @@ def test_groups_of_ranks_are_looked_up_each_with_its_own_tokens(tmp_path):
         sequence_tokens=1024,
         slot_tokens=np.array([[16] * 8 + [32] * 8]),
         slot_rank=np.repeat([0, 2], 8).astype(np.int32),
-        parallelism=Parallelism(expert=1, expert_tensor=2),
+        parallelism=Parallelism(expert=1, expert_tp=2),
         kernels=kernels,
     )
     assert made.experts[0] == pytest.approx([1e-3, 1e-3, 2e-3, 2e-3], rel=1e-12)
@@ -276,7 +276,7 @@ def test_sums_of_tensor_parallel_attention(tmp_path):
     )
     halved = decode({64: 1.0}, 1000, num_heads=16, num_key_value_heads=4)
     kernels = family(tmp_path, allreduce=rows, attention_generation=halved)
-    shared = Parallelism(expert=2, attention_tensor=2)
+    shared = Parallelism(expert=2, attention_tp=2)
     found, plain = (step(MIXTRAL, BF16, [32, 32], k, parallelism=shared).attention for k in (kernels, None))
     assert kernels.measured.sizes()["all-reduce"] == {"measured": 1}
     assert kernels.measured.sizes()["attention"] == {"measured": 1}
@@ -285,8 +285,8 @@ def test_sums_of_tensor_parallel_attention(tmp_path):
 
 def test_what_was_measured_on_a_whole_gpu_slows_down_as_the_formula_where_sms_are_held(tmp_path):
     kernels = family(tmp_path, moe=experts({16384: 30.0}))
-    found = {n: step(MIXTRAL, BF16, [16384], kernels, held_sms=n) for n in (0, 24)}
-    plain = {n: step(MIXTRAL, BF16, [16384], None, held_sms=n) for n in (0, 24)}
+    found = {n: step(MIXTRAL, BF16, [16384], kernels, comm_sms=n) for n in (0, 24)}
+    plain = {n: step(MIXTRAL, BF16, [16384], None, comm_sms=n) for n in (0, 24)}
     assert found[0].experts[0, 0] == 30e-3
     slower = plain[24].experts[0, 0] / plain[0].experts[0, 0]
     assert 1.1 < slower < 132 / 108 * 1.01

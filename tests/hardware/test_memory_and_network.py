@@ -83,7 +83,7 @@ def test_gpus_without_experts_have_no_rows_of_them():
 def test_gpus_that_share_an_expert_all_have_its_rows():
     """Two GPUs of a rank: the tokens of both, with half the width."""
     need = memory_bytes(
-        MIXTRAL, cluster(), BF16, slots_per_gpu=2, parallelism=Parallelism(expert=4, expert_tensor=2), **WORKLOAD
+        MIXTRAL, cluster(), BF16, slots_per_gpu=2, parallelism=Parallelism(expert=4, expert_tp=2), **WORKLOAD
     )
     assert need["activations"] == 64 * 2 * 2 * 4096 + 64 * 2 * 2 * 2 * (2 * 4096 + 3 * 7168) + 64 * 4 * 32000
 
@@ -104,7 +104,7 @@ def test_gpus_that_share_heads_each_have_the_products_into_the_latents():
             cluster(),
             FP8,
             slots_per_gpu=32,
-            parallelism=Parallelism(expert=8, attention_tensor=n),
+            parallelism=Parallelism(expert=8, attention_tp=n),
             **WORKLOAD,
         )["weights"]
         for n in (1, 8)

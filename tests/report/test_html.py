@@ -11,7 +11,7 @@ import pytest
 from moesim.errors import InputError
 from moesim.report import FIGURES, Run, report_html
 from moesim.report.captions import CAPTIONS
-from moesim.report.facts import facts
+from moesim.report.header_facts import header_facts
 from moesim.report.html import _SECTIONS
 from moesim.report.provenance import LABELS, counts, provenance
 
@@ -144,17 +144,17 @@ def test_warnings_of_all_runs_stand_once_on_top(runs: dict[str, Run]) -> None:
 
 def test_facts_name_what_was_simulated(runs: dict[str, Run]) -> None:
     scenario = "model: {name: tiny}\ncluster: {gpu: {name: round}, network: inline}\nrouting: {strategy: switch}\n"
-    several = dict(facts(runs, scenario))
+    several = dict(header_facts(runs, scenario))
     assert (several["model"], several["GPU"], several["GPUs"], several["nodes"]) == ("tiny", "round", "4", "2")
     assert "routing" not in several  # may differ between variants
     runs["random"].manifest["provenance"] = {"model": "measured: another"}
-    assert dict(facts(runs, scenario))["model"] == "tiny (baseline)"
+    assert dict(header_facts(runs, scenario))["model"] == "tiny (baseline)"
     runs["random"].manifest["seed"] = 2
-    assert dict(facts(runs, None))["seed"] == "1, 2"
-    alone = dict(facts({"only": runs["as trained"]}, scenario))
+    assert dict(header_facts(runs, None))["seed"] == "1, 2"
+    alone = dict(header_facts({"only": runs["as trained"]}, scenario))
     assert alone["routing"] == "switch"
     for broken in ("}{", "- 1", "model: 3", ""):
-        assert "model" not in dict(facts(runs, broken))
+        assert "model" not in dict(header_facts(runs, broken))
 
 
 def test_a_run_without_frames_is_still_a_page(runs: dict[str, Run]) -> None:

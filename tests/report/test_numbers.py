@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from moesim.report.text import LONGEST, label, plain
+from moesim.report.text import MAX_LENGTH, label, printable
 from moesim.report.units import bytes_scale, bytes_text, count, number, percent, time_scale, time_text
 
 
@@ -61,8 +61,8 @@ def test_scales_follow_the_largest_value() -> None:
 
 
 def test_plain_is_one_printable_line() -> None:
-    assert plain("a\x1b[31mred\x07\nb\t c") == "a [31mred b c"
-    assert len(plain("x" * 1000)) == LONGEST
+    assert printable("a\x1b[31mred\x07\nb\t c") == "a [31mred b c"
+    assert len(printable("x" * 1000)) == MAX_LENGTH
 
 
 def test_label_is_not_html_and_no_plotly_template() -> None:

@@ -13,8 +13,8 @@ from scipy import stats
 from moesim.errors import InputError
 from moesim.report import POINT_FIGURES, Plots, Run, draw, points_of, report_html
 from moesim.report.axes import few_lines, interval, lines, varying
+from moesim.report.comparison import axes_of, leaves, with_axes
 from moesim.report.palette import run_styles, styles
-from moesim.report.points import axes_of, leaves, with_axes
 from moesim.report.units import number
 
 

@@ -7,9 +7,9 @@ import io
 import pandas as pd
 import pytest
 
-from moesim.report.paired import paired_table, points_table
 from moesim.report.sentence import sentence
 from moesim.report.terminal import print_table
+from moesim.report.terminal_tables import paired_text_table, points_text_table
 from moesim.study.statistics import paired
 
 
@@ -122,14 +122,14 @@ def shown(table: object) -> str:
 def test_differences_that_may_be_chance_are_marked() -> None:
     """n.s., few steps, and no interval for one seed."""
     runs = points(base=[1.0, 1.1, 0.9], same=[1.05, 1.0, 0.95], fast=[0.5, 0.6, 0.41])
-    lines = shown(paired_table(paired(runs), ["step_time_s.mean", "drop_rate"])).splitlines()
+    lines = shown(paired_text_table(paired(runs), ["step_time_s.mean", "drop_rate"])).splitlines()
     same, fast = (next(line for line in lines if line.startswith(name)) for name in ("same", "fast"))
     assert " n.s. " in same
     assert " n.s. " not in fast
     assert "-496.7" in fast
-    assert "few steps" in shown(paired_table(paired(runs.assign(n_steps=3)), ["step_time_s.p99"]))
-    assert "few steps" not in shown(paired_table(paired(runs), ["step_time_s.p99"]))
-    one = shown(paired_table(paired(runs[runs["seed"] == 0]), ["step_time_s.mean"]))
+    assert "few steps" in shown(paired_text_table(paired(runs.assign(n_steps=3)), ["step_time_s.p99"]))
+    assert "few steps" not in shown(paired_text_table(paired(runs), ["step_time_s.p99"]))
+    one = shown(paired_text_table(paired(runs[runs["seed"] == 0]), ["step_time_s.mean"]))
     assert "n.s." not in one.splitlines()[2]
 
 
@@ -137,13 +137,13 @@ def test_differences_in_step_time_are_of_equal_work() -> None:
     """Else throughput has their place, and the table says so; results of earlier versions have no such column."""
     differences = paired(unequal(large=(512, [4.0, 4.1]), small=(8, [0.5, 0.51]), same=(512, [5.0, 5.2])))
     assert dict(zip(differences["variant"], differences["same_work"], strict=True)) == {"small": False, "same": True}
-    text = shown(paired_table(differences, ["step_time_s.mean"]))
+    text = shown(paired_text_table(differences, ["step_time_s.mean"]))
     small, same = (next(line for line in text.splitlines() if line.startswith(name)) for name in ("small", "same"))
     assert "tokens/s/GPU" in small
     assert "step time mean" in same
     assert (text.count("\nsmall "), text.count("\nsame ")) == (1, 1)
     assert "where the work differs tokens/s/GPU stands in place of step times" in " ".join(text.split())
-    old = shown(paired_table(differences.drop(columns="same_work"), ["step_time_s.mean"]))
+    old = shown(paired_text_table(differences.drop(columns="same_work"), ["step_time_s.mean"]))
     assert old.count("step time mean") == 2
     assert "tokens/s/GPU" not in old
 
@@ -154,7 +154,7 @@ def test_a_table_of_points_has_its_axes_first(rows: int, more: bool) -> None:
     summary = points(**{f"v{i}": [1.0 + i] for i in range(rows)}).drop(columns="seed")
     summary.insert(0, "routing.top_k", range(rows))
     summary.insert(0, "routing.capacity.factor", [float("nan"), *[1.25] * (rows - 1)])
-    text = shown(points_table(summary, ["routing.capacity.factor", "routing.top_k"]))
+    text = shown(points_text_table(summary, ["routing.capacity.factor", "routing.top_k"]))
     assert text.splitlines()[1].split()[:3] == ["factor", "top_k", "variant"]
     assert text.splitlines()[3].split()[:3] == ["none", "0", "v0"]
     assert ("more rows are in the files" in text) == more

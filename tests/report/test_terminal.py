@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from moesim.report import Run
-from moesim.report.paired import points_table
 from moesim.report.sparkline import balancedness, sparkline
 from moesim.report.terminal import compare_table, print_table, summary_table
+from moesim.report.terminal_tables import points_text_table
 
 
 class Terminal(io.StringIO):
@@ -116,7 +116,7 @@ def test_percentiles_of_too_few_steps_are_marked() -> None:
     points = pd.DataFrame(
         {"axis": [1, 2], "variant": "v", "n_steps": [99, 100], "step_time_s.mean": 0.001, "step_time_s.p99": 0.002}
     )
-    _, _, table = text_of(points_table(points, ["axis"])).partition("\u2500\n")
+    _, _, table = text_of(points_text_table(points, ["axis"])).partition("\u2500\n")
     assert table.split() == ["1", "1.000", "2.000\u2020", "2", "1.000", "2.000", *notes[-1].split()]  # wrapped
     assert "of fewer than 100 steps" in text_of(summary_table(few, {}))
     assert "of fewer than 100 steps" not in text_of(summary_table(enough, {}))

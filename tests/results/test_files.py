@@ -55,7 +55,7 @@ def test_a_study_loads_equal(study: Study, tmp_path: Path) -> None:
     study.save(tmp_path / "s")
     again = Study.load(tmp_path / "s")
     assert again == study
-    assert again != compare(SCENARIO.seeded(5))
+    assert again != compare(SCENARIO.with_seed(5))
     assert list(again.results) == ["a", "<b>"]
     assert all(again.results[name] == study.results[name] for name in study.results)
     pd.testing.assert_frame_equal(again.summary, study.summary)
@@ -152,7 +152,7 @@ def test_variants_that_differ_in_lists_have_a_report(tmp_path: Path) -> None:
 
 def test_a_frame_without_rows_says_why(result: Result, tmp_path: Path) -> None:
     """In its attributes and the manifest, also when loaded, and in the report; frames with rows say nothing."""
-    why = "the router does not evolve; routing.balancing lets it"
+    why = "the router does not evolve; routing.training lets it"
     result.save(tmp_path / "r")
     for run in (result, Result.load(tmp_path / "r")):
         assert run.router.empty
@@ -160,5 +160,5 @@ def test_a_frame_without_rows_says_why(result: Result, tmp_path: Path) -> None:
         assert set(run.manifest["empty_frames"]) == {"router", "requests"}
         assert "empty" not in run.layers.attrs
     assert f"router ({why})" in (tmp_path / "r" / "report.html").read_text()
-    evolving = simulate(SCENARIO.at({"routing.balancing": {"mechanism": "none"}, "keep.timeline_steps": 0}))
+    evolving = simulate(SCENARIO.with_point({"routing.training": {"mechanism": "none"}, "keep.timeline_steps": 0}))
     assert set(evolving.manifest["empty_frames"]) == {"requests", "timeline"}

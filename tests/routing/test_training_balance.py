@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesim.routing.training_balance import FEEDBACK_GAIN, add_statistics, auxiliary_loss, updated_bias, updated_shift
-from moesim.scenario.schema import BalancingSpec
+from moesim.scenario.schema import TrainingSpec
 
 
 def test_the_default_of_the_scenario_is_the_fitted_gain() -> None:
     """The schema imports no kernel, so the number stands twice."""
-    assert BalancingSpec.model_fields["feedback_gain"].default == FEEDBACK_GAIN
+    assert TrainingSpec.model_fields["feedback_gain"].default == FEEDBACK_GAIN
 
 
 def test_the_bias_moves_against_the_load_by_hand() -> None:

@@ -35,21 +35,21 @@ def told(path: Path, **overrides: Any) -> list[str]:
 
 
 def test_a_notice_is_one_line_with_place_field_value_and_reason(tmp_path: Path) -> None:
-    scenario = Scenario.from_yaml(write(tmp_path, BASE + "simulation:\n  overlap_loss: 0.1\n"))
+    scenario = Scenario.from_yaml(write(tmp_path, BASE + "simulation:\n  overlap_slowdown: 0.1\n"))
     (notice,) = scenario.warnings
     text = (
-        "simulation.overlap_loss: found 0.1, which has no effect: only two micro-batches compute while they exchange, "
-        "and simulation.overlap is none"
+        "simulation.overlap_slowdown: found 0.1, which has no effect: only two micro-batches compute while they "
+        "exchange, and simulation.overlap is none"
     )
     assert str(notice) == f"{tmp_path}/s.yaml:5:3: {text}"
     assert notice.without_folder() == f"s.yaml:5:3: {text}"
-    mapping = {"model": "mixtral-8x7b", "cluster": {"gpu": "h100-sxm"}, "simulation": {"overlap_loss": 0.1}}
+    mapping = {"model": "mixtral-8x7b", "cluster": {"gpu": "h100-sxm"}, "simulation": {"overlap_slowdown": 0.1}}
     assert str(Scenario.from_dict(mapping).warnings[0]) == text  # which has no lines
 
 
 def test_they_come_in_the_order_of_the_file(tmp_path: Path) -> None:
-    path = write(tmp_path, "simulation: {overlap_loss: 0.1}\nrouting: {capacity: {factor: 1.0, tries: 2}}\n" + BASE)
-    assert told(path) == ["simulation.overlap_loss", "routing.capacity.tries"]
+    path = write(tmp_path, "simulation: {overlap_slowdown: 0.1}\nrouting: {capacity: {factor: 1.0, tries: 2}}\n" + BASE)
+    assert told(path) == ["simulation.overlap_slowdown", "routing.capacity.tries"]
 
 
 @pytest.mark.parametrize(
@@ -63,35 +63,35 @@ def test_they_come_in_the_order_of_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_an_effect_in_any_variant_or_point_is_one(tmp_path: Path, more: str) -> None:
-    path = write(tmp_path, BASE + "simulation: {overlap_loss: 0.1}\n" + more)
+    path = write(tmp_path, BASE + "simulation: {overlap_slowdown: 0.1}\n" + more)
     assert told(path) == []
 
 
 def test_variants_and_points_that_do_not_matter_change_nothing(tmp_path: Path) -> None:
     more = "compare: {a: {}, b: {workload.steps: 2}}\nsweep: {workload.tokens_per_gpu: [2, 4], seed: [1, 2]}"
-    path = write(tmp_path, BASE + "simulation: {overlap_loss: 0.1}\n" + more)
+    path = write(tmp_path, BASE + "simulation: {overlap_slowdown: 0.1}\n" + more)
     scenario = Scenario.from_yaml(path)
-    assert told(path) == ["simulation.overlap_loss"]
-    assert scenario.variant("b").warnings == scenario.seeded(9).warnings == scenario.warnings
-    assert scenario.at({"workload.tokens_per_gpu": 2}).warnings == ()
+    assert told(path) == ["simulation.overlap_slowdown"]
+    assert scenario.variant("b").warnings == scenario.with_seed(9).warnings == scenario.warnings
+    assert scenario.with_point({"workload.tokens_per_gpu": 2}).warnings == ()
 
 
 def test_a_large_sweep_is_looked_at_by_the_axes_that_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     axes = f"{{workload.steps: {[*range(1, 101)]}, workload.tokens_per_gpu: {[*range(1, 101)]}}}"
-    path = write(tmp_path, BASE + f"simulation: {{overlap_loss: 0.1}}\nsweep: {axes}")
-    scenario, made, at = Scenario.from_yaml(path), [], Scenario.at
-    monkeypatch.setattr(Scenario, "at", lambda self, point: made.append(point) or at(self, point))
-    assert [notice.field for notice in scenario.warnings] == ["simulation.overlap_loss"]
+    path = write(tmp_path, BASE + f"simulation: {{overlap_slowdown: 0.1}}\nsweep: {axes}")
+    scenario, made, at = Scenario.from_yaml(path), [], Scenario.with_point
+    monkeypatch.setattr(Scenario, "with_point", lambda self, point: made.append(point) or at(self, point))
+    assert [notice.field for notice in scenario.warnings] == ["simulation.overlap_slowdown"]
     assert made == [{}]
 
 
 def test_only_what_this_file_writes_is_judged(tmp_path: Path) -> None:
     """Not defaults, presets (DeepEP holds SMs), overrides of variants, `--set`, or the file that is extended."""
     silent = BASE.replace("gpus_per_node: 2", "gpus_per_node: 2, network: deepep-normal")
-    variants = "compare: {a: {}, b: {simulation.overlap_loss: 0.1, workload.sequence_tokens: 8}}"
+    variants = "compare: {a: {}, b: {simulation.overlap_slowdown: 0.1, workload.sequence_tokens: 8}}"
     path = write(tmp_path, silent + variants)
     assert told(path) == []
-    assert told(path, simulation__overlap_loss=0.2) == []
+    assert told(path, simulation__overlap_slowdown=0.2) == []
     write(
         tmp_path, BASE + "workload: {context_tokens: 100}\n".replace("workload: {", "routing: {top_k: 2}\nseed: 1\n#")
     )
@@ -105,12 +105,12 @@ def test_only_what_this_file_writes_is_judged(tmp_path: Path) -> None:
 
 def test_set_makes_no_field_of_a_file_useless_and_may_make_one_useful(tmp_path: Path) -> None:
     path = write(
-        tmp_path, BASE.replace("steps: 1", "steps: 1, context_tokens: 100") + "simulation: {overlap_loss: 0.1}"
+        tmp_path, BASE.replace("steps: 1", "steps: 1, context_tokens: 100") + "simulation: {overlap_slowdown: 0.1}"
     )
-    assert told(path) == ["simulation.overlap_loss"]
-    assert told(path, workload__phase="prefill") == ["simulation.overlap_loss"]
+    assert told(path) == ["simulation.overlap_slowdown"]
+    assert told(path, workload__phase="prefill") == ["simulation.overlap_slowdown"]
     assert told(path, simulation__overlap="two-batch") == []
-    assert told(path, simulation__overlap_loss=0.5) == []  # what the file says is replaced
+    assert told(path, simulation__overlap_slowdown=0.5) == []  # what the file says is replaced
 
 
 def test_what_switches_off_and_what_must_be_written_is_nothing_to_tell(tmp_path: Path) -> None:
@@ -146,14 +146,14 @@ def test_what_ships_has_no_field_without_effect_nor_has_what_it_resolves_to(path
 
 def test_a_resolved_scenario_has_all_fields_and_so_says_nothing(tmp_path: Path) -> None:
     """Also where the file that it came from had fields without effect, and with `--set`."""
-    written = write(tmp_path, BASE + "simulation: {overlap_loss: 0.1}")
+    written = write(tmp_path, BASE + "simulation: {overlap_slowdown: 0.1}")
     resolved = write(tmp_path, Scenario.from_yaml(written).resolved_yaml(), "resolved.yaml")
-    assert told(written) == ["simulation.overlap_loss"]
+    assert told(written) == ["simulation.overlap_slowdown"]
     assert told(resolved) == told(resolved, seed=4) == []
 
 
 def test_a_result_says_what_had_no_effect_and_its_scenario_gives_it_again(tmp_path: Path) -> None:
-    scenario = Scenario.from_yaml(write(tmp_path, BASE + "simulation: {overlap_loss: 0.1}"))
+    scenario = Scenario.from_yaml(write(tmp_path, BASE + "simulation: {overlap_slowdown: 0.1}"))
     result = simulate(scenario)
     assert result.manifest["warnings"] == [notice.without_folder() for notice in scenario.warnings]
     assert str(tmp_path) not in result.report_html()

@@ -197,7 +197,10 @@ def test_errors_name_place_field_found_and_wanted(tmp_path: Path, text: str, mes
         ("routing: {capacity: {factor: 1, evaluation_factor: -1}}", "evaluation_factor: found -1.0, wanted above 0"),
         ("routing: {capacity: {factor: 1, fallback: shared-expert}}", "fallback: found shared-expert, wanted residual"),
         ("routing: {capacity: {factor: 1, pad: true, scope: global}}", "pad: found True, wanted scope source-rank"),
-        ("routing: {balancer: {policy: node-limited, nodes: 2}}", "balancer.nodes: found 2, wanted 1 to the 1 nodes"),
+        (
+            "routing: {substitution: {policy: node-limited, nodes: 2}}",
+            "substitution.nodes: found 2, wanted 1 to the 1 nodes",
+        ),
         (
             "routing: {capacity: {factor: 1, scope: device}}\nplacement: {redundant_experts: 8}",
             "placement.redundant_experts: found 8, wanted 0",
@@ -314,14 +317,14 @@ def test_paths_of_variants_and_axes_are_relative_to_their_file_and_of_the_comman
         assert [v.spec.workload.trace for v in (a, b)] == [str(tmp_path / "files" / f"{v}.parquet") for v in "ab"]
         assert c.model.hidden_size == 512
         (place,) = scenario.points()
-        point = scenario.at(place)
+        point = scenario.with_point(place)
         assert point.spec.workload.trace == point.variant("c").spec.workload.trace == str(path.parent / "s.parquet")
         assert point.variant("a").spec.workload.trace == a.spec.workload.trace
         assert point.spec.cluster.kernels == str(path.parent / "k.yaml")
-        assert point.model.hidden_size == point.changed({"model.n_layers": 2}).model.hidden_size == 512
-        set_here = scenario.changed({"workload.trace": "s.parquet"})
+        assert point.model.hidden_size == point.with_overrides({"model.n_layers": 2}).model.hidden_size == 512
+        set_here = scenario.with_overrides({"workload.trace": "s.parquet"})
         assert set_here.spec.workload.trace == str(tmp_path / "s.parquet")
-        assert point.changed({"workload.trace": "t.parquet"}).spec.workload.trace == str(tmp_path / "t.parquet")
+        assert point.with_overrides({"workload.trace": "t.parquet"}).spec.workload.trace == str(tmp_path / "t.parquet")
 
 
 def test_defaults_depend_on_phase_model_and_trace() -> None:
@@ -503,7 +506,7 @@ def test_no_text_makes_anything_but_our_error(data: st.DataObject) -> None:
             st.one_of(st.text(max_size=8), st.sampled_from(["{", "]", ": ", "\n  ", "!!", "&a", "*a", "-1"]))
         )
         text = text[:at] + piece + text[at + length :]
-    from moesim.scenario.layers import Layered
+    from moesim.scenario.merge import Layered
     from moesim.scenario.source import parse_document
 
     try:
@@ -524,18 +527,18 @@ def test_data_of_python_code_is_as_that_of_a_file(tmp_path: Path) -> None:
     assert (scenario.spec.seed, scenario.spec.workload.steps) == (3, 2)
     assert scenario.spec.workload.trace == str(tmp_path / "t")
     assert [point["workload.popularity.exponent"] for point in scenario.points()] == [0, 0.5, 1]
-    assert "seed: 5\n" in scenario.seeded(np.int64(5)).resolved_yaml()
+    assert "seed: 5\n" in scenario.with_seed(np.int64(5)).resolved_yaml()
     with pytest.raises(ScenarioError, match=r"scenario: found <object object .*, wanted numbers, text, lists"):
         Scenario.from_dict({**BASE, "name": object()})
 
 
 def test_another_seed_is_that_of_variants_and_points() -> None:
     data = {**BASE, "seed": 1, "compare": {"a": {}, "b": {"seed": 7}}, "sweep": {"workload.steps": [1, 2]}}
-    scenario = Scenario.from_dict(data).seeded(5)
+    scenario = Scenario.from_dict(data).with_seed(5)
     assert (scenario.spec.seed, scenario.resolved()["seed"]) == (5, 5)
     assert [variant.spec.seed for variant in scenario.variants().values()] == [5, 7]
-    assert [scenario.at(point).variant("a").spec.seed for point in scenario.points()] == [5, 5]
-    assert scenario.variant("b").seeded(9).spec.seed == 9
+    assert [scenario.with_point(point).variant("a").spec.seed for point in scenario.points()] == [5, 5]
+    assert scenario.variant("b").with_seed(9).spec.seed == 9
 
 
 def test_a_variant_that_does_not_exist_is_refused() -> None:

@@ -69,7 +69,7 @@ def test_parts_are_multiplied() -> None:
 def test_variants_and_points_have_no_sweep_of_their_own() -> None:
     """Nor do scenarios without one."""
     scenario = Scenario.from_dict({**BASE, "sweep": {"seed": [1, 2]}, "compare": {"a": {}}})
-    assert scenario.changed({"seed": 3}).points() == scenario.variants()["a"].points() == []
+    assert scenario.with_overrides({"seed": 3}).points() == scenario.variants()["a"].points() == []
     assert Scenario.from_dict(BASE).points() == []
 
 

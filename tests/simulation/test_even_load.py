@@ -31,7 +31,7 @@ PLACEMENTS: list[dict[str, Any]] = [
     {"placement.expert_gpus": 4},
     {"placement.redundant_experts": 8},
     {"parallelism.expert": 4},
-    {"parallelism.expert": 2, "parallelism.expert_tensor": 2},
+    {"parallelism.expert": 2, "parallelism.expert_tp": 2},
 ]
 QUEUED = {"simulation.experts": "queued"}
 

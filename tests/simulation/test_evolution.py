@@ -21,15 +21,15 @@ BASE: dict[str, Any] = {
     "routing": {
         "strategy": "deepseek-v3",
         "parameters": {},
-        "balancing": {"mechanism": "none", "learning_rate": 0.02},
+        "training": {"mechanism": "none", "learning_rate": 0.02},
     },
 }
 
 
 def scenario(steps: int = 120, **balancing: Any) -> Scenario:
     """The small scenario with other settings of its balancing."""
-    overrides = {f"routing.balancing.{name}": value for name, value in balancing.items()}
-    return Scenario.from_dict(BASE).changed({"workload.steps": steps} | overrides)
+    overrides = {f"routing.training.{name}": value for name, value in balancing.items()}
+    return Scenario.from_dict(BASE).with_overrides({"workload.steps": steps} | overrides)
 
 
 def over_steps(frame: pd.DataFrame, column: str) -> np.ndarray:
@@ -91,9 +91,9 @@ def test_evolution_does_not_depend_on_threads_and_is_that_of_simulate() -> None:
     np.testing.assert_array_equal(result.layers["max_violation"], frame["max_violation"])
     for column in ("step", "layer", "aux_loss", "z_loss", "bias_min", "bias_max", "popularity_shift_std"):
         np.testing.assert_array_equal(result.router[column], frame[column])
-    warm = simulate(scenario(steps=4, **settings).changed({"simulation.warmup_steps": 4}))
+    warm = simulate(scenario(steps=4, **settings).with_overrides({"simulation.warmup_steps": 4}))
     np.testing.assert_array_equal(warm.layers["max_violation"], frame[frame["step"] >= 4]["max_violation"])
-    assert simulate(scenario(steps=1).changed({"routing.balancing": None})).router.empty
+    assert simulate(scenario(steps=1).with_overrides({"routing.training": None})).router.empty
 
 
 def test_a_frozen_router_is_evaluated_on_other_tokens() -> None:
@@ -107,19 +107,19 @@ def test_a_frozen_router_is_evaluated_on_other_tokens() -> None:
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        ({"routing.balancing": None}, r"routing\.balancing: found .*wanted a mechanism"),
-        ({"routing.balancing.mechanism": "magic"}, r"routing\.balancing\.mechanism: .*magic"),
+        ({"routing.training": None}, r"routing\.training: found .*wanted a mechanism"),
+        ({"routing.training.mechanism": "magic"}, r"routing\.training\.mechanism: .*magic"),
         (
-            {"routing.strategy": "top-p", "routing.balancing.mechanism": "loss-free"},
+            {"routing.strategy": "top-p", "routing.training.mechanism": "loss-free"},
             r"mechanism: found loss-free, wanted none or aux-loss: top-p has no selection bias",
         ),
-        ({"routing.strategy": "mixtral", "workload.sampling": "direct"}, r"workload\.sampling: .*routing\.balancing"),
+        ({"routing.strategy": "mixtral", "workload.sampling": "direct"}, r"workload\.sampling: .*routing\.training"),
     ],
 )
 def test_what_cannot_evolve_is_refused(overrides: dict[str, Any], message: str) -> None:
     """With the field."""
     with pytest.raises(ScenarioError, match=message):
-        evolve(Scenario.from_dict(BASE).changed(overrides))
+        evolve(Scenario.from_dict(BASE).with_overrides(overrides))
 
 
 @pytest.mark.slow
@@ -151,10 +151,10 @@ def test_the_published_imbalances_are_predicted_from_one() -> None:
 
 def test_what_depends_on_times_does_not_evolve_without_them() -> None:
     """Lost GPUs and full queues change loads; `evolve` knows neither."""
-    lost = [{"kind": "lost-gpu", "gpu": 0}]
-    with pytest.raises(InputError, match=r"faults.0.kind: found lost-gpu, wanted simulate"):
-        evolve(scenario().changed({"faults": lost}))
+    lost = [{"kind": "gpu-failure", "gpu": 0}]
+    with pytest.raises(InputError, match=r"faults.0.kind: found gpu-failure, wanted simulate"):
+        evolve(scenario().with_overrides({"faults": lost}))
     with pytest.raises(InputError, match=r"simulation.experts: found queued, wanted grouped"):
-        evolve(scenario().changed({"simulation.experts": "queued"}))
+        evolve(scenario().with_overrides({"simulation.experts": "queued"}))
     with pytest.raises(InputError, match="threads: found 0, wanted 1 or more"):
         evolve(scenario(), threads=0)

@@ -95,7 +95,7 @@ def test_the_case_of_normal_kernels_in_decode() -> None:
     case = Scenario.from_yaml(CASES / "04_normal_vs_low_latency.yaml")
     random = {"routing.strategy": "random", "routing.parameters": {}, "model.n_layers": 5}
     low, normal = (
-        parts_us(case.changed({**random, **change})) for change in ({}, {"cluster.network": "deepep-normal"})
+        parts_us(case.with_overrides({**random, **change})) for change in ({}, {"cluster.network": "deepep-normal"})
     )
     assert low == pytest.approx((143, 263), rel=0.03)
     assert normal == pytest.approx((103 + 55, 213 + 55), rel=0.08)
@@ -118,7 +118,7 @@ def test_both_levels_charge_an_exchange_alike(network: str, nodes: int) -> None:
 def test_a_wrapper_is_not_faster_across_nodes_than_the_kernel_that_it_calls(kernel: str, nodes: int) -> None:
     """No table has it there; with TensorRT-LLM's name normal kernels would seem to win in decode again."""
     own, *wrapped = (
-        parts_us(scenario(name + kernel, nodes=nodes, precision__dispatch="bf16", cluster__network__held_sms=24))
+        parts_us(scenario(name + kernel, nodes=nodes, precision__dispatch="bf16", cluster__network__comm_sms=24))
         for name in ("", "trtllm-", "vllm-")
     )
     assert all((took >= 0.999 * own).all() for took in wrapped)
@@ -184,8 +184,8 @@ def test_a_network_is_measured_where_it_was(gpu: str, nodes: int, fields: dict[s
 def test_the_case_of_a_network_of_another_machine() -> None:
     case = Scenario.from_yaml(CASES / "09_network_of_another_machine.yaml")
     assert case.provenance["network"].startswith("estimated: deepep-low-latency")
-    on_h100 = case.changed({"cluster.gpu": "h100-sxm", "precision.dispatch": "bf16"})
-    assert (parts_us(case.changed({"precision.dispatch": "bf16"})) > 1.2 * parts_us(on_h100)).all()
+    on_h100 = case.with_overrides({"cluster.gpu": "h100-sxm", "precision.dispatch": "bf16"})
+    assert (parts_us(case.with_overrides({"precision.dispatch": "bf16"})) > 1.2 * parts_us(on_h100)).all()
 
 
 def test_stated_rates_replace_fitted_ones() -> None:
@@ -203,7 +203,7 @@ def test_stated_rates_replace_fitted_ones() -> None:
 
 def test_more_sms_send_faster() -> None:
     few, many = (
-        parts_us(scenario({"preset": "deepep-normal", "held_sms": sms}, workload__tokens_per_gpu=1024))
+        parts_us(scenario({"preset": "deepep-normal", "comm_sms": sms}, workload__tokens_per_gpu=1024))
         for sms in (4, 24)
     )
     assert (few > 2 * many).all()

@@ -74,7 +74,7 @@ def test_a_slow_gpu_computes_slower_for_its_interval_only() -> None:
     """Steps that begin after it are those of a run without."""
     well = run()
     first = float(well.steps.step_time_s[0])
-    ill = run({"kind": "slow-gpu", "gpu": 5, "factor": 3.0, "for_s": first / 2})
+    ill = run({"kind": "slow-gpu", "gpu": 5, "factor": 3.0, "duration_s": first / 2})
     assert ill.steps.step_time_s[0] > first
     assert ill.steps.step_time_s[1:].tolist() == well.steps.step_time_s[1:].tolist()
     computing = ["attention_s", "router_s", "shared_experts_s", "experts_s", "head_s"]
@@ -92,7 +92,7 @@ def test_a_gpu_that_is_slow_throughout_takes_so_many_times_as_long() -> None:
 
 def test_all_wait_for_a_gpu_that_stops() -> None:
     """The step under way takes as much longer, all of it straggler wait or the stopped task."""
-    well, ill = run(), run({"kind": "stopped-gpu", "gpu": 1, "from_s": 1e-5, "for_s": 0.02})
+    well, ill = run(), run({"kind": "gpu-pause", "gpu": 1, "start_s": 1e-5, "duration_s": 0.02})
     longer = ill.steps.step_time_s[0] - well.steps.step_time_s[0]
     assert 0.02 - 1e-3 < longer <= 0.02 + 1e-9
     assert ill.steps.wait_s[0] > well.steps.wait_s[0] + 0.015
@@ -111,9 +111,15 @@ def test_a_slow_link_slows_the_exchanges_of_its_level() -> None:
     [
         {"kind": "compute-jitter", "cv": 0.3},
         {"kind": "message-jitter", "cv": 1.0, "distribution": "exponential"},
-        {"kind": "slow-gpu", "factor": 3.0, "every_s": 0.004, "for_s": 0.001},
-        {"kind": "stopped-gpu", "every_s": 0.02, "for_s": 0.0005},
-        {"kind": "slow-link", "level": "across_nodes", "factor": 5.0, "every_s": 0.002, "for_s": 0.002},
+        {"kind": "slow-gpu", "factor": 3.0, "mean_time_between_s": 0.004, "duration_s": 0.001},
+        {"kind": "gpu-pause", "mean_time_between_s": 0.02, "duration_s": 0.0005},
+        {
+            "kind": "slow-link",
+            "level": "across_nodes",
+            "factor": 5.0,
+            "mean_time_between_s": 0.002,
+            "duration_s": 0.002,
+        },
     ],
     ids=lambda fault: fault["kind"],
 )
@@ -137,7 +143,7 @@ def test_jitter_has_the_stated_mean_and_variation() -> None:
 
 def test_events_come_as_often_as_stated_and_never_overlap_on_a_gpu() -> None:
     """Mean time between the end of one and the begin of the next, over some 8,000 events."""
-    faults = faults_of({"kind": "slow-gpu", "factor": 2.0, "every_s": 0.5, "for_s": 0.25})
+    faults = faults_of({"kind": "slow-gpu", "factor": 2.0, "mean_time_between_s": 0.5, "duration_s": 0.25})
     gaps = []
     for events in faults._random.values():
         known = np.array(events.until(750.0)[1:])
@@ -149,7 +155,7 @@ def test_events_come_as_often_as_stated_and_never_overlap_on_a_gpu() -> None:
 
 def test_events_do_not_depend_on_when_they_are_asked_for() -> None:
     """Step by step with forgetting, or all at once."""
-    fault = {"kind": "slow-gpu", "factor": 2.0, "every_s": 0.5, "for_s": 0.25}
+    fault = {"kind": "slow-gpu", "factor": 2.0, "mean_time_between_s": 0.5, "duration_s": 0.25}
     whole, stepped = faults_of(fault), faults_of(fault)
     for begin in range(20):
         wanted, _ = whole._rows(begin, begin + 1.0)
@@ -165,9 +171,9 @@ def test_events_do_not_depend_on_when_they_are_asked_for() -> None:
         ({"kind": "slow-gpu", "factr": 2.0}, "did you mean|wanted factor"),
         ({"kind": "slow-gpu"}, "wanted factor, which a slow-gpu needs"),
         ({"kind": "boom"}, "faults.0.kind: found 'boom'"),
-        ({"kind": "stopped-gpu", "gpu": 1}, "for_s, which a stopped-gpu needs"),
-        ({"kind": "stopped-gpu", "for_s": 1.0}, "gpu, which a stopped-gpu needs"),
-        ({"kind": "slow-gpu", "factor": 2.0, "every_s": 1.0}, "for_s: what happens again must end"),
+        ({"kind": "gpu-pause", "gpu": 1}, "duration_s, which a gpu-pause needs"),
+        ({"kind": "gpu-pause", "duration_s": 1.0}, "gpu, which a gpu-pause needs"),
+        ({"kind": "slow-gpu", "factor": 2.0, "mean_time_between_s": 1.0}, "duration_s: what happens again must end"),
         ({"kind": "compute-jitter", "cv": 0.1, "gpu": 2}, "no gpu for a compute-jitter"),
         ({"kind": "compute-jitter", "cv": 1.1, "distribution": "exponential"}, "at most 1 for an exponential"),
         ({"kind": "slow-gpu", "factor": 0.5}, "greater than or equal to 1"),
@@ -214,6 +220,8 @@ def test_factors_that_multiply_beyond_64_bits_are_refused(how: dict[str, Any]) -
 
 def test_factors_that_hold_for_a_short_time_only_are_no_long_step() -> None:
     """Five at once in the first microsecond, and five one after the other."""
-    faults = slow(5, for_s=1e-6) + [fault for i in range(5) for fault in slow(1, from_s=2e-6 * (i + 1), for_s=1e-6)]
+    faults = slow(5, duration_s=1e-6) + [
+        fault for i in range(5) for fault in slow(1, start_s=2e-6 * (i + 1), duration_s=1e-6)
+    ]
     well, ill = run(), run(*faults)
     assert ill.summary["simulated_s"] == pytest.approx(well.summary["simulated_s"] + 6e-6, abs=1e-6)

@@ -107,7 +107,7 @@ def test_deepseek_r1_over_tensor_parallel_gpus_takes_the_contiguous_kernels(tmp_
         "model": "deepseek-v3",
         "cluster__gpu": "h200-sxm",
         "cluster__gpus_per_node": 8,
-        "parallelism": {"expert": 1, "expert_tensor": 8, "attention": "tensor"},
+        "parallelism": {"expert": 1, "expert_tp": 8, "attention": "tensor"},
         "workload__context_tokens": 1500,
     }
     for tokens in (1, 8):

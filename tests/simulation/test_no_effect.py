@@ -10,7 +10,7 @@ import pytest
 
 from moesim import Scenario, simulate
 from moesim.results.result import FRAMES
-from moesim.scenario.layers import override
+from moesim.scenario.merge import override
 from moesim.scenario.no_effect import RULES
 from moesim.workload import import_recordings
 
@@ -42,13 +42,13 @@ MLA = {
 }
 NEXT = {"routing.capacity": {"factor": 1.0, "overflow": "reroute-to-next"}}
 PRIORITY = {"routing.capacity": {"factor": 0.6, "overflow": "drop-by-priority", "scope": "global"}}
-LEAST = {"routing.balancer": {"policy": "least-loaded"}}
-LIMITED = {"routing.balancer": {"policy": "node-limited", "nodes": 1}}
+LEAST = {"routing.substitution": {"policy": "least-loaded"}}
+LIMITED = {"routing.substitution": {"policy": "node-limited", "nodes": 1}}
 
 
 def _balancing(mechanism: str, **more: Any) -> dict[str, Any]:
     own = {"mechanism": mechanism, "learning_rate": 0.1, **more}
-    return {"routing.strategy": "deepseek-v3", "routing.balancing": own, "workload.steps": 4}
+    return {"routing.strategy": "deepseek-v3", "routing.training": own, "workload.steps": 4}
 
 
 CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] = [
@@ -73,12 +73,12 @@ CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] 
     ("model.dispatch_dtype", "fp8", "bf16", None, {}),
     ("precision.dispatch", "fp8", "bf16", ALONE, {}),
     ("precision.combine", "fp8", "bf16", {"parallelism.expert": 1}, {}),
-    ("parallelism.attention_tensor", 1, None, {}, {"parallelism.attention": "tensor"}),
-    ("precision.combine", "fp8", "bf16", {"parallelism.expert": 1}, {"parallelism": {"expert": 1, "expert_tensor": 2}}),
+    ("parallelism.attention_tp", 1, None, {}, {"parallelism.attention": "tensor"}),
+    ("precision.combine", "fp8", "bf16", {"parallelism.expert": 1}, {"parallelism": {"expert": 1, "expert_tp": 2}}),
     ("placement.strategy", "round-robin", "contiguous", ALONE, {}),
     ("placement.strategy", "round-robin", "contiguous", ALONE | QUEUED, None),
     ("cluster.network.copies", "per-selection", "per-rank", QUEUED, {}),
-    ("cluster.network.held_sms", 20, 40, {"simulation.overlap": "shared-expert"} | SHARED, TWO_BATCH),
+    ("cluster.network.comm_sms", 20, 40, {"simulation.overlap": "shared-expert"} | SHARED, TWO_BATCH),
     ("cluster.network.port_bandwidth_factor", [0.5, 0.5], [0.9, 0.9], {}, {"simulation.network": "port"}),
     ("workload.context_tokens", 100, 8000, PREFILL, {}),
     ("workload.sequence_tokens", 8, 16, {}, PREFILL),
@@ -115,20 +115,20 @@ CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] 
         {"routing.capacity.factor": 0.8},
     ),
     ("routing.capacity.tries", 2, 1, {"routing.capacity.factor": 0.6}, NEXT),
-    ("routing.balancer.threshold", 0.5, 0.9, LIMITED, LEAST),
-    ("routing.balancer.nodes", 2, 1, LEAST, LIMITED),
-    ("routing.balancing.from_step", 1, 2, _balancing("none"), _balancing("aux-loss")),
-    ("routing.balancing.from_step", 4, 9, _balancing("aux-loss"), None),
-    ("routing.balancing.step_size", 0.1, 1.0, _balancing("aux-loss"), _balancing("loss-free")),
-    ("routing.balancing.rule", "sign", "proportional", _balancing("none"), _balancing("loss-free")),
-    ("routing.balancing.coefficient", 0.1, 1.0, _balancing("loss-free"), _balancing("aux-loss")),
-    ("routing.balancing.feedback_gain", 2.0, 9.0, _balancing("loss-free", learning_rate=0.0), _balancing("none")),
-    ("routing.balancing.coefficient", 0.1, 1.0, _balancing("aux-loss", learning_rate=0.0), None),
-    ("routing.balancing.learning_rate", 0.2, 0.9, _balancing("loss-free", feedback_gain=0.0), _balancing("none")),
+    ("routing.substitution.threshold", 0.5, 0.9, LIMITED, LEAST),
+    ("routing.substitution.nodes", 2, 1, LEAST, LIMITED),
+    ("routing.training.from_step", 1, 2, _balancing("none"), _balancing("aux-loss")),
+    ("routing.training.from_step", 4, 9, _balancing("aux-loss"), None),
+    ("routing.training.step_size", 0.1, 1.0, _balancing("aux-loss"), _balancing("loss-free")),
+    ("routing.training.rule", "sign", "proportional", _balancing("none"), _balancing("loss-free")),
+    ("routing.training.coefficient", 0.1, 1.0, _balancing("loss-free"), _balancing("aux-loss")),
+    ("routing.training.feedback_gain", 2.0, 9.0, _balancing("loss-free", learning_rate=0.0), _balancing("none")),
+    ("routing.training.coefficient", 0.1, 1.0, _balancing("aux-loss", learning_rate=0.0), None),
+    ("routing.training.learning_rate", 0.2, 0.9, _balancing("loss-free", feedback_gain=0.0), _balancing("none")),
     ("simulation.network", "port", "closed-form", QUEUED, {}),
     ("simulation.network", "port", "closed-form", ALONE, QUEUED | FACTOR),
     ("simulation.overlap", "shared-expert", None, {}, SHARED),
-    ("simulation.overlap_loss", 0.1, 0.5, {}, TWO_BATCH),
+    ("simulation.overlap_slowdown", 0.1, 0.5, {}, TWO_BATCH),
     ("simulation.queue_overflow", "drop", None, QUEUED, None),
     ("simulation.queue_overflow", "drop", "next", None, QUEUED | {"simulation.queue_tokens": 2}),
     (
@@ -194,7 +194,7 @@ def test_a_slow_link_that_no_message_takes() -> None:
     (notice,) = scenario.warnings
     why = "no message goes across_nodes with nodes 1 and gpus_per_node 2"
     assert str(notice) == f"faults.0.level: found 'across_nodes', which has no effect: {why}"
-    assert _numbers(scenario) == _numbers(scenario.changed({"faults": []}))
+    assert _numbers(scenario) == _numbers(scenario.with_overrides({"faults": []}))
 
 
 def test_every_rule_is_shown_at_work() -> None:

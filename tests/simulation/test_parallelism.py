@@ -68,9 +68,9 @@ def test_both_interpreters_agree_with_groups_that_share_experts_and_heads(networ
         faults.append({"kind": "slow-link", "gpu": 5, "level": "within_node", "factor": 4.0})
     cut = {
         "parallelism__expert": 2,
-        "parallelism__expert_tensor": 2,
+        "parallelism__expert_tp": 2,
         "parallelism__attention": "tensor",
-        "parallelism__attention_tensor": 2,
+        "parallelism__attention_tp": 2,
         "simulation__network": network,
         "faults": faults,
     }
@@ -109,7 +109,7 @@ def test_groups_of_a_program_do_not_see_each_other() -> None:
 
 def test_tokens_stay_in_their_group_and_every_gpu_of_a_slot_gets_a_copy() -> None:
     """Two groups of two ranks of two GPUs: expert 3 of group 1 is on GPUs 6 and 7."""
-    placement = place("contiguous", n_experts=4, n_layers=1, n_ranks=2, n_groups=2, expert_tensor=2)
+    placement = place("contiguous", n_experts=4, n_layers=1, n_ranks=2, n_groups=2, expert_tp=2)
     assert placement.rank.tolist() == [0, 0, 2, 2, 4, 4, 6, 6]
     assert placement.n_ranks == 8
     served = np.array([[0, 1], [3, 3], [2, -1]], dtype=np.int32)
@@ -127,7 +127,7 @@ def test_shared_matrices_and_heads_take_the_time_of_their_parts() -> None:
     """Two ranks of two GPUs: experts of half the width; two GPUs attend to all tokens of both with half the heads."""
     shape, gpus = model(), cluster(gpus_per_node=4)
     slot_tokens, slot_rank = np.array([[5, 6, 7, 8], [1, 0, 9, 2]]), np.array([0, 0, 2, 2], dtype=np.int32)
-    parallel = Parallelism(expert=2, expert_tensor=2, attention_tensor=2)
+    parallel = Parallelism(expert=2, expert_tp=2, attention_tp=2)
     found = step_durations(
         shape,
         gpus,
@@ -167,7 +167,7 @@ def test_what_a_gpu_holds_of_what_is_shared() -> None:
     sizes = {"slots_per_gpu": 2, "tokens_per_gpu": 10, "context_tokens": 100, "sequence_tokens": 0, "phase": "decode"}
     whole = memory_bytes(model(), cluster(), BF16, **sizes)
     cut = memory_bytes(
-        model(), cluster(), BF16, **sizes, parallelism=Parallelism(expert=1, expert_tensor=2, attention_tensor=2)
+        model(), cluster(), BF16, **sizes, parallelism=Parallelism(expert=1, expert_tp=2, attention_tp=2)
     )
     assert cut["experts"] == whole["experts"] / 2
     assert cut["kv_cache"] == whole["kv_cache"]
@@ -188,14 +188,14 @@ def test_every_gpu_for_itself_sends_nothing() -> None:
     [
         ({"parallelism.expert": 3}, "parallelism.expert"),
         ({"cluster.nodes": 3, "parallelism.expert": 6}, "groups of whole nodes"),
-        ({"parallelism.expert_tensor": 3}, "one of 1, 2, 4, which divide the 4 GPUs of a node"),
-        ({"parallelism.attention_tensor": 2}, "attention: tensor beside it"),
-        ({"parallelism": {"attention": "tensor", "attention_tensor": 8}}, "one of 1, 2, 4"),
+        ({"parallelism.expert_tp": 3}, "one of 1, 2, 4, which divide the 4 GPUs of a node"),
+        ({"parallelism.attention_tp": 2}, "attention: tensor beside it"),
+        ({"parallelism": {"attention": "tensor", "attention_tp": 8}}, "one of 1, 2, 4"),
         ({"parallelism.expert": 4, "simulation.experts": "queued"}, "one expert-parallel group"),
         ({"parallelism.expert": 4, "routing.capacity": {"factor": 1.0, "scope": "global"}}, "source-rank or sequence"),
-        ({"parallelism.expert_tensor": 2, "routing.capacity": {"factor": 1.0, "pad": True}}, "share each expert"),
-        ({"parallelism.expert": 4, "routing.balancer": {"policy": "node-limited", "nodes": 2}}, "nodes of a group"),
-        ({"parallelism.expert": 4, "faults": [{"kind": "lost-gpu", "gpu": 0}]}, "one expert-parallel group"),
+        ({"parallelism.expert_tp": 2, "routing.capacity": {"factor": 1.0, "pad": True}}, "share each expert"),
+        ({"parallelism.expert": 4, "routing.substitution": {"policy": "node-limited", "nodes": 2}}, "nodes of a group"),
+        ({"parallelism.expert": 4, "faults": [{"kind": "gpu-failure", "gpu": 0}]}, "one expert-parallel group"),
         ({"parallelism.expert": 4, "placement.expert_gpus": 2}, "unless all GPUs are one group"),
     ],
 )
@@ -214,7 +214,7 @@ def test_a_resolved_scenario_runs_again() -> None:
     """With the sizes of its groups filled in."""
     scenario = Scenario.from_yaml("deepseek-v3-decode", overrides={**SMALL, "parallelism.attention": "tensor"})
     assert scenario.resolved()["parallelism"] == {
-        "expert": 8, "expert_tensor": 1, "attention": "tensor", "attention_tensor": 4,
+        "expert": 8, "expert_tp": 1, "attention": "tensor", "attention_tp": 4,
     }  # fmt: skip
     again = Scenario.from_dict(scenario.resolved())
     assert again.resolved() == scenario.resolved()

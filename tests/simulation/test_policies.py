@@ -92,7 +92,7 @@ def test_node_limited_routing_crosses_fewer_nodes(tmp_path: Path, strategy: str)
     """For a gate with groups of its own and for a router without; one node of four holds a quarter of the experts."""
     routing = {"routing__strategy": strategy, "routing__parameters": {}}
     free = run(tmp_path, **routing)
-    limited = run(tmp_path, **routing, routing__balancer={"policy": "node-limited", "nodes": 2})
+    limited = run(tmp_path, **routing, routing__substitution={"policy": "node-limited", "nodes": 2})
     assert limited.summary["bytes"]["across_nodes"] < 0.75 * free.summary["bytes"]["across_nodes"]
     assert limited.summary["drop_rate"] == 0
 
@@ -101,7 +101,7 @@ def test_trading_near_equal_experts_evens_the_load(tmp_path: Path) -> None:
     """The lower the threshold the more, over blocks of tokens too."""
     path = {"workload__tokens_per_gpu": 256}
     violation = [
-        run(tmp_path, routing__balancer={"policy": "least-loaded", "threshold": t}, **path).summary["max_violation"]
+        run(tmp_path, routing__substitution={"policy": "least-loaded", "threshold": t}, **path).summary["max_violation"]
         for t in (1.0, 0.7, 0.4)
     ]
     assert run(tmp_path, **path).summary["max_violation"] == violation[0]
@@ -111,28 +111,34 @@ def test_trading_near_equal_experts_evens_the_load(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "overrides, message",
     [
-        ({"routing.balancer": {"policy": "node-limited", "nodes": 5}}, "nodes: found 5, wanted 1 to the 4 nodes"),
+        ({"routing.substitution": {"policy": "node-limited", "nodes": 5}}, "nodes: found 5, wanted 1 to the 4 nodes"),
         (
-            {"routing.balancer": {"policy": "node-limited", "nodes": 1}, "routing.top_k": 17},
+            {"routing.substitution": {"policy": "node-limited", "nodes": 1}, "routing.top_k": 17},
             r"nodes: found 1, wanted nodes that hold top_k \(17\)",
         ),
         (
             {
-                "routing.balancer": {"policy": "node-limited", "nodes": 2},
+                "routing.substitution": {"policy": "node-limited", "nodes": 2},
                 "routing.parameters": {"n_group": 8, "topk_group": 4},
             },
-            "balancer.policy: found node-limited, wanted another: the router has 8 groups",
+            "substitution.policy: found node-limited, wanted another: the router has 8 groups",
         ),
         (
-            {"routing.balancer": {"policy": "node-limited", "nodes": 2}, "placement.redundant_experts": 8},
+            {"routing.substitution": {"policy": "node-limited", "nodes": 2}, "placement.redundant_experts": 8},
             "found node-limited, wanted a placement of consecutive experts",
         ),
         (
-            {"routing.balancer": {"policy": "node-limited", "nodes": 2}, "routing.strategy": "random"},
+            {"routing.substitution": {"policy": "node-limited", "nodes": 2}, "routing.strategy": "random"},
             "found node-limited, wanted another: random does not choose by logits alone",
         ),
-        ({"routing.balancer": {"policy": "node-limited", "nodes": 9}}, "^override routing.balancer: routing.balancer"),
-        ({"routing.balancer": {"policy": "least-loaded"}, "workload.sampling": "direct"}, "sampling: .*balancer"),
+        (
+            {"routing.substitution": {"policy": "node-limited", "nodes": 9}},
+            "^override routing.substitution: routing.substitution",
+        ),
+        (
+            {"routing.substitution": {"policy": "least-loaded"}, "workload.sampling": "direct"},
+            "sampling: .*substitution",
+        ),
         ({"routing.capacity": capacity("reroute-to-best"), "workload.sampling": "direct"}, "sampling: .*reroute"),
     ],
 )

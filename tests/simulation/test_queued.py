@@ -77,7 +77,7 @@ def test_experts_on_gpus_of_their_own() -> None:
     "fault",
     [
         {"kind": "slow-gpu", "gpu": 2, "factor": 3.0},
-        {"kind": "stopped-gpu", "gpu": 1, "from_s": 1e-4, "for_s": 2e-3},
+        {"kind": "gpu-pause", "gpu": 1, "start_s": 1e-4, "duration_s": 2e-3},
         {"kind": "slow-link", "gpu": 0, "level": "across_nodes", "factor": 20.0},
         {"kind": "compute-jitter", "cv": 0.4},
         {"kind": "message-jitter", "cv": 1.0},
@@ -94,7 +94,7 @@ def test_faults_change_times_and_conserve_tokens(fault: dict[str, Any]) -> None:
 
 def test_a_stopped_gpu_does_not_stop_those_that_ask_nothing_of_it() -> None:
     """Grouped experts make all GPUs wait; with queues a GPU of another node is ahead at the end of the first layers."""
-    fault = [{"kind": "stopped-gpu", "gpu": 0, "for_s": 0.02}]
+    fault = [{"kind": "gpu-pause", "gpu": 0, "duration_s": 0.02}]
     queued, grouped = run(faults=fault), run(faults=fault, simulation__experts="grouped")
 
     def begins(result: Result, layer: int) -> float:
@@ -162,9 +162,9 @@ def test_the_penalty_compares_with_queues_without_a_limit() -> None:
 
 def test_sms_that_the_network_holds_are_missing_to_queued_experts() -> None:
     """Beside two micro-batches; nothing else of the kernel changes."""
-    prepared = prepare(scenario(simulation__overlap="two-batch", cluster__network__held_sms=100))
-    free = prepare(scenario(simulation__overlap="none", cluster__network__held_sms=100))
-    assert (prepared.held_sms, free.held_sms) == (100, 0)
+    prepared = prepare(scenario(simulation__overlap="two-batch", cluster__network__comm_sms=100))
+    free = prepare(scenario(simulation__overlap="none", cluster__network__comm_sms=100))
+    assert (prepared.comm_sms, free.comm_sms) == (100, 0)
     assert queued._service(prepared)(4096) > 1.5 * queued._service(free)(4096)
 
 

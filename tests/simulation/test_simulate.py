@@ -389,7 +389,7 @@ def test_as_many_choices_as_are_routed_take_time() -> None:
 def test_halves_of_a_prompt_attend_to_all_of_it(sequence: int) -> None:
     """Two micro-batches of one prompt have its work, those of whole prompts theirs, and launches twice."""
     prefill = {**ONE_NODE, "workload__phase": "prefill", "workload__tokens_per_gpu": 2048}
-    prefill |= {"workload__sequence_tokens": sequence, "simulation__overlap_loss": 0.0}
+    prefill |= {"workload__sequence_tokens": sequence, "simulation__overlap_slowdown": 0.0}
     one, two = (simulate(small(**prefill, simulation__overlap=way)) for way in ("none", "two-batch"))
     attention = [float(result.gpus["attention_s"].sum()) for result in (one, two)]
     assert attention[0] <= attention[1] * (1 + 1e-9)

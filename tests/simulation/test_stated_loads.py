@@ -26,7 +26,7 @@ COUNTS = np.random.default_rng(2).lognormal(sigma=0.8, size=(2, 64)).round(3) * 
 def stated(popularity: object, overrides: dict | None = None, **parts: object) -> Scenario:
     """Two layers of OLMoE, 64 experts of which a token takes 8, on four GPUs."""
     scenario = Scenario.from_dict({**BASE, **parts}, overrides={"workload.popularity": popularity})
-    return scenario if overrides is None else scenario.changed(overrides)
+    return scenario if overrides is None else scenario.with_overrides(overrides)
 
 
 def shares(scenario: Scenario) -> np.ndarray:
@@ -114,7 +114,7 @@ def test_variants_with_other_routers_see_the_tokens_of_the_base(counts: Path) ->
     assert fewer.summary["max_violation"]["mean"] > own.summary["max_violation"]["mean"] + 0.5  # less is spread
     alone = simulate(Scenario.from_dict(fewer.scenario))
     assert alone.experts.equals(fewer.experts)
-    assert scenario.at({"routing.top_k": 2}).spec.workload.popularity.router.top_k == 8
+    assert scenario.with_point({"routing.top_k": 2}).spec.workload.popularity.router.top_k == 8
 
 
 def test_a_router_of_the_scenario_gives_the_load_by_its_own_rules(counts: Path) -> None:

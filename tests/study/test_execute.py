@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from moesim.study.execute import _deaf_children
+from moesim.study.execute import _sigint_blocked
 
 HEARS = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set()))"
 
@@ -17,7 +17,7 @@ def test_processes_that_start_do_not_hear_ctrl_c():
     def deaf() -> bool:
         return subprocess.run([sys.executable, "-c", HEARS], capture_output=True, check=True).stdout == b"True\n"
 
-    with _deaf_children():
+    with _sigint_blocked():
         assert deaf()
     assert not deaf()
 
@@ -26,7 +26,7 @@ def test_ctrl_c_during_their_start_comes_afterwards(hears_interrupts):
     reached = []
 
     def start() -> None:
-        with _deaf_children():
+        with _sigint_blocked():
             signal.raise_signal(signal.SIGINT)
             reached.append("the end")
 

@@ -112,9 +112,9 @@ def test_the_key_of_a_run_is_what_it_is(make: Any, monkeypatch: pytest.MonkeyPat
     keys = {
         key_of(scenario),
         key_of(scenario, "a trace"),
-        key_of(scenario.seeded(4)),
-        key_of(scenario.changed({"simulation.engine": "simpy"})),
-        key_of(scenario.changed({"workload.popularity.exponent": 0.4000001})),
+        key_of(scenario.with_seed(4)),
+        key_of(scenario.with_overrides({"simulation.engine": "simpy"})),
+        key_of(scenario.with_overrides({"workload.popularity.exponent": 0.4000001})),
     }
     assert key_of(make()) in keys
     monkeypatch.setattr("moesim.study.store.__version__", "0.0.0")

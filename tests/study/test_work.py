@@ -82,7 +82,7 @@ def test_the_report_marks_and_differs_like_the_terminal() -> None:
 
 def test_gpus_that_are_lost_take_work_with_them() -> None:
     """Steps without their tokens are shorter, and no faster; a slow GPU does the same work in more time."""
-    faults = {"lost": {"kind": "lost-gpu", "gpu": 1}, "slow": {"kind": "slow-gpu", "gpu": 1, "factor": 2.0}}
+    faults = {"lost": {"kind": "gpu-failure", "gpu": 1}, "slow": {"kind": "slow-gpu", "gpu": 1, "factor": 2.0}}
     variants = {"well": {}, **{name: {"faults": [fault]} for name, fault in faults.items()}}
     study = compare(Scenario.from_dict({**TWIN, "compare": variants}))
     assert list(study.summary["work.tokens_per_step"]) == [2048, 1536, 2048]

@@ -26,7 +26,7 @@ BASE: dict[str, Any] = {
     "model": {"preset": "olmoe-1b-7b", "n_layers": LAYERS, "top_k": 6},
     "cluster": {"gpu": "h100-sxm", "nodes": 1, "gpus_per_node": GPUS},
     "workload": {"phase": "train", "tokens_per_gpu": 1024, "steps": 1500, "popularity": {"exponent": 0.4}},
-    "routing": {"strategy": "deepseek-v3", "parameters": {}, "balancing": {"mechanism": "none"}},
+    "routing": {"strategy": "deepseek-v3", "parameters": {}, "training": {"mechanism": "none"}},
 }
 FAST = 0.01
 """Learning rate where only the state at rest matters, which does not depend on it."""
@@ -79,10 +79,10 @@ ROWS: Sequence[Row] = (
 
 
 def scenario(steps: int, tokens_per_gpu: int = 1024, **balancing: Any) -> Scenario:
-    """The paper's router with these settings of `routing.balancing`."""
+    """The paper's router with these settings of `routing.training`."""
     overrides = {"workload.steps": steps, "workload.tokens_per_gpu": tokens_per_gpu}
-    return Scenario.from_dict(BASE).changed(
-        overrides | {f"routing.balancing.{name}": value for name, value in balancing.items()}
+    return Scenario.from_dict(BASE).with_overrides(
+        overrides | {f"routing.training.{name}": value for name, value in balancing.items()}
     )
 
 

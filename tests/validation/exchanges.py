@@ -106,7 +106,7 @@ def _low_latency(frame: pd.DataFrame) -> Iterator[Row]:
 
 
 def _normal(frame: pd.DataFrame) -> Iterator[Row]:
-    return _deepep(frame, "deepep-normal", "{}_us", held_sms="dispatch_sms")
+    return _deepep(frame, "deepep-normal", "{}_us", comm_sms="dispatch_sms")
 
 
 def _nccl(frame: pd.DataFrame) -> Iterator[Row]:

@@ -1,8 +1,8 @@
 """What overlap costs, from published steps of DeepSeek-V3: python -m tests.validation.overlap.
 
-Four deployments had even load and two micro-batches. For each: `simulation.overlap_loss` with which the simulated step
-takes as long as the published one, and the error of the step with the mean of the other three. The mean of all four is
-the default. Between two simulated losses a step is taken to be linear in it.
+Four deployments had even load and two micro-batches. For each: `simulation.overlap_slowdown` with which the simulated
+step takes as long as the published one, and the error of the step with the mean of the other three. The mean of all
+four is the default. Between two simulated slowdowns a step is taken to be linear in it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LOSSES = 0.2, 0.5
 def table() -> pd.DataFrame:
     """A row a deployment: published step, its loss, that of the others, and the error with it in per cent."""
     published = np.array([d.rate(d.published) for d in EVEN])  # seconds: tokens over rate, either way
-    at = np.array([[d.step_s(simulation__overlap_loss=loss) for loss in LOSSES] for d in EVEN])
+    at = np.array([[d.step_s(simulation__overlap_slowdown=loss) for loss in LOSSES] for d in EVEN])
     slope = (at[:, 1] - at[:, 0]) / (LOSSES[1] - LOSSES[0])
     loss = LOSSES[0] + (published - at[:, 0]) / slope
     others = (loss.sum() - loss) / (len(loss) - 1)

@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import binom
 
 from moesim import Scenario, compare
-from moesim.scenario.schema import OVERLAP_LOSS
+from moesim.scenario.schema import OVERLAP_SLOWDOWN
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,7 +47,7 @@ def test_steps_with_even_load_come_out_with_what_overlap_costs_in_the_others() -
     assert len(errors) == 4
     assert max(errors) < 11
     (mean,) = re.findall(r"mean loss ([\d.]+)", last)
-    assert round(float(mean), 2) == OVERLAP_LOSS
+    assert round(float(mean), 2) == OVERLAP_SLOWDOWN
 
 
 @pytest.mark.slow

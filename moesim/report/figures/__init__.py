@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from moesim.errors import InputError
-from moesim.report.points import averaged, points_of, with_axes
+from moesim.report.comparison import averaged, points_of, with_axes
 from moesim.report.run import RunLike
 from moesim.report.sample import sample_of_points, sample_of_runs
 
@@ -45,10 +45,10 @@ _OF_SUMMARIES = ("latency_breakdown", "imbalance_penalty", "drop_tradeoff")
 """Figures that show summaries alone: of several seeds, their means."""
 
 POINT_FIGURES: Mapping[str, tuple[str, str]] = {
-    "capacity_drops": (f"{_HERE}.points:capacity_drops", "Drops against capacity factor"),
-    "skew_balance": (f"{_HERE}.points:skew_balance", "Balance against skew"),
-    "latency_axes": (f"{_HERE}.points:latency_axes", "Step time along the axes"),
-    "pareto": (f"{_HERE}.points:pareto", "Throughput against latency"),
+    "capacity_drops": (f"{_HERE}.tradeoffs:capacity_drops", "Drops against capacity factor"),
+    "skew_balance": (f"{_HERE}.tradeoffs:skew_balance", "Balance against skew"),
+    "latency_axes": (f"{_HERE}.tradeoffs:latency_axes", "Step time along the axes"),
+    "pareto": (f"{_HERE}.tradeoffs:pareto", "Throughput against latency"),
 }
 """Figures of a frame of points (axes, variant, seed, summary keys): all that a sweep keeps."""
 

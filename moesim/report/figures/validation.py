@@ -11,7 +11,7 @@ from moesim.report.figures.frame import MAX_PANELS, finish, nothing, outer_title
 from moesim.report.palette import BLUE, GREEN, TEXT, VERMILLION, variant_style
 from moesim.report.text import label
 
-MOST_POINTS = 400
+MAX_POINTS = 400
 """Rows of a table and split that are drawn."""
 _SPLITS = (("fitted", BLUE, "circle"), ("held out", VERMILLION, "x-thin"), ("own constants", GREEN, "square"))
 _LARGEST = float(np.finfo(np.float32).max)
@@ -40,7 +40,7 @@ def predicted_against_measured(scores: pd.DataFrame, most: int = 24) -> go.Figur
         )
         for split, colour, symbol in _SPLITS:
             rows = part[part["rows"] == split]
-            rows = rows.iloc[:: max(1, -(-len(rows) // MOST_POINTS))]
+            rows = rows.iloc[:: max(1, -(-len(rows) // MAX_POINTS))]
             if not len(rows):
                 continue
             figure.add_scatter(

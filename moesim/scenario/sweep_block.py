@@ -17,7 +17,7 @@ Point = dict[str, Any]
 
 PARTS = ("list", "random", "grid")
 """In the order in which a product runs through them, the grid fastest."""
-LARGEST = 100_000
+MAX_POINTS = 100_000
 NO_AXES = ("scenario_version", "extends", "compare", "sweep")
 """Fields that no simulated scenario has: they say how the file is read."""
 _AXES = "a mapping of dotted fields to lists of one value or more"
@@ -61,7 +61,7 @@ def read_sweep(block: Any, fail: Fail) -> list[Point]:
     ends included). Of several parts every point of one meets every point of the others.
 
     Raises:
-        ScenarioError: the block has another form, a field stands in two parts, or there are above LARGEST points.
+        ScenarioError: the block has another form, a field stands in two parts, or there are above MAX_POINTS points.
     """
     if block is None:
         return []
@@ -84,8 +84,8 @@ def read_sweep(block: Any, fail: Fail) -> list[Point]:
                 raise fail(("sweep", part), f"{field}, which stands in sweep.{seen[field]} too", "each field once")
             seen[field] = part
     count = math.prod(len(found) for found in points)
-    if count > LARGEST:
-        raise fail(("sweep",), f"{count:,} points", f"at most {LARGEST:,}")
+    if count > MAX_POINTS:
+        raise fail(("sweep",), f"{count:,} points", f"at most {MAX_POINTS:,}")
     whole = ({name: value for part in chosen for name, value in part.items()} for chosen in product(*points))
     return list({json.dumps(point, sort_keys=True, default=str): point for point in whole}.values())
 
@@ -97,8 +97,8 @@ def _crossed(axes: Any, path: FieldPath, fail: Fail) -> list[Point]:
         _check_axis(name, (*path, name), fail)
         if not isinstance(values, list) or not values:
             raise fail((*path, name), shown(values), "a list of one value or more")
-    if math.prod(len(values) for values in axes.values()) > LARGEST:
-        raise fail(path, "a grid of more points", f"at most {LARGEST:,}")
+    if math.prod(len(values) for values in axes.values()) > MAX_POINTS:
+        raise fail(path, "a grid of more points", f"at most {MAX_POINTS:,}")
     return [dict(zip(axes, values, strict=True)) for values in product(*axes.values())] if axes else []
 
 
@@ -123,7 +123,7 @@ def _drawn(block: Any, path: FieldPath, fail: Fail) -> list[Point]:
     for name in block:
         if name not in ("n", "seed", "axes"):
             raise fail((*path, name), f"the field {name}", "n, seed or axes")
-    n = _whole(block.get("n"), 1, LARGEST, (*path, "n"), fail)
+    n = _whole(block.get("n"), 1, MAX_POINTS, (*path, "n"), fail)
     seed = _whole(block.get("seed", 0), 0, 2**63 - 1, (*path, "seed"), fail)
     columns = {}
     for name, axis in block["axes"].items():

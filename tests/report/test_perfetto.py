@@ -17,7 +17,7 @@ import pytest
 from moesim import Result, Scenario, simulate
 from moesim.errors import InputError, OutputError
 from moesim.report import Run
-from moesim.report.trace import write_trace
+from moesim.report.perfetto import write_trace
 from moesim.types import EXCHANGE_KINDS
 
 Event = dict[str, Any]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from moesim.report.columns import COLUMNS, FEW, Column, columns_of, table_notes
-from moesim.report.points import nested
+from moesim.report.comparison import nested
 from moesim.report.terminal import text_table
-from moesim.report.text import plain
+from moesim.report.text import printable
 from moesim.report.units import ABSENT, count, number
 from moesim.report.work import compared
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 METRICS = ("step_time_s.mean", "imbalance_penalty", "drop_rate")
 """The summary keys whose differences are printed; paired.parquet has them all."""
-LONGEST = 60
+MAX_ROWS = 60
 """Rows of a table of points; the file has them all."""
 
 
-def paired_table(paired: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Table:
+def paired_text_table(paired: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Table:
     """A row a variant and metric: baseline, difference with its 95 % interval, how many seeds +-2 % would take.
 
     Args:
@@ -47,7 +47,7 @@ def paired_table(paired: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Tabl
         "seeds for ±2 %",
     ]
     rows = []
-    for row in shown.to_dict("records")[:LONGEST]:
+    for row in shown.to_dict("records")[:MAX_ROWS]:
         column = known[str(row["metric"])]
         unit = f" [{column.unit}]" if column.unit else ""
         few = " (few steps)" if row["too_few_steps"] else ""
@@ -55,7 +55,7 @@ def paired_table(paired: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Tabl
         rows.append(
             [
                 *(_place(row[axis]) for axis in axes),
-                plain(row["variant"]),
+                printable(row["variant"]),
                 f"{column.header}{unit}{few}",
                 column.text(row["baseline_mean"]),
                 _signed(column, row["difference"]) + sure,
@@ -70,7 +70,7 @@ def paired_table(paired: pd.DataFrame, metrics: Sequence[str] = METRICS) -> Tabl
     return text_table(headers, rows, len(axes) + 2, _with_rest(caption, len(shown)))
 
 
-def points_table(summary: pd.DataFrame, axes: Sequence[str]) -> Table:
+def points_text_table(summary: pd.DataFrame, axes: Sequence[str]) -> Table:
     """A row a point and variant of a sweep: axes, variant, then the columns of a comparison.
 
     Args:
@@ -78,7 +78,7 @@ def points_table(summary: pd.DataFrame, axes: Sequence[str]) -> Table:
         axes: its swept fields.
     """
     several = len(set(summary["variant"])) > 1 or not axes
-    shown = summary.head(LONGEST)
+    shown = summary.head(MAX_ROWS)
     flat = shown.drop(columns=[*axes, "variant"]).to_dict("records")
     found = [nested({str(key): value for key, value in row.items() if value == value}) for row in flat]
     columns = [column for column in columns_of(found) if all(key in summary for key in column.keys)]
@@ -87,8 +87,8 @@ def points_table(summary: pd.DataFrame, axes: Sequence[str]) -> Table:
     rows = [
         [
             *(_place(row[axis]) for axis in axes),
-            *([plain(row["variant"])] if several else []),
-            *(column.text(column.value(own)) + (FEW if column.few(own) else "") for column in columns),
+            *([printable(row["variant"])] if several else []),
+            *(column.text(column.value(own)) + (FEW if column.too_few_steps(own) else "") for column in columns),
         ]
         for row, own in zip(shown.to_dict("records"), found, strict=True)
     ]
@@ -99,7 +99,7 @@ def _place(value: Any) -> str:
     """A value of an axis; NaN is what was none."""
     if isinstance(value, float):
         return "none" if math.isnan(value) else f"{value:.12g}"
-    return plain(value)
+    return printable(value)
 
 
 def _signed(column: Column, value: float) -> str:
@@ -113,5 +113,5 @@ def _short(axes: Sequence[str]) -> list[str]:
 
 
 def _with_rest(caption: str, n_rows: int) -> str:
-    rest = f"{n_rows - LONGEST:,} more rows are in the files" if n_rows > LONGEST else ""
+    rest = f"{n_rows - MAX_ROWS:,} more rows are in the files" if n_rows > MAX_ROWS else ""
     return "; ".join(text for text in (caption, rest) if text)

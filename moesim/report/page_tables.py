@@ -11,8 +11,8 @@ import pandas as pd
 
 from moesim.report.axes import axis_text, axis_title, groups, is_numeric, varying
 from moesim.report.columns import COLUMNS, FEW, Cell, Column, cells, columns_of, table_notes
-from moesim.report.points import means, nested
-from moesim.report.text import plain
+from moesim.report.comparison import means, nested
+from moesim.report.text import printable
 from moesim.report.units import count, number
 from moesim.report.work import compared
 
@@ -21,7 +21,7 @@ MAX_ROWS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class TableCell:
     """A cell: its text, the value it is sorted by ("" where it has none), whether it is the best of its column.
 
     `marks` stand behind the text: * of the best, FEW of a percentile of too few steps.
@@ -34,7 +34,7 @@ class Shown:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Head:
+class TableHeader:
     """The header of a column: `first` is the order of the first click, best values on top."""
 
     text: str
@@ -51,8 +51,8 @@ class Table:
     """
 
     names: list[tuple[str, bool]]
-    heads: list[Head]
-    rows: list[tuple[list[str], list[Shown]]]
+    heads: list[TableHeader]
+    rows: list[tuple[list[str], list[TableCell]]]
     links: bool
     left_out: int = 0
     notes: Sequence[str] = ()
@@ -70,7 +70,7 @@ class Table:
         """The columns of a comparison: a row for each of `names` and of their nested summaries."""
         columns = columns_of(summaries.values())
         heads = [
-            Head(
+            TableHeader(
                 text=column.header,
                 unit=column.unit,
                 first="descending" if column.better == "high" else "ascending",
@@ -86,7 +86,7 @@ class Table:
         return cls(names=name_heads, heads=heads, rows=rows, links=links, left_out=left_out, notes=notes)
 
 
-def points_table(points: pd.DataFrame) -> Table:
+def points_page_table(points: pd.DataFrame) -> Table:
     """A row for every combination of variant and axes: the means over its seeds."""
     names = ["variant", *(name for name in varying(points) if name != "variant")]
     parts = groups(points, names)
@@ -108,7 +108,7 @@ _PAIRED = ("step_time_s.mean", "step_time_s.p99", "tokens_per_s_per_gpu", "imbal
 """Metrics whose differences the page shows; of a sweep the first alone."""
 
 
-def paired_table(paired: pd.DataFrame) -> Table:
+def paired_page_table(paired: pd.DataFrame) -> Table:
     """Differences to the baseline, a row a variant and metric, in the units of the summary table.
 
     Args:
@@ -125,8 +125,8 @@ def paired_table(paired: pd.DataFrame) -> Table:
     return Table(
         names=[*((_name(axis), is_numeric(paired[axis])) for axis in axes), ("variant", False), ("metric", False)],
         heads=[
-            *(Head(text=text, unit="", first="ascending", numeric=True) for text in texts),
-            Head(text="", unit="", first="ascending", numeric=False),
+            *(TableHeader(text=text, unit="", first="ascending", numeric=True) for text in texts),
+            TableHeader(text="", unit="", first="ascending", numeric=False),
         ],
         rows=rows,
         links=False,
@@ -135,21 +135,21 @@ def paired_table(paired: pd.DataFrame) -> Table:
     )
 
 
-def _paired_row(row: Mapping[Any, Any], axes: Sequence[str], column: Column) -> tuple[list[str], list[Shown]]:
+def _paired_row(row: Mapping[Any, Any], axes: Sequence[str], column: Column) -> tuple[list[str], list[TableCell]]:
     values = [row[name] for name in ("baseline_mean", "difference", "ci_low", "ci_high")]
-    cells = [Shown(text=column.text(value), value=_sortable(value)) for value in values]
-    cells += [Shown(text=number(row["ratio"]), value=_sortable(row["ratio"]))]
-    cells += [Shown(text=count(row[name]), value=_sortable(row[name])) for name in ("n", "seeds_needed")]
+    cells = [TableCell(text=column.text(value), value=_sortable(value)) for value in values]
+    cells += [TableCell(text=number(row["ratio"]), value=_sortable(row["ratio"]))]
+    cells += [TableCell(text=count(row[name]), value=_sortable(row[name])) for name in ("n", "seeds_needed")]
     notes = [] if row["significant"] else ["not significant"]
     notes += ["of too few steps"] if row["too_few_steps"] else []
     metric = f"{column.header} [{column.unit}]" if column.unit else column.header
-    names = [*(axis_text(row[axis]) for axis in axes), plain(row["variant"]), metric]
-    return names, [*cells, Shown(text=", ".join(notes), value=", ".join(notes))]
+    names = [*(axis_text(row[axis]) for axis in axes), printable(row["variant"]), metric]
+    return names, [*cells, TableCell(text=", ".join(notes), value=", ".join(notes))]
 
 
-def _shown(cell: Cell, value: float | None) -> Shown:
-    marks = ("*" if cell.best else "") + (FEW if cell.few else "")
-    return Shown(text=cell.text, value=_sortable(value), best=cell.best, marks=marks)
+def _shown(cell: Cell, value: float | None) -> TableCell:
+    marks = ("*" if cell.best else "") + (FEW if cell.too_few_steps else "")
+    return TableCell(text=cell.text, value=_sortable(value), best=cell.best, marks=marks)
 
 
 def _sortable(value: float | None) -> str:

@@ -26,10 +26,10 @@ from moesim.report.axes import (
     telling,
     varying,
 )
+from moesim.report.comparison import NONE
 from moesim.report.figures.frame import finish, nothing, panels
 from moesim.report.figures.labels import label_points
 from moesim.report.palette import GREY, Style, styles
-from moesim.report.points import NONE
 from moesim.report.text import label
 from moesim.report.units import percent, time_scale
 

@@ -111,7 +111,7 @@ def override(data: dict[str, Any], overrides: Mapping[str, Any], where: str) -> 
     return result
 
 
-def governing(overrides: Mapping[str, Any], path: FieldPath) -> str | None:
+def override_of(overrides: Mapping[str, Any], path: FieldPath) -> str | None:
     """The override that wrote a field, a parent of it, or part of it."""
     parts = tuple(str(part) for part in path)
     best = None
@@ -123,7 +123,7 @@ def governing(overrides: Mapping[str, Any], path: FieldPath) -> str | None:
     return best
 
 
-def naming(overrides: Mapping[str, Any], path: FieldPath) -> str | None:
+def override_naming(overrides: Mapping[str, Any], path: FieldPath) -> str | None:
     """The override that wrote the value of a field, or a parent of it; not one of a field below."""
     parts = tuple(str(part) for part in path)
     names = {str(name): tuple(str(name).split(".")) for name in overrides}

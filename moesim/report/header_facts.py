@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from moesim.report.run import RunLike
-from moesim.report.text import plain
+from moesim.report.text import printable
 from moesim.report.units import count
 
 _NAMED = (("model", "model.name"), ("gpu", "cluster.gpu.name"), ("network", "cluster.network.name"))
@@ -18,7 +18,7 @@ _OF_ONE_RUN = (
 )
 
 
-def facts(runs: Mapping[str, RunLike], scenario_yaml: str | None) -> list[tuple[str, str]]:
+def header_facts(runs: Mapping[str, RunLike], scenario_yaml: str | None) -> list[tuple[str, str]]:
     """(name, value) pairs; a fact that differs between the runs lists its values, the baseline's first.
 
     Names of model, GPU and network are read from the resolved scenario, which
@@ -50,7 +50,7 @@ def _from_scenario(runs: Mapping[str, RunLike], scenario_yaml: str | None) -> li
             continue
         inputs = [str((run.manifest.get("provenance") or {}).get(name)) for run in runs.values()]
         others = "" if len(set(inputs)) == 1 else " (baseline)"
-        rows.append((name.upper() if name == "gpu" else name, plain(value) + others))
+        rows.append((name.upper() if name == "gpu" else name, printable(value) + others))
     return rows
 
 
@@ -73,8 +73,8 @@ def _measured(run: RunLike) -> list[tuple[str, str]]:
     rows.append(("measured steps", count(len(run.steps))))
     if len(run.steps):
         rows.append(("tokens per step", count(float(run.steps["tokens"].mean()))))
-    rows += [(name, plain(run.manifest[name])) for name in ("seed", "engine") if run.manifest.get(name) is not None]
+    rows += [(name, printable(run.manifest[name])) for name in ("seed", "engine") if run.manifest.get(name) is not None]
     version = (run.manifest.get("versions") or {}).get("moesim")
     if version is not None:
-        rows.append(("moesim", plain(version)))
+        rows.append(("moesim", printable(version)))
     return rows
