@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from moesim.errors import ScenarioError
+from moesim.scenario.renamed import renamed_document
 from moesim.scenario.source import (
     Document,
     FieldPath,
+    Notice,
     Position,
     parse_document,
     read_document,
@@ -26,12 +28,13 @@ BY_NAME = {("model",), ("cluster", "gpu"), ("cluster", "network"), ("workload", 
 
 @dataclass(frozen=True)
 class Layered:
-    """Merged data, the position of each field in its own file, and what each override said."""
+    """Merged data, the position of each field in its own file, and notices about old names in these files."""
 
     data: dict[str, Any]
     positions: dict[FieldPath, Position]
     folders: dict[FieldPath, Path]
-    """Folder of the file that names a path, for every top-level field."""
+    """Folder of the file that wrote a field, to which paths in it are relative."""
+    notices: tuple[Notice, ...] = ()
 
 
 def read_layers(path: Path, shown: str) -> Layered:
@@ -44,7 +47,7 @@ def read_layers(path: Path, shown: str) -> Layered:
 
 
 def _extended(document: Document, path: Path, seen: tuple[Path, ...]) -> Layered:
-    own = _layer(document, path.parent)
+    own = layer_of(document, path.parent)
     base = own.data.pop("extends", None)
     if base is None:
         return own
@@ -63,12 +66,19 @@ def _extended(document: Document, path: Path, seen: tuple[Path, ...]) -> Layered
         data=_merge(below.data, own.data),
         positions={**below.positions, **own.positions},
         folders={**below.folders, **own.folders},
+        notices=(*own.notices, *below.notices),
     )
 
 
-def _layer(document: Document, folder: Path) -> Layered:
-    folders = {path: folder for path in document.positions if path}
-    return Layered(data=document.data, positions=document.positions, folders=folders)
+def layer_of(document: Document, folder: Path | None = None) -> Layered:
+    """One file, or a mapping without a folder, with the present names of its fields.
+
+    Raises:
+        ScenarioError: a mapping has both an old name of a field and its present one.
+    """
+    current, notices = renamed_document(document)
+    folders = {} if folder is None else {path: folder for path in current.positions if path}
+    return Layered(current.data, current.positions, folders, tuple(notices))
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

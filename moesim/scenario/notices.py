@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from moesim.errors import ScenarioError
@@ -19,29 +17,10 @@ from moesim.scenario.merge import NONE_WORDS
 from moesim.scenario.no_effect import RULES, Rule, level_rule
 from moesim.scenario.resolve import PARTS
 from moesim.scenario.schema import FaultSpec, ScenarioSpec
-from moesim.scenario.source import Position, shown
+from moesim.scenario.source import shown
 
 if TYPE_CHECKING:
     from moesim.scenario.scenario import Scenario
-
-
-@dataclass(frozen=True)
-class Notice:
-    """Something about a field of a scenario file that its writer should know; `place` is None outside of files."""
-
-    place: Position | None
-    field: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.field}: {self.text}" if self.place else f"{self.field}: {self.text}"
-
-    def without_folder(self) -> str:
-        """The same with the bare name of the file, for results, which do not depend on where it is."""
-        if self.place is None:
-            return str(self)
-        place = Position(PurePath(self.place.file).name, self.place.line, self.place.column)
-        return str(Notice(place, self.field, self.text))
 
 
 def idle_fields(scenario: Scenario) -> Iterator[tuple[str, str]]:

@@ -12,12 +12,13 @@ import yaml
 
 from moesim.errors import ScenarioError
 from moesim.scenario.locate import locate
-from moesim.scenario.merge import Layered, override, override_naming, override_of, read_layers
+from moesim.scenario.merge import Layered, layer_of, override, override_naming, override_of, read_layers
 from moesim.scenario.network import links_warning, network_provenance
-from moesim.scenario.notices import Notice, idle_fields
+from moesim.scenario.notices import idle_fields
+from moesim.scenario.renamed import renamed_overrides
 from moesim.scenario.resolve import resolve
 from moesim.scenario.schema import LOAD_KINDS, OVERLAP_SLOWDOWN, ScenarioSpec
-from moesim.scenario.source import FieldPath, Position, dotted, parse_document, shown
+from moesim.scenario.source import Document, FieldPath, Notice, Position, dotted, parse_document, shown
 from moesim.scenario.sweep_block import read_sweep
 from moesim.types import ClusterShape, GpuSpec, ModelShape, NetworkSpec, Parallelism, Precision
 
@@ -48,7 +49,7 @@ class Scenario:
         with_points: bool = True,
     ) -> None:
         self._layered = layered
-        self._overrides = plain_data(dict(overrides or {}))
+        self._overrides, self._renamed = renamed_overrides(plain_data(dict(overrides or {})))
         self._swept = frozenset(swept)
         self._variant = variant
         self._changes = dict(changes or {})
@@ -105,7 +106,7 @@ class Scenario:
             raise ScenarioError(f"scenario: found {found}, wanted numbers, text, lists and mappings of them") from None
         if "extends" in document.data:
             raise ScenarioError("extends: found it in a mapping, wanted it in a file")
-        return cls(Layered(document.data, {}, {}), overrides=overrides)
+        return cls(layer_of(Document(document.data, {})), overrides=overrides)
 
     def variants(self) -> dict[str, Scenario]:
         """The named variants, in order; each is this scenario with its overrides.
@@ -153,8 +154,11 @@ class Scenario:
         Raises:
             ScenarioError: a field is wrong.
         """
-        swept = self._swept - set(overrides)
-        return Scenario(self._layered, overrides={**self._overrides, **overrides}, swept=swept, with_points=False)
+        new, notices = renamed_overrides(plain_data(dict(overrides)))
+        swept = self._swept - set(new)
+        made = Scenario(self._layered, overrides={**self._overrides, **new}, swept=swept, with_points=False)
+        made._renamed = [*self._renamed, *notices]
+        return made
 
     def with_point(self, point: Mapping[str, Any]) -> Scenario:
         """This scenario at a point of its sweep; paths on its axes are relative to the file that has the sweep.
@@ -162,7 +166,8 @@ class Scenario:
         Raises:
             ScenarioError: a field is wrong.
         """
-        return Scenario(self._layered, overrides={**self._overrides, **point}, swept=point, with_points=False)
+        new, _ = renamed_overrides(plain_data(dict(point)))
+        return Scenario(self._layered, overrides={**self._overrides, **new}, swept=new, with_points=False)
 
     def without_overrides(self) -> Scenario:
         """The scenario as its file has it, without its points.
@@ -174,20 +179,30 @@ class Scenario:
 
     @property
     def warnings(self) -> tuple[Notice, ...]:
-        """Fields of its file that have no effect, in the order of the file; str() of each is one line.
+        """Old names of fields, and fields that have no effect, in the order of its file; str() of each is one line.
 
         A variant has those of its file, a point of a sweep none.
         """
         root = self._root
         if root._warnings is None:  # noqa: SLF001 - one of its own
-            found = () if root._swept else idle_fields(root)  # noqa: SLF001
-            replaced = root._overrides  # noqa: SLF001
-            notices = [root.notice(field, text) for field, text in found if not override_naming(replaced, _path(field))]
+            notices = [] if root._swept else [*root._old_names(), *root._idle()]  # noqa: SLF001
             if root._links_warning:  # noqa: SLF001
                 notices.append(root.notice("cluster.gpu", root._links_warning))  # noqa: SLF001
             notices.sort(key=lambda notice: (notice.place.line, notice.place.column) if notice.place else (0, 0))
             root._warnings = tuple(notices)  # noqa: SLF001
         return root._warnings  # noqa: SLF001
+
+    def _old_names(self) -> list[Notice]:
+        """Old names in its files and overrides, each once."""
+        found = (*self._layered.notices, *self._renamed)
+        return list({notice.text: notice for notice in reversed(found)}.values())
+
+    def _idle(self) -> list[Notice]:
+        """Fields without effect; those that `--set` replaces are not the file's any more."""
+        kept = (
+            (field, text) for field, text in idle_fields(self) if not override_naming(self._overrides, _path(field))
+        )
+        return [self.notice(field, text) for field, text in kept]
 
     def notice(self, field: str, text: str) -> Notice:
         """A notice about a dotted field, with its place in the file."""

@@ -6,7 +6,7 @@ import re
 import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -37,6 +37,25 @@ class Position:
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something about a field of a scenario file that its writer should know; `place` is None outside of files."""
+
+    place: Position | None
+    field: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.field}: {self.text}" if self.place else f"{self.field}: {self.text}"
+
+    def without_folder(self) -> str:
+        """The same with the bare name of the file, for results, which do not depend on where it is."""
+        if self.place is None:
+            return str(self)
+        place = Position(PurePath(self.place.file).name, self.place.line, self.place.column)
+        return str(Notice(place, self.field, self.text))
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from moesim.scenario.renamed import SWEEP_PARTS, former_field
 from moesim.scenario.source import Fail, FieldPath, shown
 
-"""(field, found, wanted) -> the error with the place of the field."""
 Point = dict[str, Any]
 
-PARTS = ("list", "random", "grid")
-"""In the order in which a product runs through them, the grid fastest."""
 MAX_POINTS = 100_000
 NO_AXES = ("scenario_version", "extends", "compare", "sweep")
 """Fields that no simulated scenario has: they say how the file is read."""
@@ -67,13 +65,13 @@ def read_sweep(block: Any, fail: Fail) -> list[Point]:
         return []
     if not isinstance(block, dict):
         raise fail(("sweep",), shown(block), _AXES)
-    if not any(part in block for part in PARTS):
+    if not any(part in block for part in SWEEP_PARTS):
         parts, prefix = {"grid": block}, ("sweep",)
     else:
-        parts = {part: block[part] for part in PARTS if part in block}
+        parts = {part: block[part] for part in SWEEP_PARTS if part in block}
         prefix = None
         for name in block:
-            if name not in PARTS:
+            if name not in SWEEP_PARTS:
                 raise fail(("sweep", name), f"{name} beside {' and '.join(parts)}", "it in sweep.grid")
     read = {"list": _listed, "random": _drawn, "grid": _crossed}
     points = [read[part](value, prefix or ("sweep", part), fail) for part, value in parts.items()]
@@ -117,7 +115,10 @@ def _listed(points: Any, path: FieldPath, fail: Fail) -> list[Point]:
 
 
 def _drawn(block: Any, path: FieldPath, fail: Fail) -> list[Point]:
-    """Point i of an axis depends on the seed, the field and i alone, so that a larger n keeps the points it had."""
+    """Point i of an axis depends on the seed, the field and i alone, so that a larger n keeps the points it had.
+
+    A field that was renamed draws as under its former name.
+    """
     if not isinstance(block, dict) or not isinstance(block.get("axes"), dict) or not block["axes"]:
         raise fail(path, shown(block), "n, seed and axes: a mapping of dotted fields to choices or ranges")
     for name in block:
@@ -128,7 +129,7 @@ def _drawn(block: Any, path: FieldPath, fail: Fail) -> list[Point]:
     columns = {}
     for name, axis in block["axes"].items():
         _check_axis(name, (*path, "axes", name), fail)
-        uniform = np.random.default_rng([seed, zlib.crc32(str(name).encode())]).random(n)
+        uniform = np.random.default_rng([seed, zlib.crc32(former_field(str(name)).encode())]).random(n)
         columns[name] = _values(axis, uniform.tolist(), (*path, "axes", name), fail)
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
