@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from itertools import combinations
 from math import comb
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from moesim.calibration import MEASURED
 from moesim.calibration.checks import typed
 from moesim.calibration.gpus import published_gpus
-from moesim.calibration.layout import load_layout
+from moesim.calibration.layout import Layout, load_layout
 from moesim.calibration.predict import predict_columns
 from moesim.compiled.links import port_counts
 from moesim.hardware import collectives, exchange_rates
@@ -23,8 +26,10 @@ from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
 from moesim.hardware.collectives import FORMS, LowLatency, Nccl, Normal, Wrapper, seconds, times
 from moesim.hardware.constants import load
 from moesim.hardware.shape import busiest_ports, distinct, payload_bytes, port_copies, shape
+from moesim.types import GpuSpec
 from tests.hardware.shapes import FP8, cluster
 
+C = TypeVar("C", LowLatency, Normal)
 H100 = published_gpus()["h100_sxm"]
 B200 = published_gpus()["b200_sxm"]  # twice the NVLink bandwidth, more SMs, the same network card
 CONSTANTS = load("collectives")
@@ -34,18 +39,37 @@ WRAPPER = Wrapper(**CONSTANTS["TRTLLM/moe-a2a/trtllm_deepep_ht/bfloat16/dispatch
 OPERATIONS = ("alltoall", "all_gather", "reduce_scatter", "all_reduce")
 
 
-def low_latency(tokens, *, gpu=H100, c=LOW_LATENCY, top_k=8, experts=256, nodes=1, hidden=7168):
+def low_latency(
+    tokens: int,
+    *,
+    gpu: GpuSpec = H100,
+    c: LowLatency = LOW_LATENCY,
+    top_k: int = 8,
+    experts: int = 256,
+    nodes: int = 1,
+    hidden: int = 7168,
+) -> NDArray[np.float64]:
     sizes = {"tokens": tokens, "top_k": top_k, "experts": experts, "gpus": 8 * nodes, "nodes": nodes}
     x = shape("per-selection", **sizes, payload=payload_bytes(hidden, "fp8"), hidden=hidden)
     return collectives.low_latency_seconds(c, gpu, x)
 
 
-def normal(tokens, *, gpu=H100, c=NORMAL, sms=20, nodes=1):
+def normal(
+    tokens: int, *, gpu: GpuSpec = H100, c: Normal = NORMAL, sms: NDArray[np.int64] | int = 20, nodes: int = 1
+) -> NDArray[np.float64]:
     sizes = {"tokens": tokens, "top_k": 8, "experts": 256, "gpus": 8 * nodes, "nodes": nodes}
     return collectives.normal_seconds(c, gpu, shape("per-node", **sizes, payload=7168, hidden=7168, sms=sms))
 
 
-def nccl(message, operation, *, gpu=H100, gpus=8, nodes=1, **changed):
+def nccl(
+    message: NDArray[np.int64] | float,
+    operation: str,
+    *,
+    gpu: GpuSpec = H100,
+    gpus: int = 8,
+    nodes: int = 1,
+    **changed: float,
+) -> NDArray[np.float64]:
     """Of `message` bytes a GPU, one part for each."""
     c = Nccl(**{**CONSTANTS[f"NCCL/nccl/{operation}"], **changed})
     sizes = {"tokens": np.asarray(message), "top_k": gpus, "experts": gpus, "gpus": gpus, "nodes": nodes}
@@ -53,31 +77,31 @@ def nccl(message, operation, *, gpu=H100, gpus=8, nodes=1, **changed):
     return collectives.nccl_seconds(c, gpu, x, chooses=operation == "alltoall")
 
 
-def wrapper(sent, *, gpu=H100, c=WRAPPER, nodes=1):
+def wrapper(sent: float, *, gpu: GpuSpec = H100, c: Wrapper = WRAPPER, nodes: int = 1) -> float:
     sizes = {"tokens": sent, "top_k": 1, "experts": 256, "gpus": 8 * nodes, "nodes": nodes}
-    return collectives.wrapper_seconds(c, gpu, shape("per-selection", **sizes, payload=1.0, hidden=1))
+    return float(collectives.wrapper_seconds(c, gpu, shape("per-selection", **sizes, payload=1.0, hidden=1)))
 
 
-def slower(c, **factors):
+def slower(c: C, **factors: float) -> C:
     return type(c)(**{**vars(c), **{name: getattr(c, name) * factor for name, factor in factors.items()}})
 
 
 @given(st.integers(1, 100_000), st.integers(1, 100_000), st.sampled_from([1, 2, 4, 16]))
-def test_more_tokens_never_take_less_time(a, b, nodes):
+def test_more_tokens_never_take_less_time(a: int, b: int, nodes: int) -> None:
     less, more = sorted((a, b))
     assert low_latency(less, nodes=nodes) <= low_latency(more, nodes=nodes)
     assert normal(less, nodes=nodes) <= normal(more, nodes=nodes)
 
 
 @given(st.floats(1, 1e9), st.floats(1, 1e9), st.sampled_from(OPERATIONS), st.sampled_from([2, 4, 8]))
-def test_more_bytes_never_take_less_time(a, b, operation, gpus):
+def test_more_bytes_never_take_less_time(a: float, b: float, operation: str, gpus: int) -> None:
     less, more = sorted((a, b))
     assert nccl(less, operation, gpus=gpus) <= nccl(more, operation, gpus=gpus) * (1 + 1e-12)
     assert wrapper(less) <= wrapper(more)
 
 
 @given(st.integers(1, 100_000), st.sampled_from([1, 2, 8]), st.sampled_from(OPERATIONS))
-def test_a_faster_link_never_takes_more_time(tokens, nodes, operation):
+def test_a_faster_link_never_takes_more_time(tokens: int, nodes: int, operation: str) -> None:
     assert low_latency(tokens, gpu=B200, nodes=nodes) <= low_latency(tokens, nodes=nodes)
     assert normal(tokens, gpu=B200, nodes=nodes) <= normal(tokens, nodes=nodes)
     assert nccl(100 * tokens, operation, gpu=B200) <= nccl(100 * tokens, operation)
@@ -89,26 +113,26 @@ def test_a_faster_link_never_takes_more_time(tokens, nodes, operation):
 
 
 @given(st.integers(1, 100_000), st.sampled_from([1, 2, 8]))
-def test_a_longer_latency_never_takes_less_time(tokens, nodes):
+def test_a_longer_latency_never_takes_less_time(tokens: int, nodes: int) -> None:
     later = slower(LOW_LATENCY, launch_s=2, across_launch_s=2)
     assert low_latency(tokens, c=later, nodes=nodes) > low_latency(tokens, nodes=nodes)
     assert normal(tokens, c=slower(NORMAL, launch_s=2, across_launch_s=2), nodes=nodes) > normal(tokens, nodes=nodes)
 
 
 @given(st.integers(1, 100_000), st.integers(1, 100_000), st.sampled_from([1, 2, 4, 16]))
-def test_splitting_an_exchange_is_never_faster(a, b, nodes):
+def test_splitting_an_exchange_is_never_faster(a: int, b: int, nodes: int) -> None:
     for form in (low_latency, normal):
         assert form(a, nodes=nodes) + form(b, nodes=nodes) >= form(a + b, nodes=nodes) * (1 - 1e-12)
     assert wrapper(7168 * a, nodes=nodes) + wrapper(7168 * b, nodes=nodes) >= wrapper(7168 * (a + b), nodes=nodes)
 
 
 @given(st.floats(1, 1e9), st.floats(1, 1e9), st.sampled_from(OPERATIONS), st.sampled_from([2, 4, 8]))
-def test_splitting_a_message_is_never_faster(a, b, operation, gpus):
+def test_splitting_a_message_is_never_faster(a: float, b: float, operation: str, gpus: int) -> None:
     parts = nccl(a, operation, gpus=gpus) + nccl(b, operation, gpus=gpus)
     assert parts >= nccl(a + b, operation, gpus=gpus) * (1 - 1e-12)
 
 
-def in_another_unit(c, factor):
+def in_another_unit(c: Any, factor: float) -> Any:
     """The same constants where a second is called `factor` seconds: times grow, rates shrink, all else has no time."""
     values = {}
     for name, value in vars(c).items():
@@ -125,14 +149,14 @@ def in_another_unit(c, factor):
     st.sampled_from(sorted(load("allreduce"))),
     st.floats(0.1, 10),
 )
-def test_units(tokens, nodes, gpus, group, summed, factor):
+def test_units(tokens: int, nodes: int, gpus: int, group: str, summed: str, factor: float) -> None:
     """With every bandwidth divided and every latency multiplied by a factor, so is the time of every collective."""
     noun, own = group.split("/")[1], CONSTANTS[group]
     other = dataclasses.replace(
         H100, link_gb_per_s=(450 / factor, 50 / factor), memory_bandwidth_gb_per_s=3352 / factor
     )
 
-    def all_times(gpu, factor):
+    def all_times(gpu: GpuSpec, factor: float) -> Iterator[Any]:
         if noun == "nccl":
             c, operation = in_another_unit(Nccl(**own), factor), group.split("/")[2]
             yield nccl(1e3 * tokens, operation, gpu=gpu, gpus=gpus, **vars(c))
@@ -151,10 +175,10 @@ def test_units(tokens, nodes, gpus, group, summed, factor):
 
 
 @given(st.floats(0.1, 10))
-def test_units_of_the_ports(factor):
+def test_units_of_the_ports(factor: float) -> None:
     """The exchanges of a run: integer picoseconds, so to half of one."""
     plain = cluster(2, 4)
-    scaled = {
+    scaled: dict[str, Any] = {
         name: tuple(x * factor if name.endswith("us") else x / factor for x in getattr(plain.network, name))
         for name in vars(plain.network)
         if name.endswith(("latency_us", "bandwidth_gb_per_s"))
@@ -169,7 +193,7 @@ def test_units_of_the_ports(factor):
 
 @pytest.mark.parametrize("nodes", [1, 2, 8])
 @pytest.mark.parametrize("group", CONSTANTS)
-def test_the_tangent_of_a_closed_form_is_its_time(group, nodes):
+def test_the_tangent_of_a_closed_form_is_its_time(group: str, nodes: int) -> None:
     """Start and ports add up to what the form takes, and to a little more with a little more load."""
     if group.endswith("all_reduce"):
         return  # no exchange of tokens
@@ -187,13 +211,13 @@ def test_the_tangent_of_a_closed_form_is_its_time(group, nodes):
         assert found.start_s + 1.02 * ports == pytest.approx(more, rel=2e-3)
 
 
-def test_every_group_has_a_closed_form():
+def test_every_group_has_a_closed_form() -> None:
     assert {group.split("/")[1] for group in CONSTANTS} == set(FORMS)
 
 
 @pytest.mark.parametrize("rule", ["per-selection", "per-rank", "per-node"])
 @pytest.mark.parametrize("nodes", [1, 4])
-def test_the_busiest_port_is_that_of_random_choices(rule, nodes):
+def test_the_busiest_port_is_that_of_random_choices(rule: str, nodes: int) -> None:
     """Mean and largest count of any port against choices drawn at random."""
     rng, tokens, gpus = np.random.default_rng(1), 64, 8 * nodes
     rank = np.argsort(rng.random((4, gpus, tokens, 256)), axis=-1)[..., :8] * gpus // 256
@@ -217,19 +241,19 @@ def test_the_busiest_port_is_that_of_random_choices(rule, nodes):
     assert np.array(busiest_ports(rule, **sizes)) == pytest.approx(most, rel=0.04)
 
 
-def test_few_experts_leave_most_senders_idle():
+def test_few_experts_leave_most_senders_idle() -> None:
     """8 experts are served by 8 SMs, 256 experts by 128: dispatch of the same bytes takes many times as long."""
     few, many = (low_latency(1024, experts=experts, top_k=2, hidden=4096) for experts in (8, 256))
     assert few > 5 * many
 
 
-def test_across_nodes_the_network_card_decides():
+def test_across_nodes_the_network_card_decides() -> None:
     """4,096 tokens, 8 copies of 7,408 bytes, three quarters of them remote, at 96 % of 50 GB/s."""
     card = 4096 * 8 * 7408 * 0.75 / (LOW_LATENCY.nic_share * 50e9)
     assert low_latency(4096, nodes=4) == pytest.approx(card, rel=0.02)
 
 
-def test_more_sms_send_more_until_the_link_is_full():
+def test_more_sms_send_more_until_the_link_is_full() -> None:
     times = normal(65536, sms=np.array([4, 8, 20, 60, 120]))
     assert (np.diff(times) < 0).all()
     assert times[0] / times[1] == pytest.approx(2, rel=0.1)
@@ -237,7 +261,7 @@ def test_more_sms_send_more_until_the_link_is_full():
 
 
 @pytest.mark.parametrize("experts, groups, top_k", [(8, 8, 2), (8, 4, 3), (12, 3, 5), (6, 2, 1)])
-def test_distinct_groups_are_those_of_all_choices(experts, groups, top_k):
+def test_distinct_groups_are_those_of_all_choices(experts: int, groups: int, top_k: int) -> None:
     """Against counting every choice of different experts."""
     size = experts // groups
     chosen = combinations(range(experts), top_k)
@@ -247,12 +271,12 @@ def test_distinct_groups_are_those_of_all_choices(experts, groups, top_k):
 
 
 @given(st.floats(1e-6, 1.0), st.floats(1e-6, 1.0), st.floats(1.0, 10.0))
-def test_joined_times_lie_between_the_longer_and_the_sum(a, b, norm):
+def test_joined_times_lie_between_the_longer_and_the_sum(a: float, b: float, norm: float) -> None:
     joined = float(collectives.p_norm(np.asarray(a), np.asarray(b), norm))
     assert max(a, b) * (1 - 1e-12) <= joined <= (a + b) * (1 + 1e-12)
 
 
-def test_an_all_to_all_changes_its_protocol_at_16_kib_for_a_peer():
+def test_an_all_to_all_changes_its_protocol_at_16_kib_for_a_peer() -> None:
     before, after = nccl(np.array([8 * 16384, 8 * 16384 + 8]), "alltoall")
     assert after > 1.2 * before
 
@@ -264,7 +288,7 @@ HELD_OUT = {
 }
 
 
-def held_out(name):
+def held_out(name: str) -> tuple[pd.DataFrame, Layout, NDArray[np.float64]]:
     kind = load_layout(name)
     frame = pd.concat([pd.read_parquet(path) for path in sorted(MEASURED.glob(f"{name}_*"))])
     frame = typed(frame[~kind.fitted(frame) & frame["system"].eq("h100_sxm")].reset_index(drop=True), kind)
@@ -273,7 +297,7 @@ def held_out(name):
 
 
 @pytest.mark.parametrize("name", HELD_OUT)
-def test_errors_of_deepep_on_rows_never_fitted(name):
+def test_errors_of_deepep_on_rows_never_fitted(name: str) -> None:
     frame, kind, error = held_out(name)
     for regime, (median, p90) in HELD_OUT[name].items():
         mine = np.abs(error[(kind.regime(frame) == regime).to_numpy()])
@@ -283,7 +307,7 @@ def test_errors_of_deepep_on_rows_never_fitted(name):
         assert 100 * np.quantile(mine, 0.9) < p90
 
 
-def test_errors_of_nccl_on_sizes_never_fitted():
+def test_errors_of_nccl_on_sizes_never_fitted() -> None:
     frame, _, error = held_out("nccl")
     of_all = np.abs(error[(frame["op_name"] == "alltoall").to_numpy(), 0])
     others = np.abs(error[(frame["op_name"] != "alltoall").to_numpy(), 0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,26 +11,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesim.errors import InputError
-from moesim.hardware import step_durations
+from moesim.hardware import Durations, step_durations
 from moesim.hardware.attention import attention_seconds
 from moesim.hardware.dense import gemm_seconds
 from moesim.hardware.gemm import GemmConstants, p_norm, product_seconds
 from moesim.hardware.gpu import peak_flops, without_sms
+from moesim.types import ModelShape, Precision
 from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, cluster
 
 PARTS = ("attention", "router", "dense", "shared_experts", "experts", "head")
 
 
-def durations(model, precision, tokens, phase="decode", context=4096, sequence=4096):
+def durations(
+    model: ModelShape,
+    precision: Precision,
+    tokens: list[int],
+    phase: str = "decode",
+    context: int = 4096,
+    sequence: int = 4096,
+) -> Durations:
     n_layers, n_experts = len(model.moe_layers), model.n_experts
-    tokens = np.array(tokens, dtype=np.int64)
-    slots = np.full((n_layers, n_experts), 4, dtype=np.int64) * (tokens.max() > 0)
+    slots = np.full((n_layers, n_experts), 4, dtype=np.int64) * (max(tokens) > 0)
     return step_durations(
         model,
         cluster(1, len(tokens)),
         precision,
         phase=phase,
-        tokens_per_gpu=tokens,
+        tokens_per_gpu=np.array(tokens, dtype=np.int64),
         context_tokens=context,
         sequence_tokens=sequence,
         slot_tokens=slots,
@@ -37,8 +45,15 @@ def durations(model, precision, tokens, phase="decode", context=4096, sequence=4
     )
 
 
-def attention(model, precision, tokens, phase="decode", context=4096, sequence=4096):
-    return attention_seconds(
+def attention(
+    model: ModelShape,
+    precision: Precision,
+    tokens: int,
+    phase: str = "decode",
+    context: int = 4096,
+    sequence: int = 4096,
+) -> float:
+    seconds = attention_seconds(
         model,
         H100,
         precision,
@@ -46,12 +61,13 @@ def attention(model, precision, tokens, phase="decode", context=4096, sequence=4
         phase=phase,
         context_tokens=context,
         sequence_tokens=sequence,
-    )[0]
+    )
+    return float(seconds[0])
 
 
 @pytest.mark.parametrize("model, precision", [(MIXTRAL, BF16), (DEEPSEEK_V3, FP8)])
 @pytest.mark.parametrize("phase", ["decode", "prefill", "train"])
-def test_shapes_and_types(model, precision, phase):
+def test_shapes_and_types(model: ModelShape, precision: Precision, phase: str) -> None:
     made = durations(model, precision, [64, 0, 128, 64], phase)
     for part in PARTS:
         values = getattr(made, part)
@@ -63,25 +79,25 @@ def test_shapes_and_types(model, precision, phase):
 
 
 @pytest.mark.parametrize("model, precision", [(MIXTRAL, BF16), (DEEPSEEK_V3, FP8)])
-def test_decode_with_an_empty_cache_is_decode(model, precision):
+def test_decode_with_an_empty_cache_is_decode(model: ModelShape, precision: Precision) -> None:
     """A token reads itself; it is not the prompt that tokens make up together."""
     empty, one = (attention(model, precision, 2048, context=context, sequence=128) for context in (0, 1))
     assert empty == one == attention(model, precision, 2048, context=0, sequence=4096)
 
 
-def test_absent_parts_are_zero():
+def test_absent_parts_are_zero() -> None:
     made = durations(MIXTRAL, BF16, [64] * 8)
     assert not made.dense.any()
     assert not made.shared_experts.any()
 
 
 @pytest.mark.parametrize("phase", ["decode", "prefill", "train"])
-def test_no_tokens_take_no_time(phase):
+def test_no_tokens_take_no_time(phase: str) -> None:
     made = durations(DEEPSEEK_V3, FP8, [0, 0], phase)
     assert not any(getattr(made, part).any() for part in PARTS)
 
 
-def test_gemm_by_hand():
+def test_gemm_by_hand() -> None:
     # no split, no quantisation: 65 rows are two tiles of 64, and 2 x 16 tiles find an SM each
     constants = GemmConstants(
         launch_s=3e-6,
@@ -105,19 +121,19 @@ def test_gemm_by_hand():
     assert took == pytest.approx(3e-6 + 4096 * 0.5e-9 + (compute**4 + stream**4) ** 0.25, rel=1e-12)
 
 
-def test_join_lies_between_maximum_and_sum():
+def test_join_lies_between_maximum_and_sum() -> None:
     a, b = np.array([0.0, 3.0, 1.0]), np.array([0.0, 4.0, 0.0])
     assert p_norm(a, b, 2.0) == pytest.approx([0.0, 5.0, 1.0])
 
 
-def test_decode_reads_the_cache():
+def test_decode_reads_the_cache() -> None:
     # doubling the context adds the bytes of the cache at 0.92 of the bandwidth, far from the compute bound
     one, two = (attention(MIXTRAL, BF16, 256, context=c) for c in (8192, 16384))
     cache = 256 * 8192 * 2 * 8 * 128 * 2
     assert two - one == pytest.approx(cache / (0.92 * 3352e9), rel=0.05)
 
 
-def test_mla_decode_has_both_terms():
+def test_mla_decode_has_both_terms() -> None:
     # 2 (576 + 512) FLOPs a head against 1,152 bytes a cached token
     one, two = (attention(DEEPSEEK_V3, FP8, 128, context=c) for c in (8192, 16384))
     cached = 128 * 8192
@@ -127,7 +143,7 @@ def test_mla_decode_has_both_terms():
     assert two - one < 1.3 * (flops / (0.6 * 989.4e12) + cache / (0.83 * 3352e9))
 
 
-def test_prefill_counts_causal_blocks_of_each_prompt():
+def test_prefill_counts_causal_blocks_of_each_prompt() -> None:
     # the quadratic part of one prompt of 16,384 is about 16 times that of 4,096, but 4 times that of four of 4,096
     base = attention(MIXTRAL, BF16, 16384, "prefill", sequence=128)
     long = attention(MIXTRAL, BF16, 16384, "prefill", sequence=16384) - base
@@ -135,13 +151,13 @@ def test_prefill_counts_causal_blocks_of_each_prompt():
     assert long / short == pytest.approx(4.0, rel=0.05)
 
 
-def test_head_of_prefill_serves_the_last_token_of_each_prompt():
+def test_head_of_prefill_serves_the_last_token_of_each_prompt() -> None:
     assert durations(MIXTRAL, BF16, [8192], "prefill").head == durations(MIXTRAL, BF16, [2], "train").head
     assert durations(MIXTRAL, BF16, [8192], "train").head > durations(MIXTRAL, BF16, [8192], "prefill").head
 
 
 @given(st.sampled_from(["decode", "prefill", "train"]), st.integers(0, 20000), st.integers(1, 4000))
-def test_more_tokens_are_never_faster(phase, tokens, more):
+def test_more_tokens_are_never_faster(phase: str, tokens: int, more: int) -> None:
     for model, precision in ((MIXTRAL, BF16), (DEEPSEEK_V3, FP8)):
         made = durations(model, precision, [tokens, tokens + more], phase, sequence=1000)
         for part in ("attention", "router", "dense", "shared_experts", "head"):
@@ -150,28 +166,28 @@ def test_more_tokens_are_never_faster(phase, tokens, more):
 
 
 @given(st.integers(1, 30000), st.integers(1, 30000))
-def test_longer_contexts_are_never_faster(context, more):
+def test_longer_contexts_are_never_faster(context: int, more: int) -> None:
     for model in (MIXTRAL, DEEPSEEK_V3):
         assert attention(model, BF16, 64, context=context + more) >= attention(model, BF16, 64, context=context)
 
 
-def test_a_type_without_a_peak_computes_in_the_next_wider_one():
+def test_a_type_without_a_peak_computes_in_the_next_wider_one() -> None:
     assert peak_flops(H100, "fp4") == 1978.9e12
     assert peak_flops(H100, "int8") == 989.4e12
     with pytest.raises(InputError, match="no peak for fp32"):
         peak_flops(H100, "fp32")
 
 
-def test_a_published_decode_step_is_in_reach():
+def test_a_published_decode_step_is_in_reach() -> None:
     # DeepSeek's profile: 128 requests a GPU, 4,096 cached tokens; attention of 61 layers must be 5 to 40 ms
     assert 5e-3 < 61 * attention(DEEPSEEK_V3, FP8, 128) < 40e-3
     slower = dataclasses.replace(H100, memory_bandwidth_gb_per_s=1000)
     tokens = np.array([128])
-    common = {"weights": "fp8", "activations": "fp8"}
+    common: dict[str, Any] = {"weights": "fp8", "activations": "fp8"}
     assert gemm_seconds(slower, tokens, 7168, 7168, **common) > gemm_seconds(H100, tokens, 7168, 7168, **common)
 
 
-def test_sms_that_a_collective_holds_slow_down_what_computes_but_not_what_streams():
+def test_sms_that_a_collective_holds_slow_down_what_computes_but_not_what_streams() -> None:
     # 24 of 132 held: a product of many rows takes 132 / 108 times as long, one row, which streams weights, as before
     left = without_sms(H100, 24)
     many, one = (
@@ -188,7 +204,9 @@ def test_sms_that_a_collective_holds_slow_down_what_computes_but_not_what_stream
 
 @pytest.mark.parametrize("model, precision", [(MIXTRAL, BF16), (DEEPSEEK_V3, FP8)])
 @pytest.mark.parametrize("phase", ["decode", "prefill"])
-def test_what_comes_before_the_kernel_is_a_part_of_attention(model, precision, phase):
+def test_what_comes_before_the_kernel_is_a_part_of_attention(
+    model: ModelShape, precision: Precision, phase: str
+) -> None:
     made = durations(model, precision, [64, 0, 128, 64], phase)
     assert (made.attention_in <= made.attention).all()
     assert (made.attention_in[[0, 2, 3]] > 0).all()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from moesim import Scenario, simulate
 from moesim.hardware import ExpertKernel, ExpertShape
@@ -48,8 +51,8 @@ def gpu_of(name: str) -> GpuSpec:
     sustained=st.booleans(),
 )
 def test_no_expert_is_faster_than_its_flops_at_the_peak_or_its_bytes_at_the_bandwidth(
-    group, gpu, shape, loads, mean, sustained
-):
+    group: str, gpu: str, shape: str, loads: list[int], mean: None, sustained: bool
+) -> None:
     spec, own = gpu_of(gpu), SHAPES[shape]
     kernel = ExpertKernel.from_preset(group)
     kernel = ExpertKernel(name=group, gpu=spec, constants=kernel.constants, dtype=kernel.dtype, sustained=sustained)
@@ -61,7 +64,7 @@ def test_no_expert_is_faster_than_its_flops_at_the_peak_or_its_bytes_at_the_band
 
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("shape", sorted(SHAPES))
-def test_even_and_uneven_load_cost_the_same_on_both_sides_of_every_token_count(group, shape):
+def test_even_and_uneven_load_cost_the_same_on_both_sides_of_every_token_count(group: str, shape: str) -> None:
     own, kernel = SHAPES[shape], ExpertKernel.from_preset(group)
     local = own.n_experts // own.n_ranks
     spread = np.linspace(1.8, 0.2, local) if local > 1 else np.array([1.8])
@@ -76,13 +79,13 @@ def test_even_and_uneven_load_cost_the_same_on_both_sides_of_every_token_count(g
     assert abs(scaled[2] + scaled[0] - 2 * scaled[1]) < 0.01 * scaled[1]  # no corner at a power of two
 
 
-def test_the_tile_follows_the_mean_load_between_the_smallest_and_the_largest():
+def test_the_tile_follows_the_mean_load_between_the_smallest_and_the_largest() -> None:
     assert tile_of([1, 16, 63, 64, 65, 4096], (16, 256)).tolist() == [16, 16, 63, 64, 65, 256]
 
 
-def test_constants_lie_inside_their_bounds():
+def test_constants_lie_inside_their_bounds() -> None:
     """A constant at its bound is no fit; the peak is a bound that physics sets, and what reaches it is named."""
-    at_bound = {}
+    at_bound: dict[str, set[str]] = {}
     for group, values in load("experts").items():
         for name in ("launch_s", "compute_share", "bandwidth_share", "hottest_share", "restream"):
             search = searches(ExpertConstants)[name]
@@ -100,7 +103,7 @@ def masked_decode(gpu: str, tokens: int) -> float:
     return 1e6 * float(kernel.time(np.full(16, int(mean)), shape, mean_load=mean))
 
 
-def test_the_masked_decode_kernel_computes_64_rows_of_an_expert_where_they_suffice():
+def test_the_masked_decode_kernel_computes_64_rows_of_an_expert_where_they_suffice() -> None:
     """H100 reads weights meanwhile, so that its tables hide the tile; H20 computes at an eighth of the rate."""
     shape = 3 * 7168 * 2048 * 16
     assert masked_decode("h20-sxm", 64) < 1e6 * 128 * 2 * shape / 296e12  # what 128 rows would take
@@ -108,7 +111,7 @@ def test_the_masked_decode_kernel_computes_64_rows_of_an_expert_where_they_suffi
     assert masked_decode("h20-sxm", 256) > 1.5 * masked_decode("h20-sxm", 64)
 
 
-def penalties(model: str, tokens: list[int], seeds: range, exponent: float) -> np.ndarray:
+def penalties(model: str, tokens: list[int], seeds: range, exponent: float) -> NDArray[Any]:
     """Mean imbalance penalty of each number of tokens a GPU, of 8 H100."""
     return np.array(
         [
@@ -152,7 +155,7 @@ def penalties(model: str, tokens: list[int], seeds: range, exponent: float) -> n
         ),
     ],
 )
-def test_the_penalty_does_not_hang_on_a_power_of_two(model, exponent):
+def test_the_penalty_does_not_hang_on_a_power_of_two(model: str, exponent: float) -> None:
     """Mixtral without skew had 1.085 at 64 tokens a GPU and 1.005 at 65."""
     found = penalties(model, [60, 63, 64, 65, 68], range(20), exponent)
     assert (np.abs(np.diff(found)) < 0.01).all()
@@ -163,8 +166,8 @@ def test_the_penalty_does_not_hang_on_a_power_of_two(model, exponent):
     [("h20-sxm", 8, 32, 256, 1.219, None), ("h200-sxm", 1, 2, 6144, 4.376, 5.48)],
 )
 def test_experts_are_not_above_the_peak_of_a_gpu_that_computes_slowly(
-    gpu, gpus, layers, tokens, at_peak_ms, measured_ms
-):
+    gpu: str, gpus: int, layers: int, tokens: int, at_peak_ms: float, measured_ms: float | None
+) -> None:
     """Milliseconds a layer of Mixtral in decode, evenly spread; on one H200 a fused layer was measured."""
     scenario = {
         "model": {"preset": "mixtral-8x7b", "n_layers": layers},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from moesim.calibration import MEASURED
 from moesim.calibration.layout import load_layout
@@ -21,11 +24,11 @@ def rows(points: list[tuple[float, float, float]], group: str = "a/b/c") -> Rows
     return Rows(group=np.full(len(points), group), shape=shape, series=series, size=size, seconds=seconds)
 
 
-def measured(points: list[tuple[float, float, float]], **fields: object) -> Measured:
+def measured(points: list[tuple[float, float, float]], **fields: Any) -> Measured:
     return Measured(name="t", files={}, sha256="", rows={"gemm": rows(points)}, **fields)
 
 
-def test_between_two_measurements_time_is_a_power_law():
+def test_between_two_measurements_time_is_a_power_law() -> None:
     """10 us at 1,000 and 40 us at 4,000: 20 us at 2,000."""
     table = measured([(0, 1000, 10e-6), (0, 4000, 40e-6)])
     found = table.seconds("gemm", "a/b/c", (1, 2), [1000, 2000, 4000])
@@ -34,9 +37,9 @@ def test_between_two_measurements_time_is_a_power_law():
     assert table.sizes() == {"dense products": {"measured": 2, "interpolated": 1}}
 
 
-def test_outside_a_curve_and_without_one_the_formula_stands():
+def test_outside_a_curve_and_without_one_the_formula_stands() -> None:
     table = measured([(0, 1000, 10e-6), (0, 4000, 40e-6)])
-    formula = np.arange(4.0)
+    formula: NDArray[np.float64] = np.arange(4.0)
     for group, shape in (("a/b/c", (1, 2)), ("a/b/c", (2, 1)), ("x/b/c", (1, 2))):
         sizes = [999, 4001, 0, 5000] if shape == (1, 2) else [1000, 2000, 0, 4000]
         assert table.measured_or(lambda where: formula[where], "gemm", group, shape, sizes).tolist() == [0, 1, 0, 3]
@@ -48,15 +51,21 @@ def test_outside_a_curve_and_without_one_the_formula_stands():
     assert table.provenance() == {"dense products": f"estimated: {said}"}
 
 
-def test_what_stands_beside_a_measurement_is_added_to_it_alone():
+def test_what_stands_beside_a_measurement_is_added_to_it_alone() -> None:
     table = measured([(0, 10, 1.0)])
     found = table.measured_or(
-        lambda where: np.array([5.0, 6.0])[where], "gemm", "a/b/c", (1, 2), [10, 11], 0.0, lambda _: 0.5
+        lambda where: np.array([5.0, 6.0])[where],
+        "gemm",
+        "a/b/c",
+        (1, 2),
+        [10, 11],
+        0.0,
+        lambda where: np.array([0.5, 0.5])[where],
     )
     assert found.tolist() == [1.5, 6.0]
 
 
-def test_only_what_is_taken_as_it_was_measured_counts_as_measured():
+def test_only_what_is_taken_as_it_was_measured_counts_as_measured() -> None:
     """Of five sizes one is met, one lies between, one is scaled after it was met, one scaled between, one outside."""
     table = measured([(0, 1000, 10e-6), (0, 2000, 15e-6), (0, 4000, 40e-6)])
     table.seconds("gemm", "a/b/c", (1, 2), [1000, 3000, 5000])
@@ -71,12 +80,12 @@ def test_only_what_is_taken_as_it_was_measured_counts_as_measured():
     assert table.sizes()["dense products"] == {"measured": 2, "interpolated": 2, "outside the measured sizes": 1}
 
 
-def test_of_equal_rows_the_median_counts():
+def test_of_equal_rows_the_median_counts() -> None:
     table = measured([(0, 10, 1.0), (0, 10, 9.0), (0, 10, 3.0)])
     assert table.seconds("gemm", "a/b/c", (1, 2), [10]).tolist() == [3.0]
 
 
-def test_between_two_curves_the_same_law_holds_at_sizes_that_both_have():
+def test_between_two_curves_the_same_law_holds_at_sizes_that_both_have() -> None:
     """4 s with a cache of 100 and 16 s with 400: 8 s with 200. A size that one curve lacks is none of theirs."""
     table = measured([(100, 1, 4.0), (100, 2, 5.0), (400, 1, 16.0), (400, 4, 17.0)])
     found = table.seconds("gemm", "a/b/c", (1, 2), [1, 1, 2, 1], [200, 100, 200, 401])
@@ -85,14 +94,14 @@ def test_between_two_curves_the_same_law_holds_at_sizes_that_both_have():
     assert table.sizes()["dense products"] == {"measured": 1, "interpolated": 1, "outside the measured sizes": 2}
 
 
-def test_a_size_counts_once_however_often_it_is_looked_up():
+def test_a_size_counts_once_however_often_it_is_looked_up() -> None:
     table = measured([(0, 1, 1.0)])
     for _ in range(3):
         table.seconds("gemm", "a/b/c", (1, 2), [1, 1, 0])
     assert table.provenance() == {"dense products": "measured: 1 of 1 sizes"}
 
 
-def test_a_part_may_be_left_to_its_formula():
+def test_a_part_may_be_left_to_its_formula() -> None:
     table = measured([(0, 1, 1.0)], excluded={"dense products": "because"})
     assert np.isnan(table.seconds("gemm", "a/b/c", (1, 2), [1])).all()
     assert table.provenance() == {"dense products": "estimated: 1 of 1 sizes by formula (because)"}
@@ -102,7 +111,7 @@ CURVES = st.dictionaries(st.integers(1, 10**6), st.floats(1e-7, 10.0), min_size=
 
 
 @given(CURVES, st.lists(st.integers(1, 2 * 10**6), min_size=1, max_size=20))
-def test_a_time_lies_between_those_of_its_neighbours_or_is_unknown(points, sizes):
+def test_a_time_lies_between_those_of_its_neighbours_or_is_unknown(points: dict[int, float], sizes: list[int]) -> None:
     size = np.array(sorted(points), dtype=np.float64)
     curve = Curve(size=size, seconds=np.array([points[int(n)] for n in size]), measured=True)
     seconds, words = curve.at(np.array(sizes, dtype=np.float64))
@@ -123,7 +132,7 @@ def test_a_time_lies_between_those_of_its_neighbours_or_is_unknown(points, sizes
     st.floats(1e-7, 1e-3),
     st.integers(1, 10**6),
 )
-def test_a_power_law_is_met_everywhere_inside(sizes, exponent, scale, asked):
+def test_a_power_law_is_met_everywhere_inside(sizes: list[int], exponent: float, scale: float, asked: int) -> None:
     size = np.sort(np.array(sizes, dtype=np.float64))
     curve = Curve(size=size, seconds=scale * size**exponent, measured=True)
     found = curve.at(np.array([asked], dtype=np.float64))[0][0]
@@ -131,7 +140,7 @@ def test_a_power_law_is_met_everywhere_inside(sizes, exponent, scale, asked):
         assert found == pytest.approx(scale * asked**exponent, rel=1e-9)
 
 
-def test_leaving_out_every_second_size_it_is_better_than_the_formula():
+def test_leaving_out_every_second_size_it_is_better_than_the_formula() -> None:
     """On even loads of TensorRT-LLM in bf16, whose formula saw these rows: 1.9 % against 3.1 % in the median."""
     frame = pd.read_parquet(MEASURED / "moe_h100_calib.parquet")
     kind = load_layout("moe")

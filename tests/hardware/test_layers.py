@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from moesim.calibration import MEASURED
 from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
@@ -30,7 +32,7 @@ from moesim.hardware.mla import (
     mla_projection_seconds,
 )
 from moesim.hardware.prefill import PrefillConstants, prefill_seconds
-from moesim.types import DTYPE_BYTES
+from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape
 from tests.hardware.shapes import DEEPSEEK_V3, FP8, H100, MIXTRAL
 
 TOKENS = st.integers(1, 20000)
@@ -38,12 +40,14 @@ LENGTH = st.integers(1, 20000)
 HEADS = st.sampled_from([1, 2, 4, 8, 16, 24, 32, 64, 128])
 
 
-def linear(c, gpu, *, rows, n, k):
+def linear(c: GemmConstants, gpu: GpuSpec, *, rows: int, n: int, k: int) -> NDArray[np.float64]:
     dtype = "bf16" if c.quantise_passes == 0 else "fp8"
     return product_seconds(c, gpu, rows, n, k, weights=dtype, activations=dtype)
 
 
-def prefill(c, gpu, *, prompts, length, heads, kv_heads):
+def prefill(
+    c: PrefillConstants, gpu: GpuSpec, *, prompts: int, length: int, heads: int, kv_heads: int
+) -> NDArray[np.float64]:
     return prefill_seconds(
         c,
         gpu,
@@ -57,7 +61,7 @@ def prefill(c, gpu, *, prompts, length, heads, kv_heads):
     )
 
 
-def decode(c, gpu, *, requests, context, heads, kv_heads):
+def decode(c: Any, gpu: Any, *, requests: Any, context: Any, heads: Any, kv_heads: Any) -> Any:
     return decode_seconds(
         c,
         gpu,
@@ -70,19 +74,23 @@ def decode(c, gpu, *, requests, context, heads, kv_heads):
     )
 
 
-def latent_decode(c, gpu, *, requests, context, heads):
+def latent_decode(
+    c: MlaDecodeConstants, gpu: GpuSpec, *, requests: int, context: int, heads: int
+) -> NDArray[np.float64]:
     return mla_decode_seconds(c, gpu, requests=requests, context_tokens=context, heads=heads, cache_bytes=2.0)
 
 
-def latent_prefill(c, gpu, *, prompts, length, heads):
+def latent_prefill(
+    c: MlaPrefillConstants, gpu: GpuSpec, *, prompts: int, length: int, heads: int
+) -> NDArray[np.float64]:
     return mla_prefill_seconds(c, gpu, prompts=prompts, prompt_tokens=length, heads=heads)
 
 
-def absorbed(c, gpu, *, rows, heads, n, k):
+def absorbed(c: AbsorbedConstants, gpu: GpuSpec, *, rows: int, heads: int, n: int, k: int) -> NDArray[np.float64]:
     return absorbed_seconds(c, gpu, rows, heads, n, k)
 
 
-def elementwise(c, gpu, *, rows, width):
+def elementwise(c: ElementwiseConstants, gpu: GpuSpec, *, rows: int, width: int) -> NDArray[np.float64]:
     return pass_seconds(c, gpu, np.asarray(rows, dtype=np.float64), width)
 
 
@@ -116,27 +124,29 @@ GROUPS = [(noun, group) for noun in LAWS for group in load(noun)]
 
 
 @st.composite
-def cases(draw, nouns=tuple(LAWS)):
+def cases(draw: st.DrawFn, nouns: tuple[str, ...] = tuple(LAWS)) -> tuple[Any, ...]:
     noun, group = draw(st.sampled_from([(noun, group) for noun, group in GROUPS if noun in nouns]))
     kind, seconds, sizes = LAWS[noun]
     drawn = {name: draw(values) for name, values in sizes.items()}
     return kind(**load(noun)[group]), seconds, drawn
 
 
-def faster(gpu, compute=1.0, bandwidth=1.0):
+def faster(gpu: GpuSpec, compute: float = 1.0, bandwidth: float = 1.0) -> GpuSpec:
     peaks = {dtype: compute * peak for dtype, peak in gpu.peak_tflops.items()}
     clock, moved = compute * gpu.clock_ghz, bandwidth * gpu.memory_bandwidth_gb_per_s
     return dataclasses.replace(gpu, peak_tflops=peaks, clock_ghz=clock, memory_bandwidth_gb_per_s=moved)
 
 
-def quicker(constants, factor):
+def quicker(
+    constants: GemmConstants | MlaPrefillConstants | PrefillConstants, factor: float
+) -> GemmConstants | MlaPrefillConstants | PrefillConstants:
     """The same kernel with all latencies divided."""
     latencies = {f.name: getattr(constants, f.name) / factor for f in dataclasses.fields(constants)}
     return dataclasses.replace(constants, **{name: x for name, x in latencies.items() if name.endswith("_s")})
 
 
 @given(cases(), st.data(), st.integers(1, 5000))
-def test_more_work_is_never_faster(case, data, more):
+def test_more_work_is_never_faster(case: tuple[Any, ...], data: st.DataObject, more: int) -> None:
     constants, seconds, sizes = case
     grown = data.draw(st.sampled_from([name for name in sizes if name not in ("heads", "kv_heads")] + ["kv_heads"]))
     if grown not in sizes:
@@ -146,14 +156,14 @@ def test_more_work_is_never_faster(case, data, more):
 
 
 @given(cases(), st.floats(1, 4), st.floats(1, 4))
-def test_a_faster_gpu_is_never_slower(case, compute, bandwidth):
+def test_a_faster_gpu_is_never_slower(case: tuple[Any, ...], compute: float, bandwidth: float) -> None:
     constants, seconds, sizes = case
     before = seconds(constants, H100, **sizes)
     assert seconds(constants, faster(H100, compute, bandwidth), **sizes) <= before * (1 + 1e-12)
 
 
 @given(cases(), st.data())
-def test_splitting_a_batch_is_never_faster(case, data):
+def test_splitting_a_batch_is_never_faster(case: tuple[Any, ...], data: st.DataObject) -> None:
     """But for what stays in the L2 cache, which a part may fit, and the menus of tiles: the best of a menu jumps by
     less than half a per cent, tiles that follow from the rows alone by a sixth. The GPU itself jumps more there."""
     constants, seconds, sizes = case
@@ -166,7 +176,7 @@ def test_splitting_a_batch_is_never_faster(case, data):
     assert sum(parts) >= seconds(constants, cold, **{**sizes, name: sizes[name] + other}) * (1 - jump)
 
 
-def test_measured_layers_jump_where_the_tile_follows_from_the_rows():
+def test_measured_layers_jump_where_the_tile_follows_from_the_rows() -> None:
     """Why no law of splitting holds there: two batches of 128 rows take less time than one of 256."""
     table = pd.read_parquet(MEASURED / "gemm_h100_calib.parquet")
     table = table[table["flag"].eq("") & table["framework"].eq("SGLang") & table["gemm_dtype"].eq("fp8")]
@@ -175,11 +185,11 @@ def test_measured_layers_jump_where_the_tile_follows_from_the_rows():
 
 
 @pytest.mark.parametrize("group", load("gemm"))
-def test_the_weights_of_a_tile_come_at_64_bytes_a_clock(group):
+def test_the_weights_of_a_tile_come_at_64_bytes_a_clock(group: str) -> None:
     """However fast the tensor cores are; on the GPU that the constants are of, that binds nowhere."""
     constants = GemmConstants(**load("gemm")[group])
     dtype = "bf16" if constants.quantise_passes == 0 else "fp8"
-    sizes = {"weights": dtype, "activations": dtype, "resident": True}
+    sizes: dict[str, Any] = {"weights": dtype, "activations": dtype, "resident": True}
     at_once = dataclasses.replace(faster(H100, 1e6), clock_ghz=2.0)
     one_tile = product_seconds(constants, at_once, 1, 64, 7168, **sizes)
     loads = 64 * 7168 * DTYPE_BYTES[dtype] / (64 * 2.0e9) / constants.max_split
@@ -188,7 +198,7 @@ def test_the_weights_of_a_tile_come_at_64_bytes_a_clock(group):
     assert smallest > 64 * DTYPE_BYTES[dtype] / sm_loads(H100)
 
 
-def test_the_share_of_the_peak_fades_on_sms_that_compute_more_a_clock():
+def test_the_share_of_the_peak_fades_on_sms_that_compute_more_a_clock() -> None:
     """To 0.91 with twice the FLOP of H100's, by their width alone; narrower ones, and faster clocks, keep theirs."""
     wider = dataclasses.replace(H100, n_sms=66)
     for dtype in ("bf16", "fp8"):
@@ -199,7 +209,7 @@ def test_the_share_of_the_peak_fades_on_sms_that_compute_more_a_clock():
     assert wide_sm_efficiency(fp4, "fp4") == pytest.approx(2**-0.13)
 
 
-def test_the_power_limit_is_reached_while_a_kernel_runs():
+def test_the_power_limit_is_reached_while_a_kernel_runs() -> None:
     """Half of the loss at 1 ms, all of it in the end and under sustained load, nothing where nothing is lost."""
     busy = np.array([0.0, 1e-3, 1e3])
     assert throttling(busy, 0.2, sustained=False) == pytest.approx([1.0, 1 / 0.9, 1 / 0.8], rel=1e-5)
@@ -208,11 +218,11 @@ def test_the_power_limit_is_reached_while_a_kernel_runs():
 
 
 @pytest.mark.parametrize("group", load("gemm"))
-def test_a_product_takes_longer_under_sustained_load_than_timed_alone(group):
+def test_a_product_takes_longer_under_sustained_load_than_timed_alone(group: str) -> None:
     """By all that the limit takes where it is short and computes, by little where it is long."""
     constants = GemmConstants(**load("gemm")[group])
     dtype = "bf16" if constants.quantise_passes == 0 else "fp8"
-    sizes = {"weights": dtype, "activations": dtype, "resident": True}
+    sizes: dict[str, Any] = {"weights": dtype, "activations": dtype, "resident": True}
     for rows, width in ((2048, 2048), (1 << 20, 65536)):
         alone, sustained = (
             product_seconds(constants, H100, rows, width, width, sustained=way, **sizes) for way in (False, True)
@@ -222,13 +232,13 @@ def test_a_product_takes_longer_under_sustained_load_than_timed_alone(group):
 
 
 @given(cases())
-def test_nothing_to_do_takes_no_time(case):
+def test_nothing_to_do_takes_no_time(case: tuple[Any, ...]) -> None:
     constants, seconds, sizes = case
     assert seconds(constants, H100, **{**sizes, next(iter(sizes)): 0}) == 0
 
 
 @given(cases(), st.floats(1.1, 8))
-def test_a_gpu_with_all_times_divided_divides_the_time(case, factor):
+def test_a_gpu_with_all_times_divided_divides_the_time(case: tuple[Any, ...], factor: float) -> None:
     # peak and bandwidth in inverse seconds, latencies in seconds: nothing else has a unit of time
     constants, seconds, sizes = case
     took = seconds(quicker(constants, factor), faster(H100, factor, factor), **sizes)
@@ -238,7 +248,7 @@ def test_a_gpu_with_all_times_divided_divides_the_time(case, factor):
 @given(
     st.sampled_from(list(load("allreduce"))), st.sampled_from([2, 4, 8]), st.integers(1, 2**28), st.integers(1, 2**24)
 )
-def test_larger_sums_are_never_faster(group, gpus, message, more):
+def test_larger_sums_are_never_faster(group: str, gpus: int, message: int, more: int) -> None:
     c = AllReduceConstants(**load("allreduce")[group])
     before, after = (allreduce_seconds(c, H100, gpus=gpus, message=m) for m in (message, message + more))
     assert after >= before > 0
@@ -247,7 +257,7 @@ def test_larger_sums_are_never_faster(group, gpus, message, more):
 
 
 @given(st.sampled_from(list(load("allreduce"))), st.sampled_from([2, 3, 4, 6, 8]), st.integers(1, 2**28))
-def test_faster_links_and_memory_never_slow_down_a_sum(group, gpus, message):
+def test_faster_links_and_memory_never_slow_down_a_sum(group: str, gpus: int, message: int) -> None:
     c, newer = AllReduceConstants(**load("allreduce")[group]), dataclasses.replace(H100, network="nvlink5-ib400")
     took = allreduce_seconds(c, H100, gpus=gpus, message=message)
     assert allreduce_seconds(c, newer, gpus=gpus, message=message) <= took
@@ -255,14 +265,14 @@ def test_faster_links_and_memory_never_slow_down_a_sum(group, gpus, message):
 
 
 @pytest.mark.parametrize("group", load("allreduce"))
-def test_large_sums_reach_the_bandwidth_of_the_links(group):
+def test_large_sums_reach_the_bandwidth_of_the_links(group: str) -> None:
     # 1 GiB over 8 GPUs: 430 GB/s of bus bandwidth are published beside the tables, the port has 450
     c, message = AllReduceConstants(**load("allreduce")[group]), 2.0**30
     took = float(allreduce_seconds(c, H100, gpus=8, message=message))
     assert 350e9 < 2 * 7 / 8 * message / took < 480e9
 
 
-def test_bytes_that_fit_the_cache_are_faster():
+def test_bytes_that_fit_the_cache_are_faster() -> None:
     # half of the cache stays in it, all of twice the cache does not
     cache = H100.l2_cache_mb * 2**20
     half, twice = stream_seconds(H100, np.array([cache / 2, 2 * cache]), 1.0, 2.0)
@@ -270,7 +280,7 @@ def test_bytes_that_fit_the_cache_are_faster():
     assert twice == pytest.approx(2 * cache / 3352e9)
 
 
-def test_a_prompt_visits_the_blocks_below_its_diagonal():
+def test_a_prompt_visits_the_blocks_below_its_diagonal() -> None:
     # one head, no latencies: 4 tiles visit 1 + 2 + 3 + 4 blocks on one SM's share, or the last visits 4 alone
     c = PrefillConstants(
         launch_s=0.0,
@@ -291,11 +301,11 @@ def test_a_prompt_visits_the_blocks_below_its_diagonal():
     assert many == pytest.approx(100 * block, rel=1e-6)
 
 
-def test_a_window_bounds_the_blocks():
+def test_a_window_bounds_the_blocks() -> None:
     c = dataclasses.replace(
         PrefillConstants(**load("attention_context")["sglang/gqa-64/bfloat16"]), launch_s=0.0, window_blocks=0.0
     )
-    common = {"prompts": 64.0, "heads": 32.0, "kv_heads": 8.0, "key_width": 64.0, "value_width": 64.0}
+    common: dict[str, Any] = {"prompts": 64.0, "heads": 32.0, "kv_heads": 8.0, "key_width": 64.0, "value_width": 64.0}
     common |= {"compute": "bf16"}
     full, windowed = (
         prefill_seconds(c, H100, prompt_tokens=np.array([4096.0, 8192.0]), window=w, **common) for w in (0.0, 128.0)
@@ -305,10 +315,10 @@ def test_a_window_bounds_the_blocks():
     assert full[1] / full[0] > 3
 
 
-def test_a_short_prompt_beside_others_is_one_launch():
+def test_a_short_prompt_beside_others_is_one_launch() -> None:
     kernels = LayerKernels()
     c = kernels.prefill(MIXTRAL, FP8)
-    common = {"heads": 32, "kv_heads": 8, "key_width": 128, "value_width": 128, "compute": "bf16"}
+    common: dict[str, Any] = {"heads": 32, "kv_heads": 8, "key_width": 128, "value_width": 128, "compute": "bf16"}
     concatenate = prefill_seconds(c, H100, prompts=3, prompt_tokens=4096, short_tokens=1000, **common)
     apart = prefill_seconds(c, H100, prompts=3, prompt_tokens=4096, **common) + prefill_seconds(
         c, H100, prompts=1, prompt_tokens=1000, **common
@@ -316,10 +326,10 @@ def test_a_short_prompt_beside_others_is_one_launch():
     assert prefill_seconds(c, H100, prompts=3, prompt_tokens=4096, **common) < concatenate < apart
 
 
-def test_latent_attention_works_in_the_latent():
+def test_latent_attention_works_in_the_latent() -> None:
     # the projections of DeepSeek-V3: in decode all but the keys' and values' up-projection
     c = LayerKernels().linear("bf16")
-    common = {"weights": "bf16", "activations": "bf16"}
+    common: dict[str, Any] = {"weights": "bf16", "activations": "bf16"}
     with_up, without = (
         mla_projection_seconds(c, H100, 64.0, 128.0, absorbed=absorbed, **common) for absorbed in (False, True)
     )
@@ -331,9 +341,9 @@ def test_latent_attention_works_in_the_latent():
 @pytest.mark.parametrize("framework", ["trtllm", "sglang", "vllm"])
 @pytest.mark.parametrize("model", [MIXTRAL, DEEPSEEK_V3])
 @pytest.mark.parametrize("phase", ["decode", "prefill"])
-def test_more_gpus_share_the_heads_and_the_width(framework, model, phase):
+def test_more_gpus_share_the_heads_and_the_width(framework: str, model: ModelShape, phase: str) -> None:
     kernels, tokens = LayerKernels(framework=framework), np.array([64, 4096])
-    common = {"phase": phase, "context_tokens": 4096, "sequence_tokens": 2048, "kernels": kernels}
+    common: dict[str, Any] = {"phase": phase, "context_tokens": 4096, "sequence_tokens": 2048, "kernels": kernels}
     whole, part = (attention_seconds(model, H100, FP8, tokens, tensor_parallel=n, **common) for n in (1, 8))
     assert (part < whole).all()
     whole, part = (network_seconds(model, H100, FP8, tokens, 16384, tensor_parallel=n, kernels=kernels) for n in (1, 8))
@@ -342,7 +352,7 @@ def test_more_gpus_share_the_heads_and_the_width(framework, model, phase):
     assert not sum_seconds(model, H100, tokens, 1, kernels).any()
 
 
-def test_constants_of_ones_own_come_before_the_shipped():
+def test_constants_of_ones_own_come_before_the_shipped() -> None:
     mine = {"gemm": {"trtllm/cublas/bfloat16": {**load("gemm")["trtllm/cublas/bfloat16"], "launch_s": 1.0}}}
     assert LayerKernels(constants=mine).linear("bf16").launch_s == 1.0
     assert LayerKernels(constants=mine).decode(MIXTRAL, FP8) == LayerKernels().decode(MIXTRAL, FP8)

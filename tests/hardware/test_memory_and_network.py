@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ from moesim.hardware import check_memory, exchange_rates, memory_bytes, paramete
 from moesim.types import Parallelism
 from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, MIXTRAL, cluster
 
-WORKLOAD = {"tokens_per_gpu": 64, "context_tokens": 4096, "sequence_tokens": 4096, "phase": "decode"}
+WORKLOAD: dict[str, Any] = {"tokens_per_gpu": 64, "context_tokens": 4096, "sequence_tokens": 4096, "phase": "decode"}
 
 
-def test_parameters_of_mixtral_by_hand():
+def test_parameters_of_mixtral_by_hand() -> None:
     count = parameters(MIXTRAL)
     assert count["attention"] == 32 * (4096 * 4096 * 2 + 2 * 4096 * 1024)
     assert count["experts"] == 32 * 8 * 3 * 4096 * 14336
@@ -25,11 +26,11 @@ def test_parameters_of_mixtral_by_hand():
     assert count["total"] == pytest.approx(46.7e9, rel=0.002)
 
 
-def test_parameters_of_deepseek_v3():
+def test_parameters_of_deepseek_v3() -> None:
     assert parameters(DEEPSEEK_V3)["total"] == pytest.approx(671e9, rel=0.002)
 
 
-def test_memory_of_mixtral_by_hand():
+def test_memory_of_mixtral_by_hand() -> None:
     need = memory_bytes(MIXTRAL, cluster(), BF16, slots_per_gpu=2, **WORKLOAD)
     assert need["weights"] == 2 * (32 * (4096 * 4096 * 2 + 2 * 4096 * 1024) + 32 * 4096 * 8 + 2 * 32000 * 4096)
     assert need["experts"] == 32 * 2 * 3 * 4096 * 14336 * 2
@@ -38,18 +39,18 @@ def test_memory_of_mixtral_by_hand():
     assert need["total"] == sum(need[part] for part in ("weights", "experts", "kv_cache", "activations"))
 
 
-def test_cache_of_prefill_holds_the_tokens_of_the_step():
-    workload = {**WORKLOAD, "tokens_per_gpu": 8192, "phase": "prefill"}
+def test_cache_of_prefill_holds_the_tokens_of_the_step() -> None:
+    workload: dict[str, Any] = {**WORKLOAD, "tokens_per_gpu": 8192, "phase": "prefill"}
     need = memory_bytes(MIXTRAL, cluster(), BF16, slots_per_gpu=1, **workload)
     assert need["kv_cache"] == 32 * 8192 * 2 * 8 * 128 * 2
 
 
-def test_mla_caches_one_latent():
+def test_mla_caches_one_latent() -> None:
     need = memory_bytes(DEEPSEEK_V3, cluster(8), FP8, slots_per_gpu=4, **WORKLOAD)
     assert need["kv_cache"] == 61 * 64 * 4096 * 576 * 2
 
 
-def test_mixtral_fits_eight_gpus_and_not_one():
+def test_mixtral_fits_eight_gpus_and_not_one() -> None:
     check_memory(MIXTRAL, cluster(), BF16, slots_per_gpu=1, **WORKLOAD)
     with pytest.raises(TooLargeError) as error:
         check_memory(MIXTRAL, cluster(1, 1), BF16, slots_per_gpu=8, **WORKLOAD)
@@ -61,7 +62,7 @@ def test_mixtral_fits_eight_gpus_and_not_one():
     )
 
 
-def test_gpus_of_experts_alone_hold_these_and_the_rows_that_they_are_sent():
+def test_gpus_of_experts_alone_hold_these_and_the_rows_that_they_are_sent() -> None:
     """6 GPUs with 64 tokens each; 10 have 26 experts, so that 64 x 6 x 8 choices are 307.2 rows on each."""
     need = memory_bytes(
         DEEPSEEK_V3, cluster(2), FP8, slots_per_gpu=26, n_slots=260, n_sources=6, source=False, **WORKLOAD
@@ -72,7 +73,7 @@ def test_gpus_of_experts_alone_hold_these_and_the_rows_that_they_are_sent():
     assert need["total"] == need["experts"] + need["activations"]
 
 
-def test_gpus_without_experts_have_no_rows_of_them():
+def test_gpus_without_experts_have_no_rows_of_them() -> None:
     """What is left is the residual stream, the widest layer, which are the projections of attention, and the logits."""
     need = memory_bytes(DEEPSEEK_V3, cluster(2), FP8, slots_per_gpu=0, n_slots=260, n_sources=6, **WORKLOAD)
     assert need["experts"] == 0
@@ -80,7 +81,7 @@ def test_gpus_without_experts_have_no_rows_of_them():
     assert need["activations"] == 64 * 2 * (2 * 7168 + widest) + 64 * 4 * 129280
 
 
-def test_gpus_that_share_an_expert_all_have_its_rows():
+def test_gpus_that_share_an_expert_all_have_its_rows() -> None:
     """Two GPUs of a rank: the tokens of both, with half the width."""
     need = memory_bytes(
         MIXTRAL, cluster(), BF16, slots_per_gpu=2, parallelism=Parallelism(expert=4, expert_tp=2), **WORKLOAD
@@ -89,7 +90,7 @@ def test_gpus_that_share_an_expert_all_have_its_rows():
 
 
 @pytest.mark.parametrize("weights, each", [("bf16", 2.0), ("fp8", 1.0), ("fp4", 0.53125), ("int4", 0.53125)])
-def test_narrow_weights_take_their_own_bytes(weights, each):
+def test_narrow_weights_take_their_own_bytes(weights: str, each: float) -> None:
     """Embedding, head and router stay in bf16."""
     precision = dataclasses.replace(BF16, weights=weights)
     need = memory_bytes(MIXTRAL, cluster(), precision, slots_per_gpu=1, **WORKLOAD)
@@ -97,7 +98,7 @@ def test_narrow_weights_take_their_own_bytes(weights, each):
     assert need["weights"] == 32 * (4096 * 4096 * 2 + 2 * 4096 * 1024) * each + 2 * (32 * 4096 * 8 + 2 * 32000 * 4096)
 
 
-def test_gpus_that_share_heads_each_have_the_products_into_the_latents():
+def test_gpus_that_share_heads_each_have_the_products_into_the_latents() -> None:
     alone, shared = (
         memory_bytes(
             DEEPSEEK_V3,
@@ -113,17 +114,17 @@ def test_gpus_that_share_heads_each_have_the_products_into_the_latents():
     assert alone - shared == pytest.approx(heads * 7 / 8, rel=1e-6)
 
 
-def test_replicas_count():
+def test_replicas_count() -> None:
     few, many = (memory_bytes(MIXTRAL, cluster(), BF16, slots_per_gpu=n, **WORKLOAD)["experts"] for n in (1, 3))
     assert many == 3 * few
 
 
 @pytest.mark.parametrize("dtype, size", [("fp8", 7168 + 4 * 56 + 16), ("bf16", 14336), ("fp32", 28672)])
-def test_payloads(dtype, size):
+def test_payloads(dtype: str, size: int) -> None:
     assert payload_bytes(7168, dtype) == size
 
 
-def test_port_rates_by_hand():
+def test_port_rates_by_hand() -> None:
     dispatch, combine = exchange_rates(cluster(2, 4), FP8, 7168)
     assert dispatch.out_ps.shape == dispatch.in_ps.shape == (2, 8)
     # 7,408 bytes at 200 and 50 GB/s; 14,336 at 100 and 25
@@ -136,7 +137,7 @@ def test_port_rates_by_hand():
     assert dispatch.out_ps.dtype == dispatch.latency_ps.dtype == np.int64
 
 
-def test_rates_are_at_least_a_picosecond():
+def test_rates_are_at_least_a_picosecond() -> None:
     network = dataclasses.replace(
         cluster().network, dispatch_latency_us=(0.0, 0.0), dispatch_bandwidth_gb_per_s=(1e9, 1e9)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,14 +73,14 @@ def kernel_law(gpu: GpuSpec, noun: str, group: str, n: int, length: int, heads: 
     cached, latent = DEEPSEEK_V3.kv_lora_rank + DEEPSEEK_V3.qk_rope_head_dim, DEEPSEEK_V3.kv_lora_rank
     pairs = n * length * (length + 1) / 2
     if noun == "attention_generation":
-        shape = {"heads": heads * share, "kv_heads": kv_heads, "head_width": width, "cache_bytes": each}
+        shape: dict[str, Any] = {"heads": heads * share, "kv_heads": kv_heads, "head_width": width, "cache_bytes": each}
         took = decode_seconds(DecodeConstants(**constants), gpu, requests=n, context_tokens=length, **shape)
         flops, read = 4.0 * n * length * heads * share * width, 2.0 * n * length * kv_heads * width * each
         return float(took), roofline(gpu, "bf16", flops, read)
     if noun == "attention_context":
         shape = {"heads": heads * share, "kv_heads": kv_heads, "key_width": width, "value_width": width}
         dtype = "fp8" if narrow else "bf16"
-        own = {"prompts": n, "prompt_tokens": length, "compute": dtype, "sustained": False}
+        own: dict[str, Any] = {"prompts": n, "prompt_tokens": length, "compute": dtype, "sustained": False}
         took = prefill_seconds(PrefillConstants(**constants), gpu, **own, **shape)
         return float(took), roofline(gpu, dtype, 4.0 * width * heads * share * pairs)
     if noun == "mla_generation":
@@ -116,7 +117,7 @@ def test_no_product_is_below_its_roofline(
 ) -> None:
     """Linear layers, and the networks and gates that are made of them."""
     layers, rows, bf16 = data.draw(kernels(phase)), np.array([tokens]), BF16
-    dtypes = {"weights": precision.weights, "activations": precision.activations, "kernels": layers}
+    dtypes: dict[str, Any] = {"weights": precision.weights, "activations": precision.activations, "kernels": layers}
     assert gemm_seconds(gpu, rows, n, k, **dtypes)[0] >= product(gpu, precision, tokens, n, k)
     model = replace(DEEPSEEK_V3, hidden_size=k)
     up, down = product(gpu, precision, tokens, 2 * n, k), product(gpu, precision, tokens, k, n)
@@ -131,7 +132,7 @@ def test_a_row_beyond_a_power_of_two_is_one_row_more(
 ) -> None:
     """Not a tile more: a product grows past it as before it, except where a library changes its tile by the rows."""
     layers = data.draw(kernels("decode"))
-    dtypes = {"weights": precision.weights, "activations": precision.activations, "kernels": layers}
+    dtypes: dict[str, Any] = {"weights": precision.weights, "activations": precision.activations, "kernels": layers}
     took = gemm_seconds(gpu, np.array([rows - 1, rows, rows + 1]), n, k, **dtypes)
     if not layers.linear(precision.activations).by_rows:
         assert took[2] <= took[1] * (1 + 2 / rows)
@@ -156,8 +157,13 @@ def test_a_further_token_never_makes_a_layer_faster(
 
     def parts(rows: int, context: int) -> list[float]:
         counts = np.array([rows])
-        own = {"phase": phase, "context_tokens": context, "sequence_tokens": sequence, "kernels": layers}
-        before = {"decodes": phase == "decode", "kernels": layers}
+        own: dict[str, Any] = {
+            "phase": phase,
+            "context_tokens": context,
+            "sequence_tokens": sequence,
+            "kernels": layers,
+        }
+        before: dict[str, Any] = {"decodes": phase == "decode", "kernels": layers}
         return [
             float(seconds[0])
             for seconds in (
@@ -176,11 +182,18 @@ def test_a_further_token_never_makes_a_layer_faster(
 def test_cached_tokens_come_from_the_memory_in_a_step() -> None:
     """48 more tokens of 128 sequences of Qwen3-30B are 12.6 MB a layer, 3.75 us; replayed alone they stay in the L2."""
     constants = DecodeConstants(**load("attention_generation")["sglang/gqa-128/bfloat16"])
-    shape = {"requests": 128, "heads": 32, "kv_heads": 4, "head_width": 128, "cache_bytes": 2, "replayed": True}
+    shape: dict[str, Any] = {
+        "requests": 128,
+        "heads": 32,
+        "kv_heads": 4,
+        "head_width": 128,
+        "cache_bytes": 2,
+        "replayed": True,
+    }
     model, layers = replace(MIXTRAL, hidden_size=2048, n_kv_heads=4), backend_of("sglang-bf16").layers("decode")
 
     def within(context: int) -> float:
-        own = {"phase": "decode", "context_tokens": context, "sequence_tokens": 1, "kernels": layers}
+        own: dict[str, Any] = {"phase": "decode", "context_tokens": context, "sequence_tokens": 1, "kernels": layers}
         return float(attention_seconds(model, H100, BF16, np.array([128]), **own)[0])
 
     few, many = (float(decode_seconds(constants, H100, context_tokens=n, **shape)) for n in (16, 64))
@@ -206,7 +219,7 @@ def test_latent_caches_and_absorbed_weights_come_from_the_memory_in_a_step() -> 
     weights, cache = 128 * 512 * 128 * 2, 16 * 512 * 576 * 2
     absorbed = AbsorbedConstants(**load("mla_bmm")["sglang/bmm/bfloat16"])
     decode = MlaDecodeConstants(**load("mla_generation")["sglang/wideep_module-fa3/fp8_block-bfloat16"])
-    sizes = {"requests": 16, "context_tokens": 512, "heads": 128, "cache_bytes": 2}
+    sizes: dict[str, Any] = {"requests": 16, "context_tokens": 512, "heads": 128, "cache_bytes": 2}
     for way, holds in ((False, np.greater_equal), (True, np.less)):
         products = absorbed_seconds(absorbed, H100, 16, 128, 512, 128, replayed=way) - absorbed.launch_s
         assert holds(products, weights / memory_bandwidth(H100))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from moesim.hardware.token_loads import balanced, exponent_of, power_law, token_
 STATISTICS = Path(os.environ.get("MOESIM_DATA", "")) / "measured" / "power_law_reference_stats.csv"
 
 
-def test_balanced_by_hand():
+def test_balanced_by_hand() -> None:
     # 4 experts, 2 choices, stride 2: token t goes to t and t + 2
     assert balanced(3, 4, 2, 1).tolist() == [2, 1, 2, 1]
     assert balanced(4, 4, 2, 2).tolist() == [2, 2]
@@ -26,7 +27,7 @@ def test_balanced_by_hand():
 
 
 @given(st.integers(1, 600), st.sampled_from([(8, 2), (256, 8), (60, 4), (7, 3), (9, 2)]))
-def test_balanced_counts_what_every_token_chooses(tokens, shape):
+def test_balanced_counts_what_every_token_chooses(tokens: int, shape: tuple[int, int]) -> None:
     n_experts, top_k = shape
     stride = -(-n_experts // top_k)
     counts = np.zeros(n_experts, dtype=np.int64)
@@ -37,7 +38,7 @@ def test_balanced_counts_what_every_token_chooses(tokens, shape):
     assert balanced(tokens, n_experts, top_k, 1).tolist() == counts.tolist()
 
 
-def test_uniform_by_hand():
+def test_uniform_by_hand() -> None:
     # 10 tokens with 2 choices over 4 ranks: 5 a rank, the first of two experts takes the odd one
     assert uniform(10, 8, 2, 4).tolist() == [3, 2]
 
@@ -47,7 +48,9 @@ def test_uniform_by_hand():
     st.integers(1, 5000),
     st.sampled_from([(8, 2, 1), (8, 2, 8), (64, 8, 4), (256, 8, 64), (128, 1, 16)]),
 )
-def test_a_draw_is_the_most_loaded_rank_and_no_expert_gets_a_token_twice(exponent, tokens, shape):
+def test_a_draw_is_the_most_loaded_rank_and_no_expert_gets_a_token_twice(
+    exponent: float, tokens: int, shape: tuple[int, int, int]
+) -> None:
     n_experts, top_k, ep = shape
     drawn = power_law(exponent, tokens, n_experts, top_k, ep, 4)
     assert drawn.shape == (4, n_experts // ep)
@@ -58,18 +61,18 @@ def test_a_draw_is_the_most_loaded_rank_and_no_expert_gets_a_token_twice(exponen
         assert np.all(drawn.sum(axis=1) == tokens * top_k)
 
 
-def test_draws_are_a_function_of_their_number():
+def test_draws_are_a_function_of_their_number() -> None:
     few, many = power_law(1.2, 512, 64, 8, 4, 3), power_law(1.2, 512, 64, 8, 4, 9)
     assert np.array_equal(few, many[:3])
     assert not np.array_equal(few, power_law(1.2, 512, 64, 8, 4, 3, seed=1))
     assert not token_loads("power_law_1.2", 512, 64, 8, 4).flags.writeable
 
 
-def test_an_exponent_of_one_is_the_limit():
+def test_an_exponent_of_one_is_the_limit() -> None:
     assert np.array_equal(power_law(1.0, 512, 64, 8, 4, 3), power_law(1.0 + 1e-8, 512, 64, 8, 4, 3))
 
 
-def test_wrong_names_and_ranks_are_errors():
+def test_wrong_names_and_ranks_are_errors() -> None:
     assert exponent_of("power_law_0.6") == 0.6
     for name in ("zipf", "power_law_x", "power_law_1.01_eplb"):
         with pytest.raises(InputError, match="distribution"):
@@ -79,9 +82,10 @@ def test_wrong_names_and_ranks_are_errors():
 
 
 @pytest.mark.skipif(not STATISTICS.is_file(), reason="MOESIM_DATA has no measured/power_law_reference_stats.csv")
-def test_statistics_are_those_of_the_reference():
+def test_statistics_are_those_of_the_reference() -> None:
     """Means of 400 draws lie within 4.5 standard errors of an independent implementation's, 624 of them."""
     draws, worst = 400, []
+    row: Any
     for row in pd.read_csv(STATISTICS).itertuples():
         drawn = power_law(row.alpha, row.num_tokens, row.num_experts, row.topk, row.ep, draws)
         choices = row.num_tokens * row.topk
