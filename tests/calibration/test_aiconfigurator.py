@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -11,7 +13,7 @@ from moesim.errors import InputError
 
 
 @pytest.fixture
-def installed(tmp_path, monkeypatch):
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package with one table of DeepEP and one of NCCL for h200_sxm, without what the folders tell."""
     package = tmp_path / PACKAGE
     data = package / "systems" / "data" / "h200_sxm"
@@ -26,7 +28,7 @@ def installed(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
 
-def test_its_tables_are_read_where_they_lie(installed):
+def test_its_tables_are_read_where_they_lie(installed: None) -> None:
     report = validate("aiconfigurator:h200_sxm")
     assert set(report.predictions["system"]) == {"h200_sxm"}
     tables = {"deepep_ll_h200_sxm_comm_x_1.0_wideep_deepep_ll", "nccl_h200_sxm_comm_x_1.0_nccl"}
@@ -37,18 +39,18 @@ def test_its_tables_are_read_where_they_lie(installed):
     assert [path.rpartition("/")[2] for path in report.skipped] == ["mamba2_perf.parquet"]
 
 
-def test_an_unknown_system_names_those_there_are(installed):
+def test_an_unknown_system_names_those_there_are(installed: None) -> None:
     with pytest.raises(InputError, match=r"found system 'abacus', wanted one of b200_sxm, h200_sxm"):
         validate("aiconfigurator:abacus")
 
 
-def test_without_the_package_the_error_says_how_to_get_it(monkeypatch):
+def test_without_the_package_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("moesim.calibration.aiconfigurator.PACKAGE", "aiconfigurator_that_nobody_has")
     with pytest.raises(InputError, match=r"not installed; pip install 'moesim\[measured\]'"):
         validate("aiconfigurator:h200_sxm")
 
 
-def test_every_file_is_of_a_kind_that_the_layouts_name():
+def test_every_file_is_of_a_kind_that_the_layouts_name() -> None:
     kinds = {
         "moe",
         "wideep_context",

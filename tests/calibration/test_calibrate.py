@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,17 +20,17 @@ from moesim.hardware.constants import load
 
 
 @pytest.fixture
-def nccl():
+def nccl() -> pd.DataFrame:
     return pd.read_parquet(MEASURED / "nccl_h100_calib.parquet")
 
 
 @pytest.fixture
-def folder(tmp_path, nccl):
+def folder(tmp_path: Path, nccl: pd.DataFrame) -> Path:
     nccl[nccl["op_name"] == "all_gather"].to_parquet(tmp_path / "nccl_mine.parquet")
     return tmp_path
 
 
-def test_constants_of_own_tables_are_met_and_written(folder):
+def test_constants_of_own_tables_are_met_and_written(folder: Path) -> None:
     told = []
     found = calibrate(folder, "h100_sxm", folds=2, progress=lambda *step: told.append(step))
     assert list(found.kernels) == ["collectives"]
@@ -43,7 +46,7 @@ def test_constants_of_own_tables_are_met_and_written(folder):
     assert report.scores["error"].abs().median() == pytest.approx(row["median"], rel=1e-3)
 
 
-def test_the_shipped_constants_are_those_of_the_fitted_rows(nccl):
+def test_the_shipped_constants_are_those_of_the_fitted_rows(nccl: pd.DataFrame) -> None:
     kind = load_layout("nccl")
     from moesim.calibration.gpus import published_gpus
 
@@ -52,27 +55,27 @@ def test_the_shipped_constants_are_those_of_the_fitted_rows(nccl):
     assert found == pytest.approx(load("collectives")["NCCL/nccl/alltoall"], rel=0.05)
 
 
-def test_folds_leave_out_whole_curves(nccl):
+def test_folds_leave_out_whole_curves(nccl: pd.DataFrame) -> None:
     """8 curves: four operations on 4 and 8 GPUs."""
     number = curves(load_layout("nccl"), nccl)
     assert sorted(set(number)) == list(range(8))
     assert (np.bincount(number) == 21).all()
 
 
-def test_too_few_rows_name_file_and_column(tmp_path, nccl):
+def test_too_few_rows_name_file_and_column(tmp_path: Path, nccl: pd.DataFrame) -> None:
     nccl.head(7).to_parquet(tmp_path / "nccl_few.parquet")
     with pytest.raises(InputError, match=r"nccl_few.parquet: column latency: 7 usable rows of .* wanted at least 12"):
         calibrate(tmp_path, "h100_sxm")
 
 
-def experts(n):
+def experts(n: int) -> pd.DataFrame:
     """Rows of one group of the experts' kernels."""
     rows = pd.read_parquet(MEASURED / "moe_h100_calib.parquet")
     mine = rows["framework"].eq("TRTLLM") & rows["moe_dtype"].eq("fp8_block") & rows["flag"].eq("")
     return rows[mine].sample(n, random_state=0)
 
 
-def test_experts_need_more_rows_which_may_be_of_several_files(tmp_path):
+def test_experts_need_more_rows_which_may_be_of_several_files(tmp_path: Path) -> None:
     experts(20).to_parquet(tmp_path / "moe_a.parquet")
     with pytest.raises(InputError, match=r"moe_a.parquet: column latency_ms: 20 usable rows of .*wanted at least 30"):
         calibrate(tmp_path, "h100_sxm", folds=0)
@@ -80,7 +83,7 @@ def test_experts_need_more_rows_which_may_be_of_several_files(tmp_path):
     assert calibrate(tmp_path, "h100_sxm", folds=0).errors["n"].tolist() == [45]
 
 
-def test_what_has_too_few_rows_without_a_fold_has_no_error_left_out(tmp_path):
+def test_what_has_too_few_rows_without_a_fold_has_no_error_left_out(tmp_path: Path) -> None:
     experts(32).to_parquet(tmp_path / "moe_a.parquet")
     (row,) = calibrate(tmp_path, "h100_sxm", folds=2).errors.to_dict("records")
     assert row["median"] < 0.1
@@ -88,7 +91,9 @@ def test_what_has_too_few_rows_without_a_fold_has_no_error_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("factor, words", [(1000, "(999|1,)"), (0.001, "1/")])
-def test_latencies_in_another_unit_are_pointed_out(tmp_path, nccl, factor, words):
+def test_latencies_in_another_unit_are_pointed_out(
+    tmp_path: Path, nccl: pd.DataFrame, factor: float, words: str
+) -> None:
     nccl.assign(latency=nccl["latency"] * factor).to_parquet(tmp_path / "nccl_us.parquet")
     match = rf"nccl_us.parquet: column latency: its latencies are {words}.*wanted milliseconds"
     with pytest.raises(InputError, match=match):
@@ -106,7 +111,7 @@ LAYERS = {
 
 
 @pytest.mark.slow
-def test_constants_of_all_layers_are_those_that_a_scenario_takes(tmp_path):
+def test_constants_of_all_layers_are_those_that_a_scenario_takes(tmp_path: Path) -> None:
     """Every latency of one's own GPU is twice that of H100: so is the time of its step, but for the network."""
     for name, (_, group) in LAYERS.items():
         kind, rows = load_layout(name), pd.read_parquet(MEASURED / f"{name}_h100_calib.parquet")
@@ -119,7 +124,7 @@ def test_constants_of_all_layers_are_those_that_a_scenario_takes(tmp_path):
     assert (found.errors["median"] < 0.07).all()
     assert set(found.kernels) == set(found.used_in_steps)
     found.write(tmp_path / "mine.yaml")
-    plain = {"model": "olmoe-1b-7b", "cluster": {"gpu": "h100-sxm", "gpus_per_node": 4}}
+    plain: dict[str, Any] = {"model": "olmoe-1b-7b", "cluster": {"gpu": "h100-sxm", "gpus_per_node": 4}}
     for phase, tokens, heads in (("decode", 64, "data"), ("prefill", 4096, "data"), ("decode", 64, "tensor")):
         work = {"workload": {"phase": phase, "steps": 1, "tokens_per_gpu": tokens}, "parallelism": {"attention": heads}}
         mine = {"cluster": {**plain["cluster"], "kernels": str(tmp_path / "mine.yaml")}}
@@ -128,12 +133,12 @@ def test_constants_of_all_layers_are_those_that_a_scenario_takes(tmp_path):
             assert parts[1][part] == pytest.approx(2 * parts[0][part], rel=0.15), part
 
 
-def test_a_gpu_is_known_by_the_name_of_its_preset_too(folder):
+def test_a_gpu_is_known_by_the_name_of_its_preset_too(folder: Path) -> None:
     named, preset = (calibrate(folder, name, name="mine", folds=0) for name in ("h100_sxm", "h100-sxm"))
     assert preset.kernels == named.kernels
 
 
-def test_what_cannot_be_calibrated_is_named(folder, nccl):
+def test_what_cannot_be_calibrated_is_named(folder: Path, nccl: pd.DataFrame) -> None:
     with pytest.raises(InputError, match="system: found abacus"):
         calibrate(folder, "abacus")
     with pytest.raises(InputError, match="column system: found usable rows of h100_sxm, wanted b200_sxm"):
@@ -173,7 +178,9 @@ def test_what_cannot_be_calibrated_is_named(folder, nccl):
         ({"collectives": {"NCCL/nccl/alltoall": {"ll_share": 0}}}, "ll_share: found 0, wanted a number above 0"),
     ],
 )
-def test_files_of_constants_are_checked(tmp_path, text, words):
+def test_files_of_constants_are_checked(
+    tmp_path: Path, text: dict[str, dict[str, dict[str, int]]] | str, words: str
+) -> None:
     """A text, or what is changed of shipped constants."""
     if not isinstance(text, str):
         ((part, groups),) = text.items()
@@ -185,7 +192,7 @@ def test_files_of_constants_are_checked(tmp_path, text, words):
     assert words in str(raised.value)
 
 
-def test_the_shipped_constants_pass_the_checks_of_a_file(tmp_path):
+def test_the_shipped_constants_pass_the_checks_of_a_file(tmp_path: Path) -> None:
     kernels = {part: dict(load(part)) for part in parts()}
     (tmp_path / "k.yaml").write_text(yaml.safe_dump({"gpu": "h100-sxm", **kernels}))
     assert read_kernels(tmp_path / "k.yaml") == kernels
@@ -199,7 +206,9 @@ def test_the_shipped_constants_pass_the_checks_of_a_file(tmp_path):
         ({"framework": "a/b"}, "row 3, column framework: found a/b, wanted a name without slashes"),
     ],
 )
-def test_rows_of_experts_that_no_formula_takes_are_named(tmp_path, changed, words):
+def test_rows_of_experts_that_no_formula_takes_are_named(
+    tmp_path: Path, changed: dict[str, int | str], words: str
+) -> None:
     rows = experts(40).reset_index(drop=True)
     for column, value in changed.items():
         rows.loc[2, column] = value
@@ -208,14 +217,14 @@ def test_rows_of_experts_that_no_formula_takes_are_named(tmp_path, changed, word
         calibrate(tmp_path, "h100_sxm", folds=0)
 
 
-def test_sums_on_one_gpu_are_named(tmp_path):
+def test_sums_on_one_gpu_are_named(tmp_path: Path) -> None:
     rows = pd.read_parquet(MEASURED / "allreduce_h100_calib.parquet")
     rows.assign(num_gpus=1).to_parquet(tmp_path / "allreduce_a.parquet")
     with pytest.raises(InputError, match=r"allreduce_a.parquet: row 1, column num_gpus: found 1"):
         calibrate(tmp_path, "h100_sxm", folds=0)
 
 
-def test_latencies_far_off_are_fitted_and_noted(folder, nccl):
+def test_latencies_far_off_are_fitted_and_noted(folder: Path, nccl: pd.DataFrame) -> None:
     rows = nccl[nccl["op_name"] == "all_gather"].reset_index(drop=True)
     rows.loc[1, "latency"] = 1e300
     rows.to_parquet(folder / "nccl_mine.parquet")
@@ -223,7 +232,7 @@ def test_latencies_far_off_are_fitted_and_noted(folder, nccl):
     assert "nccl_mine.parquet: column latency: row 2 holds 1e+300" in note
 
 
-def test_artefacts_are_not_fitted_and_counted(folder, nccl):
+def test_artefacts_are_not_fitted_and_counted(folder: Path, nccl: pd.DataFrame) -> None:
     rows = nccl[nccl["op_name"] == "all_gather"].reset_index(drop=True)
     flagged = rows.assign(flag=["spike", *[""] * (len(rows) - 1)], latency=[1e3, *rows["latency"][1:]])
     flagged.to_parquet(folder / "nccl_mine.parquet")

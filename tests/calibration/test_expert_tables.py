@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from moesim.calibration.layout import layout_of, load_layout
 from moesim.calibration.layouts import expert_fit, expert_rows, moe, wideep_context
@@ -19,13 +20,14 @@ from moesim.hardware.constants import load
 from moesim.hardware.expert import ExpertConstants, calibrated_gpu, expert_time, summarize
 from moesim.hardware.kernel_dtypes import kernel_dtype, nearest_group
 from moesim.hardware.token_loads import token_loads
+from tests.validation import fit_experts
 
 GPUS = {"h100_sxm": calibrated_gpu()}
 DATA = Path(os.environ.get("MOESIM_DATA", "")) / "measured"
 needs_data = pytest.mark.skipif(not (DATA / "moe_h100_calib.parquet").is_file(), reason="MOESIM_DATA has no measured/")
 
 
-def frame(**columns):
+def frame(**columns: Any) -> pd.DataFrame:
     """A table of as many rows as the longest column; what is not said is a Qwen3 layer of TensorRT-LLM."""
     usual = {
         "system": "h100_sxm",
@@ -47,7 +49,7 @@ def frame(**columns):
     return pd.DataFrame({**usual, **columns}, index=range(rows))
 
 
-def unthrottled(group):
+def unthrottled(group: str) -> tuple[ExpertKernel, dict[str, dict[str, float]]]:
     """The kernel of a group, and all constants, as if the power limit took nothing: timed alone is as in service."""
     kernel = ExpertKernel.from_preset(group)
     constants = {name: {**values, "throttle": 0.0} for name, values in load("experts").items()}
@@ -65,11 +67,13 @@ def unthrottled(group):
         ("anything", "moe"),
     ],
 )
-def test_kinds_are_known_by_name_then_by_columns(stem, name):
-    assert layout_of(stem, frame().columns).name == name
+def test_kinds_are_known_by_name_then_by_columns(stem: str, name: str) -> None:
+    found = layout_of(stem, frame().columns)
+    assert found is not None
+    assert found.name == name
 
 
-def test_groups_are_framework_kernel_and_data_type():
+def test_groups_are_framework_kernel_and_data_type() -> None:
     table = frame(
         framework=["TRTLLM", "VLLM", "VLLM", "SGLang"],
         kernel_source=[
@@ -87,7 +91,7 @@ def test_groups_are_framework_kernel_and_data_type():
     ]
 
 
-def test_a_group_never_fitted_takes_the_nearest():
+def test_a_group_never_fitted_takes_the_nearest() -> None:
     known = load("experts")
     assert nearest_group("trtllm/cutlass/fp8", known) == "trtllm/cutlass/fp8"
     assert nearest_group("trtllm/new-kernel/fp8", known) == "trtllm/cutlass/fp8"
@@ -100,7 +104,7 @@ def test_a_group_never_fitted_takes_the_nearest():
     assert nearest_group("trtllm/cutlass/strange", known) is None
 
 
-def test_a_prediction_is_the_mean_over_draws_of_the_kernel():
+def test_a_prediction_is_the_mean_over_draws_of_the_kernel() -> None:
     table = frame(distribution=["balanced", "power_law_1.2"], moe_tp_size=2)
     kernel, constants = unthrottled("trtllm/cutlass/fp8_block")
     predicted = moe.LAYOUT.predict(table, GPUS, constants)
@@ -111,7 +115,7 @@ def test_a_prediction_is_the_mean_over_draws_of_the_kernel():
         assert predicted[row, 0] == pytest.approx(expected, rel=1e-12)
 
 
-def test_what_is_not_known_is_nan_and_the_rest_does_not_change():
+def test_what_is_not_known_is_nan_and_the_rest_does_not_change() -> None:
     table = frame(
         distribution=["balanced", "zipf", "balanced", "power_law_1.01_eplb", "balanced"],
         moe_dtype=["fp8_block", "fp8_block", "strange", "fp8_block", "fp8_block"],
@@ -122,7 +126,7 @@ def test_what_is_not_known_is_nan_and_the_rest_does_not_change():
     assert predicted[0] == moe.LAYOUT.predict(frame(), GPUS, load("experts"))[0, 0]
 
 
-def test_tables_without_flags_lose_their_known_artefacts():
+def test_tables_without_flags_lose_their_known_artefacts() -> None:
     tokens = [1, 2, 4, 8]
     table = pd.concat(
         [
@@ -137,7 +141,7 @@ def test_tables_without_flags_lose_their_known_artefacts():
     assert moe.usable(table.assign(flag="")).all()
 
 
-def test_experts_without_a_gate_have_two_matrices():
+def test_experts_without_a_gate_have_two_matrices() -> None:
     """As the kernel or a known model says; work and bytes of weights are two thirds, and so is what lies between."""
     table = frame(kernel_source=["moe_torch_flow_cutlass", "moe_torch_flow_nongated"], num_tokens=65536, moe_ep_size=1)
     assert expert_rows.ungated(table).tolist() == [False, True]
@@ -151,7 +155,7 @@ def test_experts_without_a_gate_have_two_matrices():
     assert 2 / 3 < ungated / gated < 0.85
 
 
-def test_ungated_time_is_two_thirds_where_only_the_inner_width_counts():
+def test_ungated_time_is_two_thirds_where_only_the_inner_width_counts() -> None:
     own = dict.fromkeys(load("experts")["trtllm/cutlass/fp8_block"], 0.0) | {"row_inner": 6.0, "choice_inner": 2.0}
     usable = {"bandwidth_share": 1.0, "compute_share": 1.0, "norm": 4.0, "scan_norm": 4.0, "tile_low": 16.0}
     constants = ExpertConstants(**{**own, **usable, "tile_high": 16.0, "sm_bytes_per_s": 1e9})
@@ -163,9 +167,11 @@ def test_ungated_time_is_two_thirds_where_only_the_inner_width_counts():
     assert two / three == pytest.approx(2 / 3, rel=1e-12)
 
 
-def test_prefill_is_handed_all_tokens_and_padded_counts():
+def test_prefill_is_handed_all_tokens_and_padded_counts() -> None:
     table = frame(framework="SGLang", distribution=["uniform", "power_law_1.01"], num_tokens=8192, num_experts=256)
-    assert wideep_context.TIMING.received_tokens(table).tolist() == [8192, 8192]
+    received = wideep_context.TIMING.received_tokens
+    assert received is not None
+    assert received(table).tolist() == [8192, 8192]
     assert wideep_context.usable(table).all()
     assert not wideep_context.usable(table.assign(num_tokens=4096)).any()
     kernel, constants = unthrottled("sglang/deepep-prefill/fp8_block")
@@ -175,13 +181,13 @@ def test_prefill_is_handed_all_tokens_and_padded_counts():
     assert wideep_context.LAYOUT.predict(table, GPUS, constants)[1, 0] == pytest.approx(expected, rel=1e-12)
 
 
-def test_rows_after_load_balancing_are_not_scored():
+def test_rows_after_load_balancing_are_not_scored() -> None:
     kind = load_layout("wideep_trtllm_eplb")
     table = frame(distribution=["power_law_1.01", "power_law_1.01_eplb", "power_law_1.01"], num_tokens=[64, 64, 2])
     assert kind.usable(table).tolist() == [True, False, False]
 
 
-def test_a_fit_finds_the_constants_that_made_the_times():
+def test_a_fit_finds_the_constants_that_made_the_times() -> None:
     """Times made by the kernel itself are met to a percent, and the constants that they show are found."""
     tokens = [2**i for i in range(15)]
     tables = [
@@ -201,23 +207,18 @@ def test_a_fit_finds_the_constants_that_made_the_times():
     assert found["trtllm/cutlass/fp8_block"]["bandwidth_share"] == pytest.approx(true["bandwidth_share"], rel=0.02)
 
 
-def test_too_few_rows_are_an_error():
+def test_too_few_rows_are_an_error() -> None:
     with pytest.raises(InputError, match="trtllm/cutlass/fp8_block: found 3 rows, wanted at least 30"):
         expert_fit.fit(frame(num_tokens=[1, 2, 4]), GPUS, moe.TIMING)
 
 
-@pytest.fixture
-def fit_experts(monkeypatch, request):
-    return importlib.import_module("tests.validation.fit_experts")
-
-
-def errors(ours, real):
+def errors(ours: NDArray[np.float64] | pd.Series[Any], real: pd.Series[Any]) -> tuple[float, float]:
     error = (np.asarray(ours) / np.asarray(real) - 1)[~np.isnan(np.asarray(ours) / np.asarray(real))]
     return 100 * np.median(np.abs(error)), 100 * np.quantile(np.abs(error), 0.9)
 
 
 @needs_data
-def test_errors_of_the_shipped_constants_on_token_counts_never_fitted(fit_experts):
+def test_errors_of_the_shipped_constants_on_token_counts_never_fitted() -> None:
     table = fit_experts.read("moe")
     core = table[moe.group(table).isin(fit_experts.CORE)].reset_index(drop=True)
     held = ~moe.LAYOUT.fitted(core)
@@ -233,7 +234,7 @@ def test_errors_of_the_shipped_constants_on_token_counts_never_fitted(fit_expert
 
 @needs_data
 @pytest.mark.slow
-def test_errors_on_models_never_fitted(fit_experts, monkeypatch):
+def test_errors_on_models_never_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(fit_experts.TIMINGS, "moe", (moe.TIMING, expert_fit.TILES[:1]))  # a third of the time
     table = fit_experts.read("moe")
     core = table[moe.group(table).isin(fit_experts.CORE)].reset_index(drop=True)
@@ -245,7 +246,7 @@ def test_errors_on_models_never_fitted(fit_experts, monkeypatch):
 @pytest.mark.parametrize(
     "ep, measured", [(4, 1.57), (8, 1.84), (16, 2.5), (32, 3.2), (64, 4.0), (128, 4.7), (256, 5.2)]
 )
-def test_the_slowdown_of_prefill_grows_with_the_ranks(ep, measured):
+def test_the_slowdown_of_prefill_grows_with_the_ranks(ep: int, measured: float) -> None:
     """Measured with the exponent 1.2, which was never fitted, from 8,192 tokens in all to at most 16,384 a rank."""
     tokens = [n for n in (8192 * 2**i for i in range(7)) if n <= 16384 * ep]
     table = frame(
