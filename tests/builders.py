@@ -101,16 +101,17 @@ def program(
     shared = np.zeros(n_gpus) if shared_ps is None else np.array(shared_ps) * PICO
     experts = np.array(experts_ps) * PICO
     seconds = {
-        "attention": np.array(attention_ps) * PICO,
-        "attention_in": np.array(attention_ps) // 4 * PICO,
-        "router": np.full(n_gpus, router_ps * PICO),
-        "dense": np.zeros(n_gpus),
-        "shared_experts": shared,
+        "attention": np.array([attention_ps]) * PICO,
+        "attention_in": np.array([attention_ps]) // 4 * PICO,
+        "router": np.full((1, n_gpus), router_ps * PICO),
+        "dense": np.zeros((1, n_gpus)),
+        "shared_experts": shared[None],
         "head": np.full(n_gpus, head_ps * PICO),
     }
     return lay_out(
         n_layers=n_layers,
         dense_layers=(),
+        layer_class=np.zeros(n_layers, dtype=np.int64),
         durations=[Durations(**seconds, experts=experts[b::batches]) for b in range(batches)],
         head=seconds["head"],
         traffic=Traffic(slot_tokens=slots, copies=matrix, node_copies=nodes),
@@ -120,7 +121,7 @@ def program(
         gpus_per_node=gpus_per_node or n_gpus,
         dispatch=dispatch or exchange(n_gpus),
         combine=combine or exchange(n_gpus, copy_ps=(5, 11)),
-        has_shared=shared_ps is not None,
+        shared_layers=tuple(range(n_layers)) if shared_ps is not None else (),
         overlap=overlap,
         overlap_slowdown=overlap_slowdown,
         network=network,

@@ -77,7 +77,7 @@ _PART = {part.name.lower(): part for part in Part} | {"attention_in": Part.ATTEN
 
 
 class Durations(Protocol):
-    """Seconds of each part, once a layer: [G] each, `experts` [L, G]; `head` once a step.
+    """Seconds of each part: [C, G] for C classes of layers, `experts` [L, G]; `head` [G] once a step.
 
     `attention_in` is the part of `attention` before its kernel.
     """
@@ -102,6 +102,7 @@ def lay_out(
     *,
     n_layers: int,
     dense_layers: tuple[int, ...],
+    layer_class: NDArray[np.int64],
     durations: Sequence[Durations],
     head: NDArray[np.float64],
     traffic: Traffic,
@@ -111,7 +112,7 @@ def lay_out(
     gpus_per_node: int,
     dispatch: Exchange,
     combine: Exchange,
-    has_shared: bool,
+    shared_layers: tuple[int, ...],
     overlap: str = "none",
     overlap_slowdown: float = 0.0,
     network: str = "closed-form",
@@ -126,6 +127,7 @@ def lay_out(
     Args:
         n_layers: of the model.
         dense_layers: those without experts.
+        layer_class: the row of the durations that each layer takes, [n_layers].
         durations: one a micro-batch, seconds.
         head: seconds of the head for the whole step, [G].
         traffic: of every MoE layer and micro-batch.
@@ -135,22 +137,25 @@ def lay_out(
         gpus_per_node: of the cluster.
         dispatch: port rates of the dispatch payload.
         combine: the same of combine.
-        has_shared: whether MoE layers have shared experts.
+        shared_layers: those with shared experts.
         overlap: a name of OVERLAPS.
         overlap_slowdown: part of an exchange's closed form that computing beside it loses; only of two micro-batches.
         network: "closed-form" or "port".
         synchronous: whether an exchange ends on all GPUs at once.
     """
-    order = _order(n_layers, dense_layers, overlap, has_shared)
+    order = _order(n_layers, dense_layers, overlap, shared_layers)
     assert len(durations) == OVERLAPS[overlap].micro_batches
     n_gpus = placement.n_ranks
     duration = np.zeros((len(order.kind), n_gpus), dtype=np.int64)
     split = "attention_in" in {kind for kind, _ in order.tasks}
     for (kind, batch), (rows, moe_index) in order.tasks.items():
-        known = picoseconds(head if kind == "head" else getattr(durations[batch], kind))
+        if kind == "head":
+            duration[rows] = picoseconds(head)
+            continue
+        known = picoseconds(getattr(durations[batch], kind))
         if kind == "attention" and split:  # the rest, so that both are the whole
             known = known - picoseconds(durations[batch].attention_in)
-        duration[rows] = known[moe_index] if kind == "experts" else known
+        duration[rows] = known[moe_index if kind == "experts" else layer_class[order.layer[rows]]]
     unlimited = np.full_like(traffic.slot_tokens, -1)
     program = Program(
         n_gpus=n_gpus,
@@ -221,7 +226,7 @@ class _Order:
 
 
 @lru_cache(maxsize=16)
-def _order(n_layers: int, dense_layers: tuple[int, ...], overlap: str, has_shared: bool) -> _Order:
+def _order(n_layers: int, dense_layers: tuple[int, ...], overlap: str, shared_layers: tuple[int, ...]) -> _Order:
     order = OVERLAPS[overlap]
     todo = _Operations()
     moe_indices = np.cumsum([layer not in dense_layers for layer in range(n_layers)]) - 1
@@ -235,7 +240,7 @@ def _order(n_layers: int, dense_layers: tuple[int, ...], overlap: str, has_share
             if 0 <= now - batch * order.lag < len(stages):
                 layer, kinds = stages[now - batch * order.lag]
                 for kind in kinds:
-                    if kind != "shared_experts" or has_shared:
+                    if kind != "shared_experts" or layer in shared_layers:
                         todo.add(kind, layer, batch, int(moe_indices[layer]), order.micro_batches)
     todo.add("head", -1, 0, 0, order.micro_batches)
     matrix = np.array(todo.matrix, dtype=np.int64)

@@ -52,15 +52,15 @@ class Backend:
         """Of the layers where nothing else is said."""
         return self.parts.get("framework", LayerKernels.framework)
 
-    def layers(self, phase: str) -> LayerKernels:
-        """The kernels of all parts but the experts in a phase."""
+    def layers(self, *, throttled: bool) -> LayerKernels:
+        """The kernels of all parts but the experts, on GPUs that are at their power limit (`throttled`) or below it."""
         groups = {part: self.parts[part] for part in LAYERS if part in self.parts}
         return LayerKernels(
             framework=self.framework,
             groups=groups,
             constants=self.constants,
             measured=self.measured,
-            throttled=throttled(phase),
+            throttled=throttled,
         )
 
     @property
@@ -68,9 +68,9 @@ class Backend:
         """Whether the experts' kernel was timed with the router's softmax and top-k."""
         return self.parts.get("router") == "fused"
 
-    def experts(self, phase: str) -> str:
-        """The group of constants of the experts in a phase."""
-        return self.parts["experts"] if phase == "decode" else self.parts.get("experts_prefill", self.parts["experts"])
+    def experts(self, *, prompts: bool) -> str:
+        """The group of constants of the experts in a step with tokens of prompts, or in one of decodes alone."""
+        return self.parts.get("experts_prefill", self.parts["experts"]) if prompts else self.parts["experts"]
 
 
 def backends() -> dict[str, dict[str, str]]:
@@ -133,24 +133,20 @@ def _dtype(precision: Precision) -> KernelDtype:
     return KernelDtype(weights=precision.weights, compute=precision.activations)
 
 
-def expert_kernel(backend: Backend, gpu: GpuSpec, precision: Precision, phase: str) -> ExpertKernel:
+def expert_kernel(
+    backend: Backend, gpu: GpuSpec, precision: Precision, *, prompts: bool, throttled: bool
+) -> ExpertKernel:
     """The experts' kernel of a family on a GPU, with the data types of the scenario.
+
+    `prompts`: the step has tokens of prompts; `throttled`: GPUs are at their power limit.
 
     Raises:
         InputError: the GPU has no peak for the type of activations.
     """
-    group, mine = backend.experts(phase), backend.constants.get("experts", {})
+    group, mine = backend.experts(prompts=prompts), backend.constants.get("experts", {})
     dtype = _dtype(precision)
     constants = ExpertConstants(**mine[group]) if group in mine else ExpertKernel.from_preset(group).constants
-    return ExpertKernel(name=group, gpu=gpu, constants=constants, sustained=throttled(phase), dtype=dtype)
-
-
-def throttled(phase: str) -> bool:
-    """Whether a GPU stays at its power limit. In decode it does not, as decode streams more than it multiplies.
-
-    Source: Splitwise (arXiv 2311.18677), power of the prompt and of the token phase.
-    """
-    return phase != "decode"
+    return ExpertKernel(name=group, gpu=gpu, constants=constants, sustained=throttled, dtype=dtype)
 
 
 def backend_of(name: str) -> Backend:

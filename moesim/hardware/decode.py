@@ -24,12 +24,12 @@ from moesim.types import GpuSpec
 Array = NDArray[np.float64]
 Numbers = NDArray[Any] | float
 
-MOST_SPLITS = 128
-FEWEST_SPLIT_TOKENS = 128
+MAX_SPLITS = 128
+MIN_SPLIT_TOKENS = 128
 _HEAD_WIDTH = 128.0
 _WIDE_BYTES = 2.0
 _COMPUTE = "bf16"
-_LEAST = 1e-12
+_MIN_UNITS = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,7 @@ def decode_seconds(
     head_width: Numbers,
     cache_bytes: Numbers,
     window: Numbers = 0.0,
+    longest_tokens: Numbers | None = None,
     replayed: bool = False,
 ) -> Array:
     """Seconds of the attention of one new token of each request; no requests take no time.
@@ -84,12 +85,13 @@ def decode_seconds(
         constants: of the kernel.
         gpu: its bandwidth and SMs.
         requests: number of requests.
-        context_tokens: tokens of each whose keys and values are read.
+        context_tokens: tokens of each whose keys and values are read; their mean where requests differ.
         heads: query heads.
         kv_heads: heads of keys and values.
         head_width: elements of a key and of a value.
         cache_bytes: bytes of a cached element.
-        window: tokens that are read at most, 0 for all.
+        window: tokens that are read at most, 0 for all; only where requests are equal.
+        longest_tokens: those of the longest request; by default all are as long.
         replayed: timed again and again, so that a small cache stays in the L2 cache; in a step it is read from memory.
     """
     c = constants
@@ -97,7 +99,8 @@ def decode_seconds(
         np.asarray(x, dtype=np.float64)
         for x in (requests, context_tokens, heads, kv_heads, head_width, cache_bytes, window)
     )
-    context = np.where((window > 0) & (window < context), np.minimum(context, window + c.window_tokens), context)
+    context = read_tokens(context, window, c.window_tokens)
+    longest = context if longest_tokens is None else np.asarray(longest_tokens, dtype=np.float64)
     share = heads / kv_heads
     cached = 2 * width * each
     head_s, token_head_s = c.unit_head_s * share, c.token_head_s * share * width / _HEAD_WIDTH
@@ -106,6 +109,7 @@ def decode_seconds(
         gpu,
         units,
         context,
+        longest,
         together=(c.unit_s + head_s, c.byte_s * cached + token_head_s),
         alone=(c.alone_s + head_s, c.alone_byte_s * cached + token_head_s),
         split_s=c.split_s,
@@ -113,16 +117,24 @@ def decode_seconds(
     read = cached * n * context * kv_heads
     moved = read + c.query_passes * 2 * n * width * heads * _WIDE_BYTES
     stream = stream_seconds(gpu, moved, c.bandwidth_share, c.cache_speedup, 0.0 if replayed else read)
-    exposed = np.minimum(1.0, c.exposed_units * gpu.n_sms / np.maximum(units, _LEAST))
+    exposed = np.minimum(1.0, c.exposed_units * gpu.n_sms / np.maximum(units, _MIN_UNITS))
     together = exposed * (working + stream) + (1.0 - exposed) * p_norm(working, stream, c.norm)
     multiplied = 4 * n * context * heads * width / peak_flops(gpu, _COMPUTE)
     return np.asarray(np.where(n > 0, c.launch_s + np.maximum(together, multiplied), 0.0))
+
+
+def read_tokens(context_tokens: Numbers, window: Numbers, beyond: float) -> Array:
+    """Tokens of the cache that a kernel reads: a window, with `beyond` tokens of blocks that it cuts, or all."""
+    context, window = np.asarray(context_tokens, dtype=np.float64), np.asarray(window, dtype=np.float64)
+    binds = (window > 0) & (window < context)
+    return np.asarray(np.where(binds, np.minimum(context, window + beyond), context))
 
 
 def split_seconds(
     gpu: GpuSpec,
     units: Array,
     tokens: Array,
+    longest: Array,
     *,
     together: tuple[Numbers, Numbers],
     alone: tuple[Numbers, Numbers],
@@ -130,18 +142,19 @@ def split_seconds(
 ) -> Array:
     """Seconds of units over the SMs with the best split of their tokens.
 
-    Whole, or into a power of two of parts; a part takes no less than its
-    shortest useful length. `together` and `alone`: seconds of a unit and of
+    Units have `tokens` in the mean and `longest` at most. They stay whole, or
+    are cut into a power of two of parts; a part takes no less than its shortest
+    useful length. `together` and `alone`: seconds of a unit and of
     each of its tokens where many units share the SMs, and of one that has an SM
     to itself. More parts cost each unit more, so that a batch is never slower
     than the parts that it is cut into.
     """
-    best = np.maximum(units / gpu.n_sms * (together[0] + tokens * together[1]), alone[0] + tokens * alone[1])
+    best = np.maximum(units / gpu.n_sms * (together[0] + tokens * together[1]), alone[0] + longest * alone[1])
     parts = 2
-    while parts <= MOST_SPLITS:
+    while parts <= MAX_SPLITS:
         spread = units / gpu.n_sms * (parts * together[0] + tokens * together[1])
-        longest = alone[0] + np.maximum(tokens / parts, FEWEST_SPLIT_TOKENS) * alone[1]
-        split = np.maximum(spread, longest) + split_s
+        slowest = alone[0] + np.maximum(longest / parts, MIN_SPLIT_TOKENS) * alone[1]
+        split = np.maximum(spread, slowest) + split_s
         best = np.minimum(best, split)
         parts *= 2
     return np.asarray(best)

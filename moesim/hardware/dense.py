@@ -14,8 +14,8 @@ from moesim.hardware.constants.fitted import fitted
 from moesim.hardware.elementwise import pass_seconds
 from moesim.hardware.gemm import GemmConstants, product_seconds
 from moesim.hardware.gpu import memory_bandwidth
-from moesim.hardware.layer_kernels import DEFAULT, LayerKernels
-from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape, Precision
+from moesim.hardware.layer_kernels import DEFAULT, EVERY, LayerKernels
+from moesim.types import DTYPE_BYTES, GpuSpec, LayerShape, ModelShape, Precision
 
 Seconds = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -58,7 +58,7 @@ def gemm_seconds(
         )
 
     if count != 1:  # tables are of single products
-        return formula(...)
+        return formula(EVERY)
     return kernels.measured_or(formula, "gemm", kernels.linear_rows(weights, activations), (n, k), rows)
 
 
@@ -68,7 +68,7 @@ def elementwise_seconds(gpu: GpuSpec, rows: Counts, bytes_per_row: float, kernel
 
 
 def network_seconds(
-    model: ModelShape,
+    layer: LayerShape,
     gpu: GpuSpec,
     precision: Precision,
     rows: Counts,
@@ -83,26 +83,26 @@ def network_seconds(
     """
     weights, activations = precision.weights, precision.activations
     mine = -(-width // tensor_parallel)
-    inputs = (2 if model.gated else 1) * mine
+    inputs = (2 if layer.gated else 1) * mine
     dtypes = {"weights": weights, "activations": activations, "kernels": kernels}
-    up = gemm_seconds(gpu, rows, inputs, model.hidden_size, **dtypes)  # type: ignore[arg-type]
+    up = gemm_seconds(gpu, rows, inputs, layer.hidden_size, **dtypes)  # type: ignore[arg-type]
     activation = elementwise_seconds(gpu, rows, 2.0 * inputs + DTYPE_BYTES[activations] * mine, kernels)
-    down = gemm_seconds(gpu, rows, model.hidden_size, mine, **dtypes)  # type: ignore[arg-type]
+    down = gemm_seconds(gpu, rows, layer.hidden_size, mine, **dtypes)  # type: ignore[arg-type]
     return up + activation + down
 
 
 def sum_seconds(
-    model: ModelShape, gpu: GpuSpec, rows: Counts, tensor_parallel: int, kernels: LayerKernels = DEFAULT
+    layer: LayerShape, gpu: GpuSpec, rows: Counts, tensor_parallel: int, kernels: LayerKernels = DEFAULT
 ) -> Seconds:
     """The all-reduce that adds up the parts of a tensor-parallel layer inside a node, bf16; none for one GPU."""
-    elements = np.asarray(rows) * model.hidden_size
+    elements = np.asarray(rows) * layer.hidden_size
 
     def formula(where: Any) -> Seconds:
         message = elements[where] * _WIDE_BYTES
         return allreduce_seconds(kernels.allreduce(), gpu, gpus=float(tensor_parallel), message=message)
 
     if tensor_parallel == 1:
-        return formula(...)
+        return formula(EVERY)
     return kernels.measured_or(formula, "allreduce", kernels.allreduce_rows(), (tensor_parallel,), elements)
 
 
@@ -124,17 +124,12 @@ def feed_forward_seconds(
     return np.asarray(np.where(rows > 0, seconds, 0.0))
 
 
-def router_seconds(model: ModelShape, gpu: GpuSpec, rows: Counts, kernels: LayerKernels = DEFAULT) -> Seconds:
+def router_seconds(layer: LayerShape, gpu: GpuSpec, rows: Counts, kernels: LayerKernels = DEFAULT) -> Seconds:
     """The gate's product, in bf16 as published, and one pass that picks the top k of its float32 scores."""
     gate = gemm_seconds(
-        gpu, rows, model.n_experts, model.hidden_size, weights="bf16", activations="bf16", kernels=kernels
+        gpu, rows, layer.n_experts, layer.hidden_size, weights="bf16", activations="bf16", kernels=kernels
     )
-    return gate + elementwise_seconds(gpu, rows, 4.0 * model.n_experts + 8.0 * model.top_k, kernels)
-
-
-def head_rows(tokens: int, sequence_tokens: int, phase: str) -> int:
-    """Rows of the vocabulary product: every token in decode and training, the last of each prompt in prefill."""
-    return -(-tokens // sequence_tokens) if phase == "prefill" else tokens
+    return gate + elementwise_seconds(gpu, rows, 4.0 * layer.n_experts + 8.0 * layer.top_k, kernels)
 
 
 def head_seconds(model: ModelShape, gpu: GpuSpec, rows: Counts, kernels: LayerKernels = DEFAULT) -> Seconds:

@@ -18,7 +18,7 @@ from moesim.hardware.constants.fitted import POSITIVE, TILE, fitted, given
 from moesim.hardware.gemm import p_norm
 from moesim.hardware.gpu import memory_bandwidth, peak_flops, throttling
 from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype, stored_bytes
-from moesim.types import GpuSpec, ModelShape, Precision
+from moesim.types import GpuSpec, LayerShape, Precision
 
 Seconds = NDArray[np.float64]
 
@@ -99,15 +99,15 @@ class ExpertShape:
     matrices: Any = GATED
 
     @classmethod
-    def of(cls, model: ModelShape, *, n_ranks: int = 1, tensor_parallel: int = 1) -> ExpertShape:
-        """The experts of a model spread over `n_ranks`, each sliced over `tensor_parallel` GPUs."""
+    def of(cls, layer: LayerShape, *, n_ranks: int = 1, tensor_parallel: int = 1) -> ExpertShape:
+        """The experts of a layer spread over `n_ranks`, each sliced over `tensor_parallel` GPUs."""
         return cls(
-            hidden_size=model.hidden_size,
-            inner_size=-(-model.moe_intermediate_size // tensor_parallel),
-            n_experts=model.n_experts,
-            top_k=model.top_k,
+            hidden_size=layer.hidden_size,
+            inner_size=-(-layer.moe_intermediate_size // tensor_parallel),
+            n_experts=layer.n_experts,
+            top_k=layer.top_k,
             n_ranks=n_ranks,
-            matrices=matrices(model),
+            matrices=matrices(layer),
         )
 
 
@@ -256,7 +256,7 @@ class ExpertKernel:
     def time(
         self,
         tokens_per_expert: ArrayLike,
-        shape: ExpertShape | ModelShape,
+        shape: ExpertShape | LayerShape,
         *,
         tokens: ArrayLike | None = None,
         mean_load: ArrayLike | None = None,
@@ -276,7 +276,7 @@ class ExpertKernel:
                 or of another shape; or a mean load is 0 where there are assignments.
         """
         counts = _whole(tokens_per_expert)
-        own = ExpertShape.of(shape) if isinstance(shape, ModelShape) else shape
+        own = ExpertShape.of(shape) if isinstance(shape, LayerShape) else shape
         outer = counts.shape[:-1]
         flat = np.ascontiguousarray(counts, dtype=np.int64).reshape(math.prod(outer), counts.shape[-1])
         mean = None if mean_load is None else _of_ranks("mean_load", mean_load, outer)
@@ -358,12 +358,12 @@ def calibrated_gpu() -> GpuSpec:
     return GpuSpec(**document("experts")["gpu"])
 
 
-def matrices(model: ModelShape) -> int:
+def matrices(layer: LayerShape) -> int:
     """Matrices of one network: gate, up and down, or up and down."""
-    return GATED if model.gated else GATED - 1
+    return GATED if layer.gated else GATED - 1
 
 
-def weight_bytes(model: ModelShape, precision: Precision) -> float:
+def weight_bytes(layer: LayerShape, precision: Precision) -> float:
     """Bytes of one expert's weights, with their scales."""
     each = stored_bytes(precision.weights, precision.activations)
-    return matrices(model) * model.hidden_size * model.moe_intermediate_size * each
+    return matrices(layer) * layer.hidden_size * layer.moe_intermediate_size * each

@@ -18,7 +18,7 @@ from moesim.hardware.kernel_dtypes import dtype_of, is_narrow, nearest
 from moesim.hardware.measured import Measured
 from moesim.hardware.mla import AbsorbedConstants, MlaDecodeConstants, MlaPrefillConstants
 from moesim.hardware.prefill import PrefillConstants
-from moesim.types import ModelShape, Precision
+from moesim.types import LayerShape, Precision
 
 _NARROW_HEAD, _MANY_HEADS = 64, 64
 _LINEAR: Mapping[str, str] = {"fp8": "deepgemm/fp8_block", "int8": "cublas/fp8", "fp4": "cublas/fp8"}
@@ -39,6 +39,8 @@ _MLA_PREFILL: Mapping[str, Mapping[str, str]] = {
     "sglang": {"bfloat16": "wideep_module-fa3", "fp8": "wideep_module-fa3"},
 }
 _MLA_OTHERWISE = "module-default"
+EVERY = slice(None)
+"""The places of all sizes, as formulas take them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ class LayerKernels:
     ) -> NDArray[np.float64]:
         """Seconds at sizes [G]: measured, else of the formula for places of [G] (arguments of Measured.instead)."""
         if self.measured is None:
-            return formula(...)
+            return formula(EVERY)
         return self.measured.measured_or(formula, kind, group, shape, sizes, series, extra_seconds)
 
     def scaled(self, factor: float) -> LayerKernels:
@@ -107,34 +109,34 @@ class LayerKernels:
         mine = self.constants.get("elementwise", {}).get(ELEMENTWISE)
         return ElementwiseConstants(**(mine or load("elementwise")[ELEMENTWISE]))
 
-    def prefill(self, model: ModelShape, precision: Precision) -> PrefillConstants:
+    def prefill(self, layer: LayerShape, precision: Precision) -> PrefillConstants:
         """The attention kernel over prompts."""
-        return PrefillConstants(**self._of("attention_context", self._prefill(model, precision)))
+        return PrefillConstants(**self._of("attention_context", self._prefill(layer, precision)))
 
-    def prefill_rows(self, model: ModelShape, precision: Precision) -> str:
+    def prefill_rows(self, layer: LayerShape, precision: Precision) -> str:
         """The group of its measurements."""
-        return _with_cache(self._prefill(model, precision), precision)
+        return _with_cache(self._prefill(layer, precision), precision)
 
-    def _prefill(self, model: ModelShape, precision: Precision) -> str:
+    def _prefill(self, layer: LayerShape, precision: Precision) -> str:
         types = "bfloat16-fp8" if _cache(precision) == "fp8" else "bfloat16"
-        return f"{self._framework('attention_context')}/{_template(model)}/{types}"
+        return f"{self._framework('attention_context')}/{_template(layer)}/{types}"
 
     def prefill_compute(self, precision: Precision) -> str:
         """The data type of its products, which is the cache's where that is narrow."""
         return "fp8" if _cache(precision) == "fp8" else "bf16"
 
-    def decode(self, model: ModelShape, precision: Precision) -> DecodeConstants:
+    def decode(self, layer: LayerShape, precision: Precision) -> DecodeConstants:
         """The attention kernel over the cache."""
-        return DecodeConstants(**self._of("attention_generation", self._decode(model, precision)))
+        return DecodeConstants(**self._of("attention_generation", self._decode(layer, precision)))
 
-    def decode_rows(self, model: ModelShape, precision: Precision) -> str:
+    def decode_rows(self, layer: LayerShape, precision: Precision) -> str:
         """The group of its measurements."""
-        return _with_cache(self._decode(model, precision), precision)
+        return _with_cache(self._decode(layer, precision), precision)
 
-    def _decode(self, model: ModelShape, precision: Precision) -> str:
+    def _decode(self, layer: LayerShape, precision: Precision) -> str:
         framework = self._framework("attention_generation")
-        apart = framework == "trtllm" and model.n_heads >= _MANY_HEADS * model.n_kv_heads
-        template = "mqa-128" if apart else _template(model)
+        apart = framework == "trtllm" and layer.n_heads >= _MANY_HEADS * layer.n_kv_heads
+        template = "mqa-128" if apart else _template(layer)
         return f"{framework}/{template}/{_cache(precision)}"
 
     def mla_prefill(self, precision: Precision) -> MlaPrefillConstants:
@@ -196,9 +198,9 @@ def _with_cache(group: str, precision: Precision) -> str:
     return group if precision.kv_cache in ("bf16", "fp8") else f"{group} with a cache in {precision.kv_cache}"
 
 
-def _template(model: ModelShape) -> str:
-    grouping = "mha" if model.n_heads == model.n_kv_heads else "gqa"
-    return f"{grouping}-{64 if model.head_dim <= _NARROW_HEAD else 128}"
+def _template(layer: LayerShape) -> str:
+    grouping = "mha" if layer.n_heads == layer.n_kv_heads else "gqa"
+    return f"{grouping}-{64 if layer.head_dim <= _NARROW_HEAD else 128}"
 
 
 DEFAULT = LayerKernels()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from moesim.errors import TooLargeError
 from moesim.hardware.attention import cache_elements, projections
 from moesim.hardware.buffers import exchange_bytes
 from moesim.hardware.constants import MEMORY_SHARE
-from moesim.hardware.dense import head_rows
 from moesim.hardware.expert import matrices, weight_bytes
 from moesim.hardware.gpu import wide_bytes
 from moesim.hardware.kernel_dtypes import stored_bytes
-from moesim.types import DTYPE_BYTES, ClusterShape, ModelShape, Parallelism, Precision
+from moesim.types import DTYPE_BYTES, AttentionWork, ClusterShape, LayerShape, ModelShape, Parallelism, Precision
 
 
 def parameters(model: ModelShape) -> dict[str, int]:
@@ -21,28 +23,32 @@ def parameters(model: ModelShape) -> dict[str, int]:
     Matrices only: norms and biases are left out (below 0.1 % of any preset).
     Embedding and head are counted apart, as untied.
     """
-    hidden, n_moe, factor = model.hidden_size, len(model.moe_layers), matrices(model)
-    parts = {
-        "attention": model.n_layers * sum(n * k for n, k in projections(model)),
-        "dense": len(model.dense_layers) * factor * hidden * model.intermediate_size,
-        "shared": n_moe * factor * hidden * model.shared_intermediate_size if model.n_shared_experts else 0,
-        "experts": n_moe * model.n_experts * factor * hidden * model.moe_intermediate_size,
-        "router": n_moe * hidden * model.n_experts,
-        "embedding": 2 * model.vocab_size * hidden,
-    }
+    parts = dict.fromkeys(("attention", "dense", "shared", "experts", "router"), 0)
+    for each in model.layers:
+        for part, count in _layer_parameters(each.shape).items():
+            parts[part] += len(each.indices) * count
+    parts["embedding"] = 2 * model.vocab_size * model.hidden_size
     return {**parts, "total": sum(parts.values())}
+
+
+def _layer_parameters(layer: LayerShape) -> dict[str, int]:
+    network = matrices(layer) * layer.hidden_size
+    return {
+        "attention": sum(n * k for n, k in projections(layer)),
+        "dense": network * layer.intermediate_size,
+        "shared": network * layer.shared_intermediate_size if layer.n_shared_experts else 0,
+        "experts": layer.n_experts * network * layer.moe_intermediate_size,
+        "router": layer.hidden_size * layer.n_experts,
+    }
 
 
 def memory_bytes(
     model: ModelShape,
     cluster: ClusterShape,
     precision: Precision,
+    work: AttentionWork,
     *,
     slots_per_gpu: int,
-    tokens_per_gpu: int,
-    context_tokens: int,
-    sequence_tokens: int,
-    phase: str,
     parallelism: Parallelism | None = None,
     n_slots: int | None = None,
     n_sources: int | None = None,
@@ -54,58 +60,55 @@ def memory_bytes(
     part of the heads where they are shared; a latent cache, and the products
     down into latents, have none and are held by all who share.
     `experts` are all slots of the GPU, replicas included. `kv_cache` is
-    the context of every sequence in decode, else the tokens of the step.
-    `activations` are what is alive in one layer: the residual stream, the
-    widest intermediate, the rows of the experts at their mean, the logits.
-    `exchange` is what dispatch and combine keep (`moesim.hardware.buffers`).
+    the context of every sequence that decodes, and of prompts what is cached
+    with the tokens of the step. `activations` are what is alive in one layer:
+    the residual stream, the widest intermediate, the rows of the experts at
+    their mean, the logits. `exchange` is what dispatch and combine keep
+    (`moesim.hardware.buffers`).
 
     Args:
-        model: its widths.
+        model: its layers and widths.
         cluster: the GPU's memory, and the network.
         precision: data types of weights, activations and cache.
+        work: the step of one attention group, whose GPUs have as many tokens as any.
         slots_per_gpu: slots of one MoE layer on the GPU.
-        tokens_per_gpu: tokens of one step on each GPU that has some; in decode one a sequence.
-        context_tokens: cached tokens of a sequence in decode.
-        sequence_tokens: tokens of a prompt in the other phases.
-        phase: "decode", "prefill" or "train" (its forward pass).
         parallelism: who shares experts and heads; by default nobody.
         n_slots: slots of one MoE layer in an expert-parallel group; by default as many on every rank.
         n_sources: GPUs of a group that have tokens; by default all.
         source: whether this GPU is one of them, or has experts and nothing else.
     """
     parallel = parallelism or Parallelism(expert=cluster.n_gpus)
-    shared = parallel.attention_tp
-    own = tokens_per_gpu if source else 0
-    group_tokens = tokens_per_gpu * (parallel.group_gpus if n_sources is None else n_sources)
+    tokens = int(work.tokens.max(initial=0))
+    group_tokens = tokens * (parallel.group_gpus if n_sources is None else n_sources)
     n_slots = n_slots or max(1, slots_per_gpu * parallel.expert)
-    here = slots_per_gpu / n_slots
-    held = cache_elements(model) if model.attention == "mla" else 2 * -(-model.n_kv_heads // shared) * model.head_dim
-    count, narrow, wide = (
-        parameters(model),
-        stored_bytes(precision.weights, precision.activations),
-        wide_bytes(precision),
-    )
-    cached = own * shared * (context_tokens if phase == "decode" else 1)
+    here, shared = slots_per_gpu / n_slots, parallel.attention_tp
+    moe = [each for each in model.layers if each.shape.n_experts]
     parts = {
-        "weights": _weights(model, count, shared, narrow, wide) if source else 0,
-        "experts": len(model.moe_layers) * slots_per_gpu * weight_bytes(model, precision) / parallel.expert_tp,
-        "kv_cache": model.n_layers * cached * held * DTYPE_BYTES[precision.kv_cache],
+        "weights": _weights(model, precision, shared) if source else 0,
+        "experts": sum(
+            len(each.indices) * slots_per_gpu * weight_bytes(each.shape, precision) / parallel.expert_tp for each in moe
+        ),
+        "kv_cache": _cache_bytes(model, precision, work, shared) if source else 0,
         "activations": _activation_bytes(
             model,
-            own,
-            group_tokens * model.top_k * here,
-            -(-model.moe_intermediate_size // parallel.expert_tp),
-            head_rows(own, sequence_tokens, phase),
+            tokens if source else 0,
+            group_tokens,
+            here,
+            parallel.expert_tp,
+            int(work.logit_rows.max(initial=0)) if source else 0,
         ),
-        "exchange": exchange_bytes(
-            cluster,
-            precision,
-            model.hidden_size,
-            tokens_per_gpu=tokens_per_gpu,
-            group_tokens=group_tokens,
-            group_gpus=parallel.group_gpus,
-            n_slots=n_slots,
-            arriving=group_tokens * (1.0 - (1.0 - here) ** model.top_k),
+        "exchange": max(
+            exchange_bytes(
+                cluster,
+                precision,
+                model.hidden_size,
+                tokens_per_gpu=tokens,
+                group_tokens=group_tokens,
+                group_gpus=parallel.group_gpus,
+                n_slots=n_slots,
+                arriving=group_tokens * (1.0 - (1.0 - here) ** each.shape.top_k),
+            )
+            for each in moe
         ),
     }
     rounded = {name: round(value) for name, value in parts.items()}
@@ -114,14 +117,20 @@ def memory_bytes(
 
 
 def check_memory(
-    model: ModelShape, cluster: ClusterShape, precision: Precision, *, slots_per_gpu: int, **workload: Any
+    model: ModelShape,
+    cluster: ClusterShape,
+    precision: Precision,
+    work: AttentionWork,
+    *,
+    slots_per_gpu: int,
+    **others: Any,
 ) -> None:
     """Refuse what does not fit the memory of one GPU; arguments as of `memory_bytes`.
 
     Raises:
         TooLargeError: one sentence with the sums and the data types that they count.
     """
-    need = memory_bytes(model, cluster, precision, slots_per_gpu=slots_per_gpu, **workload)
+    need = memory_bytes(model, cluster, precision, work, slots_per_gpu=slots_per_gpu, **others)
     if need["total"] <= need["available"]:
         return
     gb = {name: f"{value / 1e9:,.1f} GB" for name, value in need.items()}
@@ -136,21 +145,52 @@ def check_memory(
     )
 
 
-def _weights(model: ModelShape, count: dict[str, int], shared: int, narrow: float, wide: float) -> float:
+def _weights(model: ModelShape, precision: Precision, shared: int) -> float:
     """Bytes of all weights but those of routed experts, where `shared` GPUs share the heads."""
-    latent = model.q_lora_rank + model.kv_lora_rank + model.qk_rope_head_dim if model.attention == "mla" else 0
-    down = model.n_layers * latent * model.hidden_size
+    count, narrow = parameters(model), stored_bytes(precision.weights, precision.activations)
+    down = sum(len(each.indices) * _latent_width(each.shape) * each.shape.hidden_size for each in model.layers)
     attention = down + (count["attention"] - down) / shared
-    return (attention + count["dense"] + count["shared"]) * narrow + (count["router"] + count["embedding"]) * wide
+    others = count["router"] + count["embedding"]
+    return (attention + count["dense"] + count["shared"]) * narrow + others * wide_bytes(precision)
 
 
-def _activation_bytes(model: ModelShape, tokens: int, expert_rows: float, expert_width: int, logit_rows: int) -> float:
-    """Bytes of one layer for the GPU's own tokens and the rows of its experts, each of a width."""
+def _latent_width(layer: LayerShape) -> int:
+    if layer.attention != "mla":
+        return 0
+    return layer.q_lora_rank + layer.kv_lora_rank + layer.qk_rope_head_dim
+
+
+def _cache_bytes(model: ModelShape, precision: Precision, work: AttentionWork, shared: int) -> float:
+    """Bytes of the KV cache of the attention group that has most, on each of its GPUs."""
+    prompts, decodes = work.prompts, work.decodes
+    lengths = np.concatenate([prompts.new_tokens + prompts.cached_tokens, decodes.cached_tokens])
+    count = np.concatenate([prompts.count, decodes.count])
+    elements = np.zeros(work.n_groups, dtype=np.int64)
+    for each in model.layers:
+        layer = each.shape
+        held = cache_elements(replace(layer, n_kv_heads=-(-layer.n_kv_heads // shared)))
+        elements += len(each.indices) * held * (count * lengths).sum(axis=0)
+    return int(elements.max(initial=0)) * DTYPE_BYTES[precision.kv_cache]
+
+
+def _activation_bytes(
+    model: ModelShape, tokens: int, group_tokens: int, here: float, expert_tp: int, logit_rows: int
+) -> float:
+    """Bytes of the layer that needs most, for the GPU's own tokens and the rows of its experts.
+
+    The GPU has a share `here` of the slots, which the tokens of its group choose
+    evenly; the width of each expert is cut into `expert_tp` parts.
+    """
     inner = matrices(model) - 1
-    widest = max(
-        sum(n for n, _ in projections(model)),
-        (inner + 1) * model.intermediate_size if model.dense_layers else 0,
-        (inner + 1) * model.shared_intermediate_size,
-    )
-    routed = expert_rows * (2 * model.hidden_size + (inner + 1) * expert_width)
-    return 2.0 * (tokens * 2 * model.hidden_size + max(tokens * widest, routed)) + 4.0 * logit_rows * model.vocab_size
+    widest = 0.0
+    for each in model.layers:
+        layer = each.shape
+        columns = max(
+            sum(n for n, _ in projections(layer)),
+            (inner + 1) * layer.intermediate_size,
+            (inner + 1) * layer.shared_intermediate_size,
+        )
+        width = -(-layer.moe_intermediate_size // expert_tp)
+        routed = group_tokens * layer.top_k * here * (2 * layer.hidden_size + (inner + 1) * width)
+        widest = max(widest, tokens * columns, routed)
+    return 2.0 * (tokens * 2 * model.hidden_size + widest) + 4.0 * logit_rows * model.vocab_size

@@ -19,8 +19,8 @@ from moesim.hardware.constants.fitted import POSITIVE, THROTTLE, fitted
 from moesim.hardware.decode import split_seconds
 from moesim.hardware.gemm import GemmConstants, p_norm, product_seconds
 from moesim.hardware.gpu import memory_bandwidth, peak_flops, stream_seconds
-from moesim.hardware.prefill import PrefillConstants, prefill_seconds
-from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape
+from moesim.hardware.prefill import PrefillConstants, mixed_seconds
+from moesim.types import DTYPE_BYTES, GpuSpec, LayerShape
 
 Array = NDArray[np.float64]
 Numbers = NDArray[Any] | float
@@ -131,15 +131,15 @@ class MlaPrefillConstants(PrefillConstants):
     host_s: float = field(metadata=fitted(6e-4, 1e-4, 2e-3))
 
 
-def widths_of(model: ModelShape) -> MlaWidths:
-    """The widths of a model with latent attention."""
+def widths_of(layer: LayerShape) -> MlaWidths:
+    """The widths of a layer with latent attention."""
     return MlaWidths(
-        hidden=model.hidden_size,
-        query_latent=model.q_lora_rank,
-        latent=model.kv_lora_rank,
-        plain=model.qk_nope_head_dim,
-        rotated=model.qk_rope_head_dim,
-        value=model.v_head_dim,
+        hidden=layer.hidden_size,
+        query_latent=layer.q_lora_rank,
+        latent=layer.kv_lora_rank,
+        plain=layer.qk_nope_head_dim,
+        rotated=layer.qk_rope_head_dim,
+        value=layer.v_head_dim,
     )
 
 
@@ -152,6 +152,7 @@ def mla_decode_seconds(
     heads: Numbers,
     cache_bytes: Numbers,
     widths: MlaWidths = DEEPSEEK_V3,
+    longest_tokens: Numbers | None = None,
     replayed: bool = False,
 ) -> Array:
     """Seconds of the absorbed attention of one new token of each request; no requests take no time.
@@ -160,10 +161,11 @@ def mla_decode_seconds(
         constants: of the kernel.
         gpu: its peaks and SMs.
         requests: number of requests.
-        context_tokens: tokens of each that are read.
+        context_tokens: tokens of each that are read; their mean where requests differ.
         heads: query heads of this GPU.
         cache_bytes: bytes of a cached element.
         widths: of the latent.
+        longest_tokens: tokens of the longest request; by default all are as long.
         replayed: timed again and again, so that a small cache stays in the L2 cache; in a step it is read from memory.
     """
     c = constants
@@ -173,6 +175,7 @@ def mla_decode_seconds(
         gpu,
         n * tiles,
         context,
+        context if longest_tokens is None else np.asarray(longest_tokens, dtype=np.float64),
         together=(c.unit_s, c.token_s),
         alone=(c.alone_s, c.alone_token_s),
         split_s=c.split_s,
@@ -195,35 +198,64 @@ def mla_prefill_seconds(
     heads: Numbers,
     compute: str = _COMPUTE,
     cached_tokens: Numbers = 0.0,
-    short_tokens: Numbers = 0.0,
     widths: MlaWidths = DEEPSEEK_V3,
     around_s: Numbers = 0.0,
     absorbed: bool = False,
     sustained: bool = True,
 ) -> Array:
-    """Seconds of attention over prompts together with `around_s`, its linear layers; no prompts take no time.
+    """Seconds of latent attention over equal prompts, arguments and result [...]; see `mla_mixed_seconds`."""
+    count, tokens, cached, *_ = np.broadcast_arrays(prompts, prompt_tokens, cached_tokens, heads)
+    return mla_mixed_seconds(
+        constants,
+        gpu,
+        prompts=count[None],
+        prompt_tokens=tokens[None],
+        heads=heads,
+        compute=compute,
+        cached_tokens=cached[None],
+        widths=widths,
+        around_s=around_s,
+        absorbed=absorbed,
+        sustained=sustained,
+    )
+
+
+def mla_mixed_seconds(
+    constants: MlaPrefillConstants,
+    gpu: GpuSpec,
+    *,
+    prompts: NDArray[Any],
+    prompt_tokens: NDArray[Any],
+    heads: Numbers,
+    compute: str = _COMPUTE,
+    cached_tokens: NDArray[Any] | float = 0.0,
+    widths: MlaWidths = DEEPSEEK_V3,
+    around_s: Numbers = 0.0,
+    absorbed: bool = False,
+    sustained: bool = True,
+) -> Array:
+    """Seconds [...] of attention over prompts of W kinds with `around_s`, its linear layers; none take no time.
 
     Args:
         constants: of the kernel or module.
         gpu: its peaks and SMs.
-        prompts: number of prompts.
-        prompt_tokens: new tokens of each.
+        prompts: number of prompts of each kind, [W, ...].
+        prompt_tokens: new tokens of each, [W, ...].
         heads: query heads of this GPU, each with keys and values of its own.
         compute: data type of the kernel's matrix products.
-        cached_tokens: tokens of each prompt in the cache already.
-        short_tokens: new tokens of one more, shorter prompt.
+        cached_tokens: tokens of each prompt in the cache already, [W, ...].
         widths: of the heads.
         around_s: seconds of the linear layers.
         absorbed: multiplied in the latent, which all heads share, as in decode.
         sustained: under sustained load, at the power limit; else it was timed alone.
     """
     c = constants
-    n, length, short = (np.asarray(x, dtype=np.float64) for x in (prompts, prompt_tokens, short_tokens))
+    count, length = (np.asarray(x, dtype=np.float64) for x in (prompts, prompt_tokens))
     key, value = (widths.cached, widths.latent) if absorbed else (widths.plain + widths.rotated, widths.value)
-    kernel = prefill_seconds(
+    kernel = mixed_seconds(
         c,
         gpu,
-        prompts=n,
+        prompts=count,
         prompt_tokens=length,
         heads=heads,
         kv_heads=1.0 if absorbed else heads,
@@ -231,11 +263,10 @@ def mla_prefill_seconds(
         value_width=float(value),
         compute=compute,
         cached_tokens=cached_tokens,
-        short_tokens=short,
         sustained=sustained,
     )
-    passes = c.token_passes * (n * length + short) * widths.hidden * _WIDE_BYTES / memory_bandwidth(gpu)
-    device = kernel + c.prompt_s * (n + (short > 0)) + passes + around_s
+    passes = c.token_passes * (count * length).sum(axis=0) * widths.hidden * _WIDE_BYTES / memory_bandwidth(gpu)
+    device = kernel + c.prompt_s * count.sum(axis=0) + passes + around_s
     return np.asarray(np.where(kernel > 0, p_norm(device, np.full_like(device, c.host_s), _HOST_NORM), 0.0))
 
 

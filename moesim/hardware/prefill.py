@@ -68,62 +68,78 @@ def prefill_seconds(
     compute: str,
     window: Numbers = 0.0,
     cached_tokens: Numbers = 0.0,
-    short_tokens: Numbers = 0.0,
     sustained: bool = True,
 ) -> Array:
-    """Seconds of causal attention of `prompts` prompts in one launch; no prompts take no time.
+    """Seconds of causal attention of equal prompts in one launch, arguments and result [...]; see `mixed_seconds`."""
+    count, tokens, cached, *_ = np.broadcast_arrays(prompts, prompt_tokens, cached_tokens, heads, kv_heads, window)
+    return mixed_seconds(
+        constants,
+        gpu,
+        prompts=count[None],
+        prompt_tokens=tokens[None],
+        heads=heads,
+        kv_heads=kv_heads,
+        key_width=key_width,
+        value_width=value_width,
+        compute=compute,
+        window=window,
+        cached_tokens=cached[None],
+        sustained=sustained,
+    )
+
+
+def mixed_seconds(
+    constants: PrefillConstants,
+    gpu: GpuSpec,
+    *,
+    prompts: NDArray[Any],
+    prompt_tokens: NDArray[Any],
+    heads: Numbers,
+    kv_heads: Numbers,
+    key_width: Numbers,
+    value_width: Numbers,
+    compute: str,
+    window: Numbers = 0.0,
+    cached_tokens: NDArray[Any] | float = 0.0,
+    sustained: bool = True,
+) -> Array:
+    """Seconds [...] of causal attention of prompts of W kinds in one launch; no prompts take no time.
 
     Args:
         constants: of the kernel.
         gpu: its peaks and SMs.
-        prompts: number of prompts.
-        prompt_tokens: new tokens of each.
+        prompts: number of prompts of each kind, [W, ...].
+        prompt_tokens: new tokens of each, [W, ...].
         heads: query heads.
         kv_heads: heads of keys and values.
         key_width: elements of a query and of a key.
         value_width: elements of a value and of an output.
         compute: data type of the matrix products.
         window: keys that a token sees, 0 for all.
-        cached_tokens: tokens of each prompt whose keys and values exist already.
-        short_tokens: new tokens of one more, shorter prompt.
+        cached_tokens: tokens of each prompt whose keys and values exist already, [W, ...].
         sustained: under sustained load, at the power limit; else the kernel was timed alone.
     """
     c = constants
-    n, length, heads, kv_heads, key, value, window, cached, short = np.broadcast_arrays(
-        *(
-            np.asarray(x, dtype=np.float64)
-            for x in (
-                prompts,
-                prompt_tokens,
-                heads,
-                kv_heads,
-                key_width,
-                value_width,
-                window,
-                cached_tokens,
-                short_tokens,
-            )
-        )
+    count, tokens, cached, heads, kv_heads, key, value, window = (
+        np.asarray(x, dtype=np.float64)
+        for x in (prompts, prompt_tokens, cached_tokens, heads, kv_heads, key_width, value_width, window)
     )
     packed = (heads != kv_heads) & (c.packs > 0)
     share = np.where(packed, heads / kv_heads, 1.0)
     before = np.where((window > 0) & (window < cached), window, cached) / _BLOCK
     groups = np.where(packed, kv_heads, heads)
     block_peak_s = 2.0 * (key + value) * _BLOCK * _BLOCK / (peak_flops(gpu, compute) / gpu.n_sms)
-    parts = [
-        (count, tokens, *_causal(tokens, share, window, c.window_blocks))
-        for count, tokens in ((n, length), (np.where(short > 0, 1.0, 0.0), short))
-    ]
-    visits = sum(count * groups * (blocks + tiles * before) for count, _, tiles, blocks, _ in parts)
+    tiles, blocks, longest = _causal(tokens, share, window, c.window_blocks)
+    visited = blocks + tiles * before
+    visits = (count * groups * visited).sum(axis=0)
     slower = throttling(visits * block_peak_s / gpu.n_sms, c.throttle, sustained=sustained)
     block_s = block_peak_s / c.compute_share * slower + c.score_s * _BLOCK * _BLOCK
-    spread, alone, moved = np.zeros(n.shape), np.zeros(n.shape), np.zeros(n.shape)
-    for count, tokens, tiles, blocks, longest in parts:
-        there = (count > 0) & (tokens > 0)
-        spread += count * groups * (tiles * c.unit_s + (blocks + tiles * before) * block_s) / gpu.n_sms
-        alone = np.maximum(alone, np.where(there, c.longest_units * c.unit_s + (longest + before) * block_s, 0.0))
-        rows = tokens * heads + c.kv_passes * np.where(there, tokens + cached, 0.0) * kv_heads
-        moved += _WIDE_BYTES * count * (key + value) * rows
+    present = (count > 0) & (tokens > 0)
+    spread = (count * groups * (tiles * c.unit_s + visited * block_s) / gpu.n_sms).sum(axis=0)
+    rows_alone = np.where(present, c.longest_units * c.unit_s + (longest + before) * block_s, 0.0)
+    alone = rows_alone.max(axis=0, initial=0.0)
+    rows = tokens * heads + c.kv_passes * np.where(present, tokens + cached, 0.0) * kv_heads
+    moved = (_WIDE_BYTES * count * (key + value) * rows).sum(axis=0)
     seconds = c.launch_s + np.maximum(spread, alone)
     seconds = seconds + stream_seconds(gpu, moved, c.bandwidth_share, c.cache_speedup)
     return np.asarray(np.where(alone > 0, seconds, 0.0))

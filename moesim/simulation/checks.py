@@ -12,6 +12,7 @@ from moesim.routing import OVERFLOWS, ROUNDINGS, SCOPES, SIGNED
 from moesim.scenario.schema import CapacitySpec
 from moesim.simulation.faults import check_faults
 from moesim.simulation.stages import Stages, group_nodes, threads_or_default
+from moesim.simulation.work import equal_work
 
 
 def check_stages(stages: Stages) -> None:
@@ -141,7 +142,9 @@ def _check_balancing(stages: Stages) -> None:
 
 def _check_memory(stages: Stages) -> None:
     """Refuse a model that does not fit the memory of the GPU that holds most slots, or of one that has tokens alone."""
-    scenario, workload, placement = stages.scenario, stages.scenario.spec.workload, stages.placement
+    scenario, placement = stages.scenario, stages.placement
+    tokens = -(-stages.source.tokens_per_step // stages.n_source_ranks)
+    work = equal_work(stages, np.full(scenario.parallelism.attention_tp, tokens))
     slots = int(np.bincount(placement.rank, minlength=stages.cluster.n_gpus).max())
     apart = stages.n_source_ranks < stages.cluster.n_gpus
     for slots_per_gpu, source in ((0, True), (slots, False)) if apart else ((slots, True),):
@@ -150,11 +153,8 @@ def _check_memory(stages: Stages) -> None:
                 stages.model,
                 stages.cluster,
                 stages.precision,
+                work,
                 slots_per_gpu=slots_per_gpu,
-                tokens_per_gpu=-(-stages.source.tokens_per_step // stages.n_source_ranks),
-                context_tokens=workload.context_tokens,
-                sequence_tokens=workload.sequence_tokens,
-                phase=workload.phase,
                 parallelism=scenario.parallelism,
                 n_slots=placement.expert.shape[1] // placement.n_groups,
                 n_sources=stages.n_source_ranks // placement.n_groups,

@@ -13,7 +13,8 @@ from moesim.simulation.exchanges import exchanges
 from moesim.simulation.losses import FOR_EVER, Lost, usable_slots
 from moesim.simulation.routed import micro_batches_of
 from moesim.simulation.stages import Stages
-from moesim.types import Program, RoutedStep, Traffic
+from moesim.simulation.work import equal_work
+from moesim.types import AttentionWork, Program, RoutedStep, Traffic
 
 
 def lay_out_step(stages: Stages, routed: RoutedStep, lost: Lost | None = None) -> Program:
@@ -46,15 +47,22 @@ def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDA
         for own in micro_batches_of(routed.batch, stages.micro_batches)
     ]
     dispatch, combine = exchanges(stages, tokens)
-    whole = np.sum(tokens, axis=0)  # the head is computed for all tokens at once
+    whole = equal_work(stages, np.sum(tokens, axis=0))
     durations = [
-        _durations(stages, own, whole, traffic.slot_tokens[b :: stages.micro_batches]) for b, own in enumerate(tokens)
+        # the head is computed for all tokens at once
+        _durations(
+            stages,
+            dataclasses.replace(equal_work(stages, own), logit_rows=whole.logit_rows),
+            traffic.slot_tokens[b :: stages.micro_batches],
+        )
+        for b, own in enumerate(tokens)
     ]
     if stages.micro_batches > 1:
         durations[-1] = _with_earlier_tokens(stages, tokens, whole, durations)
     return lay_out(
         n_layers=model.n_layers,
         dense_layers=model.dense_layers,
+        layer_class=model.class_of_layer,
         durations=durations,
         head=durations[0].head,
         traffic=traffic,
@@ -64,7 +72,7 @@ def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDA
         gpus_per_node=cluster.gpus_per_node,
         dispatch=dispatch,
         combine=combine,
-        has_shared=model.n_shared_experts > 0,
+        shared_layers=model.shared_layers,
         overlap=stages.overlap,
         overlap_slowdown=stages.scenario.spec.simulation.overlap_slowdown,
         network=stages.scenario.spec.simulation.network,
@@ -73,30 +81,23 @@ def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDA
 
 
 def _with_earlier_tokens(
-    stages: Stages, tokens: list[NDArray[np.int64]], whole: NDArray[np.int64], durations: list[Durations]
+    stages: Stages, tokens: list[NDArray[np.int64]], whole: AttentionWork, durations: list[Durations]
 ) -> Durations:
     """The last micro-batch with what its tokens attend to in prompts that begin in earlier ones."""
     workload, last = stages.scenario.spec.workload, durations[-1]
     if workload.phase == "decode" or not any((own % workload.sequence_tokens).any() for own in tokens[:-1]):
         return last
-    undivided = _durations(stages, whole, whole, np.zeros_like(stages.placement.expert, dtype=np.int64)).attention
+    undivided = _durations(stages, whole, np.zeros_like(stages.placement.expert, dtype=np.int64)).attention
     missing = undivided - np.sum([each.attention for each in durations], axis=0)
     return dataclasses.replace(last, attention=last.attention + np.maximum(missing, 0.0))
 
 
-def _durations(
-    stages: Stages, tokens_per_gpu: NDArray[np.int64], whole: NDArray[np.int64], slot_tokens: NDArray[np.int64]
-) -> Durations:
-    workload = stages.scenario.spec.workload
+def _durations(stages: Stages, work: AttentionWork, slot_tokens: NDArray[np.int64]) -> Durations:
     return step_durations(
         stages.model,
         stages.cluster,
         stages.precision,
-        phase=workload.phase,
-        tokens_per_gpu=tokens_per_gpu,
-        head_tokens=whole,
-        context_tokens=workload.context_tokens,
-        sequence_tokens=workload.sequence_tokens,
+        work,
         slot_tokens=slot_tokens,
         slot_rank=stages.placement.rank,
         parallelism=stages.scenario.parallelism,

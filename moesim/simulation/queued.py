@@ -105,9 +105,9 @@ def interpreter(stages: Stages, groups: Sequence[TokenGroups], *, limited: bool)
 
 def _service(stages: Stages) -> Callable[[int], int]:
     """Picoseconds that one expert takes for so many tokens alone, rounded up."""
-    phase = stages.scenario.spec.workload.phase
+    prompts = stages.scenario.spec.workload.phase != "decode"
     gpu = without_sms(stages.cluster.gpu, stages.comm_sms)
-    kernel = expert_kernel(stages.kernels, gpu, stages.precision, phase)
+    kernel = expert_kernel(stages.kernels, gpu, stages.precision, prompts=prompts, throttled=prompts)
     # a kernel of its own: one expert, which every row that it is handed has chosen
     shape = dataclasses.replace(ExpertShape.of(stages.model), n_experts=1, top_k=1)
 

@@ -1,7 +1,7 @@
 """The nouns that travel between the stages: frozen dataclasses of arrays and numbers, and Protocols.
 
-In: nothing. Out: ModelShape, GpuSpec, NetworkSpec, ClusterShape, Parallelism,
-Precision (what is simulated), Draw, Batch (whose tokens), Assignment (who goes where),
+In: nothing. Out: ModelShape, LayerShape, GpuSpec, NetworkSpec, ClusterShape, Parallelism,
+Precision (what is simulated), Draw, Batch, AttentionWork (whose tokens), Assignment (who goes where),
 Placement, Traffic (which slot, which port), Program, Exchange, Timeline (when),
 StepTimes, Tasks (what the clock says of a step), TokenGroups, Queues, QueuedRun
 (experts with queues).
@@ -19,6 +19,13 @@ from moesim.types.assignment import (
     TO_SHARED_EXPERT,
     Assignment,
 )
+from moesim.types.attention_work import (
+    AttentionWork,
+    Sequences,
+    attention_work,
+    equal_decodes,
+    equal_prompts,
+)
 from moesim.types.cluster import (
     ACROSS_NODES,
     DTYPE_BYTES,
@@ -31,7 +38,7 @@ from moesim.types.cluster import (
     Precision,
 )
 from moesim.types.expert_queues import QueuedRun, Queues, TokenGroups
-from moesim.types.model import ModelShape
+from moesim.types.model import LayerChange, LayerClass, LayerShape, ModelShape
 from moesim.types.placement import Placement, Traffic, nodes_of
 from moesim.types.program import (
     COMPUTE_KINDS,
@@ -70,11 +77,15 @@ __all__ = [
     "TO_SHARED_EXPERT",
     "WITHIN_NODE",
     "Assignment",
+    "AttentionWork",
     "Batch",
     "ClusterShape",
     "Draw",
     "Exchange",
     "GpuSpec",
+    "LayerChange",
+    "LayerClass",
+    "LayerShape",
     "ModelShape",
     "NetworkSpec",
     "Parallelism",
@@ -89,11 +100,15 @@ __all__ = [
     "Router",
     "RouterState",
     "RouterStep",
+    "Sequences",
     "StepTimes",
     "Tasks",
     "Timeline",
     "TokenGroups",
     "TokenSource",
     "Traffic",
+    "attention_work",
+    "equal_decodes",
+    "equal_prompts",
     "nodes_of",
 ]

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from moesim.types import ClusterShape, GpuSpec, ModelShape, NetworkSpec, Precision
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.types import (
+    AttentionWork,
+    ClusterShape,
+    GpuSpec,
+    ModelShape,
+    NetworkSpec,
+    Precision,
+    equal_decodes,
+    equal_prompts,
+)
 
 BF16 = Precision(weights="bf16", activations="bf16", dispatch="bf16", combine="bf16", kv_cache="bf16")
 FP8 = Precision(weights="fp8", activations="fp8", dispatch="fp8", combine="bf16", kv_cache="bf16")
@@ -24,6 +38,23 @@ NETWORK = NetworkSpec(
     dispatch_bandwidth_gb_per_s=(200.0, 50.0),
     combine_bandwidth_gb_per_s=(100.0, 25.0),
 )
+
+
+def work(
+    tokens: Sequence[int] | NDArray[np.int64],
+    phase: str = "decode",
+    *,
+    context: int = 4096,
+    sequence: int = 4096,
+    heads_shared: int = 1,
+) -> AttentionWork:
+    """A step whose sequences are alike: so many tokens on each GPU."""
+    counts = np.array(tokens, dtype=np.int64)
+    if phase == "decode":
+        return equal_decodes(counts, context, heads_shared=heads_shared)
+    return equal_prompts(counts, sequence, heads_shared=heads_shared, every_logit=phase == "train")
+
+
 MIXTRAL = ModelShape(
     name="mixtral-8x7b",
     hidden_size=4096,

@@ -10,9 +10,9 @@ import pytest
 from moesim.hardware import memory_bytes
 from moesim.hardware.buffers import low_latency_bytes, normal_bytes
 from moesim.types import ClusterShape, Parallelism
-from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, MIXTRAL, cluster
+from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, MIXTRAL, cluster, work
 
-WORKLOAD: dict[str, Any] = {"tokens_per_gpu": 128, "context_tokens": 4096, "sequence_tokens": 4096, "phase": "decode"}
+WORKLOAD: dict[str, Any] = {"work": work([128])}
 
 
 def over(preset: str, n_nodes: int = 1, gpus_per_node: int = 8, **changes: Any) -> ClusterShape:
@@ -54,7 +54,7 @@ def test_normal_exchange_of_a_step() -> None:
 
 def test_an_all_gather_leaves_the_tokens_of_the_group_on_every_gpu() -> None:
     """4,096 tokens of each of 8 GPUs in bf16, and as many outputs; twice as many in two groups change nothing."""
-    workload: dict[str, Any] = {**WORKLOAD, "tokens_per_gpu": 4096, "phase": "prefill"}
+    workload: dict[str, Any] = {"work": work([4096], "prefill")}
     one = memory_bytes(MIXTRAL, over("nccl-all-gather", copies="all"), BF16, slots_per_gpu=1, **workload)
     assert one["exchange"] == 8 * 4096 * 2 * 4096 * 2
     two = memory_bytes(

@@ -31,9 +31,9 @@ from moesim.hardware.mla import (
     mla_prefill_seconds,
     mla_projection_seconds,
 )
-from moesim.hardware.prefill import PrefillConstants, prefill_seconds
+from moesim.hardware.prefill import PrefillConstants, mixed_seconds, prefill_seconds
 from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape
-from tests.hardware.shapes import DEEPSEEK_V3, FP8, H100, MIXTRAL
+from tests.hardware.shapes import DEEPSEEK_V3, FP8, H100, MIXTRAL, work
 
 TOKENS = st.integers(1, 20000)
 LENGTH = st.integers(1, 20000)
@@ -319,11 +319,12 @@ def test_a_short_prompt_beside_others_is_one_launch() -> None:
     kernels = LayerKernels()
     c = kernels.prefill(MIXTRAL, FP8)
     common: dict[str, Any] = {"heads": 32, "kv_heads": 8, "key_width": 128, "value_width": 128, "compute": "bf16"}
-    concatenate = prefill_seconds(c, H100, prompts=3, prompt_tokens=4096, short_tokens=1000, **common)
+    lengths: dict[str, Any] = {"prompts": np.array([3, 1]), "prompt_tokens": np.array([4096, 1000])}
+    together = mixed_seconds(c, H100, **lengths, **common)
     apart = prefill_seconds(c, H100, prompts=3, prompt_tokens=4096, **common) + prefill_seconds(
         c, H100, prompts=1, prompt_tokens=1000, **common
     )
-    assert prefill_seconds(c, H100, prompts=3, prompt_tokens=4096, **common) < concatenate < apart
+    assert prefill_seconds(c, H100, prompts=3, prompt_tokens=4096, **common) < together < apart
 
 
 def test_latent_attention_works_in_the_latent() -> None:
@@ -343,8 +344,8 @@ def test_latent_attention_works_in_the_latent() -> None:
 @pytest.mark.parametrize("phase", ["decode", "prefill"])
 def test_more_gpus_share_the_heads_and_the_width(framework: str, model: ModelShape, phase: str) -> None:
     kernels, tokens = LayerKernels(framework=framework), np.array([64, 4096])
-    common: dict[str, Any] = {"phase": phase, "context_tokens": 4096, "sequence_tokens": 2048, "kernels": kernels}
-    whole, part = (attention_seconds(model, H100, FP8, tokens, tensor_parallel=n, **common) for n in (1, 8))
+    own = work(tokens, phase, sequence=2048)
+    whole, part = (attention_seconds(model, H100, FP8, own, tensor_parallel=n, kernels=kernels) for n in (1, 8))
     assert (part < whole).all()
     whole, part = (network_seconds(model, H100, FP8, tokens, 16384, tensor_parallel=n, kernels=kernels) for n in (1, 8))
     assert (part < whole).all()

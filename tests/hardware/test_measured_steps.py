@@ -24,7 +24,7 @@ from moesim.hardware.measured import Measured
 from moesim.hardware.token_loads import balanced, uniform
 from moesim.types import ModelShape, Parallelism, Precision
 from tests.hardware.measured_rows import decode, experts, latent, prefill, products, save, wide_experts
-from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, NETWORK, cluster
+from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, NETWORK, cluster, work
 
 PARTS = ("attention", "router", "dense", "shared_experts", "experts", "head")
 
@@ -55,16 +55,14 @@ def step(
 ) -> Durations:
     """A step, with the loads [E] of its one MoE layer, by default even ones."""
     n_gpus, n_experts = len(tokens), model.n_experts
+    shared = 1 if parallelism is None else parallelism.attention_tp
     if loads is None:
         loads = balanced(sum(tokens), n_experts, model.top_k, 1)
     return step_durations(
         model,
         dataclasses.replace(cluster(1, n_gpus), network=dataclasses.replace(NETWORK, copies=copies)),
         precision,
-        phase=phase,
-        tokens_per_gpu=np.array(tokens, dtype=np.int64),
-        context_tokens=context,
-        sequence_tokens=sequence,
+        work(tokens, phase, context=context, sequence=sequence, heads_shared=shared),
         slot_tokens=np.asarray(loads, dtype=np.int64)[None],
         slot_rank=np.repeat(np.arange(n_gpus), n_experts // n_gpus).astype(np.int32),
         parallelism=parallelism,
@@ -121,7 +119,7 @@ def test_a_rank_that_was_handed_all_tokens_was_timed_with_more_than_an_exchange_
     kernels = family(tmp_path, own, **{name: table({8192: 3.0}, moe_ep_size=4)})
     loads = (balanced if name == "moe" else uniform)(8192, model.n_experts, model.top_k, 4)
     shape = ExpertShape.of(model, n_ranks=4)
-    kernel = expert_kernel(backend_of(own), H100, precision, phase)
+    kernel = expert_kernel(backend_of(own), H100, precision, prompts=phase == "prefill", throttled=phase == "prefill")
     mean = 8192 * model.top_k / model.n_experts
     all_tokens, delivered = (kernel.time(loads, shape, mean_load=mean, tokens=tokens) for tokens in (8192, None))
     found = step(model, precision, [2048] * 4, kernels, loads=np.tile(loads, 4), phase=phase).experts
@@ -180,10 +178,16 @@ def test_products_of_a_measured_shape(tmp_path: Path) -> None:
     kernels = family(tmp_path, gemm=products({64: 0.5}))
     rows = np.array([64])
     plain = gemm_seconds(
-        H100, rows, 4096, 4096, weights="bf16", activations="bf16", kernels=backend_of("trtllm-bf16").layers("decode")
+        H100,
+        rows,
+        4096,
+        4096,
+        weights="bf16",
+        activations="bf16",
+        kernels=backend_of("trtllm-bf16").layers(throttled=False),
     )
     found = step(MIXTRAL, BF16, [64, 64], kernels).attention - step(MIXTRAL, BF16, [64, 64], None).attention
-    assert found.tolist() == pytest.approx([0.5e-3 - plain[0]] * 2)
+    assert found[0].tolist() == pytest.approx([0.5e-3 - plain[0]] * 2)
     # QKV, gate and vocabulary have other shapes; idle GPUs look nothing up
     assert measured_by(kernels).sizes()["dense products"] == {"measured": 1, "no rows of this shape": 3}
     assert not step(MIXTRAL, BF16, [0], kernels).attention.any()
@@ -201,8 +205,8 @@ def test_attention_in_decode_between_two_lengths_of_the_cache(tmp_path: Path) ->
     kernels, shipped = family(tmp_path, attention_generation=table), backend_of("trtllm-bf16")
     sizes: dict[str, Any] = {"heads": 32.0, "kv_heads": 8.0, "head_width": 128.0, "cache_bytes": 2.0}
     for tokens, context, seconds in ((8, 500, 1e-3), (8, 1000, 2e-3), (9, 500, None), (8, 499, None), (8, 2001, None)):
-        found, plain = (step(MIXTRAL, BF16, [tokens], k, context=context).attention[0] for k in (kernels, shipped))
-        constants = shipped.layers("decode").decode(MIXTRAL, BF16)
+        found, plain = (step(MIXTRAL, BF16, [tokens], k, context=context).attention[0, 0] for k in (kernels, shipped))
+        constants = shipped.layers(throttled=False).decode(MIXTRAL, BF16)
         formula = decode_seconds(constants, H100, requests=np.array([tokens]), context_tokens=float(context), **sizes)
         assert found == (pytest.approx(plain - formula[0] + seconds, rel=1e-9) if seconds else plain)
     assert measured_by(kernels).sizes()["attention"] == {
@@ -216,7 +220,7 @@ def test_prompts_of_one_length_are_measured_together_or_alone(tmp_path: Path) ->
     """Two prompts of 1,024 and one of 500 have rows; two and a short one are no row of a table."""
     table = pd.concat([prefill({2: 3.0}, 1024), prefill({1: 1.0}, 500)])
     kernels = family(tmp_path, attention_context=table)
-    found, plain = (step(MIXTRAL, BF16, [2048, 500, 2548, 0], k, phase="prefill").attention for k in (kernels, None))
+    found, plain = (step(MIXTRAL, BF16, [2048, 500, 2548, 0], k, phase="prefill").attention[0] for k in (kernels, None))
     assert found[2:].tolist() == plain[2:].tolist()
     assert (found[:2] > [3e-3, 1e-3]).all()  # projections and norms come on top
     assert (found[:2] < [3.5e-3, 1.2e-3]).all()
@@ -228,7 +232,7 @@ def test_modules_of_latent_attention_hold_their_products(tmp_path: Path) -> None
     one = family(tmp_path / "a", "trtllm-fp8-block", mla_generation=latent({64: 2.0}, 1000))
     wide = latent({64: 2.0}, 1000, framework="SGLang", scope="wideep_module", kernel_source="fa3")
     two = family(tmp_path / "b", "sglang-deepep-fp8", mla_generation=wide)
-    first, second = (step(DEEPSEEK_V3, FP8, [64], k).attention[0] for k in (one, two))
+    first, second = (step(DEEPSEEK_V3, FP8, [64], k).attention[0, 0] for k in (one, two))
     norms = 2 * elementwise_seconds(H100, np.array([64]), 8.0 * 7168)
     assert first == pytest.approx(2e-3 + norms[0], rel=1e-12)
     down = gemm_seconds(
@@ -238,9 +242,9 @@ def test_modules_of_latent_attention_hold_their_products(tmp_path: Path) -> None
         7168,
         weights="fp8",
         activations="fp8",
-        kernels=backend_of("sglang-deepep-fp8").layers("decode"),
+        kernels=backend_of("sglang-deepep-fp8").layers(throttled=False),
     )
-    factor = backend_of("sglang-deepep-fp8").layers("decode").mla_decode(FP8).linear_factor
+    factor = backend_of("sglang-deepep-fp8").layers(throttled=False).mla_decode(FP8).linear_factor
     assert second - first == pytest.approx(factor * down[0])
     # what the module holds was not looked up; the router's gate, dense layers, shared experts and head were
     assert measured_by(one).sizes()["attention"] == {"measured": 1}
@@ -262,7 +266,7 @@ def test_absorbed_products_have_a_table_of_their_own(tmp_path: Path) -> None:
     )
     both = pd.concat([rows.assign(op_name="mla_gen_pre"), rows.assign(op_name="mla_gen_post", latency_ms=0.4)])
     kernels = family(tmp_path, "trtllm-fp8-block", mla_bmm=both)
-    found, plain = (step(DEEPSEEK_V3, FP8, [64], k).attention[0] for k in (kernels, backend_of("trtllm-fp8-block")))
+    found, plain = (step(DEEPSEEK_V3, FP8, [64], k).attention[0, 0] for k in (kernels, backend_of("trtllm-fp8-block")))
     assert found - plain > 0.5e-3
     assert measured_by(kernels).sizes()["absorbed products"] == {"measured": 2}
 
@@ -274,10 +278,7 @@ def test_groups_of_ranks_are_looked_up_each_with_its_own_tokens(tmp_path: Path) 
         MIXTRAL,
         cluster(1, 4),
         BF16,
-        phase="decode",
-        tokens_per_gpu=np.array([60, 4, 64, 64]),
-        context_tokens=1000,
-        sequence_tokens=1024,
+        work([60, 4, 64, 64], context=1000),
         slot_tokens=np.array([[16] * 8 + [32] * 8]),
         slot_rank=np.repeat([0, 2], 8).astype(np.int32),
         parallelism=Parallelism(expert=1, expert_tp=2),
@@ -325,7 +326,7 @@ def test_the_part_of_attention_before_its_kernel_is_no_longer_than_what_was_meas
     """A module of 10 us, where the formula's norm and products alone take longer."""
     kernels = family(tmp_path, "trtllm-fp8-block", mla_generation=latent({64: 0.01}, 1000))
     found = step(DEEPSEEK_V3, FP8, [64], kernels)
-    assert found.attention_in[0] == found.attention[0] < 1.6e-5
+    assert found.attention_in[0, 0] == found.attention[0, 0] < 1.6e-5
 
 
 @given(st.lists(st.integers(0, 40), min_size=8, max_size=8).filter(any), st.permutations(range(8)))

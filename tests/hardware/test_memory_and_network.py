@@ -11,9 +11,9 @@ import pytest
 from moesim.errors import TooLargeError
 from moesim.hardware import check_memory, exchange_rates, memory_bytes, parameters, payload_bytes
 from moesim.types import Parallelism
-from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, MIXTRAL, cluster
+from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, MIXTRAL, cluster, work
 
-WORKLOAD: dict[str, Any] = {"tokens_per_gpu": 64, "context_tokens": 4096, "sequence_tokens": 4096, "phase": "decode"}
+WORKLOAD: dict[str, Any] = {"work": work([64])}
 
 
 def test_parameters_of_mixtral_by_hand() -> None:
@@ -40,7 +40,7 @@ def test_memory_of_mixtral_by_hand() -> None:
 
 
 def test_cache_of_prefill_holds_the_tokens_of_the_step() -> None:
-    workload: dict[str, Any] = {**WORKLOAD, "tokens_per_gpu": 8192, "phase": "prefill"}
+    workload: dict[str, Any] = {"work": work([8192], "prefill")}
     need = memory_bytes(MIXTRAL, cluster(), BF16, slots_per_gpu=1, **workload)
     assert need["kv_cache"] == 32 * 8192 * 2 * 8 * 128 * 2
 

@@ -28,7 +28,7 @@ from moesim.hardware.mla import (
 )
 from moesim.hardware.prefill import PrefillConstants, prefill_seconds
 from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape, Precision
-from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL
+from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, work
 
 GPUS = st.sampled_from(list(published_gpus().values()))
 PRECISIONS = st.sampled_from(
@@ -43,7 +43,7 @@ LENGTHS = st.one_of(st.integers(1, 300), st.integers(1, 40_000))
 @st.composite
 def kernels(draw: st.DrawFn, phase: str) -> LayerKernels:
     """The layers of any family in a phase."""
-    return backend_of(draw(st.sampled_from(list(backends())))).layers(phase)
+    return backend_of(draw(st.sampled_from(list(backends())))).layers(throttled=phase != "decode")
 
 
 @st.composite
@@ -157,18 +157,12 @@ def test_a_further_token_never_makes_a_layer_faster(
 
     def parts(rows: int, context: int) -> list[float]:
         counts = np.array([rows])
-        own: dict[str, Any] = {
-            "phase": phase,
-            "context_tokens": context,
-            "sequence_tokens": sequence,
-            "kernels": layers,
-        }
-        before: dict[str, Any] = {"decodes": phase == "decode", "kernels": layers}
+        own = work(counts, phase, context=context, sequence=sequence)
         return [
             float(seconds[0])
             for seconds in (
-                attention_seconds(model, gpu, precision, counts, **own),
-                attention_in_seconds(model, gpu, precision, counts, **before),
+                attention_seconds(model, gpu, precision, own, kernels=layers),
+                attention_in_seconds(model, gpu, precision, own, kernels=layers),
                 network_seconds(model, gpu, precision, counts, 2048, kernels=layers),
                 router_seconds(model, gpu, counts, layers),
                 head_seconds(model, gpu, counts, layers),
@@ -190,11 +184,10 @@ def test_cached_tokens_come_from_the_memory_in_a_step() -> None:
         "cache_bytes": 2,
         "replayed": True,
     }
-    model, layers = replace(MIXTRAL, hidden_size=2048, n_kv_heads=4), backend_of("sglang-bf16").layers("decode")
+    model, layers = replace(MIXTRAL, hidden_size=2048, n_kv_heads=4), backend_of("sglang-bf16").layers(throttled=False)
 
     def within(context: int) -> float:
-        own: dict[str, Any] = {"phase": "decode", "context_tokens": context, "sequence_tokens": 1, "kernels": layers}
-        return float(attention_seconds(model, H100, BF16, np.array([128]), **own)[0])
+        return float(attention_seconds(model, H100, BF16, work([128], context=context), kernels=layers)[0])
 
     few, many = (float(decode_seconds(constants, H100, context_tokens=n, **shape)) for n in (16, 64))
     assert 48 * 128 * 2 * 4 * 128 * 2 / memory_bandwidth(H100) == pytest.approx(3.75e-6, rel=2e-3)

@@ -99,12 +99,12 @@ def test_the_result_says_which_file_and_gpu_and_runs_again(tmp_path, monkeypatch
 
 
 def test_the_experts_are_those_that_the_file_holds(tmp_path):
-    def kernel(precision: Precision, phase: str = "decode", **kernels: Any) -> ExpertKernel:
+    def kernel(precision: Precision, prompts: bool = False, **kernels: Any) -> ExpertKernel:
         masked = network(name="deepep-low-latency")
         family = read_backend(write(tmp_path / "k.yaml", **kernels), precision, masked)
         from moesim.calibration.gpus import published_gpus
 
-        return expert_kernel(family, published_gpus()["h100_sxm"], precision, phase)
+        return expert_kernel(family, published_gpus()["h100_sxm"], precision, prompts=prompts, throttled=prompts)
 
     vllm = group("experts", "vllm/triton/bfloat16", launch_s=0.5)
     assert kernel(BF16, experts=vllm).name == "vllm/triton/bfloat16"
@@ -114,12 +114,12 @@ def test_the_experts_are_those_that_the_file_holds(tmp_path):
     # prefill has other experts, which the file lacks
     decode = group("experts", "sglang/deepep-decode/fp8_block", launch_s=0.5)
     assert kernel(FP8, experts=decode).constants.launch_s == 0.5
-    assert kernel(FP8, "prefill", experts=decode) == kernel(FP8, "prefill", gemm=group("gemm", "trtllm/cublas/fp8"))
+    assert kernel(FP8, True, experts=decode) == kernel(FP8, True, gemm=group("gemm", "trtllm/cublas/fp8"))
 
 
 def test_layers_take_their_own_data_type_from_the_file_or_what_is_shipped(tmp_path):
     only_bf16 = group("gemm", "vllm/cublas/bfloat16", launch_s=0.5)
-    layers = read_backend(write(tmp_path / "k.yaml", gemm=only_bf16), FP8).layers("prefill")
+    layers = read_backend(write(tmp_path / "k.yaml", gemm=only_bf16), FP8).layers(throttled=True)
     assert layers.linear("bf16").launch_s == 0.5
     assert layers.linear("fp8").launch_s == load("gemm")["sglang/deepgemm/fp8_block"]["launch_s"]
 

@@ -196,7 +196,9 @@ def test_the_measured_tables_change_the_time_of_experts_to_theirs(tmp_path, mode
     if group == "trtllm":  # a rank was handed the tokens of all ranks, of which an exchange delivers fewer
         plain = Scenario.from_dict({**common, "cluster": cluster})
         shape = ExpertShape.of(plain.model, n_ranks=gpus)
-        kernel = expert_kernel(backend_of("trtllm-bf16"), plain.cluster.gpu, plain.precision, "decode")
+        kernel = expert_kernel(
+            backend_of("trtllm-bf16"), plain.cluster.gpu, plain.precision, prompts=False, throttled=False
+        )
         evenly = 64 * gpus * shape.top_k // shape.n_experts
         handed_all = kernel.time([evenly] * (shape.n_experts // gpus), shape, tokens=64 * gpus, mean_load=evenly)
         expected_ms *= expert_ms(runs[1]) / (1e3 * float(handed_all))

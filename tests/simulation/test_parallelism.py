@@ -15,7 +15,7 @@ from moesim.hardware.backends import backend_of, default_backend, expert_kernel
 from moesim.hardware.dense import sum_seconds
 from moesim.hardware.expert import ExpertShape, expert_seconds
 from moesim.placement import assign_slots, place, traffic_of_layer
-from moesim.types import Parallelism, Precision
+from moesim.types import Parallelism, Precision, equal_decodes
 from tests.builders import cluster, model
 from tests.engine.programs import random_program
 
@@ -128,47 +128,34 @@ def test_shared_matrices_and_heads_take_the_time_of_their_parts() -> None:
     shape, gpus = model(), cluster(gpus_per_node=4)
     slot_tokens, slot_rank = np.array([[5, 6, 7, 8], [1, 0, 9, 2]]), np.array([0, 0, 2, 2], dtype=np.int32)
     parallel = Parallelism(expert=2, expert_tp=2, attention_tp=2)
+    work = equal_decodes(np.array([3, 4, 10, 0]), 100, heads_shared=2)
     found = step_durations(
         shape,
         gpus,
         BF16,
-        phase="decode",
-        tokens_per_gpu=np.array([3, 4, 10, 0]),
-        context_tokens=100,
-        sequence_tokens=0,
+        work,
         slot_tokens=slot_tokens,
         slot_rank=slot_rank,
         parallelism=parallel,
     )
-    kernel = expert_kernel(backend_of(default_backend(BF16)), gpus.gpu, BF16, "decode")
+    kernel = expert_kernel(backend_of(default_backend(BF16)), gpus.gpu, BF16, prompts=False, throttled=False)
     half = ExpertShape(hidden_size=256, inner_size=256, n_experts=4, top_k=2, n_ranks=2)
     by_rank = expert_seconds(kernel, half, slot_tokens, slot_rank // 2, 2)
     np.testing.assert_array_equal(found.experts, by_rank[:, [0, 0, 1, 1]])
-    layers = backend_of(default_backend(BF16)).layers("decode")
+    layers = backend_of(default_backend(BF16)).layers(throttled=False)
     both = np.array([7, 10])
-    heads = attention_seconds(
-        shape,
-        gpus.gpu,
-        BF16,
-        both,
-        phase="decode",
-        context_tokens=100,
-        sequence_tokens=0,
-        tensor_parallel=2,
-        kernels=layers,
-    )
+    heads = attention_seconds(shape, gpus.gpu, BF16, equal_decodes(both, 100), tensor_parallel=2, kernels=layers)
     summed = sum_seconds(shape, gpus.gpu, both, 2, layers)
     assert (summed > 0).all()
-    np.testing.assert_array_equal(found.attention, (heads + summed)[[0, 0, 1, 1]])
+    np.testing.assert_array_equal(found.attention, [(heads + summed)[[0, 0, 1, 1]]])
 
 
 def test_what_a_gpu_holds_of_what_is_shared() -> None:
     """Half the attention and half of every expert; the cache of twice the sequences, with half its heads."""
-    sizes = {"slots_per_gpu": 2, "tokens_per_gpu": 10, "context_tokens": 100, "sequence_tokens": 0, "phase": "decode"}
-    whole = memory_bytes(model(), cluster(), BF16, **sizes)
-    cut = memory_bytes(
-        model(), cluster(), BF16, **sizes, parallelism=Parallelism(expert=1, expert_tp=2, attention_tp=2)
-    )
+    alone, shared = equal_decodes(np.array([10]), 100), equal_decodes(np.array([10, 10]), 100, heads_shared=2)
+    whole = memory_bytes(model(), cluster(), BF16, alone, slots_per_gpu=2)
+    parallelism = Parallelism(expert=1, expert_tp=2, attention_tp=2)
+    cut = memory_bytes(model(), cluster(), BF16, shared, slots_per_gpu=2, parallelism=parallelism)
     assert cut["experts"] == whole["experts"] / 2
     assert cut["kv_cache"] == whole["kv_cache"]
     attention = 2 * 2 * (256 * (4 + 2 * 2) * 64 + 256 * 4 * 64)  # bytes, two layers

@@ -20,7 +20,7 @@ from moesim.simulation.prepare import prepare
 from moesim.simulation.profile import Profile
 from moesim.simulation.program import lay_out_step
 from moesim.simulation.routed import route_step
-from moesim.types import PARTS, Batch
+from moesim.types import PARTS, Batch, equal_decodes
 from moesim.workload import import_recordings
 
 SMALL = {
@@ -286,10 +286,7 @@ def test_perfectly_balanced_tokens_take_the_analytic_time(tmp_path: Path) -> Non
         scenario.model,
         scenario.cluster,
         scenario.precision,
-        phase="decode",
-        tokens_per_gpu=np.full(4, 8),
-        context_tokens=2048,
-        sequence_tokens=4096,
+        equal_decodes(np.full(4, 8), 2048),
         slot_tokens=np.full((2, 8), 8),
         slot_rank=np.repeat(np.arange(4, dtype=np.int32), 2),
     )
@@ -302,8 +299,8 @@ def test_perfectly_balanced_tokens_take_the_analytic_time(tmp_path: Path) -> Non
     copies = 9
     dispatch, combine = exchange_rates(scenario.cluster, scenario.precision, scenario.model.hidden_size)
     exchanges = sum(int(e.latency_ps[0]) + copies * int(e.out_ps[0, 0]) for e in (dispatch, combine))
-    moe = ps(durations.attention[0]) + ps(durations.router[0]) + ps(durations.experts[0, 0]) + exchanges
-    dense = ps(durations.attention[0]) + ps(durations.dense[0])
+    moe = ps(durations.attention[0, 0]) + ps(durations.router[0, 0]) + ps(durations.experts[0, 0]) + exchanges
+    dense = ps(durations.attention[0, 0]) + ps(durations.dense[1, 0])
     expected = 2 * moe + dense + ps(durations.head[0])
     assert round(result.steps.step_time_s[0] * 1e12) == expected
     assert result.summary["breakdown_s"]["wait"] == 0
