@@ -1,12 +1,14 @@
-"""When things happen: the work of a step as a program, and the SimPy model that runs it.
+"""When things happen: the work of a step as a program, and the interpreters that run it.
 
 In: durations, traffic, placement and the network's rates. Out: a Program
 (arrays) and its Timeline (start and end of every operation on every GPU, in
-integer picoseconds). `layout` builds programs, `balanced_twin` the evenly loaded
-twin of a step; `simpy_engine`, the reference, and `compiled_engine` run them
-and agree exactly, group by group (`groups`) where there are several that
-exchange within themselves; `serving` runs a step inside another SimPy process.
+integer picoseconds). `layout` builds programs, `balanced_twin` the evenly
+loaded twin of a step. `simpy_engine`, the reference, and `compiled_engine` run
+programs and agree exactly, group by group (`groups`) where there are several
+that exchange within themselves. Exchanges take the closed form (`closed_form`)
+or queue at ports message by message (`port_exchange`, `ports`, `two_hop`).
 `expert_queues` runs steps whose experts are servers with queues.
+`serving` runs a step inside another SimPy process.
 """
 
 from moesim.engine.balanced_twin import balanced_traffic
@@ -16,7 +18,8 @@ from moesim.engine.expert_queues import run_queued
 from moesim.engine.faults import jitter, longest_ps, too_long
 from moesim.engine.groups import group_program, in_groups
 from moesim.engine.layout import OVERLAPS, lay_out
-from moesim.engine.ports import exchange, free_ports, latencies
+from moesim.engine.port_exchange import exchange, latencies
+from moesim.engine.ports import Ports, free_ports
 from moesim.engine.serving import step_process
 from moesim.engine.simpy_engine import run
 
@@ -27,6 +30,7 @@ __all__ = [
     "ENGINES",
     "OVERLAPS",
     "QUEUE_OVERFLOWS",
+    "Ports",
     "balanced_traffic",
     "exchange",
     "free_ports",

@@ -18,7 +18,7 @@ import simpy
 from simpy.events import Timeout
 
 from moesim.engine.instants import RECEIVE, Instants
-from moesim.engine.ports import _rate
+from moesim.engine.ports import rate
 
 Steps = Generator[simpy.Event, object, None]
 
@@ -94,7 +94,7 @@ class Network:
 
     def _ps(self, ps: int, level: int, gpu: int, now: int) -> int:
         """Picoseconds a token at a port now."""
-        return int(_rate(ps, level, gpu, now, self._slow)) if len(self._slow) else ps
+        return int(rate(ps, level, gpu, now, self._slow)) if len(self._slow) else ps
 
     def _on_head(self, event: simpy.Event) -> None:
         message = event.value

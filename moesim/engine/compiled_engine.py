@@ -8,6 +8,8 @@ that the SimPy interpreter does too, so both agree to the picosecond.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,8 @@ from moesim.compiled.jit import njit
 from moesim.engine.admission import admitted, check_admission
 from moesim.engine.closed_form import transfer_ps
 from moesim.engine.faults import task_end
-from moesim.engine.ports import exchange, free_ports, latencies, node_copies
+from moesim.engine.port_exchange import exchange, latencies, node_copies
+from moesim.engine.ports import Ports, free_ports
 from moesim.types import Part, Program, Timeline
 
 
@@ -26,78 +29,103 @@ def run_compiled(program: Program) -> Timeline:
         ConservationError: a slot was sent more tokens than it admits.
     """
     check_admission(program)
-    waits_for = program.waits_for()
-    counts = np.array([len(before) for before in waits_for], dtype=np.int64)
+    waits = _waits(program)
     start = np.zeros((program.n_operations, program.n_gpus), dtype=np.int64)
     end = np.zeros_like(start)
-    first = np.concatenate([[0], np.cumsum(counts)])
-    before = np.array([p for earlier in waits_for for p in earlier], dtype=np.int64)
     if program.network == "port" and program.n_gpus > 1:
-        _sweep_ports(
-            program.duration_ps,
-            program.exchange_row,
-            program.kind == Part.DISPATCH,
-            program.copy_rule == "per-node",
-            program.synchronous,
-            program.copies,
-            node_copies(program),
-            _stacked(program, "out_ps"),
-            _stacked(program, "in_ps"),
-            latencies(program),
-            program.slow_gpus,
-            program.slow_links,
-            program.gpus_per_node,
-            free_ports(program.n_gpus),
-            first,
-            before,
-            start,
-            end,
-        )
+        _sweep_ports(waits, program.duration_ps, program.slow_gpus, _exchanges(program), start, end)
     else:
-        _sweep(
-            program.duration_ps,
-            transfer_ps(program),
-            program.exchange_row >= 0,
-            program.slow_gpus,
-            first,
-            before,
-            start,
-            end,
-        )
+        is_exchange = program.exchange_row >= 0
+        _sweep(waits, program.duration_ps, program.slow_gpus, transfer_ps(program), is_exchange, start, end)
     return Timeline(start_ps=start, end_ps=end, admitted=admitted(program), n_events=start.size)
 
 
-def _stacked(program: Program, name: str) -> NDArray[np.int64]:
-    """A rate of both payloads, [combine or dispatch, ...]."""
-    return np.stack([getattr(program.combine, name), getattr(program.dispatch, name)])
+class _Waits(NamedTuple):
+    """What operations wait for: operation o for those of `before[first[o] : first[o + 1]]`, which are earlier ones."""
+
+    first: NDArray[np.int64]
+    before: NDArray[np.int64]
+
+
+class _Exchanges(NamedTuple):
+    """The exchanges of a program and the ports that they go through; O operations, G GPUs, L matrices.
+
+    Attributes:
+        row: of the matrix of each exchange, [O]; -1 = compute.
+        is_dispatch: else combine, [O].
+        per_node: two-hop; else direct.
+        synchronous: whether each ends on all GPUs at once.
+        copies, node_copies: [L, G, G] and [L, G, N].
+        out_ps, in_ps: of both payloads, [combine or dispatch, 2, G].
+        latency_ps: of each operation, [O, 2, G].
+        slow_links: as of a Program.
+        gpus_per_node: of the cluster.
+        free: when each port is free, [out or in, level, G]; exchanges move it on.
+    """
+
+    row: NDArray[np.int64]
+    is_dispatch: NDArray[np.bool_]
+    per_node: bool
+    synchronous: bool
+    copies: NDArray[np.int64]
+    node_copies: NDArray[np.int64]
+    out_ps: NDArray[np.int64]
+    in_ps: NDArray[np.int64]
+    latency_ps: NDArray[np.int64]
+    slow_links: NDArray[np.float64]
+    gpus_per_node: int
+    free: NDArray[np.int64]
+
+
+def _waits(program: Program) -> _Waits:
+    waits_for = program.waits_for()
+    counts = np.array([len(before) for before in waits_for], dtype=np.int64)
+    return _Waits(
+        first=np.concatenate([[0], np.cumsum(counts)]),
+        before=np.array([p for earlier in waits_for for p in earlier], dtype=np.int64),
+    )
+
+
+def _exchanges(program: Program) -> _Exchanges:
+    return _Exchanges(
+        row=program.exchange_row,
+        is_dispatch=program.kind == Part.DISPATCH,
+        per_node=program.copy_rule == "per-node",
+        synchronous=program.synchronous,
+        copies=program.copies,
+        node_copies=node_copies(program),
+        out_ps=np.stack([program.combine.out_ps, program.dispatch.out_ps]),
+        in_ps=np.stack([program.combine.in_ps, program.dispatch.in_ps]),
+        latency_ps=latencies(program),
+        slow_links=program.slow_links,
+        gpus_per_node=program.gpus_per_node,
+        free=free_ports(program.n_gpus),
+    )
 
 
 @njit
-def _begin(
-    first: NDArray[np.int64], before: NDArray[np.int64], o: int, start: NDArray[np.int64], end: NDArray[np.int64]
-) -> None:
-    """Operation o waits for before[first[o]:first[o + 1]], which are earlier ones."""
-    for k in range(first[o], first[o + 1]):
-        p = before[k]
+def _begin(waits: _Waits, o: int, start: NDArray[np.int64], end: NDArray[np.int64]) -> None:
+    """Operation o begins on each GPU when all that it waits for has ended there."""
+    for k in range(waits.first[o], waits.first[o + 1]):
+        p = waits.before[k]
         for x in range(start.shape[1]):
             start[o, x] = max(start[o, x], end[p, x])
 
 
 @njit
 def _sweep(
+    waits: _Waits,
     duration: NDArray[np.int64],
+    slow_gpus: NDArray[np.float64],
     transfer: NDArray[np.int64],
     is_exchange: NDArray[np.bool_],
-    slow_gpus: NDArray[np.float64],
-    first: NDArray[np.int64],
-    before: NDArray[np.int64],
     start: NDArray[np.int64],
     end: NDArray[np.int64],
 ) -> None:
     """Fill start and end [O, G]; an exchange takes its closed form after the last entry."""
     n_ops, n_gpus = start.shape
     for o in range(n_ops):
-        _begin(first, before, o, start, end)
+        _begin(waits, o, start, end)
         if is_exchange[o]:
             entered = start[o, 0]
             for x in range(1, n_gpus):
@@ -111,49 +139,34 @@ def _sweep(
 
 @njit
 def _sweep_ports(
+    waits: _Waits,
     duration: NDArray[np.int64],
-    row: NDArray[np.int64],
-    is_dispatch: NDArray[np.bool_],
-    per_node: bool,
-    synchronous: bool,
-    copies: NDArray[np.int64],
-    nodes: NDArray[np.int64],
-    out_ps: NDArray[np.int64],
-    in_ps: NDArray[np.int64],
-    latency: NDArray[np.int64],
     slow_gpus: NDArray[np.float64],
-    slow_links: NDArray[np.float64],
-    m: int,
-    free: NDArray[np.int64],
-    first: NDArray[np.int64],
-    before: NDArray[np.int64],
+    exchanges: _Exchanges,
     start: NDArray[np.int64],
     end: NDArray[np.int64],
 ) -> None:
-    """The same with every message at its ports; `row` of the matrix of each exchange, -1 = compute."""
+    """Fill start and end [O, G] with every message at its ports."""
     n_ops, n_gpus = start.shape
     arrival = np.empty((n_gpus, n_gpus), dtype=np.int64)
     for o in range(n_ops):
-        _begin(first, before, o, start, end)
-        if row[o] < 0:
+        _begin(waits, o, start, end)
+        row = exchanges.row[o]
+        if row < 0:
             for x in range(n_gpus):
                 end[o, x] = task_end(start[o, x], duration[o, x], x, slow_gpus)
             continue
-        payload = 1 if is_dispatch[o] else 0
-        exchange(
-            is_dispatch[o],
-            per_node,
-            start[o],
-            copies[row[o]],
-            nodes[row[o]],
-            out_ps[payload],
-            in_ps[payload],
-            latency[o],
-            slow_links,
-            m,
-            free,
-            end[o],
-            arrival,
+        forward = exchanges.is_dispatch[o]
+        payload = 1 if forward else 0
+        ports = Ports(
+            exchanges.out_ps[payload],
+            exchanges.in_ps[payload],
+            exchanges.latency_ps[o],
+            exchanges.slow_links,
+            exchanges.gpus_per_node,
+            exchanges.free,
         )
-        if synchronous:
+        copies, nodes = exchanges.copies[row], exchanges.node_copies[row]
+        exchange(forward, exchanges.per_node, start[o], copies, nodes, ports, end[o], arrival)
+        if exchanges.synchronous:
             end[o] = end[o].max()

@@ -20,20 +20,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 import simpy
-from numpy.typing import NDArray
 
 from moesim.engine.arrival_network import Message, Network
 from moesim.engine.faults import task_end, too_long
-from moesim.engine.instants import ADMIT, HAND_ON, SEND, Instants, Key, Turns
-from moesim.engine.ports import latencies
-from moesim.engine.simpy_engine import without_gc
+from moesim.engine.instants import ADMIT, HAND_ON, SEND, Instants, Turns
+from moesim.engine.port_exchange import latencies
+from moesim.engine.queue_log import BEGIN, Counts, Group, Log, Results
+from moesim.engine.simpy_engine import without_gc, work_left
 from moesim.engine.station import Station
-from moesim.errors import DeadlockError
 from moesim.types import Part, Program, QueuedRun, Queues, TokenGroups
 from moesim.types.picoseconds import MAX_PS
 
@@ -45,7 +43,6 @@ OVERFLOWS = {
 """Of a full queue, by the name that scenarios use."""
 
 Steps = Generator[simpy.Event, object, None]
-BEGIN = -1
 _AFTER_EXPERTS = (2**62,)
 """Key of tasks among those who ask for a compute stream at one instant; that of experts is their layer and slot."""
 
@@ -74,81 +71,6 @@ def run_queued(
     return step.result()
 
 
-@dataclass(eq=False, slots=True)
-class Group:
-    """Tokens of one source for one slot; `expert` is the one they chose, `cause` the node that brought them."""
-
-    row: int
-    source: int
-    slot: int
-    expert: int
-    token: NDArray[np.int64]
-    cause: int = BEGIN
-    handed_on: bool = False
-    since: int = 0
-    tokens: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.tokens = len(self.token)
-
-    @property
-    def key(self) -> Key:
-        """The place of this group among those that are decided at one instant; every group has another."""
-        return self.row, self.source, self.slot, int(self.handed_on), self.expert, int(self.token[0])
-
-    def split(self, n: int) -> tuple[Group, Group]:
-        """The first n and the rest."""
-        own = (self.row, self.source, self.slot, self.expert)
-        return (
-            Group(*own, self.token[:n], self.cause, self.handed_on),
-            Group(*own, self.token[n:], self.cause, self.handed_on),
-        )
-
-
-class _Log:
-    """Nodes as they are added; columns of QueuedRun."""
-
-    NAMES = ("kind", "gpu", "layer", "start_ps", "end_ps", "tokens", "cause", "destination", "level")
-
-    def __init__(self) -> None:
-        self.rows: list[list[int]] = []
-        self.waits: list[tuple[int, int, int, int, int]] = []
-
-    def add(self, *values: int) -> int:
-        """A node; its number."""
-        self.rows.append([*values, BEGIN, BEGIN][: len(self.NAMES)])
-        return len(self.rows) - 1
-
-    def landed(self, node: int, now: int) -> None:
-        """When a message has arrived."""
-        self.rows[node][4] = now
-
-    def columns(self) -> dict[str, NDArray[np.int64]]:
-        """The nodes by begin, GPU and so on: their numbers say nothing of the order in which they were added."""
-        table = np.array(self.rows, dtype=np.int64).reshape(-1, len(self.NAMES))
-        columns = dict(zip(self.NAMES, table.T.copy(), strict=True))
-        order = np.lexsort([columns[name] for name in ("end_ps", "destination", "layer", "kind", "gpu", "start_ps")])
-        number = np.append(np.argsort(order), BEGIN)  # of a node that was added as the i-th; the last is that of BEGIN
-        columns["cause"] = number[columns["cause"]]
-        return {name: column[order] for name, column in columns.items()}
-
-
-class _Results:
-    """What one GPU waits for in one row: so many tokens, and the node that brought the last of them."""
-
-    def __init__(self, env: simpy.Environment) -> None:
-        self.missing, self.cause, self.all = 0, BEGIN, env.event()
-        self.latest: list[int] = []
-
-    def arrive(self, tokens: int, cause: int, node: list[int]) -> None:
-        """`node` orders those that bring tokens: the largest at the last instant is the cause."""
-        self.missing -= tokens
-        if node > self.latest:
-            self.latest, self.cause = node, cause
-        if self.missing == 0:
-            self.all.succeed()
-
-
 class _QueuedStep:
     """One run. Times are Python ints."""
 
@@ -161,23 +83,19 @@ class _QueuedStep:
     ) -> None:
         self.env = simpy.Environment()
         self.program, self.groups, self.queues, self.service_ps = program, groups, queues, service_ps
-        n_gpus, n_rows, n_slots = program.n_gpus, len(groups), len(program.slot_rank)
+        n_gpus, n_rows = program.n_gpus, len(groups)
         self.rank: list[int] = program.slot_rank.tolist()
         self.duration: list[list[int]] = program.duration_ps.tolist()
         self.instants = Instants(self.env)
         self.network = Network(self.instants, n_gpus, program.gpus_per_node, program.slow_links, self._deliver)
         self.stream = [Turns(self.instants, (x,)) for x in range(n_gpus)]
         self.last_on_stream = [BEGIN] * n_gpus
-        self.log = _Log()
+        self.log = Log()
         self.stations: dict[tuple[int, int], Station[Group]] = {}
-        self.results = [[_Results(self.env) for _ in range(n_gpus)] for _ in range(n_rows)]
-        self.admitted = np.zeros((n_rows, n_slots), dtype=np.int64)
-        shape = (n_rows, queues.n_experts)
-        self.dropped, self.away, self.into = (np.zeros(shape, dtype=np.int64) for _ in range(3))
-        self.dropped_copies = np.zeros((n_rows, n_gpus, n_gpus), dtype=np.int64)
-        self.token_drops = tuple(np.zeros(row.n_tokens, dtype=np.int64) for row in groups)
+        self.results = [[Results(self.env) for _ in range(n_gpus)] for _ in range(n_rows)]
+        self.counts = Counts(groups, len(program.slot_rank), queues.n_experts, n_gpus)
         self.alternates_used = [np.zeros(row.n_tokens, dtype=np.int64) for row in groups]
-        self.copies = [_slots_of(own, queues.n_experts) for own in queues.expert]
+        self.copies = [queues.slots_of_experts(layer) for layer in range(len(queues.expert))]
         self.out_ps: dict[int, list[list[int]]] = {
             Part.DISPATCH: program.dispatch.out_ps.tolist(),
             Part.COMBINE: program.combine.out_ps.tolist(),
@@ -206,20 +124,19 @@ class _QueuedStep:
         waiting = [f"GPU {x}" for x, done in enumerate(self.finished) if not done]
         waiting += [f"slot {slot} of MoE layer {layer}" for (layer, slot), s in self.stations.items() if s.waiting]
         if waiting:
-            more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""
-            raise DeadlockError(f"the step stopped with work left: {'; '.join(waiting[:5])}{more}")
+            raise work_left(waiting)
 
     def result(self) -> QueuedRun:
         return QueuedRun(
             **self.log.columns(),
             waits=np.array(sorted(self.log.waits), dtype=np.int64).reshape(-1, 5),
             longest_queue=max((station.longest for station in self.stations.values()), default=0),
-            admitted=self.admitted,
-            dropped=self.dropped,
-            dropped_copies=self.dropped_copies,
-            rerouted_away=self.away,
-            rerouted_in=self.into,
-            token_drops=self.token_drops,
+            admitted=self.counts.admitted,
+            dropped=self.counts.dropped,
+            dropped_copies=self.counts.dropped_copies,
+            rerouted_away=self.counts.away,
+            rerouted_in=self.counts.into,
+            token_drops=self.counts.token_drops,
             n_events=len(self.log.rows),
         )
 
@@ -339,6 +256,10 @@ class _QueuedStep:
     def _moe_layer(self, row: int) -> int:
         return row // self.program.micro_batches
 
+    def _expert_of(self, group: Group) -> int:
+        """The expert that the slot of a group holds."""
+        return int(self.queues.expert[self._moe_layer(group.row), group.slot])
+
     def _station(self, group: Group) -> Station[Group]:
         key = self._moe_layer(group.row), group.slot
         if key not in self.stations:
@@ -348,7 +269,7 @@ class _QueuedStep:
 
     def _admit(self, load: list[Group]) -> Steps:
         for group in load:
-            self.admitted[group.row, group.slot] += group.tokens
+            self.counts.admit(group, group.tokens, self._expert_of(group))
             yield from self._station(group).admit(group, group.key)
 
     def _offer(self, load: list[Group]) -> None:
@@ -358,10 +279,7 @@ class _QueuedStep:
     def _offer_group(self, group: Group) -> None:
         rest = self._station(group).offer(group)
         taken = group.tokens - (0 if rest is None else rest.tokens)
-        self.admitted[group.row, group.slot] += taken
-        if group.handed_on:
-            self.away[group.row, group.expert] += taken
-            self.into[group.row, self.queues.expert[self._moe_layer(group.row), group.slot]] += taken
+        self.counts.admit(group, taken, self._expert_of(group))
         if rest is None:
             return
         if self.queues.overflow == "next" and not rest.handed_on:
@@ -371,10 +289,8 @@ class _QueuedStep:
 
     def _drop(self, group: Group) -> None:
         """Count a group as dropped and tell its source."""
-        self.dropped[group.row, group.expert] += group.tokens
-        self.token_drops[group.row][group.token] += 1
         here = self.rank[group.slot]
-        self.dropped_copies[group.row, group.source, here] += group.tokens
+        self.counts.drop(group, here)
         if here == group.source:
             self._arrive(group, group.cause)
             return
@@ -426,11 +342,3 @@ class _QueuedStep:
             by_source.setdefault((self._turn(gpu, group.source), group.row), []).append(group)
         for (_, own_row), groups in sorted(by_source.items()):
             self._send(Part.COMBINE, own_row, gpu, groups[0].source, groups, node)
-
-
-def _slots_of(expert: NDArray[np.int32], n_experts: int) -> list[list[int]]:
-    """Slots of each expert of a layer."""
-    slots: list[list[int]] = [[] for _ in range(n_experts)]
-    for slot, e in enumerate(expert.tolist()):
-        slots[e].append(slot)
-    return slots

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.compiled.jit import njit
+from moesim.compiled.picoseconds import whole_picoseconds
 from moesim.compiled.random import TIME_JITTER, key, normals, uniform
 from moesim.errors import TooLargeError
 from moesim.types import Program
@@ -80,7 +81,7 @@ def task_end(start: int, work: int, gpu: int, slow: NDArray[np.float64]) -> int:
                 else:
                     change = min(change, slow[k, 1])
         if now + left * factor <= change:
-            return math.ceil(round(min(now + left * factor, MAX_PS), 3))
+            return whole_picoseconds(now + left * factor)
         left -= (change - now) / factor
         now = change
 

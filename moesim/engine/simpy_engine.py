@@ -9,8 +9,9 @@ participant enters.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 import simpy
@@ -20,7 +21,8 @@ from simpy.events import Timeout
 from moesim.engine.admission import admitted, check_admission
 from moesim.engine.closed_form import transfer_ps
 from moesim.engine.faults import task_end
-from moesim.engine.ports import exchange, free_ports, latencies, node_copies
+from moesim.engine.port_exchange import exchange, latencies, node_copies
+from moesim.engine.ports import Ports, free_ports
 from moesim.errors import DeadlockError
 from moesim.types import PARTS, Part, Program, Timeline
 
@@ -151,8 +153,13 @@ class _Step:
             if end < 0
         ]
         if waiting:
-            more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""
-            raise DeadlockError(f"the step stopped with work left: {'; '.join(waiting[:5])}{more}")
+            raise work_left(waiting)
+
+
+def work_left(waiting: Sequence[str]) -> DeadlockError:
+    """The error of a step that stopped although these operations or queues wait."""
+    more = f" and {len(waiting) - 5} more" if len(waiting) > 5 else ""
+    return DeadlockError(f"the step stopped with work left: {'; '.join(waiting[:5])}{more}")
 
 
 def _delays(program: Program) -> Callable[[int, list[int]], list[int]]:
@@ -170,20 +177,9 @@ def _delays(program: Program) -> Callable[[int, list[int]], list[int]]:
     def resolve(o: int, entries: list[int]) -> list[int]:
         row = program.exchange_row[o]
         rates = program.dispatch if forward[o] else program.combine
-        ports = (rates.out_ps, rates.in_ps, latency[o], program.slow_links)
+        ports = Ports(rates.out_ps, rates.in_ps, latency[o], program.slow_links, program.gpus_per_node, free)
         entry = np.array(entries, dtype=np.int64)
-        exchange(
-            forward[o],
-            per_node,
-            entry,
-            program.copies[row],
-            nodes[row],
-            *ports,
-            program.gpus_per_node,
-            free,
-            end,
-            arrival,
-        )
+        exchange(forward[o], per_node, entry, program.copies[row], nodes[row], ports, end, arrival)
         if program.synchronous:
             end[:] = end.max()
         delays: list[int] = (end - entry.max()).tolist()
@@ -192,19 +188,16 @@ def _delays(program: Program) -> Callable[[int, list[int]], list[int]]:
     return resolve
 
 
-def _without_detours(waits_for: tuple[tuple[int, ...], ...]) -> list[tuple[int, ...]]:
+@lru_cache(maxsize=16)  # the steps of a run have one structure
+def _without_detours(waits_for: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
     """Without the operations that another one waited for already (transitive reduction)."""
-    behind: list[int] = []  # bit p: operation p has ended before this one begins
+    behind: list[set[int]] = []  # all operations that have ended before each one begins
     result = []
     for before in waits_for:
-        earlier = 0
-        for p in before:
-            earlier |= behind[p]
-        result.append(tuple(p for p in before if not earlier >> p & 1))
-        for p in before:
-            earlier |= 1 << p
-        behind.append(earlier)
-    return result
+        earlier = set[int]().union(*(behind[p] for p in before))
+        result.append(tuple(p for p in before if p not in earlier))
+        behind.append(earlier.union(before))
+    return tuple(result)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.engine import exchange, free_ports
+from moesim.engine import Ports, exchange, free_ports
 from moesim.hardware import ExchangeLoad, exchange_rates
 from moesim.hardware.shape import port_copies
 from moesim.simulation.stages import Stages
@@ -85,6 +85,6 @@ def _even_ps(near_ps: int, far_ps: int, within_ps: int, across_ps: int, n_gpus: 
     one = np.ones((2, n_gpus), dtype=np.int64)
     latency = np.repeat(np.array([[within_ps], [across_ps]], dtype=np.int64), n_gpus, axis=1)
     entry, end, arrival = np.zeros(n_gpus, np.int64), np.zeros(n_gpus, np.int64), np.zeros((n_gpus, n_gpus), np.int64)
-    free = free_ports(n_gpus)
-    exchange(forward, True, entry, copies, node_copies, one, one, latency, np.empty((0, 5)), m, free, end, arrival)
+    ports = Ports(one, one, latency, np.empty((0, 5)), m, free_ports(n_gpus))
+    exchange(forward, True, entry, copies, node_copies, ports, end, arrival)
     return float(end.mean())

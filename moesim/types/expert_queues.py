@@ -38,6 +38,13 @@ class Queues:
     expert: NDArray[np.int32]
     n_experts: int
 
+    def slots_of_experts(self, layer: int) -> list[list[int]]:
+        """The slots of each expert in a MoE layer."""
+        slots: list[list[int]] = [[] for _ in range(self.n_experts)]
+        for slot, e in enumerate(self.expert[layer].tolist()):
+            slots[e].append(slot)
+        return slots
+
 
 @dataclass(frozen=True, kw_only=True)
 class QueuedRun:

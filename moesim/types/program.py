@@ -116,11 +116,9 @@ class Program:
 
     def expert_rows(self) -> list[int]:
         """Index into `slot_tokens` of each experts operation, -1 for all others."""
-        result, index = [], 0
-        for kind in self.kind.tolist():
-            result.append(index if kind == Part.EXPERTS else -1)
-            index += kind == Part.EXPERTS
-        return result
+        experts = self.kind == Part.EXPERTS
+        rows: list[int] = np.where(experts, np.cumsum(experts) - 1, -1).tolist()
+        return rows
 
 
 @lru_cache(maxsize=16)  # the steps of a run have one structure

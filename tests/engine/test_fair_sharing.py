@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from moesim.engine.ports import exchange, free_ports
+from moesim.engine.port_exchange import exchange
+from moesim.engine.ports import Ports, free_ports
 
 M = 8
 COPY_PS = np.array([26_000, 150_000])  # of a token, within a node and across
@@ -64,7 +65,8 @@ def ports(copies: NDArray[np.int64]) -> NDArray[np.int64]:
     rate = np.repeat(COPY_PS[:, None], g, axis=1)
     latency = np.repeat(LATENCY_PS[:, None], g, axis=1)
     entry, nodes = np.zeros(g, dtype=np.int64), np.zeros((0, 0), dtype=np.int64)
-    exchange(True, False, entry, copies, nodes, rate, rate, latency, np.empty((0, 5)), M, free_ports(g), end, arrival)
+    own = Ports(rate, rate, latency, np.empty((0, 5)), M, free_ports(g))
+    exchange(True, False, entry, copies, nodes, own, end, arrival)
     return end
 
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim.engine import run, run_compiled
-from moesim.engine.ports import exchange, free_ports, latencies
+from moesim.engine.port_exchange import exchange, latencies
+from moesim.engine.ports import Ports, free_ports
 from moesim.metrics import breakdown, critical_path
 from moesim.types import Part, Program
 from tests.builders import program as build
@@ -64,8 +65,8 @@ def test_every_message_lands_when_the_textbook_says(seed: int) -> None:
         rates = program.dispatch if forward else program.combine
         copies = program.copies[program.exchange_row[o]]
         arrival = np.zeros((g, g), dtype=np.int64)
-        ports = (rates.out_ps, rates.in_ps, latencies(program)[o], program.slow_links)
-        exchange(forward, False, expected.start[o], copies, nodes, *ports, m, free, end, arrival)
+        ports = Ports(rates.out_ps, rates.in_ps, latencies(program)[o], program.slow_links, m, free)
+        exchange(forward, False, expected.start[o], copies, nodes, ports, end, arrival)
         tokens = copies if forward else copies.T
         for d in range(g):
             for pos in range(1, g):

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from moesim.engine.ports import exchange, free_ports
+from moesim.engine.port_exchange import exchange
+from moesim.engine.ports import Ports, free_ports
 
 
 def run(
@@ -31,7 +32,7 @@ def run(
     end, arrival = np.zeros(g, dtype=np.int64), np.zeros((g, g), dtype=np.int64)
     free = free_ports(g) if free is None else free
 
-    def ports(rate: Any) -> np.ndarray:
+    def rates(rate: Any) -> np.ndarray:
         return np.ascontiguousarray(np.broadcast_to(np.array(rate, dtype=np.int64), (2, g)))
 
     exchange(
@@ -40,12 +41,14 @@ def run(
         np.ascontiguousarray(np.broadcast_to(np.array(entry, dtype=np.int64), (g,))),
         c,
         np.zeros((0, 0), dtype=np.int64) if nodes is None else np.array(nodes, dtype=np.int64),
-        ports(out),
-        ports(into),
-        np.repeat(np.array(latency, dtype=np.int64)[:, None], g, axis=1),
-        np.empty((0, 5)),
-        m,
-        free,
+        Ports(
+            out_ps=rates(out),
+            in_ps=rates(into),
+            latency_ps=np.repeat(np.array(latency, dtype=np.int64)[:, None], g, axis=1),
+            slow=np.empty((0, 5)),
+            gpus_per_node=m,
+            free=free,
+        ),
         end,
         arrival,
     )
