@@ -35,6 +35,10 @@ class Outcome:
     err: str
 
 
+Call = Callable[..., Outcome]
+"""Calls the command line with these arguments."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty current folder."""
@@ -51,7 +55,7 @@ def small(folder: Path) -> Path:
 
 
 @pytest.fixture
-def moesim(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def moesim(folder: Path, capsys: pytest.CaptureFixture[str]) -> Call:
     """Call the command line in this process."""
     from moesim.cli import main
 
@@ -73,7 +77,7 @@ def source_environment() -> dict[str, str]:
 
 
 @pytest.fixture
-def subprocess_moesim(folder: Path, source_environment: dict[str, str]) -> Callable[..., Outcome]:
+def subprocess_moesim(folder: Path, source_environment: dict[str, str]) -> Call:
     """Call the command line in a process of its own, off a terminal."""
 
     def call(*arguments: object, **extra: str) -> Outcome:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
+
+from tests.cli.conftest import Call
 
 LAYERS, TOKENS = 32, 16
 
@@ -17,7 +20,7 @@ def record(token: int, layer: int) -> dict[str, object]:
 
 
 @pytest.fixture
-def recording(folder):
+def recording(folder: Path) -> Path:
     path = folder / "recording.jsonl.gz"
     with gzip.open(path, "wt", encoding="utf-8") as file:
         for token in range(TOKENS):
@@ -25,7 +28,7 @@ def recording(folder):
     return path
 
 
-def test_a_recording_becomes_a_trace_that_is_replayed(moesim, small, recording, folder):
+def test_a_recording_becomes_a_trace_that_is_replayed(moesim: Call, small: Path, recording: Path, folder: Path) -> None:
     outcome = moesim("import", recording, "-o", "trace.parquet")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == "wrote trace.parquet: 16 tokens of 1 sequences, 32 layers, top-2\n"
@@ -34,7 +37,7 @@ def test_a_recording_becomes_a_trace_that_is_replayed(moesim, small, recording, 
     assert summary["drop_rate"] == 0
 
 
-def test_what_was_not_recorded_is_said(moesim, folder):
+def test_what_was_not_recorded_is_said(moesim: Call, folder: Path) -> None:
     (folder / "holes.jsonl").write_text(
         "\n".join(json.dumps(record(token, layer)) for token, layer in ((0, 0), (0, 1), (1, 0))), encoding="utf-8"
     )
@@ -44,7 +47,7 @@ def test_what_was_not_recorded_is_said(moesim, folder):
     assert moesim("import", "holes.jsonl", "--quiet").out == ""
 
 
-def test_a_wrong_line_is_named_and_nothing_is_written(moesim, folder):
+def test_a_wrong_line_is_named_and_nothing_is_written(moesim: Call, folder: Path) -> None:
     (folder / "wrong.jsonl").write_text('{"problem_id": 1}\n', encoding="utf-8")
     outcome = moesim("import", "wrong.jsonl")
     assert (outcome.code, outcome.out) == (2, "")
@@ -52,7 +55,7 @@ def test_a_wrong_line_is_named_and_nothing_is_written(moesim, folder):
     assert [path.name for path in folder.iterdir()] == ["wrong.jsonl"]
 
 
-def test_a_truncated_archive_is_one_line(moesim, recording):
+def test_a_truncated_archive_is_one_line(moesim: Call, recording: Path) -> None:
     recording.write_bytes(recording.read_bytes()[:-20])
     outcome = moesim("import", recording)
     assert outcome.code == 2
@@ -60,7 +63,9 @@ def test_a_truncated_archive_is_one_line(moesim, recording):
 
 
 @pytest.mark.parametrize("output", ["recording.jsonl.gz", "link.gz", "small.yaml", "table.parquet", "."])
-def test_only_a_trace_is_replaced_by_another(moesim, small, recording, folder, output):
+def test_only_a_trace_is_replaced_by_another(
+    moesim: Call, small: Path, recording: Path, folder: Path, output: str
+) -> None:
     import pandas as pd
 
     pd.DataFrame({"a": [1]}).to_parquet(folder / "table.parquet")
@@ -74,7 +79,7 @@ def test_only_a_trace_is_replaced_by_another(moesim, small, recording, folder, o
     assert [moesim("import", recording, "-o", "t.parquet").code for _ in range(2)] == [0, 0]
 
 
-def test_a_trace_that_does_not_fit_says_what_does_not(moesim, small, recording):
+def test_a_trace_that_does_not_fit_says_what_does_not(moesim: Call, small: Path, recording: Path) -> None:
     moesim("import", recording, "-o", "t.parquet")
     trace = ("--set", "workload.trace=t.parquet")
     by_hand = moesim("show", small, *trace, "--set", "routing.top_k=1").err

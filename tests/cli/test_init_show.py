@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.cli.conftest import Call
 
-def test_init_writes_a_scenario_that_runs(moesim, folder):
+
+def test_init_writes_a_scenario_that_runs(moesim: Call, folder: Path) -> None:
     written = moesim("init", "mine")
     assert (written.code, written.err) == (0, "")
     assert "mine.yaml" in written.out
@@ -20,14 +23,14 @@ def test_init_writes_a_scenario_that_runs(moesim, folder):
 
 
 @pytest.mark.parametrize("name", ["plain", "plain.yaml", "plain.yml", "a: #b"])
-def test_the_name_of_the_file_is_the_name_of_the_scenario(moesim, folder, name):
+def test_the_name_of_the_file_is_the_name_of_the_scenario(moesim: Call, folder: Path, name: str) -> None:
     assert moesim("init", name).code == 0
     (path,) = folder.iterdir()
     assert path.name == (name if name.startswith("plain.") else f"{name}.yaml")
     assert yaml.safe_load(path.read_text(encoding="utf-8"))["name"] == path.stem
 
 
-def test_init_never_overwrites(moesim, folder):
+def test_init_never_overwrites(moesim: Call, folder: Path) -> None:
     (folder / "mine.yaml").write_text("precious", encoding="utf-8")
     outcome = moesim("init", "mine")
     assert (outcome.code, outcome.out) == (2, "")
@@ -36,14 +39,14 @@ def test_init_never_overwrites(moesim, folder):
 
 
 @pytest.mark.parametrize("name", ["nowhere/mine", "nul\0"])
-def test_init_where_nothing_can_be_written(moesim, name):
+def test_init_where_nothing_can_be_written(moesim: Call, name: str) -> None:
     outcome = moesim("init", name)
     assert outcome.code == 2
     assert "cannot be written" in outcome.err
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "x/", ".yaml", "x/.yml", " "])
-def test_init_without_a_name_writes_nothing(moesim, folder, name):
+def test_init_without_a_name_writes_nothing(moesim: Call, folder: Path, name: str) -> None:
     outcome = moesim("init", name)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == f"error: NAME: found {name!r}, wanted the name of a scenario or the path of a file to write\n"
@@ -51,12 +54,12 @@ def test_init_without_a_name_writes_nothing(moesim, folder, name):
 
 
 @pytest.mark.parametrize("name", ["x y", 'a"b', "it's"])
-def test_the_command_that_init_prints_can_be_pasted(moesim, name):
+def test_the_command_that_init_prints_can_be_pasted(moesim: Call, name: str) -> None:
     command = moesim("init", name).out.strip().partition("run it with: ")[2]
     assert shlex.split(command) == ["moesim", "compare", f"{name}.yaml"]
 
 
-def test_show_prints_a_scenario_that_shows_the_same(moesim, small, folder):
+def test_show_prints_a_scenario_that_shows_the_same(moesim: Call, small: Path, folder: Path) -> None:
     first = moesim("show", small, "--set", "workload.steps=7")
     assert first.code == 0
     assert yaml.safe_load(first.out)["workload"]["steps"] == 7
@@ -64,7 +67,7 @@ def test_show_prints_a_scenario_that_shows_the_same(moesim, small, folder):
     assert moesim("show", "resolved.yaml").out == first.out
 
 
-def test_show_checks_what_only_the_stages_know(moesim, small):
+def test_show_checks_what_only_the_stages_know(moesim: Call, small: Path) -> None:
     outcome = moesim("show", small, "--set", "routing.strategy=nonsense")
     assert (outcome.code, outcome.out) == (2, "")
     assert "nonsense" in outcome.err
@@ -81,21 +84,21 @@ def test_show_checks_what_only_the_stages_know(moesim, small):
         ("sweep={grid: {seed: [1, 2], workload.steps: [1, x]}}", "override sweep (sweep): workload.steps: found 'x'"),
     ],
 )
-def test_show_checks_variants_and_axes(moesim, small, setting, message):
+def test_show_checks_variants_and_axes(moesim: Call, small: Path, setting: str, message: str) -> None:
     outcome = moesim("show", small, "--set", setting)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith(f"error: {message}")
     assert outcome.err.count("\n") == 1
 
 
-def test_show_says_where_an_axis_stands(moesim, small):
+def test_show_says_where_an_axis_stands(moesim: Call, small: Path) -> None:
     small.write_text(small.read_text(encoding="utf-8") + "sweep:\n  seed: [1]\n  foo: [1]\n", encoding="utf-8")
     outcome = moesim("show", small)
     assert outcome.code == 2
     assert "small.yaml:12:3 (sweep): foo: found an unknown field" in outcome.err
 
 
-def test_show_prints_measured_tables_with_their_whole_path(moesim, small, folder):
+def test_show_prints_measured_tables_with_their_whole_path(moesim: Call, small: Path, folder: Path) -> None:
     from tests.hardware.measured_rows import experts, save
 
     save(folder / "tables", moe=experts({64: 1.0}))

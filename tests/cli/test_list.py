@@ -9,6 +9,7 @@ import pytest
 
 from moesim.routing.gate import GateParameters
 from moesim.routing.registry import GATE_PARAMETERS, STRATEGIES, parameters_for, strategy
+from tests.cli.conftest import Call
 
 KNOWN = {
     "models": "deepseek-v3",
@@ -25,7 +26,7 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("kind", KNOWN)
-def test_a_list_is_uncut_off_a_terminal(moesim, kind):
+def test_a_list_is_uncut_off_a_terminal(moesim: Call, kind: str) -> None:
     table = moesim("list", kind)
     entries = json.loads(moesim("list", kind, "--json").out)
     assert table.code == 0
@@ -38,7 +39,7 @@ def test_a_list_is_uncut_off_a_terminal(moesim, kind):
 
 
 @pytest.mark.parametrize("kind", KNOWN)
-def test_no_column_is_empty(moesim, kind):
+def test_no_column_is_empty(moesim: Call, kind: str) -> None:
     entries = json.loads(moesim("list", kind, "--json").out)
     from moesim.cli.list import COLUMNS
 
@@ -46,20 +47,20 @@ def test_no_column_is_empty(moesim, kind):
         assert any(field in entry for entry in entries.values()), field
 
 
-def test_gpus_show_their_peaks_bandwidths_and_calibrated_kernels(moesim):
+def test_gpus_show_their_peaks_bandwidths_and_calibrated_kernels(moesim: Call) -> None:
     lines = {line.split()[0]: line for line in moesim("list", "gpus").out.splitlines()[2:]}
     for word in ("fp8 1978.9", "3352", "450 / 50", "datasheet (2023)", "trtllm-bf16 / trtllm-fp8 /"):
         assert word in lines["h100-sxm"]
     assert lines["b200-sxm"].rstrip().endswith(" -")  # none: its kernels take the constants of H100
 
 
-def test_an_unknown_kind_is_exit_2_with_a_suggestion(moesim):
+def test_an_unknown_kind_is_exit_2_with_a_suggestion(moesim: Call) -> None:
     outcome = moesim("list", "model")
     assert (outcome.code, outcome.out) == (2, "")
     assert "did you mean models?" in outcome.err
 
 
-def test_schema_is_a_json_schema(moesim):
+def test_schema_is_a_json_schema(moesim: Call) -> None:
     outcome = moesim("schema")
     assert outcome.code == 0
     schema = json.loads(outcome.out)

@@ -8,18 +8,20 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 import moesim as package
 from moesim.cli import main, output
 from moesim.errors import ConservationError
+from tests.cli.conftest import Call
 
 HEAVY = ("jinja2", "numba", "numpy", "pandas", "plotly", "pyarrow", "pydantic", "scipy", "simpy", "joblib")
 COMMANDS = ("run", "compare", "sweep", "plot", "show", "init", "list", "schema", "import", "validate", "calibrate")
 
 
-def test_help_names_every_command(moesim):
+def test_help_names_every_command(moesim: Call) -> None:
     outcome = moesim("--help")
     assert outcome.code == 0
     for command in COMMANDS:
@@ -28,20 +30,20 @@ def test_help_names_every_command(moesim):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_a_help(moesim, command):
+def test_every_command_has_a_help(moesim: Call, command: str) -> None:
     outcome = moesim(command, "--help")
     assert outcome.code == 0
     assert outcome.out.startswith(f"Usage: moesim {command}")
     assert "--help" in outcome.out
 
 
-def test_without_a_command_the_help_is_shown(moesim):
+def test_without_a_command_the_help_is_shown(moesim: Call) -> None:
     outcome = moesim()
     assert outcome.code == 2
     assert "Usage: moesim" in outcome.out + outcome.err
 
 
-def test_help_loads_no_heavy_library(source_environment):
+def test_help_loads_no_heavy_library(source_environment: dict[str, str]) -> None:
     code = (
         "import sys, moesim.cli\n"
         "try: moesim.cli.main(['--help'])\n"
@@ -53,7 +55,7 @@ def test_help_loads_no_heavy_library(source_environment):
     assert done.stderr.strip() == "[]"
 
 
-def test_version(moesim):
+def test_version(moesim: Call) -> None:
     outcome = moesim("--version")
     assert (outcome.code, outcome.out) == (0, f"moesim {package.__version__}\n")
 
@@ -62,7 +64,7 @@ def test_version(moesim):
     "arguments",
     [("runn", "x"), ("run",), ("run", "x", "--frobnicate"), ("run", "x", "-o"), ("show", "a", "b"), ("compare",)],
 )
-def test_a_wrong_argument_is_one_line_and_exit_2(moesim, arguments):
+def test_a_wrong_argument_is_one_line_and_exit_2(moesim: Call, arguments: tuple[str, ...]) -> None:
     outcome = moesim(*arguments)
     assert outcome.code == 2
     assert outcome.out == ""
@@ -71,7 +73,7 @@ def test_a_wrong_argument_is_one_line_and_exit_2(moesim, arguments):
     assert "--help)" in outcome.err
 
 
-def test_a_failed_run_is_exit_1(moesim, small, monkeypatch):
+def test_a_failed_run_is_exit_1(moesim: Call, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ConservationError("layer 3:\n  17 tokens were lost")
 
@@ -82,7 +84,9 @@ def test_a_failed_run_is_exit_1(moesim, small, monkeypatch):
 
 
 @pytest.mark.parametrize("raised, code", [(KeyboardInterrupt, 130), (MemoryError, 1)])
-def test_an_end_from_outside_leaves_nothing_behind(moesim, small, folder, monkeypatch, raised, code):
+def test_an_end_from_outside_leaves_nothing_behind(
+    moesim: Call, small: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, raised: type[BaseException], code: int
+) -> None:
     def stop(*_: object, **__: object) -> None:
         raise raised
 
@@ -94,7 +98,7 @@ def test_an_end_from_outside_leaves_nothing_behind(moesim, small, folder, monkey
     assert [path.name for path in folder.iterdir()] == ["small.yaml"]
 
 
-def test_a_reader_that_stops_reading_is_no_traceback(folder, source_environment):
+def test_a_reader_that_stops_reading_is_no_traceback(folder: Path, source_environment: dict[str, str]) -> None:
     command = f"{sys.executable} -m moesim list strategies --json | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=source_environment)
     assert done.stderr == ""
@@ -109,7 +113,9 @@ def test_a_reader_that_stops_reading_is_no_traceback(folder, source_environment)
         ("run small.yaml -o out", "&-", "Bad file descriptor"),
     ],
 )
-def test_output_that_cannot_be_written_is_one_line(small, source_environment, arguments, target, reason):
+def test_output_that_cannot_be_written_is_one_line(
+    small: Path, source_environment: dict[str, str], arguments: str, target: str, reason: str
+) -> None:
     command = f"{sys.executable} -m moesim {arguments} >{target}"
     done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, env=source_environment)
     assert done.returncode == 1
@@ -119,13 +125,15 @@ def test_output_that_cannot_be_written_is_one_line(small, source_environment, ar
 @pytest.mark.parametrize(
     "arguments, code", [("run small.yaml -q -o out >&-", 0), ("schema 2>&-", 0), ("run nowhere.yaml >&- 2>&-", 2)]
 )
-def test_a_closed_stream_that_nothing_is_written_to_does_no_harm(small, source_environment, arguments, code):
+def test_a_closed_stream_that_nothing_is_written_to_does_no_harm(
+    small: Path, source_environment: dict[str, str], arguments: str, code: int
+) -> None:
     command = f"{sys.executable} -m moesim {arguments}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=source_environment)
     assert (done.returncode, done.stderr) == (code, "")
 
 
-def test_main_ends_with_the_exit_code():
+def test_main_ends_with_the_exit_code() -> None:
     with pytest.raises(SystemExit) as ended:
         main(["list", "nothing"])
     assert ended.value.code == 2
@@ -139,7 +147,9 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize("patience, shown", [(0.0, True), (60.0, False)])
-def test_the_progress_bar_appears_only_when_it_takes_long(monkeypatch, patience, shown):
+def test_the_progress_bar_appears_only_when_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch, patience: float, shown: bool
+) -> None:
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(output, "PATIENCE_S", patience)
@@ -151,7 +161,7 @@ def test_the_progress_bar_appears_only_when_it_takes_long(monkeypatch, patience,
 
 
 @pytest.mark.parametrize("stream, quiet", [(Terminal(), True), (io.StringIO(), False)])
-def test_no_progress_bar_where_nobody_looks(monkeypatch, stream, quiet):
+def test_no_progress_bar_where_nobody_looks(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, quiet: bool) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(output, "PATIENCE_S", 0.0)
     with output.progress_bar("work", quiet=quiet) as bar:
@@ -162,7 +172,7 @@ def test_no_progress_bar_where_nobody_looks(monkeypatch, stream, quiet):
 
 @pytest.mark.parametrize("updates", [0, 1])
 @pytest.mark.parametrize("quiet", [False, True])
-def test_an_interrupt_that_somebody_swallows_is_not_lost(hears_interrupts, quiet, updates):
+def test_an_interrupt_that_somebody_swallows_is_not_lost(hears_interrupts: None, quiet: bool, updates: int) -> None:
     """As one that arrives in a callback of C code, whose exceptions end there."""
     before = signal.getsignal(signal.SIGINT)
     reached = []
@@ -181,7 +191,9 @@ def test_an_interrupt_that_somebody_swallows_is_not_lost(hears_interrupts, quiet
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_off_a_terminal_progress_is_a_line_now_and_then(monkeypatch, capsys):
+def test_off_a_terminal_progress_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(output, "LINE_S", 0.05)
     with output.progress_bar("work", quiet=False) as lines:
         lines.update("work", 0, 4)
@@ -201,5 +213,5 @@ def test_off_a_terminal_progress_is_a_line_now_and_then(monkeypatch, capsys):
         ("日本", "scenario"),
     ],
 )
-def test_the_default_folder_is_the_name_in_letters_and_digits(name, folder):
+def test_the_default_folder_is_the_name_in_letters_and_digits(name: str, folder: Path) -> None:
     assert output.default_folder(name).as_posix() == f"results/{folder}"

@@ -6,19 +6,24 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
+from moesim import Scenario, compare
 from moesim.report import FIGURES, POINT_FIGURES, figure_data
 from moesim.results import Result, Study
 from tests.browser import needs_chromium
+from tests.cli.conftest import SCENARIO, Call
 
 
-@pytest.fixture
-def study(moesim, small, folder) -> Path:
-    assert moesim("compare", small, "-o", folder / "study", "--quiet").code == 0
-    return folder / "study"
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small scenario's variants, saved once for all tests, which only read it."""
+    folder = tmp_path_factory.mktemp("compared") / "study"
+    compare(Scenario.from_dict(yaml.safe_load(SCENARIO))).save(folder)
+    return folder
 
 
-def test_the_data_are_those_of_the_figure_in_python(moesim, study, folder):
+def test_the_data_are_those_of_the_figure_in_python(moesim: Call, study: Path, folder: Path) -> None:
     outcome = moesim("plot", study, "--figure", "capacity_drops", "-o", folder / "drops.csv")
     assert (outcome.code, outcome.out, outcome.err) == (0, f"{folder / 'drops.csv'}\n", "")
     loaded = Study.load(study)
@@ -29,19 +34,19 @@ def test_the_data_are_those_of_the_figure_in_python(moesim, study, folder):
     assert drops["dropped assignments", "1"] == loaded.results["tight"].summary["drop_rate"]
 
 
-def test_one_run_of_a_study_is_a_result_too(moesim, study, folder):
+def test_one_run_of_a_study_is_a_result_too(moesim: Call, study: Path, folder: Path) -> None:
     one = study / "01-as-trained"
     assert moesim("plot", one, "--figure", "timeline", "-o", folder / "t.csv").code == 0
     rows = figure_data(Result.load(one).plot.timeline())
     assert len(pd.read_csv(folder / "t.csv")) == len(rows)
 
 
-def test_list_names_the_figures(moesim, study):
+def test_list_names_the_figures(moesim: Call, study: Path) -> None:
     listed = moesim("plot", study, "--list").out
     assert [line.split()[0] for line in listed.splitlines()] == list(FIGURES)
 
 
-def test_of_a_sweep_there_are_the_figures_of_points(moesim, folder):
+def test_of_a_sweep_there_are_the_figures_of_points(moesim: Call, folder: Path) -> None:
     points = pd.DataFrame(
         {
             "routing.capacity": ['{"factor": 1.0}', '{"factor": 1.25}', "none"],
@@ -63,7 +68,7 @@ def test_of_a_sweep_there_are_the_figures_of_points(moesim, folder):
     assert "of a sweep's points alone: capacity_drops" in refused.err
 
 
-def test_a_page_of_one_figure_needs_no_browser(moesim, study, folder):
+def test_a_page_of_one_figure_needs_no_browser(moesim: Call, study: Path, folder: Path) -> None:
     assert moesim("plot", study, "--figure", "pareto", "-o", folder / "p.html").code == 0
     assert "cdn." not in (folder / "p.html").read_text(encoding="utf-8").partition("<div")[0]
 
@@ -77,7 +82,9 @@ def test_a_page_of_one_figure_needs_no_browser(moesim, study, folder):
         ((), "wanted one of latency_breakdown"),
     ],
 )
-def test_what_is_wrong_is_one_line(moesim, study, folder, arguments, words):
+def test_what_is_wrong_is_one_line(
+    moesim: Call, study: Path, folder: Path, arguments: tuple[str, ...], words: str
+) -> None:
     outcome = moesim("plot", study, *arguments)
     assert outcome.code == 2
     assert words in outcome.err
@@ -85,19 +92,21 @@ def test_what_is_wrong_is_one_line(moesim, study, folder, arguments, words):
     assert not list(folder.glob("p.*"))
 
 
-def test_no_result_is_an_error(moesim, folder):
+def test_no_result_is_an_error(moesim: Call, folder: Path) -> None:
     outcome = moesim("plot", folder, "--list")
     assert outcome.code == 2
     assert len(outcome.err.splitlines()) == 1
 
 
-def test_a_figure_with_nothing_to_show_says_so(moesim, study, folder):
+def test_a_figure_with_nothing_to_show_says_so(moesim: Call, study: Path, folder: Path) -> None:
     outcome = moesim("plot", study, "--figure", "skew_balance", "-o", folder / "s.csv")
     assert outcome.code == 0
     assert outcome.err == "nothing to show: The skew of the popularity does not vary.\n"
 
 
-def test_without_a_browser_the_error_says_what_to_do(moesim, study, folder, monkeypatch):
+def test_without_a_browser_the_error_says_what_to_do(
+    moesim: Call, study: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("kaleido")
     monkeypatch.setenv("BROWSER_PATH", "/nonexistent")
     outcome = moesim("plot", study, "--figure", "pareto", "-o", folder / "p.svg")
@@ -107,7 +116,7 @@ def test_without_a_browser_the_error_says_what_to_do(moesim, study, folder, monk
 
 
 @needs_chromium
-def test_images_have_their_format_and_size(moesim, study, folder):
+def test_images_have_their_format_and_size(moesim: Call, study: Path, folder: Path) -> None:
     pytest.importorskip("kaleido")
     for kind, begins in (("svg", b"<svg"), ("png", b"\x89PNG"), ("pdf", b"%PDF")):
         file = folder / f"p.{kind}"
@@ -116,7 +125,7 @@ def test_images_have_their_format_and_size(moesim, study, folder):
     assert 'width="700"' in (folder / "p.svg").read_text(encoding="utf-8")[:300]
 
 
-def test_results_whose_name_is_too_long(moesim):
+def test_results_whose_name_is_too_long(moesim: Call) -> None:
     outcome = moesim("plot", "a" * 300, "--list")
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == f"error: {'a' * 300}: cannot be read: File name too long\n"

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+
+from tests.cli.conftest import Call
 
 FILES = {"summary.json", "manifest.json", "scenario.yaml", "report.html", "steps.parquet", "experts.parquet"}
 
 
-def test_it_writes_a_result_folder_and_prints_the_table(moesim, small, folder):
+def test_it_writes_a_result_folder_and_prints_the_table(moesim: Call, small: Path, folder: Path) -> None:
     outcome = moesim("run", small)
     assert outcome.code == 0
     home = folder / "results" / "small-test"
@@ -24,20 +27,20 @@ def test_it_writes_a_result_folder_and_prints_the_table(moesim, small, folder):
     assert outcome.out.splitlines()[-1] == "report: results/small-test/report.html"
 
 
-def test_json_is_summary_json_alone(moesim, small, folder):
+def test_json_is_summary_json_alone(moesim: Call, small: Path, folder: Path) -> None:
     outcome = moesim("run", small, "--json", "-o", "out")
     assert outcome.code == 0
     assert outcome.out == (folder / "out" / "summary.json").read_text(encoding="utf-8")
     assert json.loads(outcome.out)["n_steps"] == 2
 
 
-def test_quiet_prints_nothing(subprocess_moesim, small, folder):
+def test_quiet_prints_nothing(subprocess_moesim: Call, small: Path, folder: Path) -> None:
     outcome = subprocess_moesim("run", small, "--quiet", "-o", "out")
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
     assert (folder / "out" / "report.html").exists()
 
 
-def test_set_replaces_fields(moesim, small):
+def test_set_replaces_fields(moesim: Call, small: Path) -> None:
     outcome = moesim("run", small, "--json", "--set", "workload.steps=3", "--set", "routing.capacity={factor: 1.0}")
     summary = json.loads(outcome.out)
     assert summary["n_steps"] == 3
@@ -45,7 +48,7 @@ def test_set_replaces_fields(moesim, small):
 
 
 @pytest.mark.parametrize("setting", ["workload.steps", "=3", ".steps=3", "workload..steps=3", "seed=[1", "seed=a: b"])
-def test_a_malformed_set_is_one_line(moesim, small, folder, setting):
+def test_a_malformed_set_is_one_line(moesim: Call, small: Path, folder: Path, setting: str) -> None:
     outcome = moesim("run", small, "--set", setting)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("error: --set ")
@@ -71,7 +74,9 @@ def test_a_malformed_set_is_one_line(moesim, small, folder, setting):
         ),
     ],
 )
-def test_a_wrong_field_is_one_line_that_names_it(moesim, small, folder, setting, words):
+def test_a_wrong_field_is_one_line_that_names_it(
+    moesim: Call, small: Path, folder: Path, setting: str, words: list[str]
+) -> None:
     outcome = moesim("run", small, "--set", setting)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("error: ")
@@ -80,26 +85,26 @@ def test_a_wrong_field_is_one_line_that_names_it(moesim, small, folder, setting,
     assert not (folder / "results").exists()
 
 
-def test_a_wrong_file_is_named_with_line_and_column(moesim, small):
+def test_a_wrong_file_is_named_with_line_and_column(moesim: Call, small: Path) -> None:
     small.write_text(small.read_text(encoding="utf-8") + "modle: x\n", encoding="utf-8")
     outcome = moesim("run", small)
     assert outcome.code == 2
     assert "small.yaml:10:1: modle" in outcome.err
 
 
-def test_a_missing_file(moesim):
+def test_a_missing_file(moesim: Call) -> None:
     outcome = moesim("run", "nowhere.yaml")
     assert (outcome.code, outcome.out) == (2, "")
     assert "nowhere.yaml" in outcome.err
 
 
-def test_an_unknown_shipped_scenario(moesim):
+def test_an_unknown_shipped_scenario(moesim: Call) -> None:
     outcome = moesim("run", "quickstrat")
     assert outcome.code == 2
     assert "quickstart" in outcome.err
 
 
-def test_a_folder_that_is_no_result_is_not_replaced(moesim, small, folder):
+def test_a_folder_that_is_no_result_is_not_replaced(moesim: Call, small: Path, folder: Path) -> None:
     (folder / "mine").mkdir()
     (folder / "mine" / "thesis.txt").write_text("years of work", encoding="utf-8")
     outcome = moesim("run", small, "-o", "mine")
@@ -108,21 +113,21 @@ def test_a_folder_that_is_no_result_is_not_replaced(moesim, small, folder):
     assert (folder / "mine" / "thesis.txt").read_text(encoding="utf-8") == "years of work"
 
 
-def test_a_result_is_replaced_by_the_next(moesim, small, folder):
+def test_a_result_is_replaced_by_the_next(moesim: Call, small: Path, folder: Path) -> None:
     moesim("run", small, "-o", "out")
     outcome = moesim("run", small, "-o", "out", "--set", "workload.steps=1")
     assert outcome.code == 0
     assert json.loads((folder / "out" / "summary.json").read_text(encoding="utf-8"))["n_steps"] == 1
 
 
-def test_an_output_below_a_file_is_refused(moesim, small):
+def test_an_output_below_a_file_is_refused(moesim: Call, small: Path) -> None:
     outcome = moesim("run", small, "-o", small / "out")
     assert outcome.code == 2
     assert "cannot be written" in outcome.err
 
 
 @pytest.mark.parametrize("command", [("run",), ("compare",), ("sweep", "--set", "sweep={seed: [1]}")])
-def test_an_output_whose_name_is_too_long_is_refused(moesim, small, folder, command):
+def test_an_output_whose_name_is_too_long_is_refused(moesim: Call, small: Path, folder: Path, command: str) -> None:
     outcome = moesim(*command, small, "-o", "a" * 300)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == f"error: {'a' * 300}: cannot be written: File name too long\n"
@@ -130,14 +135,16 @@ def test_an_output_whose_name_is_too_long_is_refused(moesim, small, folder, comm
 
 
 @pytest.mark.parametrize("threads", ["abc", "0", "-1", "1.5", "²"])
-def test_a_number_of_threads_that_is_none_is_refused(moesim, small, monkeypatch, threads):
+def test_a_number_of_threads_that_is_none_is_refused(
+    moesim: Call, small: Path, monkeypatch: pytest.MonkeyPatch, threads: str
+) -> None:
     monkeypatch.setenv("MOESIM_THREADS", threads)
     outcome = moesim("run", small)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == f"error: MOESIM_THREADS: found {threads!r}, wanted a whole number from 1\n"
 
 
-def test_off_a_terminal_nothing_is_cut(subprocess_moesim, small):
+def test_off_a_terminal_nothing_is_cut(subprocess_moesim: Call, small: Path) -> None:
     narrow = subprocess_moesim("run", small, COLUMNS="20")
     assert narrow.code == 0
     assert "…" not in narrow.out
@@ -145,7 +152,7 @@ def test_off_a_terminal_nothing_is_cut(subprocess_moesim, small):
     assert "mean step time / the same load spread evenly" in narrow.out
 
 
-def test_the_resolved_scenario_gives_the_same_result(moesim, small, folder):
+def test_the_resolved_scenario_gives_the_same_result(moesim: Call, small: Path, folder: Path) -> None:
     first = moesim("run", small, "--json", "-o", "first")
     second = moesim("run", folder / "first" / "scenario.yaml", "--json", "-o", "second")
     assert first.out == second.out
@@ -155,15 +162,15 @@ def test_the_resolved_scenario_gives_the_same_result(moesim, small, folder):
 
 
 @pytest.mark.slow
-def test_the_first_run_says_that_it_compiles(subprocess_moesim, small, folder):
+def test_the_first_run_says_that_it_compiles(subprocess_moesim: Call, small: Path, folder: Path) -> None:
     first = subprocess_moesim("run", small, "-o", "out", XDG_CACHE_HOME=str(folder))
     assert first.code == 0
     assert first.err == "compiling kernels, once for this version (up to a minute) ...\n"
     assert subprocess_moesim("run", small, "-o", "out", XDG_CACHE_HOME=str(folder)).err == ""
 
 
-def test_ctrl_c_leaves_no_partial_output(small, folder, source_environment):
-    command = [sys.executable, "-m", "moesim", "run", small, "--set", "workload.steps=20000", "-o", "out"]
+def test_ctrl_c_leaves_no_partial_output(small: Path, folder: Path, source_environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "moesim", "run", str(small), "--set", "workload.steps=20000", "-o", "out"]
     pipe = subprocess.PIPE
     # what runs in the background of a shell ignores interrupts, and so would its children
     listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
@@ -179,7 +186,7 @@ def test_ctrl_c_leaves_no_partial_output(small, folder, source_environment):
     assert [path.name for path in folder.iterdir()] == ["small.yaml"]
 
 
-def test_a_trace_goes_into_the_result_or_where_it_is_wanted(moesim, small, folder):
+def test_a_trace_goes_into_the_result_or_where_it_is_wanted(moesim: Call, small: Path, folder: Path) -> None:
     outcome = moesim("run", small, "--trace")
     assert outcome.code == 0
     assert outcome.out.splitlines()[-1] == "timeline: results/small-test/timeline.json"
@@ -200,7 +207,9 @@ def test_a_trace_goes_into_the_result_or_where_it_is_wanted(moesim, small, folde
         (["--trace", "small.yaml/t.json"], ["small.yaml/t.json: cannot be written"]),
     ],
 )
-def test_a_trace_that_cannot_be_written_is_refused_before_the_run(moesim, small, folder, arguments, words):
+def test_a_trace_that_cannot_be_written_is_refused_before_the_run(
+    moesim: Call, small: Path, folder: Path, arguments: list[str], words: list[str]
+) -> None:
     before = small.read_bytes()
     outcome = moesim("run", small, *arguments)
     assert (outcome.code, outcome.out) == (2, "")

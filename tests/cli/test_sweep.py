@@ -9,16 +9,18 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from moesim.cli.options import parse_percent
 from moesim.errors import InputError
+from tests.cli.conftest import Call
 
 
 @pytest.fixture
-def swept(small, folder):
+def swept(small: Path, folder: Path) -> Path:
     """The small scenario with two skews and an impossible top-k."""
     with small.open("a", encoding="utf-8") as file:
         file.write("sweep: {workload.popularity.exponent: [0, 0.5], routing.top_k: [2, 9]}\n")
@@ -26,14 +28,14 @@ def swept(small, folder):
 
 
 @pytest.fixture
-def fine(small):
+def fine(small: Path) -> Path:
     """The small scenario with two skews."""
     with small.open("a", encoding="utf-8") as file:
         file.write("sweep: {workload.popularity.exponent: [0, 0.5]}\n")
     return small
 
 
-def test_a_sweep_is_a_table_and_a_file(moesim, fine, folder):
+def test_a_sweep_is_a_table_and_a_file(moesim: Call, fine: Path, folder: Path) -> None:
     outcome = moesim("sweep", fine, "--seeds", "2", "--workers", "1")
     assert (outcome.code, outcome.err) == (0, "")
     assert "exponent" in outcome.out
@@ -46,13 +48,13 @@ def test_a_sweep_is_a_table_and_a_file(moesim, fine, folder):
     assert len(pd.read_parquet(folder / "results" / "small-test-sweep" / "summary.parquet")) == 8
 
 
-def test_json_is_a_record_a_run(moesim, fine):
+def test_json_is_a_record_a_run(moesim: Call, fine: Path) -> None:
     rows = json.loads(moesim("sweep", fine, "--json", "--workers", "1").out)
     assert [row["variant"] for row in rows] == ["as trained", "tight"] * 2
     assert list(rows[0])[:3] == ["workload.popularity.exponent", "variant", "seed"]
 
 
-def test_what_failed_is_shown_at_the_end(moesim, swept):
+def test_what_failed_is_shown_at_the_end(moesim: Call, swept: Path) -> None:
     outcome = moesim("sweep", swept, "--workers", "1", "-o", "out")
     assert outcome.code == 1
     assert "4 runs: out/summary.parquet" in outcome.out
@@ -62,21 +64,21 @@ def test_what_failed_is_shown_at_the_end(moesim, swept):
 
 
 @pytest.mark.parametrize("options", [("--until-ci", "2"), ("--seeds", "0"), ("--workers", "0"), ("-o", "small.yaml")])
-def test_wrong_options_are_exit_2(moesim, fine, folder, options):
+def test_wrong_options_are_exit_2(moesim: Call, fine: Path, folder: Path, options: tuple[str, ...]) -> None:
     outcome = moesim("sweep", fine, *options)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.count("\n") == 1
     assert [path.name for path in folder.iterdir()] == ["small.yaml"]
 
 
-def test_a_scheduler_that_does_not_answer_is_exit_2(moesim, fine):
+def test_a_scheduler_that_does_not_answer_is_exit_2(moesim: Call, fine: Path) -> None:
     outcome = moesim("sweep", fine, "--dask", "tcp:/nonsense")
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("error: dask tcp:/nonsense: ")
     assert outcome.err.count("\n") == 1
 
 
-def test_percentages():
+def test_percentages() -> None:
     assert (parse_percent(None), parse_percent("2%"), parse_percent(" 0.5 %")) == (None, 0.02, 0.005)
     for text in ("2", "%", "0%", "100%", "-1%", "2%%", "nan%", "two%"):
         with pytest.raises(InputError, match="--until-ci"):
@@ -85,7 +87,9 @@ def test_percentages():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_keeps_what_was_finished(fine, folder, source_environment, workers):
+def test_ctrl_c_keeps_what_was_finished(
+    fine: Path, folder: Path, source_environment: dict[str, str], workers: int
+) -> None:
     """SIGINT goes to all processes of the terminal's group; then the same command ends the sweep."""
     command = [sys.executable, "-m", "moesim", "sweep", str(fine), "-o", "out", "--workers", str(workers)]
     command += ["--set", "workload.steps=20", "--seeds", "10"]
@@ -115,7 +119,7 @@ def test_ctrl_c_keeps_what_was_finished(fine, folder, source_environment, worker
     assert "40 runs: out/summary.parquet" in done.stdout
 
 
-def test_a_width_that_the_cap_missed_is_told(moesim, small):
+def test_a_width_that_the_cap_missed_is_told(moesim: Call, small: Path) -> None:
     """In one line on stderr: where, what was reached, what it takes; of a comparison as well."""
     outcome = moesim("compare", small, "--until-ci", "0.01%", "--seeds", "5")
     assert re.fullmatch(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from moesim.calibration import MEASURED
+from tests.cli.conftest import Call
 
 
 @pytest.fixture
-def data(folder):
+def data(folder: Path) -> Path:
     place = folder / "data"
     place.mkdir()
     for name in ("deepep_ll_0.5.12_h100_calib", "nccl_h100_calib"):
@@ -19,7 +21,7 @@ def data(folder):
     return place
 
 
-def test_a_table_a_report_and_the_predictions(moesim, folder, data):
+def test_a_table_a_report_and_the_predictions(moesim: Call, folder: Path, data: Path) -> None:
     outcome = moesim("validate", "--data", data, "--predictions", folder / "out.parquet")
     assert (outcome.code, outcome.err) == (0, "")
     assert "held out" in outcome.out
@@ -33,21 +35,21 @@ def test_a_table_a_report_and_the_predictions(moesim, folder, data):
     assert len(pd.read_parquet(folder / "out.parquet")) == 278
 
 
-def test_json_is_the_summary(moesim, folder, data):
+def test_json_is_the_summary(moesim: Call, folder: Path, data: Path) -> None:
     outcome = moesim("validate", "--data", data, "--json", "-o", folder / "v")
     summary = json.loads(outcome.out)
     assert summary == json.loads((folder / "v" / "summary.json").read_text())
     assert {row["rows"] for row in summary["errors"]} == {"fitted", "held out"}
 
 
-def test_the_same_bytes_again(moesim, folder, data):
+def test_the_same_bytes_again(moesim: Call, folder: Path, data: Path) -> None:
     for name in ("a", "b"):
         moesim("validate", "--data", data, "-q", "-o", folder / name, "--predictions", folder / f"{name}.parquet")
     assert (folder / "a.parquet").read_bytes() == (folder / "b.parquet").read_bytes()
     assert (folder / "a" / "report.html").read_bytes() == (folder / "b" / "report.html").read_bytes()
 
 
-def test_bad_rows_are_exit_2_and_one_line_and_the_rest_is_done(moesim, folder, data):
+def test_bad_rows_are_exit_2_and_one_line_and_the_rest_is_done(moesim: Call, folder: Path, data: Path) -> None:
     path = data / "nccl_h100_calib.parquet"
     pd.read_parquet(path).assign(latency=lambda table: -table["latency"]).to_parquet(path)
     outcome = moesim("validate", "--data", data, "--predictions", folder / "out.parquet")
@@ -57,28 +59,28 @@ def test_bad_rows_are_exit_2_and_one_line_and_the_rest_is_done(moesim, folder, d
     assert pd.read_parquet(folder / "out.parquet")["predicted"].notna().all()
 
 
-def test_an_empty_name_of_the_data_is_exit_2(moesim, folder):
+def test_an_empty_name_of_the_data_is_exit_2(moesim: Call, folder: Path) -> None:
     for command in (("validate", "--data", ""), ("calibrate", "", "--system", "h100_sxm", "-o", folder / "k.yaml")):
         outcome = moesim(*command)
         assert (outcome.code, outcome.out) == (2, "")
         assert "data: found an empty name, wanted a folder" in outcome.err
 
 
-def test_constants_that_no_formula_takes_are_exit_2(moesim, folder, data):
+def test_constants_that_no_formula_takes_are_exit_2(moesim: Call, folder: Path, data: Path) -> None:
     (folder / "k.yaml").write_text("gpu: h100-sxm\nmlp: {a/b/c: {launch_s: 0}}\n")
     outcome = moesim("validate", "--data", data, "--kernels", folder / "k.yaml")
     assert (outcome.code, outcome.out) == (2, "")
     assert "k.yaml: mlp.a/b/c: found no passes" in outcome.err
 
 
-def test_text_of_a_table_is_escaped_in_the_report(moesim, folder, data):
+def test_text_of_a_table_is_escaped_in_the_report(moesim: Call, folder: Path, data: Path) -> None:
     path = data / "nccl_h100_calib.parquet"
     pd.read_parquet(path).assign(framework="<script>alert(1)</script>").to_parquet(path)
     assert moesim("validate", "--data", data, "-q").code == 0
     assert "<script>alert" not in (folder / "results" / "validate" / "report.html").read_text(encoding="utf-8")
 
 
-def test_constants_are_fitted_written_and_used(moesim, folder, data):
+def test_constants_are_fitted_written_and_used(moesim: Call, folder: Path, data: Path) -> None:
     (data / "deepep_ll_0.5.12_h100_calib.parquet").unlink()
     outcome = moesim("calibrate", data, "--system", "h100_sxm", "-o", folder / "k.yaml", "--folds", 0)
     assert (outcome.code, outcome.err) == (0, "")
@@ -91,7 +93,7 @@ def test_constants_are_fitted_written_and_used(moesim, folder, data):
     assert used.out != shipped.out
 
 
-def test_latencies_far_off_are_noted_where_constants_are_fitted(moesim, folder, data):
+def test_latencies_far_off_are_noted_where_constants_are_fitted(moesim: Call, folder: Path, data: Path) -> None:
     (data / "deepep_ll_0.5.12_h100_calib.parquet").unlink()
     path = data / "nccl_h100_calib.parquet"
     rows = pd.read_parquet(path)
@@ -101,7 +103,7 @@ def test_latencies_far_off_are_noted_where_constants_are_fitted(moesim, folder, 
     assert "row 2 holds 1e+300" in json.loads(moesim(*command, "--json").out)["notes"][0]
 
 
-def test_too_few_rows_are_exit_2(moesim, folder, data):
+def test_too_few_rows_are_exit_2(moesim: Call, folder: Path, data: Path) -> None:
     path = data / "nccl_h100_calib.parquet"
     pd.read_parquet(path).head(5).to_parquet(path)
     outcome = moesim("calibrate", data, "--system", "h100_sxm", "-o", folder / "k.yaml")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from moesim import Result, Study
+from tests.cli.conftest import Call
 
 IDLE = """\
 model: {preset: mixtral-8x7b, n_layers: 2}
@@ -26,18 +28,20 @@ COMMANDS = {"run": ("-o", "out"), "compare": ("-o", "out"), "sweep": ("-o", "out
 
 
 @pytest.fixture
-def idle(folder):
+def idle(folder: Path) -> str:
     """A file with two fields without effect."""
     (folder / "idle.yaml").write_text(IDLE, encoding="utf-8")
     return "idle.yaml"
 
 
-def labelled(word):
+def labelled(word: str) -> str:
     return "".join(f"{word}: {line}\n" for line in LINES)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_field_is_one_warning_on_stderr_and_in_the_report(moesim, idle, folder, command):
+def test_each_field_is_one_warning_on_stderr_and_in_the_report(
+    moesim: Call, idle: str, folder: Path, command: str
+) -> None:
     outcome = moesim(command, idle, *COMMANDS[command])
     assert (outcome.code, outcome.err) == (0, labelled("warning"))
     assert "which has no effect" not in outcome.out
@@ -50,18 +54,18 @@ def test_each_field_is_one_warning_on_stderr_and_in_the_report(moesim, idle, fol
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_strict_refuses_before_anything_is_simulated(moesim, idle, folder, command):
+def test_strict_refuses_before_anything_is_simulated(moesim: Call, idle: str, folder: Path, command: str) -> None:
     outcome = moesim(command, idle, "--strict")
     assert (outcome.code, outcome.out, outcome.err) == (2, "", labelled("error"))
     assert [path.name for path in folder.iterdir()] == [idle]
 
 
-def test_strict_lets_a_scenario_pass_whose_fields_all_count(moesim, small):
+def test_strict_lets_a_scenario_pass_whose_fields_all_count(moesim: Call, small: Path) -> None:
     outcome = moesim("run", small, "--strict")
     assert (outcome.code, outcome.err) == (0, "")
 
 
-def test_json_stays_alone_on_stdout_and_quiet_says_it_in_the_result_only(moesim, idle, folder):
+def test_json_stays_alone_on_stdout_and_quiet_says_it_in_the_result_only(moesim: Call, idle: str, folder: Path) -> None:
     outcome = moesim("run", idle, "--json")
     assert (outcome.err, json.loads(outcome.out)["n_steps"]) == (labelled("warning"), 1)
     quiet = moesim("run", idle, "--quiet", "-o", "quiet")
@@ -70,12 +74,12 @@ def test_json_stays_alone_on_stdout_and_quiet_says_it_in_the_result_only(moesim,
     assert moesim("run", idle, "--quiet", "--strict").err == labelled("error")
 
 
-def test_of_several_files_each_is_judged(moesim, idle, small):
+def test_of_several_files_each_is_judged(moesim: Call, idle: str, small: Path) -> None:
     outcome = moesim("compare", small, idle, "--strict")
     assert (outcome.code, outcome.err) == (2, labelled("error"))
 
 
-def test_the_file_that_init_writes_is_free_of_them(moesim):
+def test_the_file_that_init_writes_is_free_of_them(moesim: Call) -> None:
     assert moesim("init", "mine").code == 0
     outcome = moesim("show", "mine.yaml", "--strict")
     assert (outcome.code, outcome.err) == (0, "")

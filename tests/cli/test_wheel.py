@@ -55,13 +55,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "bin"
 
 
-def run(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(installed: Path, folder: Path, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of the environment where nothing leads to these sources."""
     variables = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    command = [str(installed / "moesim"), *arguments]
+    command = [str(installed / program), *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=variables, timeout=300)
 
 
-def test_the_wheel_holds_what_it_needs(wheel):
+def test_the_wheel_holds_what_it_needs(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"moesim/scenarios/{path.name}" for path in (ROOT / "scenarios").glob("*.yaml")}
     assert "moesim/scenarios/quickstart.yaml" in shipped <= names
@@ -72,22 +73,22 @@ def test_the_wheel_holds_what_it_needs(wheel):
     assert not [name for name in names if name.startswith(("tests", "results"))]
 
 
-def test_the_installed_sources_are_those_of_the_wheel(installed, tmp_path):
+def test_the_installed_sources_are_those_of_the_wheel(installed: Path, tmp_path: Path) -> None:
     code = "import moesim; print(moesim.__file__)"
-    done = subprocess.run([str(installed / "python"), "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = run(installed, tmp_path, "python", "-c", code)
     assert Path(done.stdout.strip()).is_relative_to(installed.parent)
 
 
 @pytest.mark.slow
-def test_quickstart_runs_from_anywhere(installed, tmp_path):
-    done = run(installed, tmp_path, "run", "quickstart", "--json", "--set", "workload.steps=1")
+def test_quickstart_runs_from_anywhere(installed: Path, tmp_path: Path) -> None:
+    done = run(installed, tmp_path, "moesim", "run", "quickstart", "--json", "--set", "workload.steps=1")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["n_steps"] == 1
     (home,) = (tmp_path / "results").iterdir()
     assert (home / "report.html").stat().st_size > 100_000
 
 
-def test_a_new_scenario_runs(installed, tmp_path):
-    assert run(installed, tmp_path, "init", "mine").returncode == 0
-    done = run(installed, tmp_path, "show", "mine.yaml")
+def test_a_new_scenario_runs(installed: Path, tmp_path: Path) -> None:
+    assert run(installed, tmp_path, "moesim", "init", "mine").returncode == 0
+    done = run(installed, tmp_path, "moesim", "show", "mine.yaml")
     assert (done.returncode, done.stderr) == (0, "")
