@@ -83,7 +83,7 @@ def test_a_page_of_one_figure_needs_no_browser(moesim: Call, study: Path, folder
     ],
 )
 def test_what_is_wrong_is_one_line(
-    moesim: Call, study: Path, folder: Path, arguments: tuple[str, ...], words: str
+    moesim: Call, study: Path, small: Path, folder: Path, arguments: tuple[str, ...], words: str
 ) -> None:
     outcome = moesim("plot", study, *arguments)
     assert outcome.code == 2
