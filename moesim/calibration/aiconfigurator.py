@@ -48,7 +48,7 @@ FILES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "wideep_context_mlp_perf": ("mlp", {"phase": "context"}),
     "wideep_generation_mlp_perf": ("mlp", {"phase": "generation"}),
 }
-"""Name of a file -> its kind, and the columns that its name tells."""
+"""Name of a file -> its layout, and the columns that its name tells."""
 
 _NAMES: Mapping[str, tuple[str, ...]] = {
     "latency_ms": ("latency", "avg_ms"),
@@ -85,9 +85,9 @@ def read_installed(system: str) -> Reading:
         except InputError as error:
             reading.problems.append(str(error))
             continue
-        kind = FILES[path.stem][0]
+        layout = FILES[path.stem][0]
         words = path.relative_to(folder).parent.as_posix().replace("/", "_")
-        reading.add(str(path), f"{kind}_{system}_{words}_{path.stem.removesuffix('_perf')}", frame)
+        reading.add(str(path), f"{layout}_{system}_{words}_{path.stem.removesuffix('_perf')}", frame)
     return reading
 
 

@@ -116,7 +116,7 @@ def calibrate(
     by_kind: dict[str, list[Table]] = {}
     for table in reading.tables:
         if (table.scored & (table.frame["system"] == system)).any():
-            by_kind.setdefault(table.kind.name, []).append(table)
+            by_kind.setdefault(table.layout.name, []).append(table)
     notes: list[str] = []
     for tables in by_kind.values():
         _check_experts(tables, system)
@@ -127,17 +127,17 @@ def calibrate(
     steps = max(1, len(by_kind) * (1 + (folds if folds > 1 else 0)))
     tell = _Teller(progress, steps)
     for tables in by_kind.values():
-        kind = tables[0].kind
+        layout = tables[0].layout
         parts = [table.frame[table.scored & (table.frame["system"] == system).to_numpy()] for table in tables]
         rows = pd.concat(parts, ignore_index=True)
         gpus = {system: gpu}
-        tell(kind.name)
-        constants = kind.fit(rows, gpus)
-        _check_fitted(tables, kind.group(rows), constants)
-        kernels.setdefault(kind.part, {}).update(constants)
-        inside = _error(kind, rows, kind.predict(rows, gpus, constants))
-        outside = _cross_validated(kind, rows, gpus, folds, tell)
-        errors.append(_errors_of(kind, rows, inside, outside))
+        tell(layout.name)
+        constants = layout.fit(rows, gpus)
+        _check_fitted(tables, layout.group(rows), constants)
+        kernels.setdefault(layout.part, {}).update(constants)
+        inside = _error(layout, rows, layout.predict(rows, gpus, constants))
+        outside = _cross_validated(layout, rows, gpus, folds, tell)
+        errors.append(_errors_of(layout, rows, inside, outside))
     return Calibration(
         name=name or system,
         gpu=gpu.name,
@@ -149,10 +149,10 @@ def calibrate(
     )
 
 
-def curves(kind: Layout, rows: pd.DataFrame) -> NDArray[np.int64]:
+def curves(layout: Layout, rows: pd.DataFrame) -> NDArray[np.int64]:
     """Number of the curve of each row: rows of equal shape, which differ in how many tokens or bytes there are."""
-    key = [column for column in kind.columns if column not in _ALONG and column not in kind.measured]
-    numbers = rows.assign(group=kind.group(rows)).groupby(["group", *key], sort=True, dropna=False).ngroup()
+    key = [column for column in layout.columns if column not in _ALONG and column not in layout.measured]
+    numbers = rows.assign(group=layout.group(rows)).groupby(["group", *key], sort=True, dropna=False).ngroup()
     return np.asarray(numbers.to_numpy(), dtype=np.int64)
 
 
@@ -170,14 +170,14 @@ def _check_enough(tables: list[Table], system: str) -> None:
     """Refuse groups of too few rows in all tables of a kind together."""
     import pandas as pd
 
-    kind, files = tables[0].kind, [table.path for table in tables]
+    layout, files = tables[0].layout, [table.path for table in tables]
     mine = [table.frame[table.scored & (table.frame["system"] == system).to_numpy()] for table in tables]
-    names = pd.concat([kind.group(rows).rename("group").to_frame() for rows in mine], keys=files, names=["file"])
+    names = pd.concat([layout.group(rows).rename("group").to_frame() for rows in mine], keys=files, names=["file"])
     for group, part in names.groupby("group", sort=False):
-        if len(part) < kind.min_rows:
+        if len(part) < layout.min_rows:
             raise InputError(
-                f"{part.index[0][0]}: column {kind.measured[0]}: {len(part)} usable rows of {group} on {system}, "
-                f"wanted at least {kind.min_rows} to fit constants"
+                f"{part.index[0][0]}: column {layout.measured[0]}: {len(part)} usable rows of {group} on {system}, "
+                f"wanted at least {layout.min_rows} to fit constants"
             )
 
 
@@ -185,7 +185,7 @@ def _check_experts(tables: list[Table], system: str) -> None:
     """Refuse usable rows of experts that no formula takes: of a data type or division over ranks that is not known."""
     problems: list[str] = []
     for table in tables:
-        if table.kind.part != "experts":
+        if table.layout.part != "experts":
             continue
         frame, others = table.frame, ~table.scored | table.frame["system"].ne(system)
         divided = frame["num_experts"] % frame["moe_ep_size"] == 0
@@ -211,49 +211,49 @@ def _check_fitted(tables: list[Table], groups: pd.Series[str], constants: Consta
     for group, n in groups.value_counts(sort=False).items():
         if not any(name == group or name.startswith(f"{group}/") for name in constants):
             raise InputError(
-                f"{tables[0].path}: column {tables[0].kind.measured[0]}: {n} usable rows of {group}, "
+                f"{tables[0].path}: column {tables[0].layout.measured[0]}: {n} usable rows of {group}, "
                 "wanted more than its formula has constants"
             )
 
 
 def _cross_validated(
-    kind: Layout, rows: pd.DataFrame, gpus: Mapping[str, GpuSpec], folds: int, tell: _Teller
+    layout: Layout, rows: pd.DataFrame, gpus: Mapping[str, GpuSpec], folds: int, tell: _Teller
 ) -> NDArray[np.float64]:
     """Errors of each row and measured column by constants that never saw its curve, NaN where too few others are."""
-    error = np.full((len(rows), len(kind.measured)), np.nan)
-    number, group = curves(kind, rows), kind.group(rows)
+    error = np.full((len(rows), len(layout.measured)), np.nan)
+    number, group = curves(layout, rows), layout.group(rows)
     n_folds = min(folds, int(number.max()) + 1)
     if n_folds < 2:
         return error
     for fold in range(n_folds):
         out = number % n_folds == fold
-        tell(f"{kind.name}, fold {fold + 1}")
+        tell(f"{layout.name}, fold {fold + 1}")
         sizes = group[~out].value_counts()
-        known = group.isin(sizes[sizes >= kind.min_rows].index).to_numpy()
+        known = group.isin(sizes[sizes >= layout.min_rows].index).to_numpy()
         if (out & known).any():
-            constants = kind.fit(rows[~out & known].reset_index(drop=True), gpus)
+            constants = layout.fit(rows[~out & known].reset_index(drop=True), gpus)
             left = rows[out & known].reset_index(drop=True)
-            error[out & known] = _error(kind, left, kind.predict(left, gpus, constants))
+            error[out & known] = _error(layout, left, layout.predict(left, gpus, constants))
     return error
 
 
-def _error(kind: Layout, rows: pd.DataFrame, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
+def _error(layout: Layout, rows: pd.DataFrame, seconds: NDArray[np.float64]) -> NDArray[np.float64]:
     """Absolute error as a share of the measured latency, [R, measured]; NaN where nothing was measured."""
-    measured = rows[list(kind.measured)].to_numpy(dtype=np.float64) * kind.unit_s
+    measured = rows[list(layout.measured)].to_numpy(dtype=np.float64) * layout.unit_s
     ratio = np.divide(seconds, measured, out=np.full(measured.shape, np.nan), where=measured > 0)
     return np.asarray(np.abs(ratio - 1))
 
 
 def _errors_of(
-    kind: Layout, rows: pd.DataFrame, inside: NDArray[np.float64], outside: NDArray[np.float64]
+    layout: Layout, rows: pd.DataFrame, inside: NDArray[np.float64], outside: NDArray[np.float64]
 ) -> pd.DataFrame:
     import pandas as pd
 
-    names = kind.group(rows).to_numpy()
+    names = layout.group(rows).to_numpy()
     found = []
     for group in sorted(set(names)):
         here = names == group
-        row: dict[str, object] = {"kind": kind.name, "group": group, "n": int(here.sum())}
+        row: dict[str, object] = {"kind": layout.name, "group": group, "n": int(here.sum())}
         for prefix, error in (("", inside[here]), ("cv_", outside[here])):
             some = error[np.isfinite(error)]
             row[f"{prefix}median"] = float(np.median(some)) if len(some) else np.nan

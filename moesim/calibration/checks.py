@@ -42,22 +42,22 @@ _CHOICES = ("topk", "num_topk")
 """Columns of the experts that a token chooses, of `num_experts`."""
 
 
-def typed(frame: pd.DataFrame, kind: Layout) -> pd.DataFrame:
+def typed(frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     """A copy with text as text, numbers in 64 bits, and sums; what is no number where one is wanted becomes NaN."""
     import pandas as pd
 
     frame = frame.copy()
     for column in frame.columns:
         values = frame[column]
-        if kind.columns.get(column) == "number":
+        if layout.columns.get(column) == "number":
             frame[column] = _numbers(values)
             continue
-        empty = column not in kind.columns and values.isna().all()  # a CSV file tells no text from no number
-        if column in kind.columns or empty or pd.api.types.is_string_dtype(values.dtype):
+        empty = column not in layout.columns and values.isna().all()  # a CSV file tells no text from no number
+        if column in layout.columns or empty or pd.api.types.is_string_dtype(values.dtype):
             if values.isna().any():
                 values = values.astype(object).where(values.notna(), "")
             frame[column] = values.astype(str)
-    for column, parts in kind.sums.items():
+    for column, parts in layout.sums.items():
         if set(parts) <= set(frame.columns):
             frame[column] = sum(_numbers(frame[part]).astype(np.float64) for part in parts)
     return frame
@@ -79,7 +79,7 @@ def _numbers(values: pd.Series[Any]) -> pd.Series[Any]:
 def right_inputs(
     path: str,
     frame: pd.DataFrame,
-    kind: Layout,
+    layout: Layout,
     systems: Mapping[str, GpuSpec | None],
     known: Iterable[str],
     problems: list[str],
@@ -90,25 +90,25 @@ def right_inputs(
     Args:
         path: of the table, for its problems.
         frame: R rows as `typed` gives them.
-        kind: of the table.
+        layout: of the table.
         systems: the GPU of each word in column `system`, None for an unknown one.
         known: names of systems to choose from.
         problems: to which what is wrong is added.
         raw: the same rows as they were read.
     """
     good = np.ones(len(frame), dtype=np.bool_)
-    for column, sort in kind.columns.items():
-        if sort == "number" and column not in kind.measured:
+    for column, sort in layout.columns.items():
+        if sort == "number" and column not in layout.measured:
             least, most = _MIN.get(column, 1), _MAX.get(column, _MAX_OTHERWISE)
             right = (frame[column] >= least) & (frame[column] <= most) & (frame[column] % 1 == 0)
             beyond = (frame[column] > most).any()
             wanted = f"a whole number from {least} {f'to {most:,}' if beyond else 'on'}"
             good &= accept(path, frame, column, right, wanted, problems, raw=raw)
     for column in _CHOICES:
-        if column in kind.columns:
+        if column in layout.columns:
             right = (frame[column] <= frame["num_experts"]) | ~good
             good &= accept(path, frame, column, right, "no more than num_experts", problems)
-    good &= _right_names(path, frame, kind, problems)
+    good &= _right_names(path, frame, layout, problems)
     there = frame["system"].map({system: gpu is not None for system, gpu in systems.items()}).astype(bool)
     good &= accept(path, frame, "system", there, f"one of {', '.join(known)}", problems)
     for column in (*_COMPUTING, *_MOVING):
@@ -117,7 +117,7 @@ def right_inputs(
     return good
 
 
-def _right_names(path: str, frame: pd.DataFrame, kind: Layout, problems: list[str]) -> Mask:
+def _right_names(path: str, frame: pd.DataFrame, layout: Layout, problems: list[str]) -> Mask:
     """Rows whose words leave the name of their group in its parts, which slashes divide."""
     good = np.ones(len(frame), dtype=np.bool_)
     for column in map(str, frame.select_dtypes("string").columns):
@@ -126,7 +126,7 @@ def _right_names(path: str, frame: pd.DataFrame, kind: Layout, problems: list[st
             rows = frame[divided]
             whole = rows.assign(**{column: rows[column].str.replace("/", "-")})
             right = ~divided
-            right[divided] = kind.group(rows).str.count("/") == kind.group(whole).str.count("/")
+            right[divided] = layout.group(rows).str.count("/") == layout.group(whole).str.count("/")
             good &= accept(path, frame, column, right, "a name without slashes", problems)
     return good
 

@@ -1,4 +1,4 @@
-"""What of measured tables a step can take: for each kind, what tells curves apart and what varies along one."""
+"""What of measured tables a step can take: for each layout, what tells curves apart and what varies along one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.calibration.fitting import numbers, text
-from moesim.calibration.layouts.attention import bytes_of, column
+from moesim.calibration.columns import bytes_of, numbers, optional, text
 from moesim.calibration.layouts.expert_rows import EVEN
 from moesim.calibration.layouts.gemm import resident
 from moesim.calibration.reading import Table
@@ -36,12 +35,12 @@ def _streamed(frame: pd.DataFrame) -> Mask:
 
 def _plain(frame: pd.DataFrame) -> Mask:
     """Attention without a window, of prompts of which nothing is cached."""
-    return np.asarray((column(frame, "window_size") == 0) & (column(frame, "past_kv_tokens") == 0))
+    return np.asarray((optional(frame, "window_size") == 0) & (optional(frame, "past_kv_tokens") == 0))
 
 
 def _whole(frame: pd.DataFrame) -> Mask:
     """Attention without a window."""
-    return np.asarray(column(frame, "window_size") == 0)
+    return np.asarray(optional(frame, "window_size") == 0)
 
 
 def _wide(frame: pd.DataFrame) -> Mask:
@@ -55,7 +54,7 @@ def _all(frame: pd.DataFrame) -> Mask:
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
-    """Columns of a kind of table.
+    """Columns of a layout.
 
     `shape` tells curves apart (followed by `constants`, which the table does not
     hold), `series` plus `offset` tells the curves of one shape apart, `size`
@@ -95,12 +94,12 @@ AXES: Mapping[str, Axes] = {
     "allreduce": Axes(shape=("num_gpus",), size="message_size_elements", keep=_wide),
     "mla_bmm": Axes(shape=("num_heads",), size="num_tokens", constants=_LATENT, group_also="op_name"),
 }
-"""By name of the kind."""
+"""By name of the layout."""
 
 
 def rows_for(table: Table, systems: set[str]) -> Table:
     """The table with only those rows scored that a step on one of these systems can take."""
-    axes = AXES[table.kind.name]
+    axes = AXES[table.layout.name]
     rows = table.frame["system"].isin(systems).to_numpy(dtype=np.bool_) & table.scored
     frame = table.frame[rows]
     rows[rows] = axes.keep(frame) & (frame[axes.size] > 0).to_numpy()
@@ -109,8 +108,8 @@ def rows_for(table: Table, systems: set[str]) -> Table:
 
 def rows_of(table: Table) -> Rows:
     """The scored measurements of a table."""
-    axes, frame = AXES[table.kind.name], table.frame[table.scored]
-    group = table.kind.group(frame).astype(str)
+    axes, frame = AXES[table.layout.name], table.frame[table.scored]
+    group = table.layout.group(frame).astype(str)
     if axes.group_also:
         group = group + "/" + text(frame, axes.group_also)
     shape = [*numbers(frame, *axes.shape), *(np.full(len(frame), value) for value in axes.constants)]
@@ -119,11 +118,11 @@ def rows_of(table: Table) -> Rows:
         shape=np.stack(shape, axis=1).astype(np.float64),
         series=numbers(frame, axes.series)[0] + axes.offset if axes.series else np.zeros(len(frame)),
         size=numbers(frame, axes.size)[0],
-        seconds=numbers(frame, table.kind.measured[0])[0] * table.kind.unit_s,
+        seconds=numbers(frame, table.layout.measured[0])[0] * table.layout.unit_s,
     )
 
 
 def concatenate(parts: list[Rows]) -> Rows:
-    """The rows of several tables of a kind as one."""
+    """The rows of several tables of a layout as one."""
     names = [field.name for field in dataclasses.fields(Rows)]
     return Rows(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

@@ -1,16 +1,18 @@
-"""What every kind of measured table says of itself."""
+"""What every layout of measured tables says of itself, and which layouts there are."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from moesim.calibration.columns import Array, measured_seconds
+from moesim.calibration.fitting import Loss, fit_rows, free_of
+from moesim.calibration.groups import Formula, Related, any_group, predict_groups
 from moesim.hardware.constants import Constants
+from moesim.hardware.constants.fitted import searches
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
@@ -18,41 +20,36 @@ if TYPE_CHECKING:
 
 Group = Callable[["pd.DataFrame"], "pd.Series[str]"]
 Rows = Callable[["pd.DataFrame"], "pd.Series[bool]"]
-Predict = Callable[["pd.DataFrame", Mapping[str, GpuSpec], Constants], NDArray[np.float64]]
-Fit = Callable[["pd.DataFrame", Mapping[str, GpuSpec]], dict[str, dict[str, float]]]
+Fixed = Callable[[str, "pd.DataFrame"], Mapping[str, float]]
+"""From the name and the rows of a group the constants that its rows do not show or that its kernel lacks."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layout:
+class Layout(ABC):
     """One layout of measured tables.
 
-    `prefixes` are beginnings of file names, of which the longest of all kinds
+    `prefixes` are beginnings of file names, of which the longest of all layouts
     decides; `columns` are required, "number" or "text"; `measured` are the
     columns of latencies, `unit_s` the seconds of one of their units; `sums`
-    gives those of them that add up other columns. All
-    callables take a frame of R rows that has the required columns: `group`
-    gives the name of the constants of each row (framework/kernel/data type),
-    `regime` a short word for the error table, `fitted` whether the shipped
-    constants saw the row (bool), `usable` whether it is to be scored (false
-    for known artefacts). `predict(frame, gpus, constants)` gives seconds
-    [R, len(measured)], NaN where nothing is known of a row's group; `gpus` has
-    a GpuSpec for each name in the column `system`. `fit(frame, gpus)` gives
-    the constants of the groups in the frame, each of which needs `min_rows`.
-    `part` is the file of `moesim.hardware.constants` that holds them.
+    names those of them that add up other columns. All callables take a frame of
+    R rows that has the required columns: `group` names the constants of each
+    row (framework/kernel/data type), `regime` is a short word for the error
+    table, `fitted` says whether the shipped constants saw the row, `usable`
+    whether it is scored (false for known artefacts). `part` is the file of
+    `moesim.hardware.constants` that holds the constants; a group needs
+    `min_rows` to be fitted.
     """
 
     name: str
     part: str
     prefixes: tuple[str, ...]
     columns: Mapping[str, str]
-    measured: tuple[str, ...]
-    unit_s: float
+    measured: tuple[str, ...] = ("latency_ms",)
+    unit_s: float = 1e-3
     group: Group
     regime: Group
     fitted: Rows
     usable: Rows
-    predict: Predict
-    fit: Fit
     min_rows: int = 12
     sums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -61,48 +58,119 @@ class Layout:
         """All columns that a table must have."""
         return (*self.columns, *(column for parts in self.sums.values() for column in parts))
 
+    @abstractmethod
+    def predict(self, frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
+        """Seconds [R, len(measured)] of R rows; NaN where nothing is known of a row's group.
 
-LAYOUTS: Mapping[str, str] = {
-    "allreduce": "moesim.calibration.layouts.allreduce:LAYOUT",
-    "attention_context": "moesim.calibration.layouts.attention_context:LAYOUT",
-    "attention_generation": "moesim.calibration.layouts.attention_generation:LAYOUT",
-    "deepep_ll": "moesim.calibration.layouts.deepep_ll:LAYOUT",
-    "deepep_normal": "moesim.calibration.layouts.deepep_normal:LAYOUT",
-    "elementwise": "moesim.calibration.layouts.elementwise:LAYOUT",
-    "gemm": "moesim.calibration.layouts.gemm:LAYOUT",
-    "mla_bmm": "moesim.calibration.layouts.mla_bmm:LAYOUT",
-    "mla_context": "moesim.calibration.layouts.mla_context:LAYOUT",
-    "mla_generation": "moesim.calibration.layouts.mla_generation:LAYOUT",
-    "mlp": "moesim.calibration.layouts.mlp:LAYOUT",
-    "moe": "moesim.calibration.layouts.moe:LAYOUT",
-    "moe_a2a": "moesim.calibration.layouts.moe_a2a:LAYOUT",
-    "nccl": "moesim.calibration.layouts.nccl:LAYOUT",
-    "wideep_context": "moesim.calibration.layouts.wideep_context:LAYOUT",
-    "wideep_generation": "moesim.calibration.layouts.wideep_generation:LAYOUT",
-    "wideep_trtllm_eplb": "moesim.calibration.layouts.wideep_trtllm_eplb:LAYOUT",
-}
-"""Name -> 'module:attribute' of its TableKind; names and prefixes are read without importing a kernel."""
+        Args:
+            frame: the rows.
+            gpus: a GpuSpec for each name in column `system`.
+            constants: by group.
+        """
+
+    @abstractmethod
+    def fit(self, frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
+        """The constants of the groups of a frame, by group."""
+
+
+def _none_fixed(name: str, rows: pd.DataFrame) -> Mapping[str, float]:  # noqa: ARG001 - one of Fixed
+    return {}
+
+
+def _soft(name: str) -> Loss:  # noqa: ARG001 - as other losses
+    return "soft_l1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupedLayout(Layout):
+    """A layout of one measured column, all of whose groups have the same formula.
+
+    `formula` predicts rows with the constants of `kernel`, a dataclass whose
+    fields say where a fit searches them; `fixed` gives those of a group that are
+    not searched. `loss`, by the name of the group, and `pull` are those of
+    `fit_constants`. `related` says which groups may stand in for each other. A
+    group is fitted if it has more rows than constants to find, or in any case if
+    it may be `underdetermined`.
+    """
+
+    formula: Formula
+    kernel: type[Any]
+    fixed: Fixed = _none_fixed
+    loss: Callable[[str], Loss] = _soft
+    pull: float = 0.0
+    related: Related = any_group
+    underdetermined: bool = False
+
+    def predict(self, frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
+        """Seconds [R, 1] by the constants of each row's group, or of the group that stands in for it."""
+        return predict_groups(frame, self.group(frame), gpus, constants, self.formula, self.related)[:, None]
+
+    def fit(self, frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
+        """The constants of every group with enough usable rows."""
+        usable, search = frame[self.usable(frame)], searches(self.kernel)
+        found = {}
+        for word, rows in usable.groupby(self.group(usable).to_numpy(), sort=True):
+            name = str(word)
+            fixed = self.fixed(name, rows)
+            if self.underdetermined or len(rows) > len(free_of(search, fixed)):
+                loss = self.loss(name)
+                found[name] = fit_rows(
+                    rows, gpus, self.formula, self.measured_s, search, fixed, loss=loss, pull=self.pull
+                )
+        return found
+
+    def measured_s(self, frame: pd.DataFrame) -> Array:
+        """The measured seconds of rows, [R]."""
+        return measured_seconds(frame, self.measured[0], self.unit_s)
+
+
+def layer_columns(**columns: str) -> dict[str, str]:
+    """The columns of a layer's layout: system, framework, those given, and `latency_ms`."""
+    return {"system": "text", "framework": "text", **columns, "latency_ms": "number"}
+
+
+LAYOUTS = (
+    "allreduce",
+    "attention_context",
+    "attention_generation",
+    "deepep_ll",
+    "deepep_normal",
+    "elementwise",
+    "gemm",
+    "mla_bmm",
+    "mla_context",
+    "mla_generation",
+    "mlp",
+    "moe",
+    "moe_a2a",
+    "nccl",
+    "wideep_context",
+    "wideep_generation",
+    "wideep_trtllm_eplb",
+)
+"""The layouts, each a module of `moesim.calibration.layouts` with a `LAYOUT`."""
 
 
 def load_layout(name: str) -> Layout:
-    """The kind of that name.
+    """The layout of that name.
 
     Raises:
         KeyError: there is none.
     """
-    module, _, attribute = LAYOUTS[name].partition(":")
-    kind: Any = getattr(import_module(module), attribute)
-    assert isinstance(kind, Layout)
-    return kind
+    if name not in LAYOUTS:
+        raise KeyError(name)
+    found: Any = import_module(f"moesim.calibration.layouts.{name}").LAYOUT
+    assert isinstance(found, Layout)
+    return found
 
 
 def layout_of(stem: str, columns: Iterable[str]) -> Layout | None:
-    """The kind of a table by the longest matching prefix of its file name, then by its columns; None if unknown."""
-    kinds, given = [load_layout(name) for name in LAYOUTS], set(columns)
-    by_name = [(len(prefix), kind) for kind in kinds for prefix in kind.prefixes if stem.startswith(prefix)]
-    fits = [kind for kind in kinds if set(kind.needed) <= given]
+    """The layout of a table by the longest matching prefix of its file name, then by its columns; None if unknown."""
+    layouts, given = [load_layout(name) for name in LAYOUTS], set(columns)
+    by_name = [(len(prefix), layout) for layout in layouts for prefix in layout.prefixes if stem.startswith(prefix)]
+    fits = [layout for layout in layouts if set(layout.needed) <= given]
     if by_name:
         longest = max(length for length, _ in by_name)
-        named = [kind for length, kind in by_name if length == longest]
-        return next((kind for kind in named if kind in fits), named[0])
-    return max(fits, key=lambda kind: len(kind.needed), default=None)
+        named = [layout for length, layout in by_name if length == longest]
+        return next((layout for layout in named if layout in fits), named[0])
+    return max(fits, key=lambda layout: len(layout.needed), default=None)

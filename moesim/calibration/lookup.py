@@ -58,10 +58,10 @@ def _bytes(file: Path) -> bytes:
 
 @lru_cache(maxsize=4)
 def _read(path: str, content: tuple[tuple[str, str], ...], gpu_json: str) -> tuple[Mapping[str, Rows], frozenset[str]]:
-    """The rows of each kind that a step on the GPU can take, and the files they are of; once for the same content."""
+    """The rows of each layout that a step on the GPU can take, and their files; read once for the same content."""
     gpu = GpuSpec(**json.loads(gpu_json))
     own = {gpu.name.lower().replace("-", "_"): gpu}
-    reading = read_folder(path, Reading(kinds=AXES, gpus={**published_gpus(), **own}))
+    reading = read_folder(path, Reading(layouts=AXES, gpus={**published_gpus(), **own}))
     _refuse(reading.problems)
     if not reading.tables:
         others = ", ".join(name for name, _ in content[:5])
@@ -81,11 +81,11 @@ def _read(path: str, content: tuple[tuple[str, str], ...], gpu_json: str) -> tup
                     for problem in found
                 ]
             )
-            rows[table.kind.name].append(rows_of(used_in_steps))
+            rows[table.layout.name].append(rows_of(used_in_steps))
             files.append(Path(table.path).name)
     if not rows:
         raise InputError(f"{path}: found no row of {gpu.name} that is no artefact, wanted some that a step takes")
-    return {kind: concatenate(parts) for kind, parts in rows.items()}, frozenset(files)
+    return {layout: concatenate(parts) for layout, parts in rows.items()}, frozenset(files)
 
 
 def _refuse(problems: list[str]) -> None:

@@ -62,7 +62,7 @@ def predict_table(
 
 def predict_columns(
     frame: pd.DataFrame,
-    kind: Layout,
+    layout: Layout,
     *,
     gpus: Mapping[str, GpuSpec] | None = None,
     constants: Constants | None = None,
@@ -77,14 +77,14 @@ def predict_columns(
         if gpu is None:
             raise InputError(f"column system: found {system}, wanted one of {', '.join(gpus or published_gpus())}")
     known = {system: gpu for system, gpu in systems.items() if gpu is not None}
-    return kind.predict(frame, known, constants if constants is not None else shipped(kind))
+    return layout.predict(frame, known, constants if constants is not None else shipped(layout))
 
 
-def shipped(kind: Layout) -> Constants:
-    """The constants that ship with moesim for a kind of table."""
-    return load(kind.part)
+def shipped(layout: Layout) -> Constants:
+    """The constants that ship with moesim for a layout."""
+    return load(layout.part)
 
 
 def parts() -> set[str]:
-    """The nouns that hold constants of some kind of table."""
-    return {kind.part for kind in map(load_layout, LAYOUTS)}
+    """The files of constants of all layouts."""
+    return {layout.part for layout in map(load_layout, LAYOUTS)}

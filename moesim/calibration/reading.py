@@ -27,7 +27,7 @@ UNITS: Mapping[float, str] = {1.0: "seconds", 1e-3: "milliseconds", 1e-6: "micro
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A measured table: its file, its stem, its kind and its rows; masks of them, [R].
+    """A measured table: its file, its stem, its layout and its rows; masks of them, [R].
 
     `predictable`: their inputs are right; `scored`: so are their latencies, and they show what their columns say;
     `artefact`: their inputs are right, but they are known not to show what they say.
@@ -35,7 +35,7 @@ class Table:
 
     path: str
     stem: str
-    kind: Layout
+    layout: Layout
     frame: pd.DataFrame
     predictable: Mask
     scored: Mask
@@ -52,11 +52,11 @@ def left_out(tables: Iterable[Table], system: str | None = None) -> dict[str, in
 class Reading:
     """The tables of a folder, the files that are none, and what is wrong.
 
-    `kinds`: names of those that count, others are skipped; `gpus`: by the
+    `layouts`: names of those that count, others are skipped; `gpus`: by the
     names in column `system`, else the published ones.
     """
 
-    kinds: Collection[str] = tuple(LAYOUTS)
+    layouts: Collection[str] = tuple(LAYOUTS)
     gpus: Mapping[str, GpuSpec] = field(default_factory=published_gpus)
     tables: list[Table] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -64,9 +64,9 @@ class Reading:
 
     def add(self, path: str, stem: str, frame: pd.DataFrame) -> None:
         """Recognise and check a table; what is wrong with it goes to the problems."""
-        kind = layout_of(stem, frame.columns)
+        layout = layout_of(stem, frame.columns)
         written = {"table", "predicted"} <= set(frame.columns)  # predictions that validation wrote
-        if kind is None or kind.name not in self.kinds or written:
+        if layout is None or layout.name not in self.layouts or written:
             self.skipped.append(path)
             return
         same = next((table.path for table in self.tables if table.stem == stem), None)
@@ -74,7 +74,7 @@ class Reading:
             self.problems.append(f"{path}: found another table {stem}, {same}; wanted names that differ in more")
             return
         try:
-            self.tables.append(_checked(path, stem, kind, frame, self))
+            self.tables.append(_checked(path, stem, layout, frame, self))
         except InputError as error:
             self.problems.append(str(error))
 
@@ -125,56 +125,56 @@ def read_frame(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: cannot be read as a table: {error}") from None
 
 
-def _checked(path: str, stem: str, kind: Layout, frame: pd.DataFrame, reading: Reading) -> Table:
+def _checked(path: str, stem: str, layout: Layout, frame: pd.DataFrame, reading: Reading) -> Table:
     """The table with its columns in their types; rows that are wrong are named and left out."""
-    missing = [column for column in kind.needed if column not in frame]
+    missing = [column for column in layout.needed if column not in frame]
     if missing:
         raise InputError(
-            f"{path}: column {missing[0]} is missing, wanted the columns of a {kind.name} table: "
-            f"{', '.join(kind.needed)}"
+            f"{path}: column {missing[0]} is missing, wanted the columns of a {layout.name} table: "
+            f"{', '.join(layout.needed)}"
         )
     if not len(frame):
         raise InputError(f"{path}: holds no row")
     raw = frame.reset_index(drop=True)
-    frame = typed(raw, kind)
+    frame = typed(raw, layout)
     systems = {str(system): gpu_of(str(system), reading.gpus) for system in frame["system"].unique()}
-    predictable = right_inputs(path, frame, kind, systems, reading.gpus, reading.problems, raw)
-    usable = _usable(frame, kind, predictable)
-    scored = usable & _measured(path, frame, kind, usable, reading.problems, raw)
+    predictable = right_inputs(path, frame, layout, systems, reading.gpus, reading.problems, raw)
+    usable = _usable(frame, layout, predictable)
+    scored = usable & _measured(path, frame, layout, usable, reading.problems, raw)
     artefact = predictable & ~usable
-    if "distribution" in kind.columns:  # after load balancing rows cannot be predicted, which is no artefact
+    if "distribution" in layout.columns:  # after load balancing rows cannot be predicted, which is no artefact
         artefact &= known_distribution(frame).to_numpy(dtype=np.bool_)
     return Table(
-        path=path, stem=stem, kind=kind, frame=frame, predictable=predictable, scored=scored, artefact=artefact
+        path=path, stem=stem, layout=layout, frame=frame, predictable=predictable, scored=scored, artefact=artefact
     )
 
 
-def _usable(frame: pd.DataFrame, kind: Layout, predictable: Mask) -> Mask:
+def _usable(frame: pd.DataFrame, layout: Layout, predictable: Mask) -> Mask:
     """Predictable rows that are no artefact, [R]; a wrong latency says nothing of its row or of others."""
-    latencies = frame[list(kind.measured)]
+    latencies = frame[list(layout.measured)]
     right = ((latencies >= 0) & (latencies < np.inf)).all(axis=1) & (latencies.sum(axis=1) > 0)
     usable = np.zeros(len(frame), dtype=np.bool_)
-    for rows, changed in ((predictable & right, {}), (predictable & ~right, dict.fromkeys(kind.measured, 1.0))):
+    for rows, changed in ((predictable & right, {}), (predictable & ~right, dict.fromkeys(layout.measured, 1.0))):
         if rows.any():
-            usable[rows] = kind.usable(frame[rows].assign(**changed)).to_numpy(dtype=np.bool_)
+            usable[rows] = layout.usable(frame[rows].assign(**changed)).to_numpy(dtype=np.bool_)
     return usable
 
 
 def _measured(
     path: str,
     frame: pd.DataFrame,
-    kind: Layout,
+    layout: Layout,
     usable: Mask,
     problems: list[str],
     raw: pd.DataFrame,
 ) -> Mask:
     """Rows whose latencies are right; of several one may be 0, as the counts that a node need not exchange."""
     good = np.ones(len(frame), dtype=np.bool_)
-    for column in kind.measured:
+    for column in layout.measured:
         right = (frame[column] >= 0) & (frame[column] < np.inf)
         good &= accept(path, frame, column, right | ~usable, "a latency", problems, raw=raw)
-    some = frame[list(kind.measured)].sum(axis=1) > 0
-    return good & accept(path, frame, kind.measured[0], some | ~(usable & good), "a latency above 0", problems)
+    some = frame[list(layout.measured)].sum(axis=1) > 0
+    return good & accept(path, frame, layout.measured[0], some | ~(usable & good), "a latency above 0", problems)
 
 
 def predict_usable(
@@ -184,13 +184,13 @@ def predict_usable(
 
     With the shipped constants and the published GPUs, or with others.
     """
-    kind = table.kind
-    predicted = np.full((len(table.frame), len(kind.measured)), np.nan)
+    layout = table.layout
+    predicted = np.full((len(table.frame), len(layout.measured)), np.nan)
     if table.predictable.any():
         rows = table.frame[table.predictable].reset_index(drop=True)
         systems = {system: gpu for system in rows["system"].unique() if (gpu := gpu_of(str(system), gpus))}
-        own = shipped(kind) if constants is None else constants
-        predicted[table.predictable] = predict_columns(rows, kind, gpus=systems, constants=own)
+        own = shipped(layout) if constants is None else constants
+        predicted[table.predictable] = predict_columns(rows, layout, gpus=systems, constants=own)
     return predicted
 
 
@@ -200,10 +200,11 @@ def far_off(table: Table, predicted: NDArray[np.float64], factor: float = 300.0)
     That is a wrong unit most likely. More than half of a column is a problem
     of the table, single rows are noted.
     """
-    unit = UNITS.get(table.kind.unit_s, f"{table.kind.unit_s:g} s")
+    unit_s = table.layout.unit_s
+    unit = UNITS.get(unit_s, f"{unit_s:g} s")
     problems, notes = [], []
-    for index, column in enumerate(table.kind.measured):
-        measured = table.frame[column].to_numpy(dtype=np.float64) * table.kind.unit_s
+    for index, column in enumerate(table.layout.measured):
+        measured = table.frame[column].to_numpy(dtype=np.float64) * unit_s
         rows = np.flatnonzero(table.scored & (measured > 0) & (predicted[:, index] > 0))
         ratio = measured[rows] / predicted[rows, index]
         off = np.maximum(ratio, 1 / ratio) > factor
@@ -211,9 +212,7 @@ def far_off(table: Table, predicted: NDArray[np.float64], factor: float = 300.0)
             continue
         row = rows[np.argmax(off)]
         where = f"{table.path}: column {column}"
-        found = (
-            f"{measured[row] / table.kind.unit_s:g} where {predicted[row, index] / table.kind.unit_s:.4g} is predicted"
-        )
+        found = f"{measured[row] / unit_s:g} where {predicted[row, index] / unit_s:.4g} is predicted"
         if off.mean() > 0.5:
             times = float(np.median(ratio))
             word = f"{times:,.0f} times" if times > 1 else f"1/{1 / times:,.0f} of"

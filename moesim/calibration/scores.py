@@ -48,7 +48,7 @@ def of_groups(table: Table, constants: Constants) -> Mask:
     known = {name.rpartition("/")[0] for name in constants} | set(constants)
     found = table.predictable.copy()
     if found.any():
-        found[found] = table.kind.group(table.frame[found]).isin(known).to_numpy(dtype=np.bool_)
+        found[found] = table.layout.group(table.frame[found]).isin(known).to_numpy(dtype=np.bool_)
     return found
 
 
@@ -62,31 +62,31 @@ def score(table: Table, predicted: NDArray[np.float64], mine: Mask | None = None
     """
     import pandas as pd
 
-    frame, kind = table.frame, table.kind
+    frame, layout = table.frame, table.layout
     rows = np.flatnonzero(table.scored)
     part = frame.iloc[rows]
-    split = np.where(kind.fitted(part).to_numpy(dtype=np.bool_), "fitted", "held out")
+    split = np.where(layout.fitted(part).to_numpy(dtype=np.bool_), "fitted", "held out")
     words = {
         "table": table.stem,
-        "kind": kind.name,
+        "kind": layout.name,
         "framework": _word(part, ("framework",)),
         "kernel": _word(part, ("kernel_source", "comm_backend")),
         "dtype": _word(part, _DTYPES),
-        "regime": kind.regime(part).astype(str),
+        "regime": layout.regime(part).astype(str),
         "rows": split if mine is None else np.where(mine[rows], OWN, split),
     }
     if "comm_backend" in part:
         words["kernel"] = part["comm_backend"].astype(str)
     base = pd.DataFrame(words, index=part.index)
     parts = []
-    for index, column in enumerate(kind.measured):
+    for index, column in enumerate(layout.measured):
         one = base.assign(
             row=rows,
             column=column,
-            measured_s=part[column].to_numpy(dtype=np.float64) * kind.unit_s,
+            measured_s=part[column].to_numpy(dtype=np.float64) * layout.unit_s,
             predicted_s=predicted[rows, index],
         )
-        if len(kind.measured) > 1:
+        if len(layout.measured) > 1:
             word = column.removesuffix("_us").removesuffix("_ms").removesuffix("_avg_t").replace("_", " ")
             one["regime"] = word + ", " + one["regime"]
         parts.append(one)
@@ -104,14 +104,14 @@ def slowdowns(table: Table, predicted: NDArray[np.float64], mine: Mask | None = 
     import pandas as pd
 
     columns = [*KEYS, "row", "curve", "ep", "core", "measured", "predicted", "error"]
-    frame, kind = table.frame, table.kind
-    if "distribution" not in frame or len(kind.measured) != 1:
+    frame, layout = table.frame, table.layout
+    if "distribution" not in frame or len(layout.measured) != 1:
         return pd.DataFrame(columns=columns)
     scores = score(table, predicted, mine).set_index("row")
     part = frame.loc[scores.index]
     optional = [name for name in ("framework", "version", "kernel_source", "op_name", "model") if name in part]
-    key = [*dict.fromkeys((*optional, *kind.columns))]
-    key = [name for name in key if name not in {"distribution", *kind.measured}]
+    key = [*dict.fromkeys((*optional, *layout.columns))]
+    key = [name for name in key if name not in {"distribution", *layout.measured}]
     curve = [name for name in key if name != "num_tokens"]
     joined = part[[*key, "distribution"]].assign(m=scores["measured_s"], p=scores["predicted_s"], row=part.index)
     even = joined["distribution"].isin(_EVEN)

@@ -114,7 +114,7 @@ def validate(data: str | Path | None = None, *, kernels: Mapping[str, Constants]
         raise InputError("; ".join(problems) or f"{data}: no table of a known layout, found {_few(reading)}")
     scores, slow, predictions, notes, others, any_own = [], [], [], [], Counter[str](), False
     for table in tables:
-        own = (kernels or {}).get(table.kind.part, {})
+        own = (kernels or {}).get(table.layout.part, {})
         mine = of_groups(table, own)
         predicted = _predicted(table, mine, own)
         wrong, doubtful = far_off(table, predicted)
@@ -164,7 +164,7 @@ def _without_clashes(reading: Reading) -> tuple[list[Table], list[str]]:
     """The tables without a column that predictions add, and the problems with those that have one."""
     tables, problems = [], list(reading.problems)
     for table in reading.tables:
-        clash = [name for name in _added(table.kind) if name in table.frame]
+        clash = [name for name in _added(table.layout) if name in table.frame]
         if clash:
             problems.append(f"{table.path}: column {clash[0]}: predictions add one of this name, wanted another name")
         else:
@@ -172,24 +172,24 @@ def _without_clashes(reading: Reading) -> tuple[list[Table], list[str]]:
     return tables, problems
 
 
-def _added(kind: Layout) -> list[str]:
+def _added(layout: Layout) -> list[str]:
     """Columns that predictions add to a table."""
-    return ["table", "predicted", *(f"predicted_{name}" for name in kind.measured if len(kind.measured) > 1)]
+    return ["table", "predicted", *(f"predicted_{name}" for name in layout.measured if len(layout.measured) > 1)]
 
 
 def _predicted(table: Table, mine: Mask, own: Constants) -> NDArray[np.float64]:
     """Seconds [R, measured]: rows `mine` by constants of one's own, the others by the shipped ones."""
     predicted = predict_usable(replace(table, predictable=table.predictable & ~mine))
     if mine.any():
-        constants = {**shipped(table.kind), **own}
+        constants = {**shipped(table.layout), **own}
         predicted[mine] = predict_usable(replace(table, predictable=mine), constants=constants)[mine]
     return predicted
 
 
 def _with_predictions(table: Table, predicted: Any) -> pd.DataFrame:
-    own = predicted / table.kind.unit_s
+    own = predicted / table.layout.unit_s
     values = [table.stem, own.sum(axis=1), *own.T]
-    return table.frame.assign(**dict(zip(_added(table.kind), values, strict=False)))
+    return table.frame.assign(**dict(zip(_added(table.layout), values, strict=False)))
 
 
 def _named(kernels: Mapping[str, Constants]) -> str:

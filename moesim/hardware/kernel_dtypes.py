@@ -75,11 +75,12 @@ KERNEL_DTYPES: Mapping[str, KernelDtype] = {
 }
 """By the words of NVIDIA aiconfigurator; `_wo`: weights only, `sq`: SmoothQuant."""
 
-_NEAREST: Mapping[str, tuple[str, ...]] = {
+_STAND_INS: Mapping[str, tuple[str, ...]] = {
     "bf16": ("bfloat16",),
     "float16": ("bfloat16",),
     "fp8": ("fp8_block",),
     "fp8_block": ("fp8",),
+    "mxfp8": ("fp8_block", "fp8"),
     "int8": ("fp8", "fp8_block"),
     "sq": ("fp8", "fp8_block"),
     "int8_wo": ("bfloat16",),
@@ -89,6 +90,10 @@ _NEAREST: Mapping[str, tuple[str, ...]] = {
     "w4a8_mxfp4_mxfp8": ("fp8", "fp8_block"),
     "w4afp8": ("fp8", "fp8_block"),
 }
+"""Data types whose constants stand in for those of another, the most similar first."""
+
+_LAST_RESORT = ("fp8", "fp8_block", "bfloat16")
+"""What stands in for a data type of dense layers where nothing similar has constants."""
 
 
 def kernel_dtype(name: str) -> KernelDtype:
@@ -118,7 +123,7 @@ def nearest_group(group: str, known: Iterable[str]) -> str | None:
     most similar data type, of the same framework if possible.
     """
     framework, kernel, dtype = group.split("/")
-    types = (dtype, *_NEAREST.get(dtype, ()))
+    types = (dtype, *_STAND_INS.get(dtype, ()))
 
     def distance(name: str) -> tuple[bool, int, bool, bool, str]:
         other, its, typed = name.split("/")
@@ -126,6 +131,14 @@ def nearest_group(group: str, known: Iterable[str]) -> str | None:
         return not own, types.index(typed), other != framework, its in _UNLIKE, name
 
     return min((name for name in known if name.rpartition("/")[2] in types), key=distance, default=None)
+
+
+def with_known_dtype(group: str, known: Iterable[str]) -> str:
+    """A group whose last word, a data type, is one that some known group has: its own, else what stands in for it."""
+    kernel, _, dtype = group.rpartition("/")
+    types = {name.rpartition("/")[2] for name in known}
+    candidates = (dtype, *_STAND_INS.get(dtype, ()), *_LAST_RESORT)
+    return f"{kernel}/{next((other for other in candidates if other in types), dtype)}"
 
 
 def nearest(group: str, constants: Constants) -> Mapping[str, float] | None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from moesim.calibration import MEASURED, predict_table
-from moesim.calibration.fitting import fit_group
+from moesim.calibration.fitting import fit_constants
 from moesim.calibration.gpus import gpu_of, published_gpus
 from moesim.calibration.layout import layout_of
 from moesim.errors import InputError
@@ -140,12 +140,12 @@ def test_a_fit_finds_the_constants_of_its_own_formula() -> None:
 
     measured = predict(truth) * np.where(np.arange(len(x)) % 10, 1.0, 1.5)
     search = {name: Search(1.0, 1e-3, 1e3) for name in truth}
-    found = fit_group(search, ("start", "rate"), {"kept": 1.0}, predict, measured)
+    found = fit_constants(search, ("start", "rate"), {"kept": 1.0}, predict, measured)
     assert found == pytest.approx(truth, rel=0.1)
 
 
 @pytest.mark.parametrize("pull, found", [(0.0, 4.0), (1.0, 2.0)])
 def test_a_pull_counts_as_a_row_of_what_the_search_begins_with(pull: float, found: float) -> None:
     search = {"one": Search(1.0, 1e-3, 1e3)}
-    fitted = fit_group(search, ["one"], {}, lambda c: np.array([c["one"]]), np.array([4.0]), pull=pull)
+    fitted = fit_constants(search, ["one"], {}, lambda c: np.array([c["one"]]), np.array([4.0]), pull=pull)
     assert fitted["one"] == pytest.approx(found, rel=1e-3)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from moesim.calibration import MEASURED, validate
 from moesim.calibration.checks import computing_dtype
@@ -16,7 +17,8 @@ from moesim.calibration.layout import Layout
 from moesim.calibration.reading import Table, far_off
 from moesim.calibration.scores import error_table, score, slowdown_table, slowdowns, well_behaved
 from moesim.errors import InputError, OutputError
-from moesim.hardware.constants import load
+from moesim.hardware.constants import Constants, load
+from moesim.types import GpuSpec
 
 
 @pytest.fixture
@@ -317,6 +319,18 @@ def test_words_for_data_types(word: str, dtype: str | None) -> None:
     assert computing_dtype(word) == dtype
 
 
+class Imaginary(Layout):
+    """A layout of which nothing is known."""
+
+    def predict(self, frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> NDArray[np.float64]:
+        """Nothing takes any time."""
+        return np.zeros((len(frame), 1))
+
+    def fit(self, frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
+        """There is nothing to fit."""
+        return {}
+
+
 def skewed_table() -> Table:
     """Two curves of an imaginary kernel: balanced 10 ms, skewed 20 ms at EP 2 and 10 ms at EP 1."""
     frame = pd.DataFrame(
@@ -334,7 +348,7 @@ def skewed_table() -> Table:
     def all_true(rows: pd.DataFrame) -> pd.Series[Any]:
         return pd.Series(data=True, index=rows.index)
 
-    kind = Layout(
+    layout = Imaginary(
         name="imaginary",
         part="imaginary",
         prefixes=("imaginary",),
@@ -345,17 +359,13 @@ def skewed_table() -> Table:
             "distribution": "text",
             "latency_ms": "number",
         },
-        measured=("latency_ms",),
-        unit_s=1e-3,
         group=lambda rows: rows["framework"],
         regime=lambda rows: rows["distribution"].map({"balanced": "even"}).fillna("skewed"),
         fitted=all_true,
         usable=all_true,
-        predict=lambda rows, gpus, constants: np.zeros((len(rows), 1)),
-        fit=lambda rows, gpus: {},
     )
     ones = np.ones(len(frame), dtype=np.bool_)
-    return Table(path="t.parquet", stem="t", kind=kind, frame=frame, predictable=ones, scored=ones, artefact=~ones)
+    return Table(path="t.parquet", stem="t", layout=layout, frame=frame, predictable=ones, scored=ones, artefact=~ones)
 
 
 def test_slowdowns_are_of_rows_with_the_same_key_and_even_load() -> None:

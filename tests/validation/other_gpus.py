@@ -58,9 +58,9 @@ def measured_on_h100(kind: str) -> pd.DataFrame:
 
 def of_measured_sizes(table: Table, rows: pd.Series) -> np.ndarray:
     """Whether rows are of a size that was measured on H100: only the GPU is another."""
-    seen = measured_on_h100(table.kind.name)
-    told = {"system", "kernel_source", *table.kind.measured}
-    key = [name for name in (*table.kind.columns, *ALSO) if name in seen and name in table.frame and name not in told]
+    seen = measured_on_h100(table.layout.name)
+    told = {"system", "kernel_source", *table.layout.measured}
+    key = [name for name in (*table.layout.columns, *ALSO) if name in seen and name in table.frame and name not in told]
     known = pd.MultiIndex.from_frame(seen[key].drop_duplicates())
     found: np.ndarray = pd.MultiIndex.from_frame(table.frame.loc[rows, key]).isin(known)
     return found
@@ -68,31 +68,31 @@ def of_measured_sizes(table: Table, rows: pd.Series) -> np.ndarray:
 
 def tables_of(system: str) -> Iterator[Table]:
     """The tables of an installed system that count."""
-    return (table for table in read_installed(system).tables if table.kind.name in LAYERS and of_our_versions(table))
+    return (table for table in read_installed(system).tables if table.layout.name in LAYERS and of_our_versions(table))
 
 
 def counted(table: Table, predicted: np.ndarray) -> pd.DataFrame:
     """Scores of the rows that count, with `known`: own constants ship, and `same`: only the GPU is another."""
     scores = score(table, predicted)
-    wanted = REGIMES.get(table.kind.name)
+    wanted = REGIMES.get(table.layout.name)
     if wanted is not None:
         scores = scores[scores["regime"].eq(wanted)]
     frame = table.frame.loc[scores["row"]]
-    if table.kind.name == "moe":
+    if table.layout.name == "moe":
         known = well_behaved(frame).to_numpy()  # others are tuned for each shape or not at all
         scores, known = scores[known], True
     else:
-        known = table.kind.group(frame).isin(list(shipped(table.kind))).to_numpy()
+        known = table.layout.group(frame).isin(list(shipped(table.layout))).to_numpy()
     return scores.assign(known=known, same=of_measured_sizes(table, scores["row"]))
 
 
 def cases(table: Table, predicted: np.ndarray) -> Iterator[tuple[str, pd.Series]]:
     """Errors of a table by case."""
-    scores, name = counted(table, predicted), LAYERS[table.kind.name]
+    scores, name = counted(table, predicted), LAYERS[table.layout.name]
     frame, known, same = table.frame.loc[scores["row"]], scores["known"].to_numpy(), scores["same"].to_numpy()
     strange = np.zeros(len(scores), dtype=bool)
     if "head_dim" in frame:
-        strange = ~frame["head_dim"].isin(measured_on_h100(table.kind.name)["head_dim"]).to_numpy()
+        strange = ~frame["head_dim"].isin(measured_on_h100(table.layout.name)["head_dim"]).to_numpy()
     yield f"{name}, {SAME[True]}", scores["error"][known & same]
     yield f"{name}, {SAME[False]}", scores["error"][known & ~same & ~strange]
     yield f"{name}, head dimensions never measured", scores["error"][known & strange]
@@ -107,7 +107,7 @@ def column(system: str) -> dict[str, str]:
         predicted = predict_usable(table)
         for name, errors in cases(table, predicted):
             found.setdefault(name, []).append(errors)
-        if table.kind.name == "moe":
+        if table.layout.name == "moe":
             slow = slowdowns(table, predicted)
             fused.append(slow.assign(same=of_measured_sizes(table, slow["row"])))
     cells = {name: error(pd.concat(errors)) for name, errors in found.items() if any(len(part) for part in errors)}

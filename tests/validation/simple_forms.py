@@ -20,7 +20,8 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from moesim.calibration.fitting import fit_group, numbers
+from moesim.calibration.columns import numbers
+from moesim.calibration.fitting import fit_constants
 from moesim.calibration.gpus import gpu_of
 from moesim.calibration.layout import load_layout
 from moesim.calibration.layouts.expert_rows import EVEN, KEY, ungated
@@ -125,17 +126,17 @@ def fitted(kind_name: str) -> dict[str, dict[str, float]]:
     for name, rows in frame.groupby(kind.group(frame)):
         times = form(rows, str(name).rpartition("/")[2])
         measured = rows[kind.measured[0]].to_numpy() * kind.unit_s
-        found[str(name)] = fit_group(search, list(search), {}, lambda c, times=times: times(c, h100), measured)
+        found[str(name)] = fit_constants(search, list(search), {}, lambda c, times=times: times(c, h100), measured)
     return found
 
 
 def errors(system: str, kind_name: str, constants: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
     """Rows of a system that count and have constants, with `short`, the error of the short formula, beside `error`."""
     form, gpu, found = FORMS[kind_name][1], gpu_of(system), []
-    for table in (table for table in tables_of(system) if table.kind.name == kind_name):
+    for table in (table for table in tables_of(system) if table.layout.name == kind_name):
         scores = counted(table, predict_usable(table)).query("known").reset_index(drop=True)
         frame = table.frame.loc[scores["row"]].reset_index(drop=True)
-        for name, rows in frame.groupby(table.kind.group(frame)).indices.items():
+        for name, rows in frame.groupby(table.layout.group(frame)).indices.items():
             for first in range(0, len(rows), CHUNK):
                 here = rows[first : first + CHUNK]
                 times = form(frame.iloc[here], str(name).rpartition("/")[2])

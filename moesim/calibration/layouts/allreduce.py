@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.calibration.artefacts import without_artefacts
-from moesim.calibration.fitting import Array, numbers, text
-from moesim.calibration.layouts.attention import bytes_of, framework
-from moesim.calibration.layouts.layer import fit_groups, layer_kind, predict_groups
+from moesim.calibration.columns import (
+    Array,
+    bytes_of,
+    framework,
+    numbers,
+    text,
+)
+from moesim.calibration.groups import Seconds
+from moesim.calibration.layout import GroupedLayout, layer_columns
 from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
 from moesim.hardware.constants.fitted import searches
 from moesim.types import GpuSpec
@@ -21,7 +27,6 @@ from moesim.types import GpuSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEARCH = searches(AllReduceConstants)
 # Up to where the frameworks use kernels of their own, by the jumps of the measured curves. TensorRT-LLM has no second
 # shot, SGLang takes one shot of two GPUs as far as two shots of eight; vLLM's two shots reduce in the switch, as NCCL.
 _LIMITS: Mapping[str, Mapping[str, float]] = {
@@ -60,9 +65,13 @@ def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
     return without_artefacts(frame, size="message_size_elements", curve=("allreduce_dtype", "num_gpus"))
 
 
-def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
-    gpus = numbers(frame, "num_gpus")[0]
-    return allreduce_seconds(AllReduceConstants(**c), gpu, gpus=gpus, message=_bytes(frame))
+def _formula(gpu: GpuSpec, frame: pd.DataFrame) -> Seconds:
+    gpus, message = numbers(frame, "num_gpus")[0], _bytes(frame)
+
+    def seconds(constants: Mapping[str, float]) -> Array:
+        return allreduce_seconds(AllReduceConstants(**constants), gpu, gpus=gpus, message=message)
+
+    return seconds
 
 
 def _fixed(name: str, rows: pd.DataFrame) -> dict[str, float]:
@@ -70,22 +79,21 @@ def _fixed(name: str, rows: pd.DataFrame) -> dict[str, float]:
     made, _, mode = name.split("/")
     fixed = {**_LIMITS.get(made, _LIMITS["vllm"]), **(_IN_A_GRAPH if mode == "graph" else {})}
     if len(set(rows["num_gpus"])) == 1:
-        fixed |= {constant: _SEARCH[constant].start for constant in ("hop_s", "nccl_hop_s")}
+        search = searches(AllReduceConstants)
+        fixed |= {constant: search[constant].start for constant in ("hop_s", "nccl_hop_s")}
     return fixed
 
 
-LAYOUT = layer_kind(
+LAYOUT = GroupedLayout(
     name="allreduce",
+    part="allreduce",
     prefixes=("allreduce", "custom_allreduce"),
-    columns={
-        "kernel_source": "text",
-        "num_gpus": "number",
-        "message_size_elements": "number",
-    },
+    columns=layer_columns(kernel_source="text", num_gpus="number", message_size_elements="number"),
     group=_group,
     regime=_regime,
     fitted=_fitted,
     usable=_usable,
-    predict=predict_groups(_group, _seconds),
-    fit=fit_groups(_SEARCH, _group, _usable, _seconds, _fixed),
+    formula=_formula,
+    kernel=AllReduceConstants,
+    fixed=_fixed,
 )

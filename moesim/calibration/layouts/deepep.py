@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from moesim.calibration.artefacts import unflagged
-from moesim.calibration.fitting import Array, fit_rows, numbers, text
-from moesim.hardware.constants.fitted import Search
+from moesim.calibration.columns import Array, measured_seconds, numbers, text
+from moesim.calibration.fitting import fit_rows
+from moesim.calibration.groups import Formula, predict_groups, same_exchange
+from moesim.calibration.layout import Layout
+from moesim.hardware.constants import Constants
+from moesim.hardware.constants.fitted import searches
 from moesim.hardware.shape import Shape, payload_bytes, shape
 from moesim.types import GpuSpec
 
@@ -29,12 +35,9 @@ _SHAPE = ["hidden_size", "num_topk", "num_experts"]
 _SHAPES_NEEDED = 4
 _GPUS_PER_NODE = 8
 
-Timing = tuple["pd.DataFrame", Sequence[str], Callable[..., Array], Callable[["pd.DataFrame"], Array]]
-"""Rows, the constants that they show, their predicted and their measured seconds."""
-
 
 def versions(frame: pd.DataFrame, part: str) -> pd.Series[str]:
-    """framework/noun/version; the constants are those of <group>/dispatch and of <group>/combine."""
+    """framework/library/version; the constants are those of <group>/dispatch and of <group>/combine."""
     return text(frame, "framework") + f"/{part}/" + text(frame, "version")
 
 
@@ -80,37 +83,54 @@ def payloads(hidden: Array, dtype: str) -> Array:
     return np.array([payload_bytes(int(size), dtype) for size in hidden], dtype=np.float64)
 
 
-def measured_s(frame: pd.DataFrame, column: str) -> Array:
-    """A column of microseconds in seconds."""
-    return np.asarray(1e-6 * frame[column].to_numpy(dtype=np.float64))
+@dataclass(frozen=True, kw_only=True)
+class DeepEpLayout(Layout):
+    """A layout of exchanges: dispatch and combine have columns and constants of their own.
 
-
-def fit_directions(
-    frame: pd.DataFrame,
-    gpus: Mapping[str, GpuSpec],
-    group: pd.Series[str],
-    search: Mapping[str, Search],
-    timings: Callable[[str, pd.DataFrame, bool], Iterator[Timing]],
-) -> dict[str, dict[str, float]]:
-    """Constants of both directions of every group.
-
-    Groups of few shapes, or of one node only, take what they cannot tell from
-    the group with most shapes. `timings(direction, rows, many_shapes)` gives
-    what is fitted one after the other.
+    `formula` predicts a direction, whose column `measured` holds in the order of
+    DIRECTIONS. `within` are the constants that rows of one node show, `within_shapes`
+    those that such rows of several shapes show, `across` those that rows of several
+    nodes show.
     """
-    groups = {str(name): part for name, part in frame.groupby(group.to_numpy())}
-    shapes = {name: len(part.groupby(_SHAPE)) for name, part in groups.items()}
-    fitted: dict[str, dict[str, float]] = {}
-    for direction in DIRECTIONS:
-        shared: dict[str, float] = {}
-        own: dict[str, dict[str, float]] = {name: {} for name in groups}
-        for name in sorted(groups, key=lambda name: -shapes[name]):
-            for rows, free, seconds, measured in timings(direction, groups[name], shapes[name] >= _SHAPES_NEEDED):
-                if len(rows) > len(free):
-                    found = fit_rows(search, free, shared, rows, gpus, seconds, measured)
-                    own[name] |= {key: found[key] for key in free}
-            shared = own[name] | shared
-        for name in groups:
-            known = shared | own[name]
-            fitted[f"{name}/{direction}"] = {key: known.get(key, constant.start) for key, constant in search.items()}
-    return fitted
+
+    formula: Callable[[str], Formula]
+    kernel: type[Any]
+    within: Sequence[str]
+    within_shapes: Sequence[str]
+    across: Sequence[str]
+
+    def predict(self, frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
+        """Seconds [R, 2] of dispatch and combine."""
+        group = self.group(frame)
+        columns = [
+            predict_groups(frame, group + f"/{way}", gpus, constants, self.formula(way), same_exchange)
+            for way in DIRECTIONS
+        ]
+        return np.stack(columns, axis=1)
+
+    def fit(self, frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
+        """The constants of both directions of every group.
+
+        Groups of few shapes, or of one node only, take what they cannot tell
+        from the group with most shapes.
+        """
+        groups = {str(name): part for name, part in frame.groupby(self.group(frame).to_numpy())}
+        n_shapes = {name: len(part.groupby(_SHAPE)) for name, part in groups.items()}
+        search, fitted = searches(self.kernel), {}
+        for way, column in zip(DIRECTIONS, self.measured, strict=True):
+            measured_s = partial(measured_seconds, column=column, unit_s=self.unit_s)
+            shared: dict[str, float] = {}
+            own: dict[str, dict[str, float]] = {name: {} for name in groups}
+            for name in sorted(groups, key=lambda name: -n_shapes[name]):
+                rows = groups[name]
+                within = self.within_shapes if n_shapes[name] >= _SHAPES_NEEDED else self.within
+                parts = ((rows[rows["node_num"] == 1], within), (rows[rows["node_num"] > 1], self.across))
+                for part, free in parts:
+                    if len(part) > len(free):
+                        found = fit_rows(part, gpus, self.formula(way), measured_s, search, shared, free=free)
+                        own[name] |= {constant: found[constant] for constant in free}
+                shared = own[name] | shared
+            for name in groups:
+                known = shared | own[name]
+                fitted[f"{name}/{way}"] = {key: known.get(key, constant.start) for key, constant in search.items()}
+        return fitted

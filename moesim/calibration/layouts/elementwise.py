@@ -10,23 +10,27 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from moesim.calibration.artefacts import unflagged
-from moesim.calibration.fitting import Array, numbers, text
-from moesim.calibration.layouts.layer import fit_groups, layer_kind, predict_groups
-from moesim.hardware.constants.fitted import searches
+from moesim.calibration.columns import (
+    Array,
+    framework,
+    numbers,
+    text,
+)
+from moesim.calibration.groups import Seconds
+from moesim.calibration.layout import GroupedLayout, layer_columns
 from moesim.hardware.elementwise import ElementwiseConstants, pass_seconds
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEARCH = searches(ElementwiseConstants)
 _READ_AND_WRITTEN_BYTES = 3.0
 _HELD_OUT = (2048, 7168)
 _SMALL_BYTES = 2**20
 
 
 def _group(frame: pd.DataFrame) -> pd.Series[str]:
-    return text(frame, "framework").str.lower() + "/" + text(frame, "op_name") + "/" + text(frame, "quant_dtype", "fp8")
+    return framework(frame) + "/" + text(frame, "op_name") + "/" + text(frame, "quant_dtype", "fp8")
 
 
 def _regime(frame: pd.DataFrame) -> pd.Series[str]:
@@ -43,23 +47,24 @@ def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
     return unflagged(frame) & text(frame, "op_name").eq("scale_matrix") & (frame["latency_ms"] > 0)
 
 
-def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
+def _formula(gpu: GpuSpec, frame: pd.DataFrame) -> Seconds:
     m, k = numbers(frame, "m", "k")
-    return pass_seconds(ElementwiseConstants(**c), gpu, m, _READ_AND_WRITTEN_BYTES * k)
+
+    def seconds(constants: Mapping[str, float]) -> Array:
+        return pass_seconds(ElementwiseConstants(**constants), gpu, m, _READ_AND_WRITTEN_BYTES * k)
+
+    return seconds
 
 
-LAYOUT = layer_kind(
+LAYOUT = GroupedLayout(
     name="elementwise",
+    part="elementwise",
     prefixes=("elementwise", "scale_matrix", "computescale"),
-    columns={
-        "op_name": "text",
-        "m": "number",
-        "k": "number",
-    },
+    columns=layer_columns(op_name="text", m="number", k="number"),
     group=_group,
     regime=_regime,
     fitted=_fitted,
     usable=_usable,
-    predict=predict_groups(_group, _seconds),
-    fit=fit_groups(_SEARCH, _group, _usable, _seconds),
+    formula=_formula,
+    kernel=ElementwiseConstants,
 )

@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.calibration.artefacts import without_artefacts
-from moesim.calibration.fitting import Array, numbers, text
-from moesim.calibration.layouts.layer import fit_groups, layer_kind, predict_groups
-from moesim.hardware.constants.fitted import searches
+from moesim.calibration.columns import (
+    Array,
+    framework,
+    numbers,
+    text,
+)
+from moesim.calibration.gpus import gpu_of
+from moesim.calibration.groups import Seconds
+from moesim.calibration.layout import GroupedLayout, layer_columns
 from moesim.hardware.gemm import GemmConstants, product_seconds
 from moesim.hardware.kernel_dtypes import dtype_of, is_narrow
 from moesim.types import GpuSpec
@@ -21,7 +27,6 @@ from moesim.types import GpuSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEARCH = searches(GemmConstants)
 # What the libraries are known to do: cuBLAS splits the sum over k and has wide tiles, CUTLASS as vLLM and SGLang call
 # it takes the tile by the rows, DeepGEMM does neither.
 _LIBRARIES: Mapping[str, Mapping[str, float]] = {
@@ -50,7 +55,7 @@ def _library(frame: pd.DataFrame) -> pd.Series[str]:
 
 
 def _group(frame: pd.DataFrame) -> pd.Series[str]:
-    return text(frame, "framework").str.lower() + "/" + _library(frame) + "/" + text(frame, "gemm_dtype")
+    return framework(frame) + "/" + _library(frame) + "/" + text(frame, "gemm_dtype")
 
 
 def _eager(frame: pd.DataFrame) -> pd.Series[bool]:
@@ -61,8 +66,6 @@ def resident(frame: pd.DataFrame) -> pd.Series[bool]:
     """Whether all copies of the weight stay in the L2 cache, as the collectors reckon: in decimal megabytes."""
     if "weights_fit_l2" in frame:
         return frame["weights_fit_l2"].astype(bool)
-    from moesim.calibration.gpus import gpu_of
-
     sizes = {name: 0.0 if (gpu := gpu_of(name)) is None else 1e6 * gpu.l2_cache_mb for name in set(frame["system"])}
     width = text(frame, "gemm_dtype").map(lambda name: dtype_of(name).weight_bytes)
     copies = text(frame, "framework").map(_COPIES).fillna(_COPIES_OTHERWISE).mask(_eager(frame), 1)
@@ -88,45 +91,48 @@ def _host_bound(frame: pd.DataFrame) -> pd.Series[bool]:
     return _eager(frame) & frame["latency_ms"].lt(_HOST_MS)
 
 
-def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
+def _formula(gpu: GpuSpec, frame: pd.DataFrame) -> Seconds:
     m, n, k = numbers(frame, "m", "n", "k")
     in_cache = resident(frame).to_numpy(dtype=np.bool_)
-    seconds = np.empty(len(frame))
-    for name, rows in frame.groupby(text(frame, "gemm_dtype").to_numpy()).indices.items():
-        dtype = dtype_of(str(name))
-        seconds[rows] = product_seconds(
-            GemmConstants(**c),
-            gpu,
-            m[rows],
-            n[rows],
-            k[rows],
-            weights=dtype.weights,
-            activations=dtype.compute,
-            resident=in_cache[rows],
-            sustained=False,
-        )
+    types = frame.groupby(text(frame, "gemm_dtype").to_numpy()).indices
+
+    def seconds(constants: Mapping[str, float]) -> Array:
+        out = np.empty(len(frame))
+        for name, rows in types.items():
+            dtype = dtype_of(str(name))
+            out[rows] = product_seconds(
+                GemmConstants(**constants),
+                gpu,
+                m[rows],
+                n[rows],
+                k[rows],
+                weights=dtype.weights,
+                activations=dtype.compute,
+                resident=in_cache[rows],
+                sustained=False,
+            )
+        return out
+
     return seconds
 
 
-def _fixed(name: str, rows: pd.DataFrame) -> dict[str, float]:  # noqa: ARG001 - as other kinds
+def _fixed(name: str, rows: pd.DataFrame) -> dict[str, float]:  # noqa: ARG001 - one of Fixed
     _, library, dtype = name.split("/")
     narrow = is_narrow(dtype_of(dtype).compute)
     return {**_LIBRARIES[library], **({} if narrow else _NO_QUANTISATION)}
 
 
-LAYOUT = layer_kind(
+LAYOUT = GroupedLayout(
     name="gemm",
+    part="gemm",
     prefixes=("gemm",),
-    columns={
-        "gemm_dtype": "text",
-        "m": "number",
-        "n": "number",
-        "k": "number",
-    },
+    columns=layer_columns(gemm_dtype="text", m="number", n="number", k="number"),
     group=_group,
     regime=_regime,
     fitted=_fitted,
     usable=_usable,
-    predict=predict_groups(_group, _seconds),
-    fit=fit_groups(_SEARCH, _group, _usable, _seconds, _fixed, pull=_PULL),
+    formula=_formula,
+    kernel=GemmConstants,
+    fixed=_fixed,
+    pull=_PULL,
 )

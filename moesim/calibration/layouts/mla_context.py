@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.calibration.artefacts import without_artefacts
-from moesim.calibration.fitting import Array, numbers, text
-from moesim.calibration.layouts.attention import column, framework
-from moesim.calibration.layouts.layer import layer_kind
-from moesim.calibration.layouts.mla import CURVE, around_seconds, fit_modules, fitted, group, predict_by_scope, scope
-from moesim.hardware.constants import Constants
-from moesim.hardware.constants.fitted import searches
+from moesim.calibration.columns import (
+    Array,
+    framework,
+    numbers,
+    optional,
+    text,
+)
+from moesim.calibration.groups import Seconds
+from moesim.calibration.layout import GroupedLayout, layer_columns
+from moesim.calibration.layouts.mla import CURVE, around_seconds, fitted, group, same_scope, scope
 from moesim.hardware.kernel_dtypes import dtype_of
 from moesim.hardware.mla import MlaPrefillConstants, mla_prefill_seconds
 from moesim.types import GpuSpec
@@ -24,7 +28,6 @@ from moesim.types import GpuSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEARCH = searches(MlaPrefillConstants)
 # Constants that a table does not tell apart stay near where their search begins, as those of dense products.
 _PULL = 0.02
 _FIXED = {"score_s": 0.0, "window_blocks": 0.0}
@@ -50,49 +53,51 @@ def _wrong(frame: pd.DataFrame) -> pd.Series[bool]:
     return absorbed | host_bound
 
 
-def _module_seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, around: Array) -> Array:
+def _formula(gpu: GpuSpec, frame: pd.DataFrame) -> Seconds:
     batch, length, heads = numbers(frame, "batch_size", "isl", "num_heads")
-    dtypes, cached = text(frame, "mla_dtype", "bfloat16"), column(frame, "past_kv_tokens")
-    keys, seconds = dtypes + absorbed(frame).map({True: "\nabsorbed", False: "\n"}), np.empty(len(frame))
-    for key, rows in keys.groupby(keys.to_numpy()).indices.items():
-        name, _, in_latent = str(key).partition("\n")
-        seconds[rows] = mla_prefill_seconds(
-            MlaPrefillConstants(**c),
-            gpu,
-            prompts=batch[rows],
-            prompt_tokens=length[rows],
-            heads=heads[rows],
-            compute=dtype_of(name).compute,
-            cached_tokens=cached[rows],
-            around_s=around[rows],
-            absorbed=bool(in_latent),
-            sustained=False,
-        )
+    dtypes, cached, around = (
+        text(frame, "mla_dtype", "bfloat16"),
+        optional(frame, "past_kv_tokens"),
+        _around(gpu, frame),
+    )
+    keys = dtypes + _absorbed(frame).map({True: "\nabsorbed", False: "\n"})
+    kernels = frame.groupby(keys.to_numpy()).indices
+
+    def seconds(constants: Mapping[str, float]) -> Array:
+        out = np.empty(len(frame))
+        for key, rows in kernels.items():
+            name, _, in_latent = str(key).partition("\n")
+            out[rows] = mla_prefill_seconds(
+                MlaPrefillConstants(**constants),
+                gpu,
+                prompts=batch[rows],
+                prompt_tokens=length[rows],
+                heads=heads[rows],
+                compute=dtype_of(name).compute,
+                cached_tokens=cached[rows],
+                around_s=around[rows],
+                absorbed=bool(in_latent),
+                sustained=False,
+            )
+        return out
+
     return seconds
 
 
 def _around(gpu: GpuSpec, frame: pd.DataFrame) -> Array:
     batch, length = numbers(frame, "batch_size", "isl")
     seconds = around_seconds(gpu, frame, batch * length, absorbed=False)
-    if (in_latent := absorbed(frame).to_numpy()).any():
+    if (in_latent := _absorbed(frame).to_numpy()).any():
         seconds[in_latent] = around_seconds(gpu, frame[in_latent], (batch * length)[in_latent], absorbed=True)
     return seconds
 
 
-def absorbed(frame: pd.DataFrame) -> pd.Series[bool]:
+def _absorbed(frame: pd.DataFrame) -> pd.Series[bool]:
     """Whether a module multiplies in the latent."""
     return scope(frame).eq("module") & text(frame, "kernel_source").isin(_ABSORBED)
 
 
-def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
-    return _module_seconds(c, gpu, frame, _around(gpu, frame))
-
-
-def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
-    return predict_by_scope(frame, gpus, constants, _seconds)
-
-
-def _fixed(name: str) -> dict[str, float]:
+def _fixed(name: str, rows: pd.DataFrame) -> dict[str, float]:  # noqa: ARG001 - one of Fixed
     """What a group does not have: kernels do nothing around attention, graphs wait for no host."""
     source = name.split("/")[1]
     kernel = _KERNEL_FIXED if source.startswith("kernel-") else {}
@@ -100,22 +105,18 @@ def _fixed(name: str) -> dict[str, float]:
     return {**_FIXED, **kernel, **graph, "packs": float(source.endswith(_ABSORBED))}
 
 
-def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    return fit_modules(frame[_usable(frame)], gpus, _SEARCH, _fixed, _around, _module_seconds, _PULL)
-
-
-LAYOUT = layer_kind(
+LAYOUT = GroupedLayout(
     name="mla_context",
+    part="mla_context",
     prefixes=("mla_context", "context_mla", "wideep_context_mla"),
-    columns={
-        "num_heads": "number",
-        "batch_size": "number",
-        "isl": "number",
-    },
+    columns=layer_columns(num_heads="number", batch_size="number", isl="number"),
     group=group,
     regime=scope,
     fitted=fitted,
     usable=_usable,
-    predict=_predict,
-    fit=_fit,
+    formula=_formula,
+    kernel=MlaPrefillConstants,
+    fixed=_fixed,
+    pull=_PULL,
+    related=same_scope,
 )

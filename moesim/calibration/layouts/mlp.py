@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.calibration.artefacts import without_artefacts
-from moesim.calibration.fitting import Array, numbers, text
-from moesim.calibration.layouts.attention import framework
-from moesim.calibration.layouts.layer import fit_groups, layer_kind, predict_groups
-from moesim.hardware.constants.fitted import searches
+from moesim.calibration.columns import (
+    Array,
+    framework,
+    numbers,
+    text,
+)
+from moesim.calibration.groups import Seconds
+from moesim.calibration.layout import GroupedLayout, layer_columns
 from moesim.hardware.dense import FeedForwardConstants, feed_forward_seconds
 from moesim.hardware.kernel_dtypes import dtype_of
 from moesim.hardware.layer_kernels import LayerKernels
@@ -23,7 +27,6 @@ from moesim.types import GpuSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-_SEARCH = searches(FeedForwardConstants)
 _FEW_TOKENS = 1024
 
 
@@ -50,38 +53,40 @@ def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
     )
 
 
-def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
+def _formula(gpu: GpuSpec, frame: pd.DataFrame) -> Seconds:
     rows, hidden, width = numbers(frame, "num_tokens", "hidden_size", "intermediate_size")
-    keys, seconds = framework(frame) + "\n" + text(frame, "quant_type"), np.empty(len(frame))
-    for key, here in keys.groupby(keys.to_numpy()).indices.items():
-        made, _, name = str(key).partition("\n")
-        dtype = dtype_of(name)
-        seconds[here] = feed_forward_seconds(
-            FeedForwardConstants(**c),
-            LayerKernels(framework=made).linear(dtype.compute),
-            gpu,
-            rows[here],
-            hidden[here],
-            width[here],
-            weights=dtype.weights,
-            activations=dtype.compute,
-        )
+    keys = framework(frame) + "\n" + text(frame, "quant_type")
+    kernels = frame.groupby(keys.to_numpy()).indices
+
+    def seconds(constants: Mapping[str, float]) -> Array:
+        out = np.empty(len(frame))
+        for key, here in kernels.items():
+            made, _, name = str(key).partition("\n")
+            dtype = dtype_of(name)
+            out[here] = feed_forward_seconds(
+                FeedForwardConstants(**constants),
+                LayerKernels(framework=made).linear(dtype.compute),
+                gpu,
+                rows[here],
+                hidden[here],
+                width[here],
+                weights=dtype.weights,
+                activations=dtype.compute,
+            )
+        return out
+
     return seconds
 
 
-LAYOUT = layer_kind(
+LAYOUT = GroupedLayout(
     name="mlp",
+    part="mlp",
     prefixes=("mlp", "wideep_context_mlp", "wideep_generation_mlp"),
-    columns={
-        "num_tokens": "number",
-        "hidden_size": "number",
-        "intermediate_size": "number",
-        "quant_type": "text",
-    },
+    columns=layer_columns(num_tokens="number", hidden_size="number", intermediate_size="number", quant_type="text"),
     group=_group,
     regime=_regime,
     fitted=_fitted,
     usable=_usable,
-    predict=predict_groups(_group, _seconds),
-    fit=fit_groups(_SEARCH, _group, _usable, _seconds),
+    formula=_formula,
+    kernel=FeedForwardConstants,
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from moesim.calibration.artefacts import spikes, without_artefacts
 from moesim.calibration.layouts import expert_rows
-from moesim.calibration.layouts.expert_kind import expert_kind
+from moesim.calibration.layouts.expert_layout import expert_layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,4 +62,4 @@ def _slow_slices(frame: pd.DataFrame) -> pd.Series[bool]:
 TIMING = expert_rows.ExpertTiming(group=group, received_tokens=expert_rows.all_tokens)
 
 
-LAYOUT = expert_kind(name="moe", prefixes=("moe_",), timing=TIMING, usable=usable)
+LAYOUT = expert_layout(name="moe", prefixes=("moe_",), timing=TIMING, usable=usable)

@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from moesim.calibration.artefacts import unflagged
-from moesim.calibration.fitting import Array, by_group, fit_rows, numbers, subset, text
-from moesim.calibration.layout import Layout
+from moesim.calibration.columns import (
+    Array,
+    numbers,
+    text,
+)
+from moesim.calibration.groups import Seconds, same_exchange
+from moesim.calibration.layout import GroupedLayout
 from moesim.calibration.layouts.deepep import payloads
 from moesim.hardware.collectives import Wrapper, wrapper_seconds
-from moesim.hardware.constants import Constants
 from moesim.hardware.constants.fitted import searches
 from moesim.hardware.shape import shape
 from moesim.types import GpuSpec
@@ -25,15 +29,10 @@ from moesim.types import GpuSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-NOUN = "moe-a2a"
-
-_SEARCH = searches(Wrapper)
-_WITHIN = ("floor_s", "link_share", "norm")
-
 
 def _group(frame: pd.DataFrame) -> pd.Series[str]:
     words = [text(frame, column) for column in ("comm_backend", "comm_dtype", "phase")]
-    return text(frame, "framework") + f"/{NOUN}/" + words[0] + "/" + words[1] + "/" + words[2]
+    return text(frame, "framework") + "/moe-a2a/" + words[0] + "/" + words[1] + "/" + words[2]
 
 
 def _regime(frame: pd.DataFrame) -> pd.Series[str]:
@@ -46,23 +45,18 @@ def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
     return shipped & frame["hidden_size"].ne(6144)
 
 
-def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
-    return unflagged(frame)
-
-
-def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array:
+def _formula(gpu: GpuSpec, frame: pd.DataFrame) -> Seconds:
     """A copy a selection in low latency, else one a distinct rank."""
     low_latency = text(frame, "comm_backend").str.contains("_ll|generation").to_numpy()
     words = text(frame, "comm_dtype").where(text(frame, "phase").eq("dispatch"), "default")
     dtypes = words.map(lambda word: "fp8" if word == "fp8" else "fp4" if "fp4" in word else "bf16").to_numpy()
-    seconds = np.empty(len(frame))
+    loads = []
     for rule, dtype in product(("per-selection", "per-node"), ("fp8", "fp4", "bf16")):
         rows = np.flatnonzero((low_latency == (rule == "per-selection")) & (dtypes == dtype))
-        part = frame.iloc[rows]
         hidden, tokens, top_k, experts, ranks, nodes = numbers(
-            part, "hidden_size", "num_tokens", "topk", "num_experts", "ep_size", "node_num"
+            frame.iloc[rows], "hidden_size", "num_tokens", "topk", "num_experts", "ep_size", "node_num"
         )
-        x = shape(
+        load = shape(
             rule,
             tokens=tokens,
             top_k=top_k,
@@ -72,35 +66,25 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame) -> Array
             payload=payloads(hidden, dtype),
             hidden=hidden,
         )
-        seconds[rows] = wrapper_seconds(Wrapper(**c), gpu, x)
+        loads.append((rows, load))
+
+    def seconds(constants: Mapping[str, float]) -> Array:
+        out = np.empty(len(frame))
+        for rows, load in loads:
+            out[rows] = wrapper_seconds(Wrapper(**constants), gpu, load)
+        return out
+
     return seconds
 
 
-def _measured_s(frame: pd.DataFrame) -> Array:
-    return np.asarray(1e-6 * frame["latency"].to_numpy(dtype=np.float64))
+def _fixed(name: str, rows: pd.DataFrame) -> dict[str, float]:  # noqa: ARG001 - one of Fixed
+    """Rows within a node do not show the share of the network cards."""
+    return {} if (rows["node_num"] > 1).any() else {"nic_share": searches(Wrapper)["nic_share"].start}
 
 
-def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
-    seconds = np.full((len(frame), 1), np.nan)
-    group = _group(frame)
-    for phase in ("dispatch", "combine"):
-        here = np.flatnonzero(text(frame, "phase") == phase)
-        part = frame.iloc[here]
-        for rows, gpu, c in by_group(part, group.iloc[here], gpus, subset(constants, NOUN, phase)):
-            seconds[here[rows], 0] = _seconds(c, gpu, part.iloc[rows])
-    return seconds
-
-
-def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    fitted = {}
-    for name, rows in frame.groupby(_group(frame).to_numpy(), sort=True):
-        free = (*_WITHIN, "nic_share") if (rows["node_num"] > 1).any() else _WITHIN
-        fitted[str(name)] = fit_rows(_SEARCH, free, {}, rows, gpus, _seconds, _measured_s)
-    return fitted
-
-
-LAYOUT = Layout(
+LAYOUT = GroupedLayout(
     name="moe_a2a",
+    part="collectives",
     prefixes=("moe_a2a",),
     columns={
         "system": "text",
@@ -120,8 +104,10 @@ LAYOUT = Layout(
     group=_group,
     regime=_regime,
     fitted=_fitted,
-    usable=_usable,
-    predict=_predict,
-    fit=_fit,
-    part="collectives",
+    usable=unflagged,
+    formula=_formula,
+    kernel=Wrapper,
+    fixed=_fixed,
+    related=same_exchange,
+    underdetermined=True,
 )

@@ -6,16 +6,20 @@ Layout: NVIDIA aiconfigurator `nccl_perf`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from moesim.calibration.artefacts import unflagged
-from moesim.calibration.fitting import Array, by_group, fit_rows, numbers, subset, text
-from moesim.calibration.layout import Layout
+from moesim.calibration.columns import (
+    Array,
+    numbers,
+    text,
+)
+from moesim.calibration.fitting import Loss
+from moesim.calibration.groups import Seconds, same_exchange
+from moesim.calibration.layout import GroupedLayout
 from moesim.hardware.collectives import Nccl, nccl_seconds
-from moesim.hardware.constants import Constants
 from moesim.hardware.constants.fitted import searches
 from moesim.hardware.shape import Shape
 from moesim.types import GpuSpec
@@ -23,15 +27,13 @@ from moesim.types import GpuSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-NOUN = "nccl"
 ELEMENT_BYTES: Mapping[str, float] = {"half": 2.0, "bfloat16": 2.0, "float": 4.0, "int8": 1.0, "fp8": 1.0}
 
-_SEARCH = searches(Nccl)
 _LL128 = ("ll128_s", "ll128_hop_s", "ll128_share")
 
 
 def _group(frame: pd.DataFrame) -> pd.Series[str]:
-    return text(frame, "kernel_source", "NCCL") + f"/{NOUN}/" + text(frame, "op_name")
+    return text(frame, "kernel_source", "NCCL") + "/nccl/" + text(frame, "op_name")
 
 
 def _bytes(frame: pd.DataFrame) -> Array:
@@ -53,15 +55,12 @@ def _fitted(frame: pd.DataFrame) -> pd.Series[bool]:
     return shipped & (exponent % 3).ne(2)
 
 
-def _usable(frame: pd.DataFrame) -> pd.Series[bool]:
-    return unflagged(frame)
-
-
-def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, operation: str) -> Array:
-    (gpus,) = numbers(frame, "num_gpus")
+def _formula(gpu: GpuSpec, frame: pd.DataFrame) -> Seconds:
+    """All rows are of one operation, as a group is."""
+    (gpus,), operation = numbers(frame, "num_gpus"), frame["op_name"].iloc[0]
     turns = 2.0 if operation == "all_reduce" else 1.0
     one, peer = np.ones(len(frame)), _bytes(frame) / gpus
-    x = Shape(
+    load = Shape(
         tokens=one,
         experts=one,
         hidden=one,
@@ -72,40 +71,31 @@ def _seconds(c: Mapping[str, float], gpu: GpuSpec, frame: pd.DataFrame, operatio
         far=0.0 * one,
         peer=peer,
     )
-    return nccl_seconds(Nccl(**c), gpu, x, chooses=operation == "alltoall")
 
+    def seconds(constants: Mapping[str, float]) -> Array:
+        return nccl_seconds(Nccl(**constants), gpu, load, chooses=operation == "alltoall")
 
-def _predict(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec], constants: Constants) -> Array:
-    seconds = np.full((len(frame), 1), np.nan)
-    operations = text(frame, "op_name")
-    for operation in operations.unique():
-        here = np.flatnonzero(operations == operation)
-        part = frame.iloc[here]
-        for rows, gpu, c in by_group(part, _group(part), gpus, subset(constants, NOUN, operation)):
-            seconds[here[rows], 0] = _seconds(c, gpu, part.iloc[rows], str(operation))
     return seconds
 
 
-def _fit(frame: pd.DataFrame, gpus: Mapping[str, GpuSpec]) -> dict[str, dict[str, float]]:
-    fitted = {}
-    for name, rows in frame.groupby(_group(frame).to_numpy(), sort=True):
-        operation = str(name).rpartition("/")[2]
-        free = [key for key in _SEARCH if operation != "alltoall" or key not in _LL128]
-        fitted[str(name)] = fit_rows(
-            _SEARCH,
-            free,
-            {},
-            rows,
-            gpus,
-            partial(_seconds, operation=operation),
-            lambda part: np.asarray(1e-3 * part["latency"].to_numpy(dtype=np.float64)),
-            loss="cauchy" if operation == "alltoall" else "soft_l1",  # its tables hold single rows at twice the others
-        )
-    return fitted
+def _fixed(name: str, rows: pd.DataFrame) -> dict[str, float]:  # noqa: ARG001 - one of Fixed
+    """An all-to-all never takes LL128."""
+    search = searches(Nccl)
+    return {constant: search[constant].start for constant in _LL128} if _operation(name) == "alltoall" else {}
 
 
-LAYOUT = Layout(
+def _loss(name: str) -> Loss:
+    """Tables of all-to-alls hold single rows at twice the others."""
+    return "cauchy" if _operation(name) == "alltoall" else "soft_l1"
+
+
+def _operation(group: str) -> str:
+    return group.rpartition("/")[2]
+
+
+LAYOUT = GroupedLayout(
     name="nccl",
+    part="collectives",
     prefixes=("nccl",),
     columns={
         "system": "text",
@@ -116,12 +106,14 @@ LAYOUT = Layout(
         "latency": "number",
     },
     measured=("latency",),
-    unit_s=1e-3,
     group=_group,
     regime=_regime,
     fitted=_fitted,
-    usable=_usable,
-    predict=_predict,
-    fit=_fit,
-    part="collectives",
+    usable=unflagged,
+    formula=_formula,
+    kernel=Nccl,
+    fixed=_fixed,
+    loss=_loss,
+    related=same_exchange,
+    underdetermined=True,
 )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from moesim.calibration.artefacts import unflagged
 from moesim.calibration.layouts import expert_rows
-from moesim.calibration.layouts.expert_kind import expert_kind
+from moesim.calibration.layouts.expert_layout import expert_layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,6 +46,6 @@ TIMING = expert_rows.ExpertTiming(
 )
 
 
-LAYOUT = expert_kind(
+LAYOUT = expert_layout(
     name="wideep_context", prefixes=("wideep_context_moe", "wideep_context"), timing=TIMING, usable=usable, tiles=TILES
 )

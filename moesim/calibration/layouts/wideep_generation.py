@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from moesim.calibration.artefacts import unflagged
 from moesim.calibration.layouts import expert_rows
-from moesim.calibration.layouts.expert_kind import expert_kind
+from moesim.calibration.layouts.expert_layout import expert_layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +32,7 @@ def usable(frame: pd.DataFrame) -> pd.Series[bool]:
 TIMING = expert_rows.ExpertTiming(group=group)
 
 
-LAYOUT = expert_kind(
+LAYOUT = expert_layout(
     name="wideep_generation",
     prefixes=("wideep_generation_moe", "wideep_generation"),
     timing=TIMING,

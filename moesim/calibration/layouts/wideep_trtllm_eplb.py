@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from moesim.calibration.artefacts import unflagged
 from moesim.calibration.layouts import expert_rows
-from moesim.calibration.layouts.expert_kind import expert_kind
+from moesim.calibration.layouts.expert_layout import expert_layout
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,4 +34,6 @@ def usable(frame: pd.DataFrame) -> pd.Series[bool]:
 TIMING = expert_rows.ExpertTiming(group=group)
 
 
-LAYOUT = expert_kind(name="wideep_trtllm_eplb", prefixes=("wideep_trtllm", "wideep_moe"), timing=TIMING, usable=usable)
+LAYOUT = expert_layout(
+    name="wideep_trtllm_eplb", prefixes=("wideep_trtllm", "wideep_moe"), timing=TIMING, usable=usable
+)
