@@ -63,7 +63,7 @@ def open_results(folder: Path) -> tuple[Mapping[str, RunLike], pd.DataFrame | No
     """
     from moesim.errors import OutputError
     from moesim.results import Result, Study
-    from moesim.results.files import read_frame
+    from moesim.results.study import read_points
 
     try:
         is_run = (folder / "steps.parquet").exists()
@@ -75,7 +75,7 @@ def open_results(folder: Path) -> tuple[Mapping[str, RunLike], pd.DataFrame | No
     points = None
     for name in ("points.parquet", "summary.parquet"):
         if points is None and (folder / name).exists():
-            frame = read_frame(folder / name, ())
+            frame = read_points(folder / name)
             points = frame if {"variant", "seed"} <= set(frame.columns) else None
     if points is not None and not any(folder.glob("*/steps.parquet")):
         return {}, points

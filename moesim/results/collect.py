@@ -31,7 +31,6 @@ _WHY_EMPTY = {
     "experts": "keep.experts is none",
     "links": "keep.links is none, or nothing was sent",
     "timeline": "keep.timeline_steps is 0",
-    "requests": "workload.kind is steps, which has no requests",
 }
 """Why a frame has no row; others lack layers."""
 

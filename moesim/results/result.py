@@ -20,6 +20,7 @@ from moesim.results.files import (
     read_mapping,
     write_json,
 )
+from moesim.scenario.renamed import with_current_names
 from moesim.types import LEVELS, PARTS
 
 if TYPE_CHECKING:
@@ -60,10 +61,6 @@ FRAMES: Mapping[str, Mapping[str, str]] = {
         **_columns("source destination", texts="level"),
         **_columns("messages bytes"),
     },
-    "requests": {
-        **_columns("request", "arrival_s start_s first_token_s end_s"),
-        **_columns("context_tokens generated_tokens preemptions", texts="status"),
-    },
     "timeline": {
         **_columns("step gpu stream layer", texts="kind"),
         **_columns("", "start_s end_s"),
@@ -89,7 +86,6 @@ class Result:
     experts: pd.DataFrame
     gpus: pd.DataFrame
     links: pd.DataFrame
-    requests: pd.DataFrame
     timeline: pd.DataFrame
     summary: dict[str, Any]
     scenario: dict[str, Any]
@@ -176,6 +172,8 @@ class Result:
     def load(cls, folder: str | Path) -> Result:
         """Read a folder that `save` wrote; equal to what was saved.
 
+        Of a result of version 0.1.0 the fields of `scenario` get their present names; `scenario_yaml` stays as it is.
+
         Raises:
             OutputError: it is no such folder, or a file is damaged.
         """
@@ -183,6 +181,8 @@ class Result:
         manifest = read_mapping(home / MANIFEST)
         if manifest.pop("schema_version", None) != SCHEMA_VERSION or "variants" in manifest:
             raise OutputError(f"{home}: found no result of one run with schema_version {SCHEMA_VERSION}")
+        if "empty_frames" in manifest:  # version 0.1.0 had a frame more, which was always empty
+            manifest["empty_frames"] = {n: why for n, why in manifest["empty_frames"].items() if n in FRAMES}
         frames = {name: read_frame(home / f"{name}.parquet", columns) for name, columns in FRAMES.items()}
         try:
             scenario_yaml = (home / "scenario.yaml").read_text(encoding="utf-8")
@@ -191,7 +191,7 @@ class Result:
         return cls(
             **frames,
             summary=read_mapping(home / "summary.json", "step_time_s"),
-            scenario=read_mapping(home / "scenario.json", "name"),
+            scenario=with_current_names(read_mapping(home / "scenario.json", "name"))[0],
             scenario_yaml=scenario_yaml,
             manifest=manifest,
         )

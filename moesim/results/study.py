@@ -26,6 +26,7 @@ from moesim.results.files import (
 from moesim.results.points import label, mean_over_seeds, points_frame
 from moesim.results.result import Result
 from moesim.results.summary import flatten
+from moesim.scenario.renamed import current_field
 
 if TYPE_CHECKING:
     from moesim.report import Plots
@@ -162,10 +163,10 @@ class Study:
         if found.get("schema_version") != SCHEMA_VERSION or not isinstance(found.get("variants"), dict):
             raise OutputError(f"{home}: found no study with schema_version {SCHEMA_VERSION}")
         places: dict[str, str] = found["variants"]
-        axes = tuple(found["axes"]) if "axes" in found else None
+        axes = tuple(current_field(axis) for axis in found["axes"]) if "axes" in found else None
         results = {variant: Result.load(home / Path(place).name) for variant, place in places.items()}
-        points = read_frame(home / ("points.parquet" if axes is None else "summary.parquet"), ())
-        paired = read_frame(home / "paired.parquet", ())
+        points = read_points(home / ("points.parquet" if axes is None else "summary.parquet"))
+        paired = read_points(home / "paired.parquet")
         errors = () if axes is None else read_json(home / "errors.json")
         return cls(
             name=found["name"],
@@ -173,7 +174,7 @@ class Study:
             points=points,
             paired=paired,
             axes=axes,
-            errors=tuple(errors),
+            errors=tuple({current_field(name): value for name, value in error.items()} for error in errors),
             warnings=tuple(found.get("warnings", ())),
         )
 
@@ -213,6 +214,11 @@ def _filled(tree: Mapping[str, Any], flat: Mapping[Any, Any], prefix: str = "") 
             mean = flat[prefix + key]
             filled[key] = None if pd.isna(mean) else mean
     return filled
+
+
+def read_points(path: Path) -> pd.DataFrame:
+    """A frame whose first columns are axes, which in a study of version 0.1.0 may have former names."""
+    return read_frame(path, ()).rename(columns=current_field)
 
 
 def _slug(text: str) -> str:

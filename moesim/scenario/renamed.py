@@ -46,14 +46,14 @@ def renamed_document(document: Document) -> tuple[Document, list[Notice]]:
     return Document(data, positions), list(reader.notices.values())
 
 
-def renamed_overrides(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], list[Notice]]:
-    """Dotted fields and their values with new names for old ones, and a notice for each old name.
+def with_current_names(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[Notice]]:
+    """Fields, nested or dotted, with new names for old ones, and a notice for each old name.
 
     Raises:
-        ScenarioError: both names of a field are overridden.
+        ScenarioError: a mapping has both names of a field.
     """
     reader = _Reader({})
-    return reader.top(overrides), list(reader.notices.values())
+    return reader.top(fields), list(reader.notices.values())
 
 
 def current_field(field: str) -> str:

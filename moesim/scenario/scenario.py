@@ -15,7 +15,7 @@ from moesim.scenario.locate import locate
 from moesim.scenario.merge import Layered, layer_of, override, override_naming, override_of, read_layers
 from moesim.scenario.network import links_warning, network_provenance
 from moesim.scenario.notices import idle_fields
-from moesim.scenario.renamed import renamed_overrides
+from moesim.scenario.renamed import with_current_names
 from moesim.scenario.resolve import resolve
 from moesim.scenario.schema import LOAD_KINDS, OVERLAP_SLOWDOWN, ScenarioSpec
 from moesim.scenario.source import Document, FieldPath, Notice, Position, dotted, parse_document, shown
@@ -49,7 +49,7 @@ class Scenario:
         with_points: bool = True,
     ) -> None:
         self._layered = layered
-        self._overrides, self._renamed = renamed_overrides(plain_data(dict(overrides or {})))
+        self._overrides, self._renamed = with_current_names(plain_data(dict(overrides or {})))
         self._swept = frozenset(swept)
         self._variant = variant
         self._changes = dict(changes or {})
@@ -154,7 +154,7 @@ class Scenario:
         Raises:
             ScenarioError: a field is wrong.
         """
-        new, notices = renamed_overrides(plain_data(dict(overrides)))
+        new, notices = with_current_names(plain_data(dict(overrides)))
         swept = self._swept - set(new)
         made = Scenario(self._layered, overrides={**self._overrides, **new}, swept=swept, with_points=False)
         made._renamed = [*self._renamed, *notices]
@@ -166,7 +166,7 @@ class Scenario:
         Raises:
             ScenarioError: a field is wrong.
         """
-        new, _ = renamed_overrides(plain_data(dict(point)))
+        new, _ = with_current_names(plain_data(dict(point)))
         return Scenario(self._layered, overrides={**self._overrides, **new}, swept=new, with_points=False)
 
     def without_overrides(self) -> Scenario:

@@ -157,8 +157,8 @@ def test_a_frame_without_rows_says_why(result: Result, tmp_path: Path) -> None:
     for run in (result, Result.load(tmp_path / "r")):
         assert run.router.empty
         assert run.router.attrs["empty"] == run.manifest["empty_frames"]["router"] == why
-        assert set(run.manifest["empty_frames"]) == {"router", "requests"}
+        assert set(run.manifest["empty_frames"]) == {"router"}
         assert "empty" not in run.layers.attrs
     assert f"router ({why})" in (tmp_path / "r" / "report.html").read_text()
     evolving = simulate(SCENARIO.with_point({"routing.training": {"mechanism": "none"}, "keep.timeline_steps": 0}))
-    assert set(evolving.manifest["empty_frames"]) == {"requests", "timeline"}
+    assert set(evolving.manifest["empty_frames"]) == {"timeline"}
