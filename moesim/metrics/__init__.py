@@ -14,6 +14,7 @@ from moesim.metrics.balance import (
 )
 from moesim.metrics.conservation import check_step
 from moesim.metrics.latency import breakdown, critical_path
+from moesim.metrics.rates import imbalance_penalty, mean_rate
 from moesim.metrics.step_times import later, queued_step_times, step_times
 from moesim.metrics.traffic import gpu_copies, link_traffic
 
@@ -26,9 +27,11 @@ __all__ = [
     "dead_experts",
     "gini",
     "gpu_copies",
+    "imbalance_penalty",
     "later",
     "link_traffic",
     "max_violation",
+    "mean_rate",
     "normalised_entropy",
     "queued_step_times",
     "step_times",

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from moesim import metrics
 from moesim.hardware import parameters
 from moesim.types import CAUSES, LEVELS, PARTS, ModelShape, QueueTotals
 
@@ -85,7 +86,9 @@ def summarise(
         "breakdown_s": {part: float(parts[i]) for i, part in enumerate(PARTS)},
         # a wait only where a GPU was lost, until that was noticed
         "critical_path_s": {p: float(critical[i]) for i, p in enumerate(PARTS) if p != "wait" or critical[i] > 0},
-        "imbalance_penalty": int(step_ps.sum()) / even if (even := sum(total.even_ps for total in totals)) else None,
+        "imbalance_penalty": metrics.imbalance_penalty(
+            [total.step_ps for total in totals], [total.even_ps for total in totals]
+        ),
         "balancedness": {
             "mean": _mean(layers["balancedness"]),
             "min": _min(layers["balancedness"]),
@@ -105,12 +108,12 @@ def summarise(
         "load_cv": _mean(layers["cv"]),
         "load_entropy": _mean(layers["entropy"]),
         "dead_experts": _mean(layers["dead_experts"]),
-        "drop_rate": _mean_rate(dropped, requested),
-        "token_drop_rate": _mean_rate(unserved, known),
-        "unrouted_token_rate": _mean_rate(unrouted, known),
-        "reroute_rate": _mean_rate(rerouted, requested),
-        "by_cause": {text: _mean_rate(causes[:, cause], requested) for cause, text in CAUSES.items() if cause},
-        "zero_computation_rate": _mean_rate(zero, requested + zero) if zero.any() else None,
+        "drop_rate": metrics.mean_rate(dropped, requested),
+        "token_drop_rate": metrics.mean_rate(unserved, known),
+        "unrouted_token_rate": metrics.mean_rate(unrouted, known),
+        "reroute_rate": metrics.mean_rate(rerouted, requested),
+        "by_cause": {text: metrics.mean_rate(causes[:, cause], requested) for cause, text in CAUSES.items() if cause},
+        "zero_computation_rate": metrics.mean_rate(zero, requested + zero) if zero.any() else None,
         "queue": _queues(totals),
         "bytes": {level: float(carried[i]) for i, level in enumerate(LEVELS)},
         "tokens_per_s_per_gpu": tokens / simulated / n_gpus if simulated else None,
@@ -184,9 +187,3 @@ def _min(values: pd.Series[Any]) -> float | None:
 
 def _max(values: pd.Series[Any]) -> float | None:
     return float(values.max()) if len(values) else None
-
-
-def _mean_rate(part: NDArray[np.int64], whole: NDArray[np.int64]) -> float | None:
-    """Mean over (step, layer) of part / whole, where anything was asked for."""
-    asked = whole > 0
-    return float((part[asked] / whole[asked]).mean()) if asked.any() else None
