@@ -14,6 +14,8 @@ MoesimError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class MoesimError(Exception):
     """Base of all errors of this package; its text is one line for the user."""
@@ -61,3 +63,16 @@ class ConservationError(RunError):
 
 class DeadlockError(RunError):
     """The engine ended with operations that never ran; the text lists who waits."""
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that is most like this one, None if none is like it."""
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(str(name)[:100], known, n=1)), None)
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The end of an error about an unknown name: " (did you mean NAME?)", "" if no known name is like it."""
+    found = nearest(name, known)
+    return "" if found is None else f" (did you mean {found}?)"

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from moesim.cli.options import JsonOption
-from moesim.errors import InputError
+from moesim.errors import InputError, did_you_mean
 
 COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "models": (
@@ -78,11 +78,7 @@ def list_(
 ) -> None:
     """List presets, strategies, policies or placements."""
     if kind not in COLUMNS:
-        from difflib import get_close_matches
-
-        near = get_close_matches(kind, COLUMNS, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise InputError(f"list: found {kind}, wanted {', '.join(COLUMNS)}{hint}")
+        raise InputError(f"list: found {kind}, wanted {', '.join(COLUMNS)}{did_you_mean(kind, COLUMNS)}")
     found = entries(kind)
     if json:
         from json import dumps

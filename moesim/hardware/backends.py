@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from moesim.errors import InputError
+from moesim.errors import InputError, did_you_mean
 from moesim.hardware.constants import Constants, document
 from moesim.hardware.expert import ExpertConstants, ExpertKernel, calibrated_gpu
 from moesim.hardware.kernel_dtypes import KernelDtype, is_narrow, kernel_dtype
@@ -157,10 +157,7 @@ def backend_of(name: str) -> Backend:
     """
     known = backends()
     if name not in known:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, known, n=1)
-        raise InputError(f"one of {', '.join(known)}" + (f" (did you mean {near[0]}?)" if near else ""))
+        raise InputError(f"one of {', '.join(known)}{did_you_mean(name, known)}")
     return Backend(name=name, parts=known[name])
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moesim.errors import InputError, ParameterError
+from moesim.errors import InputError, ParameterError, did_you_mean
 from moesim.hardware.constants import document, load
 from moesim.hardware.constants.fitted import POSITIVE, TILE, fitted, given
 from moesim.hardware.gemm import p_norm
@@ -243,11 +243,8 @@ class ExpertKernel:
         group = str(backends[name]["experts"]) if name in backends else name
         groups = load("experts")
         if group not in groups:
-            from difflib import get_close_matches
-
-            near = get_close_matches(name, [*backends, *groups], n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise InputError(f"kernel: found {name}, wanted one of {', '.join([*backends, *groups])}{hint}")
+            known = [*backends, *groups]
+            raise InputError(f"kernel: found {name}, wanted one of {', '.join(known)}{did_you_mean(name, known)}")
         dtype = kernel_dtype(group.rpartition("/")[2])
         kernel = cls(name=group, gpu=gpu or calibrated_gpu(), constants=ExpertConstants(**groups[group]), dtype=dtype)
         peak_flops(kernel.gpu, dtype.compute)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import math
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.errors import InputError, ParameterError
+from moesim.errors import InputError, ParameterError, did_you_mean
 from moesim.routing.strategy import NoParameters, Strategy, checked_router
 from moesim.types import Router
 
@@ -252,9 +251,7 @@ def strategy(name: str) -> Strategy:
     if ":" in name:
         return _imported(name)
     if name not in STRATEGIES:
-        near = difflib.get_close_matches(name, STRATEGIES, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise InputError(f"one of {', '.join(STRATEGIES)}{hint}")
+        raise InputError(f"one of {', '.join(STRATEGIES)}{did_you_mean(name, STRATEGIES)}")
     module, attribute = STRATEGIES[name].target.split(":")
     found = getattr(importlib.import_module(module), attribute)
     assert isinstance(found, Strategy)
@@ -273,8 +270,7 @@ def parameters_for(found: Strategy, values: Mapping[str, Any]) -> Any:
     for name, value in values.items():
         if name not in fields:
             known = ", ".join(fields) or "none"
-            near = difflib.get_close_matches(name, fields, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            hint = did_you_mean(name, fields)
             raise ParameterError(name, value, f"a parameter of {found.name}: {known}; not {name}{hint}")
         kind = str(fields[name].type)
         wrong = not isinstance(value, kinds[kind]) or (kind != "bool" and isinstance(value, bool))

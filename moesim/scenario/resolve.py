@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from moesim.errors import ScenarioError
+from moesim.errors import ScenarioError, did_you_mean, nearest
 from moesim.scenario import schema
 from moesim.scenario.hugging_face import read_config
 from moesim.scenario.kernel_paths import whole_paths
@@ -119,9 +118,7 @@ def _preset(kind: str, value: Any, path: FieldPath, fail: Fail) -> Any:
 def _named(kind: str, name: Any, path: FieldPath, fail: Fail) -> dict[str, Any]:
     known = names(kind)
     if not isinstance(name, str) or name not in known:
-        near = difflib.get_close_matches(str(name)[:100], known, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise fail(path, shown(name), f"one of {', '.join(known)}{hint}")
+        raise fail(path, shown(name), f"one of {', '.join(known)}{did_you_mean(name, known)}")
     return {"name": name, **preset(kind, name)}
 
 
@@ -181,9 +178,7 @@ def _first_error(error: ValidationError, fail: Fail) -> ScenarioError:
         part = schema.FaultSpec if path[0] == "faults" else PARTS.get(path[:-1])
         known = [*part.model_fields] if part is not None else []
         known += ["extends", "compare", "sweep"] if len(path) == 1 else []
-        near = difflib.get_close_matches(str(path[-1]), known, n=1)
-        hint = near[0] if near else f"one of {', '.join(known)}"
-        return fail(path, "an unknown field", hint)
+        return fail(path, "an unknown field", nearest(path[-1], known) or f"one of {', '.join(known)}")
     if kind == "missing":
         return fail(path, "nothing", "this field, which has no default")
     wanted = message.removeprefix("Input should be ").removeprefix("Value error, ")

@@ -8,12 +8,11 @@ part of a step everywhere. Importing this package does not import Plotly.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from moesim.errors import InputError
+from moesim.errors import InputError, nearest
 from moesim.report.comparison import averaged, points_of, with_axes
 from moesim.report.run import RunLike
 from moesim.report.sample import sample_of_points, sample_of_runs
@@ -68,8 +67,8 @@ def draw(figure: str, runs: Mapping[str, RunLike], points: pd.DataFrame | None =
         InputError: no such figure, or nothing to draw it from.
     """
     if figure not in FIGURES:
-        near = difflib.get_close_matches(figure, FIGURES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(FIGURES)}"
+        near = nearest(figure, FIGURES)
+        hint = f"did you mean {near!r}?" if near else f"choose one of {', '.join(FIGURES)}"
         raise InputError(f"no figure is named {figure!r}; {hint}")
     if figure in POINT_FIGURES:
         if points is None and runs:
