@@ -12,9 +12,11 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import simpy
+from simpy.events import ProcessGenerator
 
 from moesim.types import PARTS, Program
 
@@ -27,7 +29,7 @@ class Port:
 
     def __init__(self, env: simpy.Environment) -> None:
         self.env, self.busy, self.current = env, False, 0
-        self.queue: dict[int, list] = defaultdict(list)
+        self.queue: dict[int, list[Any]] = defaultdict(list)
         self.expected: dict[int, int] = defaultdict(int)
         self.last = -1
         self.log: list[tuple[int, int]] = []
@@ -37,7 +39,7 @@ class Port:
         self.expected[k] += 1
         self.last = max(self.last, k)
 
-    def submit(self, k: int, key: tuple, work: Callable[[], int]) -> tuple[simpy.Event, simpy.Event]:
+    def submit(self, k: int, key: tuple[int, ...], work: Callable[[], int]) -> tuple[simpy.Event, simpy.Event]:
         """Queue a message that occupies the port for work(), asked when it begins; events: service starts, ends."""
         started, finished = self.env.event(), self.env.event()
         heapq.heappush(self.queue[k], (key, work, started, finished))
@@ -59,7 +61,7 @@ class Port:
             started.succeed()
             self.env.process(self.serve(work(), finished))
 
-    def serve(self, work: int, finished: simpy.Event):
+    def serve(self, work: int, finished: simpy.Event) -> ProcessGenerator:
         begin = self.env.now
         yield self.env.timeout(work)
         self.log.append((begin, self.env.now))
@@ -108,7 +110,7 @@ class _Textbook:
         assert (self.end >= 0).all(), "some task never ended"
         return Run(self.start, self.end, self.landings)
 
-    def task(self, o: int, x: int, stream: simpy.Resource):
+    def task(self, o: int, x: int, stream: simpy.Resource) -> ProcessGenerator:
         with stream.request() as turn:
             yield turn
             for before in self.p.predecessors[o]:
@@ -123,7 +125,7 @@ class _Textbook:
             self.end[o, x] = self.env.now
             self.done[o][x].succeed()
 
-    def work(self, todo: int, x: int):
+    def work(self, todo: int, x: int) -> ProcessGenerator:
         """Picosecond by picosecond where a GPU is slow; what one does with a factor is 1 / factor."""
         slow = [row for row in self.p.slow_gpus.tolist() if row[0] == x]
         if not slow:
@@ -224,10 +226,10 @@ class _Textbook:
     def wait_entry(self, o: int, x: int) -> simpy.Event:
         return self.entered[o][x]
 
-    def after(self, first: list, level: int, sender: int, then: list) -> simpy.Event:
+    def after(self, first: list[simpy.Event], level: int, sender: int, then: list[simpy.Event]) -> simpy.Event:
         """When all of `first` have happened, a latency has passed, and all of `then` have happened too."""
 
-        def wait(latency: int):
+        def wait(latency: int) -> ProcessGenerator:
             for event in first:
                 yield event
             yield self.env.timeout(latency)
@@ -241,7 +243,16 @@ class _Textbook:
         self.arrivals[o, d].append(begin if level is None else self.after([begin], level, sender, []))
 
     def message(
-        self, o: int, s: int, d: int, tokens: int, ready: list, rank: tuple[int, int], *, origin: int, owner: int = -1
+        self,
+        o: int,
+        s: int,
+        d: int,
+        tokens: int,
+        ready: list[simpy.Event],
+        rank: tuple[int, int],
+        *,
+        origin: int,
+        owner: int = -1,
     ) -> simpy.Event:
         """A message over one link; its process ends when it has landed."""
         level = self.level(s, d)
@@ -251,7 +262,7 @@ class _Textbook:
         p_out, p_in = int(self.rates.out_ps[level, s]), int(self.rates.in_ps[level, d])
         latency, pos = int(self.latency[level, s]), self.pos(s, d if owner < 0 else owner)
 
-        def travel():
+        def travel() -> ProcessGenerator:
             yield from ready
             started, _ = out.submit(o, (self.env.now, *rank, pos), lambda: tokens * self.rate(p_out, level, s))
             yield started
@@ -265,6 +276,6 @@ class _Textbook:
         self.arrivals[o, d].append(landed)
         return landed
 
-    def note(self, o: int, s: int, d: int, landed: simpy.Event):
+    def note(self, o: int, s: int, d: int, landed: simpy.Event) -> ProcessGenerator:
         yield landed
         self.landings[o][d, s] = self.env.now

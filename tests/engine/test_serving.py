@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import simpy
+from simpy.events import ProcessGenerator
 
 from moesim.engine import run, step_process
 from moesim.types import Program, Timeline
@@ -33,12 +34,12 @@ def serve(arrivals: list[int]) -> list[tuple[int, int, int]]:
     queue = simpy.Store(env)
     steps: list[tuple[int, int, int]] = []
 
-    def arrive():
+    def arrive() -> ProcessGenerator:
         for gap in np.diff([0, *arrivals]).tolist():
             yield env.timeout(gap)
             queue.put(env.now)
 
-    def server():
+    def server() -> ProcessGenerator:
         served = 0
         while served < len(arrivals):
             first = yield queue.get()

@@ -13,7 +13,7 @@ from moesim.engine import run, run_compiled
 from moesim.engine.simpy_engine import _Step
 from moesim.errors import ConservationError, DeadlockError
 from moesim.metrics import breakdown, critical_path
-from moesim.types import PARTS, Part, Program, Timeline
+from moesim.types import PARTS, Exchange, Part, Program, Timeline
 from tests.builders import exchange, program
 
 
@@ -204,7 +204,7 @@ def test_both_interpreters_equal_the_recurrence(step: Program) -> None:
 def test_all_times_scale(step: Program, factor: int) -> None:
     """Everything times 7 makes every start and end times 7."""
 
-    def scaled(e):
+    def scaled(e: Exchange) -> Exchange:
         return dataclasses.replace(
             e, out_ps=e.out_ps * factor, in_ps=e.in_ps * factor, latency_ps=e.latency_ps * factor
         )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import simpy
 from scipy import stats
+from simpy.events import ProcessGenerator
 
 from moesim.engine.arrival_network import Message, Network
 from moesim.engine.instants import Instants, Turns
@@ -38,7 +40,9 @@ def always(_: np.random.Generator) -> Callable[[], int]:
     return lambda: MEAN_PS
 
 
-def serve_for(env: simpy.Environment, draw: Callable[[], int], then: Callable[[Customer], object] | None = None):
+def serve_for(
+    env: simpy.Environment, draw: Callable[[], int], then: Callable[[Customer], object] | None = None
+) -> Callable[..., Any]:
     """A service that notes when it begins and hands the customer on when it has ended."""
 
     def serve(batch: list[Customer], asked: int, again: bool) -> Iterator[simpy.Event]:
@@ -51,13 +55,15 @@ def serve_for(env: simpy.Environment, draw: Callable[[], int], then: Callable[[C
     return serve
 
 
-def alone(env: simpy.Environment, serve: Callable, **limits: int) -> Station:
+def alone(env: simpy.Environment, serve: Callable[..., Any], **limits: int) -> Station:
     """A station with a server of its own."""
     instants = Instants(env)
     return Station(instants, Turns(instants), serve, **limits)
 
 
-def poisson(env: simpy.Environment, rng: np.random.Generator, rate: float, take: Callable[[Customer], object]):
+def poisson(
+    env: simpy.Environment, rng: np.random.Generator, rate: float, take: Callable[[Customer], object]
+) -> ProcessGenerator:
     for i in range(CUSTOMERS):
         yield env.timeout(max(1, round(rng.exponential(MEAN_PS / rate))))
         customer = Customer(i)

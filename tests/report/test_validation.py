@@ -28,7 +28,7 @@ SLOW = pd.DataFrame(
 )
 
 
-def test_a_panel_a_table_with_the_diagonal_and_both_splits():
+def test_a_panel_a_table_with_the_diagonal_and_both_splits() -> None:
     figure = predicted_against_measured(SCORES)
     assert [trace.name for trace in figure.data if trace.mode == "markers"] == ["fitted", "held out", "fitted"]
     assert figure.data[1].x.tolist() == pytest.approx([1.0])  # milliseconds
@@ -36,20 +36,20 @@ def test_a_panel_a_table_with_the_diagonal_and_both_splits():
     assert "ms" in figure.layout.xaxis.title.text or "ms" in figure.layout.yaxis.title.text
 
 
-def test_of_many_rows_some_are_drawn():
+def test_of_many_rows_some_are_drawn() -> None:
     many = pd.concat([SCORES.head(1)] * 5000, ignore_index=True)
     drawn = sum(len(trace.x) for trace in predicted_against_measured(many).data if trace.mode == "markers")
     assert 200 < drawn <= 400
 
 
-def test_the_caption_says_how_many_rows_are_drawn():
+def test_the_caption_says_how_many_rows_are_drawn() -> None:
     many = pd.concat([SCORES.head(1)] * 5000 + [SCORES.tail(2)], ignore_index=True)
     caption = predicted_caption(predicted_against_measured(many), len(many))
     assert "387 of 5,002 rows are drawn, at most 400 of each table and split" in caption
     assert "drawn" not in predicted_caption(predicted_against_measured(SCORES), len(SCORES))
 
 
-def test_slowdown_is_a_mean_over_tokens_by_ep_size_and_escaped():
+def test_slowdown_is_a_mean_over_tokens_by_ep_size_and_escaped() -> None:
     figure = slowdown_against_ep(SLOW)
     measured = next(trace for trace in figure.data if trace.name == "measured")
     assert measured.x.tolist() == [8, 64]
@@ -57,12 +57,12 @@ def test_slowdown_is_a_mean_over_tokens_by_ep_size_and_escaped():
     assert "&lt;b&gt;x" in figure.layout.annotations[0].text
 
 
-def test_nothing_to_draw_says_so():
+def test_nothing_to_draw_says_so() -> None:
     assert "No row" in predicted_against_measured(SCORES.head(0)).layout.annotations[0].text
     assert "No table" in slowdown_against_ep(SLOW.head(0)).layout.annotations[0].text
 
 
-def test_rows_of_the_table_are_per_cent_and_dashes():
+def test_rows_of_the_table_are_per_cent_and_dashes() -> None:
     errors = pd.DataFrame(
         {
             **{name: ["x"] for name in ("table", "framework", "kernel", "dtype", "regime", "rows")},
@@ -81,7 +81,7 @@ def test_rows_of_the_table_are_per_cent_and_dashes():
     assert slowdown_rows(slow) == [["a", "core", "all", "3", "3.00", "10.0", "-"]]
 
 
-def test_few_skipped_files_are_a_line_each_many_are_names_in_one():
+def test_few_skipped_files_are_a_line_each_many_are_names_in_one() -> None:
     assert skipped_lines(["a/x.csv", "b/x.csv"]) == [f"skipped, of no known layout: {name}/x.csv" for name in "ab"]
     (line,) = skipped_lines([f"{folder}/{name}" for folder in "abc" for name in ("z.csv", "y\n.csv", "x.csv")])
     assert line == "skipped, 9 files of no known layout: x.csv (3), y .csv (3), z.csv (3)"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from moesim import Assignment, Scenario, register_strategy, route, simulate
 from moesim.errors import InputError
+from moesim.routing.strategy import NoParameters
+from moesim.types import Draw
 from moesim.workload import SyntheticTokens
 from tests.interpreted import enough
 
@@ -100,7 +104,7 @@ def test_a_registered_router_takes_parameters_and_keeps_its_name() -> None:
         by: int = 0
 
     @register_strategy("shifted", parameters=Shift)
-    def shifted(logits, top_k, parameters, state, draw):
+    def shifted(logits: NDArray[np.float32], top_k: int, parameters: Shift, state: None, draw: Draw) -> Assignment:
         expert = (np.arange(len(logits) * top_k).reshape(-1, top_k) + parameters.by) % logits.shape[1]
         return Assignment.of(expert.astype(np.int32), np.ones(expert.shape, dtype=np.float32))
 
@@ -116,7 +120,13 @@ def test_a_router_of_ones_own_may_take_a_selection_bias() -> None:
     """Its state is then the bias; without it, a bias is refused."""
 
     @register_strategy("biased-argmax", takes_bias=True)
-    def biased(logits, top_k, parameters, state, draw):
+    def biased(
+        logits: NDArray[np.float32],
+        top_k: int,
+        parameters: NoParameters,
+        state: NDArray[np.float32] | None,
+        draw: Draw,
+    ) -> Assignment:
         expert = np.argsort(-(logits if state is None else logits + state), axis=1, kind="stable")[:, :top_k]
         return Assignment.of(expert.astype(np.int32), np.ones(expert.shape, dtype=np.float32))
 
@@ -144,7 +154,7 @@ def test_what_a_router_of_ones_own_returns_is_checked(wrong: str) -> None:
     blocks = []
 
     @register_strategy(wrong)
-    def route_it(logits, top_k, parameters, state, draw):
+    def route_it(logits: NDArray[np.float32], top_k: int, parameters: NoParameters, state: None, draw: Draw) -> Any:
         blocks.append(len(logits))
         first = 7 if len(blocks) == 1 else 6
         expert = change(np.tile(np.array([first, 5], dtype=np.int32), (len(logits), 1)))
@@ -162,7 +172,7 @@ def test_a_router_of_ones_own_may_return_other_types_of_numbers() -> None:
     """As np.argsort does; they become those that kernels read."""
 
     @register_strategy("wide-numbers")
-    def wide(logits, top_k, parameters, state, draw):
+    def wide(logits: NDArray[np.float32], top_k: int, parameters: NoParameters, state: None, draw: Draw) -> Assignment:
         expert = np.argsort(-logits, axis=1)[:, :top_k]
         return Assignment.of(expert, np.ones(expert.shape))
 

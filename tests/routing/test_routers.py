@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -65,7 +67,9 @@ def test_switch_is_the_argmax_with_its_probability(x: np.ndarray) -> None:
     np.testing.assert_allclose(got.weight, np.take_along_axis(softmax(x), best(x, 1), axis=1), rtol=5e-6, atol=1e-35)
 
 
-def deepseek_v3(x: np.ndarray, bias: np.ndarray, k: int, groups: int, kept: int, scale: float, norm: bool):
+def deepseek_v3(
+    x: np.ndarray, bias: np.ndarray, k: int, groups: int, kept: int, scale: float, norm: bool
+) -> tuple[Any, ...]:
     """The reference, in float32 as the published code; also the gap at each cut, by which a row is tied or not."""
     with np.errstate(over="ignore"):
         s = (np.float32(1) / (np.float32(1) + np.exp(-x))).astype(np.float32)

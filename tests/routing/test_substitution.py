@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -106,7 +109,7 @@ def test_scores_are_those_of_the_router() -> None:
         (lambda a, p: group_mask(p, n_group=2, topk_group=1, summed=9), "summed: found 9"),
     ],
 )
-def test_wrong_arguments_are_refused(call, message: str) -> None:
+def test_wrong_arguments_are_refused(call: Callable[..., Any], message: str) -> None:
     """With what would be right."""
     x = np.zeros((2, 8), dtype=np.float32)
     with pytest.raises(ValueError, match=message):

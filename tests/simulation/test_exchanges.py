@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from moesim.cli import main
 from moesim.errors import ScenarioError
 from moesim.simulation.exchanges import exchanges
 from moesim.simulation.prepare import prepare
+from tests.validation import exchanges as measured
 
 CASES = Path(os.environ.get("MOESIM_DATA", "")) / "cases" / "reports"
 needs_cases = pytest.mark.skipif("MOESIM_DATA" not in os.environ, reason="MOESIM_DATA is not set")
@@ -46,12 +46,7 @@ def parts_us(of: Scenario) -> np.ndarray:
     return 1e6 * gpus[["dispatch_s", "combine_s"]].mean().to_numpy() / len(of.model.moe_layers)
 
 
-@pytest.fixture
-def measured(monkeypatch, request):
-    return importlib.import_module("tests.validation.exchanges")
-
-
-def test_runs_take_what_was_measured(measured) -> None:
+def test_runs_take_what_was_measured() -> None:
     """Some rows of few tokens of each table, both levels of detail; tests/validation/exchanges.py runs them all."""
     by_name: dict[str, list[Any]] = {}
     for row in measured.rows():

@@ -30,7 +30,7 @@ def gigabytes(text: str, part: str) -> float:
     return float(re.search(rf"{part} ([\d,.]+) GB", text)[1].replace(",", ""))
 
 
-def test_gathered_tokens_count_for_the_group_of_gpus_that_gathers_them():
+def test_gathered_tokens_count_for_the_group_of_gpus_that_gathers_them() -> None:
     """2^20 tokens of each of 8, or of 4, GPUs with 2,048 elements of bf16, and as many outputs."""
     for ranks in (8, 4):
         said = refusal(cluster__network="nccl-all-gather", parallelism__expert=ranks, workload__tokens_per_gpu=2**20)
@@ -38,7 +38,7 @@ def test_gathered_tokens_count_for_the_group_of_gpus_that_gathers_them():
         assert gigabytes(said, "exchange buffers") == pytest.approx(ranks * 2**20 * 2 * 4096 / 1e9, abs=0.05)
 
 
-def test_the_gpu_that_has_all_experts_is_sent_the_rows_of_all_others():
+def test_the_gpu_that_has_all_experts_is_sent_the_rows_of_all_others() -> None:
     """Seven GPUs with 2^17 tokens make 8 choices each; a row has 2 x 2,048 and 3 x 1,024 elements of bf16."""
     said = refusal(placement__expert_gpus=1, workload__tokens_per_gpu=2**17)
     assert gigabytes(said, "activations") == pytest.approx(7 * 2**17 * 8 * 2 * (4096 + 3072) / 1e9, abs=0.05)
@@ -46,7 +46,7 @@ def test_the_gpu_that_has_all_experts_is_sent_the_rows_of_all_others():
     assert "weights 12.9 GB in bf16 with 64 experts of each layer, KV cache 0.0 GB" in said
 
 
-def test_low_latency_buffers_have_room_for_every_slot_and_token():
+def test_low_latency_buffers_have_room_for_every_slot_and_token() -> None:
     """64 experts and 16 copies: 80 x 2^17 messages of 4,160 bytes in four buffers, and as many rows of 4,096."""
     said = refusal(
         cluster__network="deepep-low-latency", placement__redundant_experts=16, workload__tokens_per_gpu=2**17

@@ -52,7 +52,7 @@ def scenario(folder: Path, kernels: str = "mine.yaml") -> Scenario:
     return Scenario.from_yaml(path)
 
 
-def test_the_constants_of_a_file_replace_those_of_its_parts(tmp_path):
+def test_the_constants_of_a_file_replace_those_of_its_parts(tmp_path: Path) -> None:
     write(
         tmp_path / "mine.yaml",
         experts=group("experts", "trtllm/cutlass/bfloat16", launch_s=1.0),
@@ -64,7 +64,7 @@ def test_the_constants_of_a_file_replace_those_of_its_parts(tmp_path):
     assert more == pytest.approx(n_layers * 3.0, rel=1e-3)
 
 
-def test_the_shipped_constants_in_a_file_change_nothing(tmp_path):
+def test_the_shipped_constants_in_a_file_change_nothing(tmp_path: Path) -> None:
     nouns = ("experts", "elementwise", *LAYERS)
     write(tmp_path / "mine.yaml", **{noun: dict(load(noun)) for noun in nouns})
     mine, shipped = simulate(scenario(tmp_path)), simulate(scenario(tmp_path, "trtllm-bf16"))
@@ -74,7 +74,7 @@ def test_the_shipped_constants_in_a_file_change_nothing(tmp_path):
         assert read_backend(tmp_path / "mine.yaml", precision).parts["experts"]
 
 
-def test_the_result_says_which_file_and_gpu_and_runs_again(tmp_path, monkeypatch):
+def test_the_result_says_which_file_and_gpu_and_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write(tmp_path / "mine.yaml", "h200-sxm", gemm=group("gemm", "trtllm/cublas/bfloat16", launch_s=1e-3))
     result = simulate(scenario(tmp_path))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -98,7 +98,7 @@ def test_the_result_says_which_file_and_gpu_and_runs_again(tmp_path, monkeypatch
     assert all(again.manifest[key] == result.manifest[key] for key in ("kernels", "provenance", "inputs"))
 
 
-def test_the_experts_are_those_that_the_file_holds(tmp_path):
+def test_the_experts_are_those_that_the_file_holds(tmp_path: Path) -> None:
     def kernel(precision: Precision, prompts: bool = False, **kernels: Any) -> ExpertKernel:
         masked = network(name="deepep-low-latency")
         family = read_backend(write(tmp_path / "k.yaml", **kernels), precision, masked)
@@ -117,14 +117,14 @@ def test_the_experts_are_those_that_the_file_holds(tmp_path):
     assert kernel(FP8, True, experts=decode) == kernel(FP8, True, gemm=group("gemm", "trtllm/cublas/fp8"))
 
 
-def test_layers_take_their_own_data_type_from_the_file_or_what_is_shipped(tmp_path):
+def test_layers_take_their_own_data_type_from_the_file_or_what_is_shipped(tmp_path: Path) -> None:
     only_bf16 = group("gemm", "vllm/cublas/bfloat16", launch_s=0.5)
     layers = read_backend(write(tmp_path / "k.yaml", gemm=only_bf16), FP8).layers(throttled=True)
     assert layers.linear("bf16").launch_s == 0.5
     assert layers.linear("fp8").launch_s == load("gemm")["sglang/deepgemm/fp8_block"]["launch_s"]
 
 
-def test_a_sweep_keeps_runs_of_another_file_apart(tmp_path):
+def test_a_sweep_keeps_runs_of_another_file_apart(tmp_path: Path) -> None:
     """Resumed with another content of the same file, nothing old is taken."""
     write(tmp_path / "mine.yaml", gemm=group("gemm", "trtllm/cublas/bfloat16"))
     (tmp_path / "s.yaml").write_text(SCENARIO.replace("KERNELS", "mine.yaml") + "sweep: {grid: {seed: [0, 1]}}\n")
@@ -180,7 +180,9 @@ def test_a_sweep_keeps_runs_of_another_file_apart(tmp_path):
         ),
     ],
 )
-def test_what_a_file_lacks_is_an_error_at_the_line_of_the_scenario(tmp_path, text, words):
+def test_what_a_file_lacks_is_an_error_at_the_line_of_the_scenario(
+    tmp_path: Path, text: str | dict[str, Any] | None, words: str
+) -> None:
     if text is not None:
         (tmp_path / "mine.yaml").write_text(text if isinstance(text, str) else yaml.safe_dump(text))
     with pytest.raises(

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from moesim import Scenario, simulate, sweep
@@ -46,7 +47,7 @@ def expert_ms(result: Any) -> float:
     return float((own["end_s"] - own["start_s"]).mean() * 1e3)
 
 
-def test_a_run_says_what_was_measured_and_runs_again(tmp_path, monkeypatch):
+def test_a_run_says_what_was_measured_and_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path / "tables", moe=EXPERTS, gemm=products({32: 0.1}), nccl=EXPERTS[["system"]])
     result = simulate(scenario(tmp_path))
     files = {name: hashlib.sha256((tmp_path / "tables" / name).read_bytes()).hexdigest() for name in _FILES}
@@ -82,20 +83,20 @@ def test_a_run_says_what_was_measured_and_runs_again(tmp_path, monkeypatch):
 _FILES = ("gemm_test.csv", "moe_test.csv")
 
 
-def test_a_part_that_no_table_has_is_as_without(tmp_path):
+def test_a_part_that_no_table_has_is_as_without(tmp_path: Path) -> None:
     save(tmp_path / "tables", moe=experts({64: 0.2, 256: 0.8}, moe_ep_size=2))
     found, plain = simulate(scenario(tmp_path)), simulate(scenario(tmp_path, "trtllm-bf16"))
     assert found.summary == plain.summary
 
 
-def test_every_thread_count_gives_the_same(tmp_path):
+def test_every_thread_count_gives_the_same(tmp_path: Path) -> None:
     save(tmp_path / "tables", moe=EXPERTS)
     one, two = (simulate(scenario(tmp_path), threads=n) for n in (1, 2))
     assert one.summary == two.summary
     assert all(one.manifest[key] == two.manifest[key] for key in ("table", "provenance", "inputs"))
 
 
-def test_the_family_says_whose_rows_and_whose_formulas(tmp_path):
+def test_the_family_says_whose_rows_and_whose_formulas(tmp_path: Path) -> None:
     save(tmp_path / "tables", moe=EXPERTS.assign(framework="VLLM", kernel_source="vllm_triton"))
     named = simulate(scenario(tmp_path, "{table: tables, family: vllm-bf16}"))
     assert "interpolated" in named.manifest["provenance"]["time of experts"]
@@ -104,9 +105,7 @@ def test_the_family_says_whose_rows_and_whose_formulas(tmp_path):
         check(scenario(tmp_path))
 
 
-def test_a_file_of_constants_may_stand_for_the_rest(tmp_path):
-    import pandas as pd
-
+def test_a_file_of_constants_may_stand_for_the_rest(tmp_path: Path) -> None:
     from moesim.calibration import Calibration
     from moesim.hardware.constants import load
 
@@ -122,7 +121,7 @@ def test_a_file_of_constants_may_stand_for_the_rest(tmp_path):
     assert result.manifest["table"]["sizes"]["dense products"]["measured"] == 1
 
 
-def test_micro_batches_are_looked_up_at_their_own_sizes(tmp_path):
+def test_micro_batches_are_looked_up_at_their_own_sizes(tmp_path: Path) -> None:
     """16 tokens of each GPU in a micro-batch are 64 in the layer; the head has all 32 at once."""
     save(tmp_path / "tables", moe=EXPERTS, gemm=products({16: 0.1}))
     result = simulate(scenario(tmp_path, simulation__overlap="two-batch"))
@@ -131,7 +130,7 @@ def test_micro_batches_are_looked_up_at_their_own_sizes(tmp_path):
     assert result.manifest["table"]["sizes"]["dense products"] == {"measured": 1, "no rows of this shape": 3}
 
 
-def test_queued_experts_keep_their_formula(tmp_path):
+def test_queued_experts_keep_their_formula(tmp_path: Path) -> None:
     save(tmp_path / "tables", moe=EXPERTS)
     changes = {"simulation__experts": "queued", "workload__steps": 1}
     found, plain = (simulate(scenario(tmp_path, k, **changes)) for k in ("{table: tables}", "trtllm-bf16"))
@@ -140,7 +139,7 @@ def test_queued_experts_keep_their_formula(tmp_path):
     assert said == "estimated: 1 of 1 sizes by formula (queued experts are kernels of their own)"
 
 
-def test_a_sweep_keeps_runs_of_another_table_apart(tmp_path):
+def test_a_sweep_keeps_runs_of_another_table_apart(tmp_path: Path) -> None:
     """Resumed with other measurements in the same file, nothing old is taken; with the same, all of it."""
     times = []
     for ms in (0.2, 0.4, 0.4):
@@ -155,7 +154,7 @@ def test_a_sweep_keeps_runs_of_another_table_apart(tmp_path):
     assert (times[2] == times[1]).all()
 
 
-def test_a_variant_names_a_table_of_its_own(tmp_path):
+def test_a_variant_names_a_table_of_its_own(tmp_path: Path) -> None:
     save(tmp_path / "tables", moe=EXPERTS)
     save(tmp_path / "slow", moe=EXPERTS.assign(latency_ms=[2.0, 8.0]))
     text = SCENARIO.replace("KERNELS", "{table: tables}") + "compare: {a: {}, b: {cluster.kernels.table: slow}}\n"
@@ -168,7 +167,9 @@ def test_a_variant_names_a_table_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize("model, gpus, group", [("mixtral-8x7b", 8, "trtllm"), ("deepseek-v3", 32, "sglang")])
-def test_the_measured_tables_change_the_time_of_experts_to_theirs(tmp_path, model, gpus, group):
+def test_the_measured_tables_change_the_time_of_experts_to_theirs(
+    tmp_path: Path, model: str, gpus: int, group: str
+) -> None:
     """A router that deals its choices in turn spreads them evenly, as the measured rank was loaded."""
     common = {
         "model": model,
@@ -221,7 +222,7 @@ def test_the_measured_tables_change_the_time_of_experts_to_theirs(tmp_path, mode
         ("[tables]", "6:3: cluster.kernels: found ['tables']", "wanted a valid string"),
     ],
 )
-def test_what_is_wrong_is_an_error_at_its_field(tmp_path, kernels, place, words):
+def test_what_is_wrong_is_an_error_at_its_field(tmp_path: Path, kernels: str, place: str, words: str) -> None:
     save(tmp_path / "tables", moe=EXPERTS)
     with pytest.raises(ScenarioError) as raised:
         check(scenario(tmp_path, kernels))
@@ -239,7 +240,7 @@ def test_what_is_wrong_is_an_error_at_its_field(tmp_path, kernels, place, words)
         (EXPERTS.assign(system="b200_sxm"), "column system: found b200_sxm, wanted rows of h100-sxm"),
     ],
 )
-def test_a_wrong_table_is_an_error_at_the_line_of_the_scenario(tmp_path, table, words):
+def test_a_wrong_table_is_an_error_at_the_line_of_the_scenario(tmp_path: Path, table: pd.DataFrame, words: str) -> None:
     save(tmp_path / "tables", moe=table)
     with pytest.raises(
         ScenarioError, match=r"s\.yaml:6:13: cluster\.kernels\.table: found tables, wanted a measured table or a folder"
@@ -248,7 +249,7 @@ def test_a_wrong_table_is_an_error_at_the_line_of_the_scenario(tmp_path, table, 
     assert words in str(raised.value)
 
 
-def test_a_gpu_of_its_own_needs_its_own_rows(tmp_path):
+def test_a_gpu_of_its_own_needs_its_own_rows(tmp_path: Path) -> None:
     """Rows name the GPU as the scenario does; the published one is another once a figure of it is changed."""
     save(tmp_path / "tables", moe=EXPERTS)
     with pytest.raises(ScenarioError, match=r"found h100_sxm, wanted rows of h100-sxm \(changed\)"):
@@ -257,7 +258,7 @@ def test_a_gpu_of_its_own_needs_its_own_rows(tmp_path):
     check(scenario(tmp_path, cluster__gpu__name="mine"))
 
 
-def test_the_schema_takes_a_name_or_tables():
+def test_the_schema_takes_a_name_or_tables() -> None:
     schema = json_schema()
     kernels = schema["$defs"]["ClusterSpec"]["properties"]["kernels"]
     assert kernels["anyOf"] == [{"type": "string"}, {"$ref": "#/$defs/KernelTables"}, {"type": "null"}]
@@ -265,7 +266,7 @@ def test_the_schema_takes_a_name_or_tables():
     assert schema["$defs"]["KernelTables"]["additionalProperties"] is False
 
 
-def test_whatever_the_schema_refers_to_is_there():
+def test_whatever_the_schema_refers_to_is_there() -> None:
     schema = json_schema()
     names = re.findall(r'"\$ref": "#/\$defs/(\w+)"', json.dumps(schema))
     assert len(names) > 10

@@ -53,7 +53,7 @@ def precision(weights: str, activations: str) -> Precision:
     return Precision(weights=weights, activations=activations, dispatch="bf16", combine="bf16", kv_cache="bf16")
 
 
-def test_the_default_suits_the_data_types(tmp_path):
+def test_the_default_suits_the_data_types(tmp_path: Path) -> None:
     named = run(tmp_path, cluster__kernels="trtllm-bf16")
     default = run(tmp_path)
     assert default.summary["step_time_s"] == named.summary["step_time_s"]
@@ -78,20 +78,22 @@ def test_the_default_suits_the_data_types(tmp_path):
         ("fp8", "bf16", "nvlink4-ib400", "trtllm-bf16"),
     ],
 )
-def test_the_default_family_is_that_of_the_kernels_that_run(weights, activations, network, family):
+def test_the_default_family_is_that_of_the_kernels_that_run(
+    weights: str, activations: str, network: str, family: str
+) -> None:
     """DeepEP's kernels run behind DeepEP alone; weights that are only stored narrow are multiplied in bf16."""
     assert default_backend(precision(weights, activations), links(name=network)) == family
 
 
 @pytest.mark.parametrize("prompts", [False, True])
-def test_the_masked_kernels_are_those_of_low_latency_decode(prompts):
+def test_the_masked_kernels_are_those_of_low_latency_decode(prompts: bool) -> None:
     """What DeepEP's normal exchange delivers is packed in decode and with prompts."""
     low, normal = (backend_of(f"sglang-deepep-fp8{name}").experts(prompts=prompts) for name in ("", "-normal"))
     assert normal == "sglang/deepep-prefill/fp8_block"
     assert (low == "sglang/deepep-decode/fp8_block") == (not prompts)
 
 
-def test_fp8_on_one_gpu_is_faster_than_bf16(tmp_path):
+def test_fp8_on_one_gpu_is_faster_than_bf16(tmp_path: Path) -> None:
     """One token of Qwen3-30B-A3B has half the bytes of weights; behind no exchange nothing is masked."""
     one = {"model": "qwen3-30b-a3b", "cluster__gpus_per_node": 1, "workload__tokens_per_gpu": 1}
     narrow = {"precision__weights": "fp8", "precision__activations": "fp8"}
@@ -102,7 +104,7 @@ def test_fp8_on_one_gpu_is_faster_than_bf16(tmp_path):
     assert fp8 == named < wide
 
 
-def test_deepseek_r1_over_tensor_parallel_gpus_takes_the_contiguous_kernels(tmp_path):
+def test_deepseek_r1_over_tensor_parallel_gpus_takes_the_contiguous_kernels(tmp_path: Path) -> None:
     """8 and 64 requests on 8 H200 take the kernels of a deployment without DeepEP, which are the faster ones there."""
     shared = {
         "model": "deepseek-v3",
@@ -128,7 +130,9 @@ WEIGHTS_ONLY = [
 
 
 @pytest.mark.parametrize("gpu, weights, family, each", WEIGHTS_ONLY)
-def test_narrow_weights_stream_their_own_bytes(tmp_path, gpu, weights, family, each):
+def test_narrow_weights_stream_their_own_bytes(
+    tmp_path: Path, gpu: str, weights: str, family: str, each: float
+) -> None:
     """On a GPU with slow memory the experts take as long as their bytes, multiplied in bf16."""
     one = scenario(tmp_path, cluster__gpu=gpu, cluster__gpus_per_node=1)
     slow = dataclasses.replace(one.cluster.gpu, memory_bandwidth_gb_per_s=1.0)
@@ -140,7 +144,9 @@ def test_narrow_weights_stream_their_own_bytes(tmp_path, gpu, weights, family, e
 
 
 @pytest.mark.parametrize("gpu, weights, family, each", WEIGHTS_ONLY)
-def test_the_result_says_whose_kernels_stand_in_for_narrow_weights(tmp_path, gpu, weights, family, each):
+def test_the_result_says_whose_kernels_stand_in_for_narrow_weights(
+    tmp_path: Path, gpu: str, weights: str, family: str, each: float
+) -> None:
     """Where no kernel was fitted for them, that of bf16 does, with fewer bytes and so in less time."""
     one = {"cluster__gpu": gpu, "cluster__gpus_per_node": 1, "workload__tokens_per_gpu": 4}
     narrow = run(tmp_path, **one, precision__weights=weights)
@@ -153,7 +159,7 @@ def test_the_result_says_whose_kernels_stand_in_for_narrow_weights(tmp_path, gpu
         assert narrow.summary["step_time_s"]["mean"] < run(tmp_path, **one).summary["step_time_s"]["mean"]
 
 
-def test_a_kernel_for_four_bit_weights_takes_no_others(tmp_path):
+def test_a_kernel_for_four_bit_weights_takes_no_others(tmp_path: Path) -> None:
     """It would be charged for unpacking what is not packed."""
     refused = r"cluster\.kernels: found trtllm-mxfp4, wanted a family for weights in bf16; .* takes weights in fp4"
     with pytest.raises(ScenarioError, match=refused):
@@ -162,7 +168,7 @@ def test_a_kernel_for_four_bit_weights_takes_no_others(tmp_path):
     check(scenario(tmp_path, cluster__kernels="vllm-bf16", precision__weights="fp4"))
 
 
-def test_gpt_oss_120b_fits_one_h100_as_it_is_published():
+def test_gpt_oss_120b_fits_one_h100_as_it_is_published() -> None:
     """114.7 billion weights of experts in 4.25 bits are 60.9 GB, 63.7 with all others; in bf16 the error says so."""
     model = {
         "hidden_size": 2880,
@@ -193,7 +199,7 @@ def test_gpt_oss_120b_fits_one_h100_as_it_is_published():
         check(Scenario.from_dict(data, overrides={"precision.weights": "bf16"}))
 
 
-def test_the_result_says_whose_constants_and_what_changed(tmp_path):
+def test_the_result_says_whose_constants_and_what_changed(tmp_path: Path) -> None:
     own = run(tmp_path).manifest["provenance"]["kernel times"]
     other = run(tmp_path, cluster__gpu="h200-sxm").manifest["provenance"]["kernel times"]
     assert own == "estimated: formulas with constants of trtllm-bf16 on h100-sxm"
@@ -210,20 +216,20 @@ def test_the_result_says_whose_constants_and_what_changed(tmp_path):
         ("trtllm-fp8", r"cluster\.kernels: found trtllm-fp8, wanted a family for activations in bf16; .* fp8"),
     ],
 )
-def test_a_wrong_family_is_an_error_at_its_line(tmp_path, name, message):
+def test_a_wrong_family_is_an_error_at_its_line(tmp_path: Path, name: str, message: str) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(BASE.replace("gpus_per_node: 4}", f"gpus_per_node: 4, kernels: {name}}}"))
     with pytest.raises(ScenarioError, match=r"s\.yaml:3:.*" + message):
         check(Scenario.from_yaml(path))
 
 
-def test_resolved_scenarios_keep_the_family(tmp_path):
+def test_resolved_scenarios_keep_the_family(tmp_path: Path) -> None:
     kept = scenario(tmp_path, cluster__kernels="vllm-bf16").resolved()
     assert kept["cluster"]["kernels"] == "vllm-bf16"
     assert Scenario.from_dict(kept).resolved() == kept
 
 
-def test_every_family_names_groups_that_are_calibrated():
+def test_every_family_names_groups_that_are_calibrated() -> None:
     assert calibrated_backends("h100-sxm") == [*backends()]
     assert calibrated_backends("h200-sxm") == []
     for name, family in backends().items():
@@ -256,14 +262,14 @@ def durations(folder: Path, family: str, phase: str = "decode", model: str = "ol
     )
 
 
-def test_the_router_of_fused_kernels_is_not_counted_twice(tmp_path):
+def test_the_router_of_fused_kernels_is_not_counted_twice(tmp_path: Path) -> None:
     fused, apart = (durations(tmp_path, name).router[0, 0] for name in ("sglang-fp8-block", "sglang-deepep-fp8"))
     assert fused < apart
 
 
 @pytest.mark.parametrize("phase", ["decode", "prefill"])
 @pytest.mark.parametrize("model", ["mixtral-8x7b", "deepseek-v3"])
-def test_a_family_has_constants_of_every_part(tmp_path, phase, model):
+def test_a_family_has_constants_of_every_part(tmp_path: Path, phase: str, model: str) -> None:
     ours, theirs = (durations(tmp_path, name, phase, model) for name in ("trtllm-fp8-block", "vllm-fp8-block"))
     for part in ("attention", "router", "head", "experts"):
         first, second = getattr(ours, part), getattr(theirs, part)
@@ -273,7 +279,7 @@ def test_a_family_has_constants_of_every_part(tmp_path, phase, model):
     assert model != "deepseek-v3" or (ours.shared_experts[1] != theirs.shared_experts[1]).all()
 
 
-def test_a_family_may_take_other_groups_than_its_framework(tmp_path):
+def test_a_family_may_take_other_groups_than_its_framework(tmp_path: Path) -> None:
     flash, infer = (
         durations(tmp_path, f"sglang-deepep-fp8{name}", model="deepseek-v3") for name in ("", "-flashinfer")
     )

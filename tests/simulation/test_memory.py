@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_loads_of_experts_are_kept_only_if_wanted() -> None:
     assert bare.summary == kept.summary
 
 
-def test_a_report_without_loads_of_experts_says_so(tmp_path) -> None:
+def test_a_report_without_loads_of_experts_says_so(tmp_path: Path) -> None:
     """The figures and the worst steps do without."""
     scenario = Scenario.from_dict(
         {

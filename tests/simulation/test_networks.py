@@ -10,6 +10,7 @@ import pytest
 
 from moesim import Scenario, simulate
 from moesim.cli import main
+from moesim.results import Result
 from moesim.simulation.routed import micro_batches_of
 from moesim.types import Batch
 
@@ -112,7 +113,7 @@ def recorded(folder: Path) -> Path:
 def test_two_batches_process_every_token_once() -> None:
     """Loads and bytes are those of one batch, whatever the overlap."""
 
-    def result(overlap: str):
+    def result(overlap: str) -> Result:
         return simulate(Scenario.from_yaml("deepseek-v3-decode", overrides={**SMALL, "simulation.overlap": overlap}))
 
     one, two = result("none"), result("two-batch")

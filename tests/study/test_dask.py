@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+
+from moesim import Scenario
 
 pytest.importorskip("distributed")
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +43,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_with_a_worker(make, tmp_path: Path) -> None:
+def test_nothing_is_lost_with_a_worker(make: Callable[..., Scenario], tmp_path: Path) -> None:
     """Its runs go to the other, or to the one that takes its place; the bytes are those of one process."""
     (tmp_path / "small.yaml").write_text(make(workload={"steps": 20, "tokens_per_gpu": 64}).resolved_yaml() + SWEEP)
     (tmp_path / "program.py").write_text(PROGRAM)

@@ -13,7 +13,7 @@ from moesim.study.execute import _sigint_blocked
 HEARS = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set()))"
 
 
-def test_processes_that_start_do_not_hear_ctrl_c():
+def test_processes_that_start_do_not_hear_ctrl_c() -> None:
     def deaf() -> bool:
         return subprocess.run([sys.executable, "-c", HEARS], capture_output=True, check=True).stdout == b"True\n"
 
@@ -22,7 +22,7 @@ def test_processes_that_start_do_not_hear_ctrl_c():
     assert not deaf()
 
 
-def test_ctrl_c_during_their_start_comes_afterwards(hears_interrupts):
+def test_ctrl_c_during_their_start_comes_afterwards(hears_interrupts: None) -> None:
     reached = []
 
     def start() -> None:

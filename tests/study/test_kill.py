@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
+
+from moesim import Scenario
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 20
@@ -23,7 +26,7 @@ sweep: {workload.popularity.exponent: [0, 0.5, 1, 1.5], routing.top_k: [1, 2]}
 
 
 @pytest.mark.slow
-def test_a_sweep_that_was_killed_20_times_is_whole(make, tmp_path: Path) -> None:
+def test_a_sweep_that_was_killed_20_times_is_whole(make: Callable[..., Scenario], tmp_path: Path) -> None:
     """SIGKILL at a random moment of each life; points that were finished are the same files as before.
 
     Every third life has two workers, the others one.

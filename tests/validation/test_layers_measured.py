@@ -41,7 +41,7 @@ REACHED = [
 
 
 @pytest.mark.parametrize("name, regime, median, p90", REACHED)
-def test_errors_on_shapes_never_fitted(name, regime, median, p90):
+def test_errors_on_shapes_never_fitted(name: str, regime: str, median: float, p90: float) -> None:
     folder = Path(os.environ["MOESIM_DATA"]) / "measured" if "MOESIM_DATA" in os.environ else SHIPPED
     kind = load_layout(name)
     frame = pd.read_parquet(folder / f"{name}_h100_calib.parquet")
@@ -54,7 +54,7 @@ def test_errors_on_shapes_never_fitted(name, regime, median, p90):
     assert np.quantile(error, 0.9) < p90
 
 
-def test_measured_products_lose_speed_the_longer_they_compute():
+def test_measured_products_lose_speed_the_longer_they_compute() -> None:
     """Why there is a power limit: the share of the peak falls beyond a millisecond, and the prediction's with it."""
     products = power_limit.large_products()
     products = products[products["dtype"].eq("bfloat16")]
@@ -66,7 +66,7 @@ def test_measured_products_lose_speed_the_longer_they_compute():
     assert falls[1] == pytest.approx(falls[0], abs=0.03)
 
 
-def test_measured_products_gain_less_than_their_peak():
+def test_measured_products_gain_less_than_their_peak() -> None:
     """Why shares of the peak fade on faster GPUs: FP8 against BF16 on the same one, fitted and without a formula."""
     exponent = peak_scaling.exponents()["exponent"]
     assert exponent.between(0.09, 0.19).all()
@@ -78,7 +78,7 @@ def test_measured_products_gain_less_than_their_peak():
     assert ratio.between(1.7, 1.9).all()
 
 
-def test_constants_of_bf16_predict_fp8_better_with_fading_where_it_is_applied():
+def test_constants_of_bf16_predict_fp8_better_with_fading_where_it_is_applied() -> None:
     """FP8 as a GPU of twice the peak: products need it, fused layers, which go without, do not."""
     errors = peak_scaling.carried_over().pivot_table(index="group", columns="exponent", values=["p90", "bias"])
     plain, faded = sorted(errors["p90"].columns)
@@ -89,7 +89,7 @@ def test_constants_of_bf16_predict_fp8_better_with_fading_where_it_is_applied():
     assert (errors["p90", faded] > errors["p90", plain])[~products].all()
 
 
-def test_sums_of_4_gpus_from_those_of_2_and_8():
+def test_sums_of_4_gpus_from_those_of_2_and_8() -> None:
     """The sizes that TensorRT-LLM leaves to NCCL on 4 GPUs, by nccl-tests; constants saw 2 and 8 GPUs."""
     rows = pd.read_parquet(SHIPPED / "nccl_h100_calib.parquet")
     rows = rows[rows["op_name"].eq("all_reduce") & rows["num_gpus"].eq(4) & rows["message_size"].ge(2**20)]
@@ -102,7 +102,7 @@ def test_sums_of_4_gpus_from_those_of_2_and_8():
     assert np.quantile(error, 0.9) < 14.5
 
 
-def test_the_table_of_the_readme_is_what_the_command_prints():
+def test_the_table_of_the_readme_is_what_the_command_prints() -> None:
     root = Path(__file__).parents[2]
     readme = (root / "README.md").read_text(encoding="utf-8")
     section = readme[readme.index("`python -m tests.validation.layer_errors`") :]
@@ -113,7 +113,7 @@ def test_the_table_of_the_readme_is_what_the_command_prints():
 
 
 @pytest.mark.parametrize("name", sorted({name for name, *_ in REACHED}))
-def test_every_row_is_predicted_on_a_gpu_never_measured(name):
+def test_every_row_is_predicted_on_a_gpu_never_measured(name: str) -> None:
     # another framework, another kernel, another data type: the nearest group, never nothing
     kind = load_layout(name)
     frame = pd.read_parquet(SHIPPED / f"{name}_h100_calib.parquet").head(200)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,7 +15,7 @@ from moesim.workload import hot_loads, lognormal_loads, solve_layer
 from moesim.workload.logits import fill_logits
 
 
-def choices(name: str, top_k: int, **parameters: object):
+def choices(name: str, top_k: int, **parameters: object) -> Callable[..., Any]:
     """A router for `solve_layer`."""
     found = strategy(name)
     own = parameters_for(found, parameters)
@@ -24,7 +27,9 @@ def choices(name: str, top_k: int, **parameters: object):
     return chosen
 
 
-def realised(popularity: np.ndarray, route, affinity: np.ndarray, n_tokens: int = 40_000) -> np.ndarray:
+def realised(
+    popularity: np.ndarray, route: Callable[..., Any], affinity: np.ndarray, n_tokens: int = 40_000
+) -> np.ndarray:
     """Shares [E] of other tokens than those that were tried out."""
     logits = np.empty((n_tokens, len(popularity)), dtype=np.float32)
     topic = np.arange(n_tokens, dtype=np.int32) % len(affinity)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,18 +21,18 @@ def lowest_first(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
         sort, argsort = torch.sort, torch.argsort
 
-        def topk(x, k, dim=-1, largest=True, sorted=True):  # noqa: A002
+        def topk(x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:  # noqa: A002
             found = sort(x, dim=dim, descending=largest, stable=True)
             return torch.return_types.topk([part.narrow(dim, 0, int(k)) for part in found])
 
-        def stable_sort(x, dim=-1, descending=False):
+        def stable_sort(x: Any, dim: int = -1, descending: bool = False) -> Any:
             return sort(x, dim=dim, descending=descending, stable=True)
 
-        def stable_argsort(x, dim=-1, descending=False):
+        def stable_argsort(x: Any, dim: int = -1, descending: bool = False) -> Any:
             return argsort(x, dim=dim, descending=descending, stable=True)
 
         for place in (torch, torch.Tensor):
             monkeypatch.setattr(place, "topk", topk)
             monkeypatch.setattr(place, "sort", stable_sort)
             monkeypatch.setattr(place, "argsort", stable_argsort)
-    return request.param
+    return bool(request.param)
