@@ -60,7 +60,7 @@ def test_the_table_of_deepep_is_what_its_command_prints() -> None:
 @pytest.mark.slow
 def test_the_errors_of_collectives_are_what_their_command_prints() -> None:
     """The held-out rows of DeepEP."""
-    command = [sys.executable, "-m", "tests.validation.fit_collectives"]
+    command = [sys.executable, "-m", "moesim.calibration.fit_collectives"]
     printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     nccl = README[README.index("NCCL, every third size") : README.index("NCCL changes its protocol")]
     for operation in ("alltoall", "all_gather", "reduce_scatter", "all_reduce"):

@@ -11,6 +11,7 @@ of formulas.
 from moesim.calibration.calibrate import Calibration, calibrate
 from moesim.calibration.constants_file import read_kernels
 from moesim.calibration.predict import predict_table
-from moesim.calibration.validate import MEASURED, Report, validate
+from moesim.calibration.shipped import MEASURED
+from moesim.calibration.validate import Report, validate
 
 __all__ = ["MEASURED", "Calibration", "Report", "calibrate", "predict_table", "read_kernels", "validate"]

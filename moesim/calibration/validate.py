@@ -17,14 +17,12 @@ from moesim.calibration.layout import Layout
 from moesim.calibration.predict import shipped
 from moesim.calibration.reading import Reading, Table, far_off, left_out, predict_usable, read_folder
 from moesim.calibration.scores import error_table, kind_table, of_groups, score, slowdown_table, slowdowns
+from moesim.calibration.shipped import MEASURED
 from moesim.errors import InputError, OutputError
 from moesim.hardware.constants import Constants
 
 if TYPE_CHECKING:
     import pandas as pd
-
-MEASURED = Path(__file__).with_name("measured")
-"""The tables that ship with moesim."""
 
 
 @dataclass(frozen=True, kw_only=True)

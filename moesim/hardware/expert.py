@@ -1,6 +1,6 @@
 """The grouped GEMMs of the experts that live on one rank, with what their kernels do beside them.
 
-Source of the form: chosen on part of the measured layers of H100 (tests/validation/fit_experts.py).
+Source of the form: chosen on part of the measured layers of H100 (moesim.calibration.fit_experts).
 """
 
 from __future__ import annotations

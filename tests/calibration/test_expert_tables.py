@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from moesim.calibration import fit_experts
 from moesim.calibration.layout import layout_of, load_layout
 from moesim.calibration.layouts import expert_fit, expert_rows, moe, wideep_context
 from moesim.errors import InputError
@@ -20,7 +21,6 @@ from moesim.hardware.constants import load
 from moesim.hardware.expert import ExpertConstants, calibrated_gpu, expert_time, summarize
 from moesim.hardware.kernel_dtypes import kernel_dtype, nearest_group
 from moesim.hardware.token_loads import token_loads
-from tests.validation import fit_experts
 
 GPUS = {"h100_sxm": calibrated_gpu()}
 DATA = Path(os.environ.get("MOESIM_DATA", "")) / "measured"

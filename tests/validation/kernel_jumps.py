@@ -3,8 +3,8 @@
 A row of the measured tables of H100 jumps where it takes at least 1.25 times as long as the line between the next
 smaller and the next larger number of tokens on its curve says, although every expert is active. The predicted time
 has no such jumps: a library's tile or tuning at one token count is no property of imbalance. Rows that take 1.3 times
-longer than the next larger count are spikes, which neither a fit nor a score sees. Reads the measured/ folder of
-MOESIM_DATA; prints, by kernel and kind of load, how many rows jump and the largest jumps.
+longer than the next larger count are spikes, which neither a fit nor a score sees. Reads the
+tables that ship with the package; prints, by kernel and kind of load, how many rows jump and the largest jumps.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from moesim.calibration.fit_experts import CORE, EVEN, POINT, read
 from moesim.calibration.layouts import moe
-from tests.validation.fit_experts import CORE, EVEN, POINT, read
 
 JUMP = 1.25
 SHOWN = 3

@@ -1,7 +1,7 @@
 """Errors of all layers but the experts on rows that no shipped constant saw: python -m tests.validation.layer_errors.
 
 Prints the table of the README: percent, median / 90th percentile and median of the signed error. Reads the tables that
-ship with the package; what is held out of each, fit_dense.py says.
+ship with the package; what is held out of each, moesim.calibration.fit_layers says.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from moesim.calibration.fit_layers import HELD_OUT
 from moesim.calibration.gpus import published_gpus
 from moesim.calibration.layout import load_layout
 from moesim.calibration.predict import predict_columns
-from tests.validation.fit_dense import HELD_OUT
 
 SHIPPED = Path(__file__).resolve().parents[2] / "moesim" / "calibration" / "measured"
 LAYERS = (  # what, kind of table, regime ("" for all rows)

@@ -1,25 +1,25 @@
-"""Constants of the experts and their error: python tests/validation/fit_experts.py [--cross-validate] [--write].
+"""Constants of the experts and their error: python -m moesim.calibration.fit_experts [--cross-validate] [--write].
 
-Fitted on the measured tables of H100 (NVIDIA aiconfigurator) in the measured/
-folder of MOESIM_DATA. The shipped constants never saw: batches of 8, 96, 128,
-384 and 2,048 tokens of the fused layers, the exponent 0.6 of wide expert
-parallelism in decode. `--cross-validate` fits again without each model, without every other
-token count, without a fifth of the curves, and without each exponent, and prints
-the error on what was left out; it takes some twenty minutes. `--write` writes moesim/hardware/constants/experts.yaml.
+Fitted on the tables of H100 (NVIDIA aiconfigurator) that ship with moesim. The
+shipped constants never saw: batches of 8, 96, 128, 384 and 2,048 tokens of the
+fused layers, the exponent 0.6 of wide expert parallelism in decode.
+`--cross-validate` fits again without each model, without every other token
+count, without a fifth of the curves, and without each exponent, and prints the
+error on what was left out; it takes some twenty minutes. `--write` replaces
+constants/experts.yaml of `moesim.hardware`.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
 
+from moesim.calibration.columns import Array
 from moesim.calibration.layout import Layout, load_layout
 from moesim.calibration.layouts import (
     expert_fit,
@@ -29,10 +29,10 @@ from moesim.calibration.layouts import (
     wideep_generation,
     wideep_trtllm_eplb,
 )
+from moesim.calibration.shipped import CONSTANTS, shipped_rows
 from moesim.hardware.expert import ExpertConstants, calibrated_gpu, expert_time
 from moesim.hardware.kernel_dtypes import kernel_dtype
 
-CONSTANTS = Path(__file__).resolve().parents[2] / "moesim" / "hardware" / "constants" / "experts.yaml"
 SYSTEM = "h100_sxm"
 HELD_OUT_TOKENS = (8, 96, 128, 384, 2048)
 HELD_OUT_EXPONENT = "power_law_0.6"
@@ -62,7 +62,7 @@ EVEN = ("balanced", "uniform")
 POINT = ["framework", "kernel_source", "moe_dtype", "hidden_size", "inter_size", "moe_tp_size", "moe_ep_size"]
 HEADER = """\
 # Constants of the experts' kernels; what each means: moesim/hardware/expert.py. Written by
-# python tests/validation/fit_experts.py --write
+# python -m moesim.calibration.fit_experts --write
 # Contains performance measurements from NVIDIA aiconfigurator (Copyright (c) 2025-2026 NVIDIA CORPORATION &
 # AFFILIATES), licensed under the Apache License 2.0; modified: only constants fitted to them are here.
 """
@@ -70,12 +70,11 @@ HEADER = """\
 
 def read(name: str) -> pd.DataFrame:
     """The usable rows of a measured table."""
-    folder = Path(os.environ["MOESIM_DATA"]) / "measured"
-    frame = pd.concat([pd.read_parquet(folder / f"{name}_h100_{part}.parquet") for part in TABLES.get(name, ["calib"])])
+    frame = shipped_rows([f"{name}_h100_{part}" for part in TABLES.get(name, ["calib"])])
     return frame[load_layout(name).usable(frame)].reset_index(drop=True)
 
 
-def held_out(name: str, frame: pd.DataFrame) -> pd.Series:
+def held_out(name: str, frame: pd.DataFrame) -> pd.Series[Any]:
     """Rows that the shipped constants do not see."""
     if name == "moe":
         return frame.num_tokens.isin(HELD_OUT_TOKENS)
@@ -88,12 +87,12 @@ def fitted(name: str, train: pd.DataFrame) -> dict[str, dict[str, float]]:
     return expert_fit.fit(train, {SYSTEM: calibrated_gpu()}, timing, tiles=tiles)
 
 
-def predicted(kind: Layout, frame: pd.DataFrame, constants: Mapping[str, Any]) -> np.ndarray:
+def predicted(layout: Layout, frame: pd.DataFrame, constants: Mapping[str, Any]) -> Array:
     """Milliseconds of every row."""
-    return 1e3 * kind.predict(frame, {SYSTEM: calibrated_gpu()}, constants)[:, 0]
+    return 1e3 * layout.predict(frame, {SYSTEM: calibrated_gpu()}, constants)[:, 0]
 
 
-def without(name: str, frame: pd.DataFrame, fold: pd.Series) -> np.ndarray:
+def without(name: str, frame: pd.DataFrame, fold: pd.Series[Any]) -> Array:
     """Milliseconds of every row by constants fitted without the rows of its fold."""
     out = np.full(len(frame), np.nan)
     for value in sorted(fold.unique()):
@@ -108,7 +107,7 @@ def without(name: str, frame: pd.DataFrame, fold: pd.Series) -> np.ndarray:
     return out
 
 
-def slowdowns(frame: pd.DataFrame, value: np.ndarray) -> pd.Series:
+def slowdowns(frame: pd.DataFrame, value: Array) -> pd.Series[Any]:
     """Time of each skewed row over that of the evenly spread one, by row of the frame; NaN where there is none."""
     keys = [*POINT, "num_tokens"]
     data = frame[keys].assign(value=np.asarray(value))
@@ -126,7 +125,7 @@ def shown(name: str, predicted_: Any, measured: Any) -> None:
     )
 
 
-def show_slowdowns(name: str, frame: pd.DataFrame, value: np.ndarray) -> None:
+def show_slowdowns(name: str, frame: pd.DataFrame, value: Array) -> None:
     """Slowdown of all skewed rows, of those that matter, and averaged over token counts."""
     ours, real = slowdowns(frame, value), slowdowns(frame, frame.latency_ms.to_numpy())
     shown(f"{name}: slowdown", ours, real)
@@ -135,21 +134,22 @@ def show_slowdowns(name: str, frame: pd.DataFrame, value: np.ndarray) -> None:
     decode = frame.num_tokens / frame.moe_ep_size <= 256
     pairs = pd.DataFrame({"ours": ours, "real": real}).dropna()
     mean = pairs.groupby([frame.hidden_size, frame.inter_size, frame.moe_ep_size, decode]).mean()
-    rank = mean.corr("spearman").iloc[0, 1]
+    rank = float(mean.ours.corr(mean.real, method="spearman"))
     shown(f"{name}: slowdown by model, EP, regime; Spearman {rank:.3f}", mean.ours, mean.real)
 
 
 def laws(constants: Mapping[str, Any]) -> None:
     """Slowdown by EP size of an exponent that was never fitted, 1.2, with the tokens of the measured uniform rows."""
     for name, least in (("wideep_generation", 32), ("wideep_context", 1)):
-        kind, even = load_layout(name), read(name)
+        layout, even = load_layout(name), read(name)
         even = even[(even.distribution == "uniform") & (even.num_tokens >= least * even.moe_ep_size)]
-        times = [predicted(kind, even.assign(distribution=d), constants) for d in ("power_law_1.2", "uniform")]
+        times = [predicted(layout, even.assign(distribution=d), constants) for d in ("power_law_1.2", "uniform")]
         mean = pd.Series(times[0] / times[1], even.index).groupby(even.moe_ep_size).mean()
-        print(f"{name}, exponent 1.2: " + ", ".join(f"EP{ep} {value:.2f}" for ep, value in mean.items() if ep > 2))
+        words = [f"EP{ep} {mean[ep]:.2f}" for ep in mean.index.to_list() if ep > 2]
+        print(f"{name}, exponent 1.2: {', '.join(words)}")
 
 
-def spread_of_draws(name: str, frame: pd.DataFrame, constants: Mapping[str, Any]) -> np.ndarray:
+def spread_of_draws(name: str, frame: pd.DataFrame, constants: Mapping[str, Any]) -> Array:
     """Relative distance of means of five draws, as rows are measured, from the mean of all, [R * 80].
 
     What the latency of the draws alone differs by, so that no prediction of the expected one can have a smaller error.
@@ -159,7 +159,8 @@ def spread_of_draws(name: str, frame: pd.DataFrame, constants: Mapping[str, Any]
     rows = expert_rows.rows_of(frame, timing, own, 400)
     dtype = kernel_dtype(group.rpartition("/")[2])
     seconds = expert_time(rows.load, rows.shape, rows.tokens, calibrated_gpu(), dtype, own)
-    return (seconds.reshape(len(frame), -1, 5).mean(axis=2) / seconds.mean(axis=1, keepdims=True)).ravel()
+    means = seconds.reshape(len(frame), -1, 5).mean(axis=2) / seconds.mean(axis=1, keepdims=True)
+    return np.asarray(means.ravel())
 
 
 def cross_validate() -> None:
@@ -189,7 +190,9 @@ def cross_validate() -> None:
             shown(f"{name}, {exponent} left out: latency", value[own], frame.latency_ms[own])
             part = fitted(name, frame[~own])
             ours = slowdowns(frame, predicted(load_layout(name), frame, part))
-            shown(f"{name}, {exponent} left out: slowdown", ours[own], slowdowns(frame, frame.latency_ms)[own])
+            shown(
+                f"{name}, {exponent} left out: slowdown", ours[own], slowdowns(frame, frame.latency_ms.to_numpy())[own]
+            )
             drawn = spread_of_draws(name, frame[own], part)
             shown(f"{name}, {exponent}: five draws about their mean", drawn, np.ones(len(drawn)))
     frame = read("wideep_trtllm_eplb")
@@ -203,7 +206,8 @@ def main() -> None:
     parser.add_argument("--cross-validate", action="store_true")
     parser.add_argument("--write", action="store_true")
     asked = parser.parse_args()
-    constants, split = {}, {}
+    constants: dict[str, dict[str, float]] = {}
+    split: dict[str, dict[str, Any]] = {}
     print(f"{'':58} {'rows':>6} {'median':>6} {'p90':>6} {'bias':>6}  %")
     for name in TIMINGS:
         frame = read(name)
@@ -234,17 +238,18 @@ def main() -> None:
     if asked.cross_validate:
         cross_validate()
     if asked.write:
+        path = CONSTANTS / "experts.yaml"
         document = {
             "source": "NVIDIA aiconfigurator-core 0.12.0, systems/data/h100_sxm/moe",
-            "gpu": yaml.safe_load(CONSTANTS.read_text(encoding="utf-8"))["gpu"],
+            "gpu": yaml.safe_load(path.read_text(encoding="utf-8"))["gpu"],
             "held_out": "moe: 8, 96, 128, 384 and 2,048 tokens; wideep_generation: exponent 0.6",
             "fitted": split,
             "groups": constants,
         }
-        CONSTANTS.write_text(
+        path.write_text(
             HEADER + yaml.safe_dump(document, sort_keys=False, width=120, default_flow_style=None), encoding="utf-8"
         )
-        print(f"wrote {CONSTANTS.name}")
+        print(f"wrote {path.name}")
 
 
 if __name__ == "__main__":

@@ -1,32 +1,31 @@
-"""Fit all of a step but experts and exchanges, on H100: python tests/validation/fit_dense.py [KIND ...] [--write].
+"""Fit all of a step but experts and exchanges, on H100: python -m moesim.calibration.fit_layers [LAYOUT ...] [--write].
 
-Prints for every kind of table, group and regime the errors of the shipped
-constants on fitted and, with `--final`, on held-out rows; what is held out, each
-kind's `fitted` says. `--fit` and `--write` fit them anew; on another machine that
-may end elsewhere along a flat valley, as libraries round otherwise there.
-`--folds` also prints the errors of rows left out one shape at a time among the
-fitted, by which the forms were chosen: the held-out rows were looked at last.
-Needs the folder of MOESIM_DATA, whose measured/ holds the tables; --write puts
-the constants into moesim/hardware/constants/<noun>.yaml.
+Prints for every layout, group and regime the errors of the shipped constants on
+fitted and, with `--final`, on held-out rows; what is held out, each layout's
+`fitted` says. `--fit` and `--write` fit them anew; on another machine that may
+end elsewhere along a flat valley, as libraries round otherwise there. `--folds`
+also prints the errors of rows left out one shape at a time among the fitted, by
+which the forms were chosen: the held-out rows were looked at last. The tables are
+those that ship with moesim; --write replaces constants/<layout>.yaml of
+`moesim.hardware`.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
-import moesim.hardware.constants
+from moesim.calibration.checks import Mask
+from moesim.calibration.columns import Array
 from moesim.calibration.gpus import published_gpus
 from moesim.calibration.layout import Layout, load_layout
 from moesim.calibration.predict import shipped
+from moesim.calibration.shipped import shipped_rows, write_constants
 from moesim.hardware.allreduce import AllReduceConstants, allreduce_seconds
+from moesim.hardware.constants import Constants
 
-FOLDER = Path(moesim.hardware.constants.__file__).parent
 SOURCE = "NVIDIA aiconfigurator-core 0.12.0, tables of H100 SXM: TensorRT-LLM 1.3.0rc20, SGLang 0.5.14, vLLM 0.24.0"
 HELD_OUT = {
     "allreduce": "every second message size, and 4 GPUs",
@@ -53,18 +52,18 @@ FOLD_COLUMNS = {
 
 
 def table(name: str) -> pd.DataFrame:
-    """The measured table of a kind, usable rows."""
-    frame = pd.read_parquet(Path(os.environ["MOESIM_DATA"]) / "measured" / f"{name}_h100_calib.parquet")
+    """The measured table of a layout, usable rows."""
+    frame = shipped_rows([f"{name}_h100_calib"])
     return frame[load_layout(name).usable(frame)].reset_index(drop=True)
 
 
-def errors(kind: Layout, frame: pd.DataFrame, constants: dict[str, dict[str, float]]) -> np.ndarray:
+def errors(layout: Layout, frame: pd.DataFrame, constants: Constants) -> Array:
     """Relative error of each row."""
-    seconds = kind.predict(frame, published_gpus(), constants)[:, 0]
-    return seconds / (kind.unit_s * frame[kind.measured[0]].to_numpy(dtype=np.float64)) - 1
+    seconds = layout.predict(frame, published_gpus(), constants)[:, 0]
+    return seconds / (layout.unit_s * frame[layout.measured[0]].to_numpy(dtype=np.float64)) - 1
 
 
-def line(*words: object, error: np.ndarray) -> None:
+def line(*words: object, error: Array) -> None:
     """Rows, median and 90th percentile of the absolute error in percent, median error."""
     error = error[np.isfinite(error)]
     if len(error):
@@ -73,32 +72,32 @@ def line(*words: object, error: np.ndarray) -> None:
         print(" ".join(f"{word!s:24}" for word in words) + text, flush=True)
 
 
-def folds(kind: Layout, frame: pd.DataFrame) -> np.ndarray:
+def folds(layout: Layout, frame: pd.DataFrame) -> Array:
     """Error of each row by constants that saw no row with its value of one of the columns; the last value's stays."""
     error = np.full(len(frame), np.nan)
-    for column in FOLD_COLUMNS[kind.name]:
+    for column in FOLD_COLUMNS[layout.name]:
         for value in sorted(frame[column].unique()):
             out = (frame[column] == value).to_numpy()
             if out.all():
                 continue
-            constants = kind.fit(frame[~out].reset_index(drop=True), published_gpus())
-            error[out] = errors(kind, frame[out].reset_index(drop=True), constants)
+            constants = layout.fit(frame[~out].reset_index(drop=True), published_gpus())
+            error[out] = errors(layout, frame[out].reset_index(drop=True), constants)
     return error
 
 
-def report(kind: Layout, frame: pd.DataFrame, error: np.ndarray, split: np.ndarray, what: str) -> None:
+def report(layout: Layout, frame: pd.DataFrame, error: Array, split: Mask, what: str) -> None:
     """Errors by group and by regime of the rows of a split."""
-    group, regime = kind.group(frame).to_numpy(), kind.regime(frame).to_numpy()
+    group, regime = layout.group(frame).to_numpy(), layout.regime(frame).to_numpy()
     for word in sorted(set(group)):
-        line(kind.name, word, what, error=error[split & (group == word)])
+        line(layout.name, word, what, error=error[split & (group == word)])
     for word in sorted(set(regime)):
-        line(kind.name, word, what, error=error[split & (regime == word)])
-    line(kind.name, "all", what, error=error[split])
+        line(layout.name, word, what, error=error[split & (regime == word)])
+    line(layout.name, "all", what, error=error[split])
 
 
-def four_gpus(constants: dict[str, dict[str, float]]) -> None:
+def four_gpus(constants: Constants) -> None:
     """Errors of the sums that frameworks leave to NCCL on 4 GPUs, which no constant saw: rows of nccl-tests."""
-    rows = pd.read_parquet(Path(os.environ["MOESIM_DATA"]) / "measured" / "nccl_h100_calib.parquet")
+    rows = shipped_rows(["nccl_h100_calib"])
     rows = rows[(rows.op_name == "all_reduce") & (rows.num_gpus == 4) & (rows.nccl_dtype == "half")]
     message, seconds = 2.0 * rows.message_size.to_numpy(), rows.latency.to_numpy() / 1e3
     found = []
@@ -116,28 +115,27 @@ def main() -> None:
     """Print the errors; write the constants."""
     words = [word for word in sys.argv[1:] if not word.startswith("--")]
     for name in words or HELD_OUT:
-        kind, frame = load_layout(name), table(name)
-        fitted = kind.fitted(frame).to_numpy(dtype=np.bool_)
+        layout, frame = load_layout(name), table(name)
+        fitted = layout.fitted(frame).to_numpy(dtype=np.bool_)
         seen = frame[fitted].reset_index(drop=True)
         anew = "--fit" in sys.argv or "--write" in sys.argv
-        constants = kind.fit(seen, published_gpus()) if anew else shipped(kind)
-        error = errors(kind, frame, constants)
-        report(kind, frame, error, fitted, "fitted")
+        constants = layout.fit(seen, published_gpus()) if anew else shipped(layout)
+        error = errors(layout, frame, constants)
+        report(layout, frame, error, fitted, "fitted")
         if "--folds" in sys.argv:
-            report(kind, seen, folds(kind, seen), np.ones(len(seen), dtype=np.bool_), "left out in turn")
+            report(layout, seen, folds(layout, seen), np.ones(len(seen), dtype=np.bool_), "left out in turn")
         if "--final" in sys.argv or "--write" in sys.argv:
-            report(kind, frame, error, ~fitted, "held out")
+            report(layout, frame, error, ~fitted, "held out")
             if name == "allreduce":
                 four_gpus(constants)
         if "--write" in sys.argv:
             header = {
                 "source": SOURCE,
                 "gpu": "h100-sxm",
-                "fitted": f"python tests/validation/fit_dense.py {name} --write",
+                "fitted": f"python -m moesim.calibration.fit_layers {name} --write",
                 "held_out": HELD_OUT[name],
             }
-            text = yaml.safe_dump({**header, "groups": constants}, sort_keys=False, width=118)
-            (FOLDER / f"{kind.noun}.yaml").write_text(text, encoding="utf-8")
+            write_constants(layout.part, header, constants)
 
 
 if __name__ == "__main__":
