@@ -15,7 +15,6 @@ token of the optimum. Fairseq's auction stops earlier, 0.1 to 0.9 % below it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +38,9 @@ class BaseParameters:
     training: bool = True
 
 
-def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+def route(
+    logits: NDArray[np.float32], top_k: int, parameters: BaseParameters, state: NDArray[np.float32] | None, draw: Draw
+) -> Assignment:
     """Assign all tokens of a batch, logits [T, E]."""
     plain = route_gate(logits, 1, _BY_LOGIT, None, draw)
     if not parameters.training or len(logits) == 0:
@@ -136,7 +137,7 @@ def _replace(bid: NDArray[np.float64], bidder: NDArray[np.int64], offer: float, 
     bid[i], bidder[i] = offer, t
 
 
-def check(n_experts: int, top_k: int, parameters: Any) -> None:
+def check(n_experts: int, top_k: int, parameters: BaseParameters) -> None:
     """BASE is top-1."""
     if top_k != 1:
         raise ParameterError("top_k", top_k, "1, as base sends a token to one expert")

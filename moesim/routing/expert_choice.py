@@ -11,7 +11,6 @@ tokens of the batch, later ones included.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,13 @@ class ExpertChoiceParameters:
     """Expert choice has none beside top_k, the mean number of experts a token."""
 
 
-def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+def route(
+    logits: NDArray[np.float32],
+    top_k: int,
+    parameters: ExpertChoiceParameters,
+    state: NDArray[np.float32] | None,
+    draw: Draw,
+) -> Assignment:
     """Let the experts choose among all tokens of logits [T, E].
 
     Returns [T, K] with K the most experts that any token got; a token's

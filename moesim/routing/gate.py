@@ -9,9 +9,10 @@ that a mixture which nobody published can be studied too, for instance
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,10 +55,15 @@ class GateParameters:
     masked_score: str = "-inf"
 
 
-def gate(name: str, check: Callable[[int, int, Any], None] | None = None, **defaults: Any) -> Strategy:
+G = TypeVar("G", bound=GateParameters)
+
+
+def gate(
+    name: str, check: Callable[[int, int, GateParameters], None] | None = None, **defaults: Any
+) -> Strategy[GateParameters]:
     """A strategy that is this gate with other defaults, and with a rule of its own beside the gate's."""
 
-    def check_both(n_experts: int, top_k: int, parameters: Any) -> None:
+    def check_both(n_experts: int, top_k: int, parameters: GateParameters) -> None:
         check_gate(n_experts, top_k, parameters)
         if check is not None:
             check(n_experts, top_k, parameters)
@@ -70,15 +76,35 @@ def gate(name: str, check: Callable[[int, int, Any], None] | None = None, **defa
         check=check_both,
         takes_bias=True,
         order_only=compares_logits,
+        by_sigmoid=scores_by_sigmoid,
+        groups=kept_groups,
+        with_groups=limited_to_groups,
     )
 
 
-def compares_logits(parameters: Any) -> bool:
+def compares_logits(parameters: GateParameters) -> bool:
     """Whether the chosen are the largest logits: no groups, and no sigmoids, which are equal where they saturate."""
-    return bool(parameters.score != "sigmoid" and parameters.topk_group == parameters.n_group)
+    return parameters.score != "sigmoid" and parameters.topk_group == parameters.n_group
 
 
-def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+def scores_by_sigmoid(parameters: GateParameters) -> bool:
+    """Whether scores and weights are sigmoids; else probabilities."""
+    return parameters.score in {"sigmoid", "sigmoid-of-chosen"}
+
+
+def kept_groups(parameters: GateParameters) -> tuple[int, int]:
+    """How many groups a token may use, of how many."""
+    return parameters.topk_group, parameters.n_group
+
+
+def limited_to_groups(parameters: G, kept: int, n_groups: int) -> G:
+    """The parameters that limit a token to `kept` groups of so many, by the best sums of top_k / kept scores."""
+    return dataclasses.replace(parameters, n_group=n_groups, topk_group=kept, group_score="top-k-sum")
+
+
+def route(
+    logits: NDArray[np.float32], top_k: int, parameters: GateParameters, state: NDArray[np.float32] | None, draw: Draw
+) -> Assignment:
     """Route logits [T, E]; `state` is a float32 [E] added to the scores that are compared, or None."""
     expert = np.empty((len(logits), top_k), dtype=np.int32)
     weight = np.empty((len(logits), top_k), dtype=np.float32)
@@ -107,7 +133,7 @@ def top_k_softmax(logits: NDArray[np.float32], top_k: int) -> tuple[NDArray[np.i
     return chosen.expert, chosen.weight
 
 
-def check_gate(n_experts: int, top_k: int, parameters: Any) -> None:
+def check_gate(n_experts: int, top_k: int, parameters: GateParameters) -> None:
     """Groups must be equal, and the kept ones must hold top_k experts.
 
     Raises:

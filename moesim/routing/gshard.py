@@ -14,7 +14,6 @@ Lingvo's rounding: overflow "drop-by-choice", rounding "lingvo".
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +38,9 @@ class GShardParameters:
     legacy_mtf_behavior: bool = True
 
 
-def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+def route(
+    logits: NDArray[np.float32], top_k: int, parameters: GShardParameters, state: NDArray[np.float32] | None, draw: Draw
+) -> Assignment:
     """Top-2 of logits [T, E]; a second expert that was left out is -1 with weight 0."""
     policy = parameters.second_expert_policy
     noise = np.zeros(logits.shape if policy == "sampling" else (len(logits), 1), dtype=np.float32)
@@ -50,14 +51,14 @@ def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, 
     return top_2(logits, noise, parameters)
 
 
-def top_2(logits: NDArray[np.float32], noise: NDArray[np.float32], parameters: Any) -> Assignment:
+def top_2(logits: NDArray[np.float32], noise: NDArray[np.float32], parameters: GShardParameters) -> Assignment:
     """The same for given random numbers: Gumbel noise [T, E] of "sampling", uniform numbers [T, 1] of "random"."""
     expert, weight = top_k_softmax(logits, 2)
     if parameters.second_expert_policy == "sampling":
         others = logits + noise
         np.put_along_axis(others, expert[:, :1], -np.inf, axis=1)
         expert[:, 1] = others.argmax(axis=1)
-        weight = np.take_along_axis(router_scores(logits, parameters), expert, axis=1)
+        weight = np.take_along_axis(router_scores(logits, by_sigmoid=False), expert, axis=1)
     if parameters.legacy_mtf_behavior:
         weight = weight / (weight.sum(axis=1, keepdims=True) + np.float32(1e-9))
     if parameters.second_expert_policy == "random":
@@ -82,7 +83,7 @@ def _gumbel(seed: int, step: int, layer: int, first: int, out: NDArray[np.float3
             out[t, e] = np.float32(-np.log(-np.log(uniform(word, e))))
 
 
-def check(n_experts: int, top_k: int, parameters: Any) -> None:
+def check(n_experts: int, top_k: int, parameters: GShardParameters) -> None:
     """GShard is top-2."""
     if top_k != 2:
         raise ParameterError("top_k", top_k, "2, as gshard sends a token to two experts")

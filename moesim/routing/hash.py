@@ -9,7 +9,6 @@ every choice weighs 1 / top_k. A frequent word makes a hot expert.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,9 @@ class HashParameters:
     table_seed: int = 0
 
 
-def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+def route(
+    logits: NDArray[np.float32], top_k: int, parameters: HashParameters, state: NDArray[np.float32] | None, draw: Draw
+) -> Assignment:
     """Look up the experts of `draw.token_ids` [T]; the logits only say how many experts there are.
 
     Raises:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moesim.routing.gate import GateParameters, check_gate, route
+from moesim.routing.gate import GateParameters, check_gate, kept_groups, limited_to_groups, route, scores_by_sigmoid
 from moesim.routing.strategy import Strategy
 
 
@@ -28,6 +28,9 @@ STRATEGY = Strategy(
     route=route,
     parameters=LongCatParameters,
     takes_bias=True,
-    zero_experts=lambda parameters: int(parameters.n_zero_experts),
+    zero_experts=lambda parameters: parameters.n_zero_experts,
+    by_sigmoid=scores_by_sigmoid,
+    groups=kept_groups,
+    with_groups=limited_to_groups,
     check=check_gate,
 )

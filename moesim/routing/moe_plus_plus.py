@@ -10,7 +10,6 @@ two are divided by their sum.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,13 @@ class MoePlusPlusParameters:
     moe_use_mixtral_gating: bool = False
 
 
-def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+def route(
+    logits: NDArray[np.float32],
+    top_k: int,
+    parameters: MoePlusPlusParameters,
+    state: NDArray[np.float32] | None,
+    draw: Draw,
+) -> Assignment:
     """Top-2 of logits [T, E + n_zero_experts]."""
     expert, weight = top_k_softmax(logits, top_k)
     if not parameters.moe_use_mixtral_gating:
@@ -38,7 +43,7 @@ def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, 
     return Assignment.of(expert, np.divide(weight, total, out=weight, where=total > 0))
 
 
-def check(n_experts: int, top_k: int, parameters: Any) -> None:
+def check(n_experts: int, top_k: int, parameters: MoePlusPlusParameters) -> None:
     """MoE++ is top-2, so that the sum of the gates is never 0."""
     if top_k != 2:
         raise ParameterError("top_k", top_k, "2, as moe-plus-plus sends a token to two experts")
@@ -50,6 +55,6 @@ STRATEGY = Strategy(
     name="moe-plus-plus",
     route=route,
     parameters=MoePlusPlusParameters,
-    zero_experts=lambda parameters: int(parameters.n_zero_experts),
+    zero_experts=lambda parameters: parameters.n_zero_experts,
     check=check,
 )

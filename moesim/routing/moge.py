@@ -9,7 +9,6 @@ number of assignments from every token, whatever the logits.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +32,9 @@ class MogeParameters:
     routed_scaling_factor: float = 1.0
 
 
-def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+def route(
+    logits: NDArray[np.float32], top_k: int, parameters: MogeParameters, state: NDArray[np.float32] | None, draw: Draw
+) -> Assignment:
     """Route logits [T, E]; choices are in the order of the groups, the best of each first."""
     n_tokens, n_experts = logits.shape
     n_group, size = parameters.n_group, n_experts // parameters.n_group
@@ -41,13 +42,13 @@ def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, 
     within = route_gate(logits.reshape(n_tokens * n_group, size), quota, _BY_LOGIT, None, draw).expert
     first = np.arange(n_group, dtype=np.int32)[None, :, None] * np.int32(size)
     expert = (within.reshape(n_tokens, n_group, quota) + first).reshape(n_tokens, top_k)
-    weight = np.take_along_axis(router_scores(logits, parameters), expert, axis=1)
+    weight = np.take_along_axis(router_scores(logits, by_sigmoid=False), expert, axis=1)
     if parameters.norm_topk_prob:
         weight /= weight.sum(axis=1, keepdims=True)
     return Assignment.of(expert, weight * np.float32(parameters.routed_scaling_factor))
 
 
-def check(n_experts: int, top_k: int, parameters: Any) -> None:
+def check(n_experts: int, top_k: int, parameters: MogeParameters) -> None:
     """Equal groups, and equal quotas that fit them."""
     n_group = parameters.n_group
     if n_group < 1 or n_experts % n_group:

@@ -10,7 +10,6 @@ The softmax is over the noisy logits of the chosen.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +32,13 @@ class NoisyTopKParameters:
     noise_std: float = 1.0
 
 
-def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+def route(
+    logits: NDArray[np.float32],
+    top_k: int,
+    parameters: NoisyTopKParameters,
+    state: NDArray[np.float32] | None,
+    draw: Draw,
+) -> Assignment:
     """Top-k of logits [T, E] plus noise."""
     noisy = logits.copy()
     if parameters.noise_std > 0:
@@ -50,7 +55,7 @@ def _add_noise(seed: int, step: int, layer: int, first: int, noise_std: float, l
             logits[t, e] += np.float32(noise_std * noise[e])
 
 
-def check(n_experts: int, top_k: int, parameters: Any) -> None:
+def check(n_experts: int, top_k: int, parameters: NoisyTopKParameters) -> None:
     """A standard deviation."""
     if parameters.noise_std < 0:
         raise ParameterError("noise_std", parameters.noise_std, "0 or more")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,9 @@ class RandomParameters:
     """Random routing has none."""
 
 
-def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+def route(
+    logits: NDArray[np.float32], top_k: int, parameters: RandomParameters, state: NDArray[np.float32] | None, draw: Draw
+) -> Assignment:
     """`top_k` distinct experts a token, uniform over all sets; each weighs 1 / top_k."""
     expert = np.empty((len(logits), top_k), dtype=np.int32)
     _draw_experts(draw.seed, draw.step, draw.layer, draw.first_token, logits.shape[1], expert)

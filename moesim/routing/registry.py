@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import InputError, ParameterError, did_you_mean
-from moesim.routing.strategy import NoParameters, Strategy, checked_router
+from moesim.routing.strategy import NoParameters, P, Strategy, checked_router
 from moesim.types import Router
 
 
@@ -185,7 +185,7 @@ STRATEGIES: Mapping[str, Entry] = {
 }
 
 
-_registered: dict[str, Strategy] = {}
+_registered: dict[str, Strategy[Any]] = {}
 
 
 def register_strategy(
@@ -195,24 +195,31 @@ def register_strategy(
     scope: str = "token",
     check: Callable[[int, int, Any], None] | None = None,
     takes_bias: bool = False,
-) -> Callable[[Router], Strategy]:
+    by_sigmoid: bool = False,
+) -> Callable[[Router[Any]], Strategy[Any]]:
     """Make a strategy of a function `(logits [T, E], top_k, parameters, state, draw) -> Assignment`.
 
     It may be compiled or plain NumPy. `parameters` is a frozen dataclass of
     numbers with defaults. With `takes_bias` the state is a float32 [E] for the
-    selection, or None, and `routing.training` may move it. In a scenario it is named `package.module:name`, by
-    the variable it is bound to; `route` takes its name as well. What it returns is checked.
+    selection, or None, and `routing.training` may move it. `by_sigmoid` says that its scores are sigmoids of the
+    logits, where a policy reads scores; else they are probabilities. In a scenario it is named
+    `package.module:name`, by the variable it is bound to; `route` takes its name as well. What it returns is checked.
 
     Raises:
         InputError: the name is taken.
     """
 
-    def decorate(function: Router) -> Strategy:
+    def decorate(function: Router[Any]) -> Strategy[Any]:
         if name in STRATEGIES or name in _registered:
             raise InputError(f"strategy {name}: found the name taken, wanted another")
-        checked = checked_router(name, function)
         _registered[name] = Strategy(
-            name=name, route=checked, parameters=parameters, scope=scope, check=check, takes_bias=takes_bias
+            name=name,
+            route=checked_router(name, function),
+            parameters=parameters,
+            scope=scope,
+            check=check,
+            takes_bias=takes_bias,
+            by_sigmoid=lambda _: by_sigmoid,
         )
         return _registered[name]
 
@@ -224,7 +231,7 @@ def is_of_session(name: str) -> bool:
     return name in _registered
 
 
-def _imported(name: str) -> Strategy:
+def _imported(name: str) -> Strategy[Any]:
     """The strategy that `package.module:name` names, looked for in the current folder as well."""
     module, _, attribute = name.partition(":")
     here = str(Path.cwd())
@@ -240,7 +247,7 @@ def _imported(name: str) -> Strategy:
     return found
 
 
-def strategy(name: str) -> Strategy:
+def strategy(name: str) -> Strategy[Any]:
     """The strategy of that name, of the registry, of `register_strategy`, or of `package.module:name`.
 
     Raises:
@@ -258,7 +265,7 @@ def strategy(name: str) -> Strategy:
     return found
 
 
-def parameters_for(found: Strategy, values: Mapping[str, Any]) -> Any:
+def parameters_for(found: Strategy[P], values: Mapping[str, Any]) -> P:
     """The parameters of a strategy, its defaults where `values` has none.
 
     Raises:

@@ -7,8 +7,6 @@ the most that a token may get, its largest logits first; E = no bound, as publis
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +18,9 @@ from moesim.types import Assignment, Draw
 _BY_LOGIT = GateParameters(score="softmax-of-chosen")
 
 
-def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+def route(
+    logits: NDArray[np.float32], top_k: int, parameters: NoParameters, state: NDArray[np.float32] | None, draw: Draw
+) -> Assignment:
     """The positive ones of the top_k largest logits [T, E]; unused choices are -1."""
     expert = route_gate(logits, top_k, _BY_LOGIT, None, draw).expert
     weight = np.take_along_axis(logits, expert, axis=1)

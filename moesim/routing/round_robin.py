@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +39,13 @@ class RoundRobinParameters:
     offset: int = 0
 
 
-def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+def route(
+    logits: NDArray[np.float32],
+    top_k: int,
+    parameters: RoundRobinParameters,
+    state: NDArray[np.float32] | None,
+    draw: Draw,
+) -> Assignment:
     """Deal the assignments of logits [T, E], whatever they say."""
     n_experts, n_ranks = logits.shape[1], parameters.n_ranks
     first = draw.first_token * top_k + parameters.offset
@@ -76,7 +81,7 @@ def _deal(
             expert[t, j] = order[d[t, j] % n_experts]
 
 
-def check(n_experts: int, top_k: int, parameters: Any) -> None:
+def check(n_experts: int, top_k: int, parameters: RoundRobinParameters) -> None:
     """Ranks must hold equal numbers of experts."""
     if parameters.n_ranks < 1 or n_experts % parameters.n_ranks:
         raise ParameterError("n_ranks", parameters.n_ranks, f"a number that divides the {n_experts} experts")

@@ -67,8 +67,8 @@ def route(
     if reach is None:
         return assignment
     assignment = _within(reach, assignment)
-    limited = getattr(values, "topk_group", 1) < getattr(values, "n_group", 1)
-    if limited and found.obeys_mask and (assignment.expert < 0).any():
+    kept, n_groups = found.groups(values)
+    if kept < n_groups and found.obeys_mask and (assignment.expert < 0).any():
         token = int(np.flatnonzero((assignment.expert < 0).any(axis=1))[0])
         wanted = f"top_k ({top_k}) or more in the groups that it may use"
         raise ParameterError("mask", f"fewer experts for token {token}", wanted)
@@ -130,7 +130,7 @@ def _ids(token_ids: ArrayLike | None, n_tokens: int) -> NDArray[np.int64] | None
     return ids.astype(np.int64)
 
 
-def _bias(bias: ArrayLike, n_experts: int, found: Strategy) -> NDArray[np.float32]:
+def _bias(bias: ArrayLike, n_experts: int, found: Strategy[Any]) -> NDArray[np.float32]:
     if not found.takes_bias:
         raise ParameterError("bias", f"one for {found.name}", "none, as this strategy has no selection bias")
     array = np.ascontiguousarray(bias, dtype=np.float32)

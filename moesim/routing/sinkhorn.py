@@ -16,7 +16,6 @@ made by x + ln d1, which does not underflow.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +37,13 @@ class SinkhornParameters:
     training: bool = True
 
 
-def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+def route(
+    logits: NDArray[np.float32],
+    top_k: int,
+    parameters: SinkhornParameters,
+    state: NDArray[np.float32] | None,
+    draw: Draw,
+) -> Assignment:
     """Route all tokens of a batch, logits [T, E]."""
     bias = None
     if parameters.training and logits.size:

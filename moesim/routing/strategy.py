@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,40 +12,68 @@ from numpy.typing import NDArray
 from moesim.errors import InputError, ParameterError
 from moesim.types import Assignment, Draw, Router
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoParameters:
     """Of a strategy that has none."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Strategy:
-    """A router with the type of its parameters and what it asks of them.
+P = TypeVar("P", bound="DataclassInstance")
 
-    `route(logits [T, E], top_k, parameters, state, draw)` gives an Assignment.
-    `defaults` replace those of the parameters' type, and in a scenario whose phase is not train
-    `at_inference` replace these: what the router does in training only. `scope` "token" may be
-    given blocks of tokens, "batch" needs all of a layer. `takes_bias`: `state`
-    may be a float32 [E] that is added to the scores for the selection only.
-    `check(n_experts, top_k, parameters)` raises ParameterError with what would be right.
-    `zero_experts(parameters)`: how many of the last logits are experts that compute nothing (None = none).
-    `obeys_mask`: an expert whose logit is -inf is not chosen while there are others.
-    `order_only(parameters)` says whether the choices are the `top_k` largest logits, in order (None = never).
+
+def _none(_: object) -> int:
+    return 0
+
+
+def _never(_: object) -> bool:
+    return False
+
+
+def _all_of_one(_: object) -> tuple[int, int]:
+    return 1, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strategy(Generic[P]):
+    """A router with the type P of its parameters, and what others may ask it.
+
+    Attributes:
+        name: by which scenarios and `route` find it.
+        route: `(logits [T, E], top_k, parameters, state, draw) -> Assignment`.
+        parameters: P, a frozen dataclass of numbers with defaults.
+        defaults: replace those of P.
+        at_inference: replace the defaults in a scenario whose phase is not train: what the router does in training
+            only.
+        scope: "token" may be given blocks of tokens, "batch" needs all of a layer.
+        takes_bias: `state` may be a float32 [E] that is added to the scores for the selection only.
+        obeys_mask: an expert whose logit is -inf is not chosen while there are others.
+        check: `(n_experts, top_k, parameters)`, raises ParameterError with what would be right.
+        zero_experts: how many of the last logits are experts that compute nothing.
+        order_only: whether the choices are the `top_k` largest logits, in order.
+        by_sigmoid: whether scores are sigmoids of the logits; else probabilities.
+        groups: (kept, all): a token is limited to so many of all equal groups of consecutive experts.
+        with_groups: `(parameters, kept, all)`, the parameters that limit a token to groups; None = the router cannot.
     """
 
     name: str
-    route: Router
-    parameters: type[Any]
+    route: Router[P]
+    parameters: type[P]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     at_inference: Mapping[str, Any] = field(default_factory=dict)
     scope: str = "token"
     takes_bias: bool = False
     obeys_mask: bool = True
-    zero_experts: Callable[[Any], int] | None = None
-    order_only: Callable[[Any], bool] | None = None
-    check: Callable[[int, int, Any], None] | None = None
+    check: Callable[[int, int, P], None] | None = None
+    zero_experts: Callable[[P], int] = _none
+    order_only: Callable[[P], bool] = _never
+    by_sigmoid: Callable[[P], bool] = _never
+    groups: Callable[[P], tuple[int, int]] = _all_of_one
+    with_groups: Callable[[P, int, int], P] | None = None
 
-    def validate(self, n_experts: int, top_k: int, parameters: Any) -> None:
+    def validate(self, n_experts: int, top_k: int, parameters: P) -> None:
         """Refuse sizes and parameters that this router cannot work with.
 
         Raises:
@@ -57,10 +85,12 @@ class Strategy:
             self.check(n_experts, top_k, parameters)
 
 
-def checked_router(name: str, function: Router) -> Router:
+def checked_router(name: str, function: Router[P]) -> Router[P]:
     """A router of the user's own whose assignments are checked and of the usual types: kernels trust their ids."""
 
-    def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+    def route(
+        logits: NDArray[np.float32], top_k: int, parameters: P, state: NDArray[np.float32] | None, draw: Draw
+    ) -> Assignment:
         n_tokens, n_experts = logits.shape
         assignment = function(logits, top_k, parameters, state, draw)
         wrong = _wrong_with(assignment, n_tokens, n_experts)

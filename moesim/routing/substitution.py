@@ -11,7 +11,6 @@ is a policy of `apply_capacity`.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -146,10 +145,10 @@ def group_mask(scores: ArrayLike, *, n_group: int, topk_group: int, summed: int)
     return np.repeat(kept, n_experts // n_group, axis=1)
 
 
-def router_scores(logits: NDArray[np.float32], parameters: Any) -> NDArray[np.float32]:
-    """What a router with these parameters makes of logits [T, E] before any bias: sigmoids or probabilities [T, E]."""
+def router_scores(logits: NDArray[np.float32], *, by_sigmoid: bool) -> NDArray[np.float32]:
+    """What a router makes of logits [T, E] before any bias: sigmoids, or probabilities over the experts, [T, E]."""
     scores = np.empty_like(logits)
-    _score(logits, str(getattr(parameters, "score", "")).startswith("sigmoid"), scores)
+    _score(logits, by_sigmoid, scores)
     return scores
 
 

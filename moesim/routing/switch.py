@@ -10,7 +10,6 @@ simulated, so `jitter` multiplies every logit by U(1 - jitter, 1 + jitter).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,14 @@ from numpy.typing import NDArray
 from moesim.compiled.jit import njit
 from moesim.compiled.random import JITTER, key, uniform
 from moesim.errors import ParameterError
-from moesim.routing.gate import GateParameters, check_gate, compares_logits
+from moesim.routing.gate import (
+    GateParameters,
+    check_gate,
+    compares_logits,
+    kept_groups,
+    limited_to_groups,
+    scores_by_sigmoid,
+)
 from moesim.routing.gate import route as route_gate
 from moesim.routing.strategy import Strategy
 from moesim.types import Assignment, Draw
@@ -31,7 +37,9 @@ class SwitchParameters(GateParameters):
     jitter: float = 0.0
 
 
-def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+def route(
+    logits: NDArray[np.float32], top_k: int, parameters: SwitchParameters, state: NDArray[np.float32] | None, draw: Draw
+) -> Assignment:
     """Top-1 of logits [T, E]; weight = softmax probability of the chosen expert."""
     if parameters.jitter > 0:
         logits = logits.copy()
@@ -47,7 +55,7 @@ def _jitter(seed: int, step: int, layer: int, first: int, jitter: float, logits:
             logits[t, e] *= np.float32(1.0 + jitter * (2.0 * uniform(word, e) - 1.0))
 
 
-def check(n_experts: int, top_k: int, parameters: Any) -> None:
+def check(n_experts: int, top_k: int, parameters: SwitchParameters) -> None:
     """Switch is top-1."""
     if top_k != 1:
         raise ParameterError("top_k", top_k, "1, as switch sends a token to one expert")
@@ -63,4 +71,7 @@ STRATEGY = Strategy(
     check=check,
     takes_bias=True,
     order_only=lambda parameters: parameters.jitter == 0 and compares_logits(parameters),
+    by_sigmoid=scores_by_sigmoid,
+    groups=kept_groups,
+    with_groups=limited_to_groups,
 )

@@ -9,7 +9,6 @@ probabilities, not renormalised. All of them where no sum exceeds it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,9 @@ class TopPParameters:
     top_p: float = 0.4
 
 
-def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, draw: Draw) -> Assignment:
+def route(
+    logits: NDArray[np.float32], top_k: int, parameters: TopPParameters, state: NDArray[np.float32] | None, draw: Draw
+) -> Assignment:
     """Up to `top_k` experts a token (E = no bound, as published); unused choices are -1."""
     expert, weight = top_k_softmax(logits, top_k)
     held = np.cumsum(weight, axis=1, dtype=np.float32)
@@ -38,7 +39,7 @@ def route(logits: NDArray[np.float32], top_k: int, parameters: Any, state: Any, 
     return Assignment.of(expert, weight)
 
 
-def check(n_experts: int, top_k: int, parameters: Any) -> None:
+def check(n_experts: int, top_k: int, parameters: TopPParameters) -> None:
     """A share of the probability."""
     if not 0 < parameters.top_p <= 1:
         raise ParameterError("top_p", parameters.top_p, "above 0 and at most 1")

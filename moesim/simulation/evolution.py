@@ -51,7 +51,7 @@ class Watch:
     def __init__(self, stages: Stages, state: RouterState) -> None:
         assert stages.strategy is not None
         self._state = state
-        self._by_sigmoid = str(getattr(stages.parameters, "score", "")).startswith("sigmoid")
+        self._by_sigmoid = stages.strategy.by_sigmoid(stages.parameters)
         self._probability = np.zeros((stages.cluster.n_gpus, stages.n_logits))
         self._squares = 0.0
         self.bias = state.bias if stages.strategy.takes_bias and state.bias.any() else None

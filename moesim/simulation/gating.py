@@ -97,7 +97,8 @@ def _route_block(
     assert stages.strategy is not None
     balancer, parameters = stages.scenario.spec.routing.substitution, stages.parameters
     needed = stages.keeps_scores or stages.keeps_priorities or balancer is not None
-    scores = router_scores(logits, parameters) if needed else np.empty((0, 0), dtype=np.float32)
+    by_sigmoid = stages.strategy.by_sigmoid(parameters)
+    scores = router_scores(logits, by_sigmoid=by_sigmoid) if needed else np.empty((0, 0), dtype=np.float32)
     if balancer is not None and balancer.policy == "node-limited" and not stages.limits_itself:
         mask = group_mask(
             scores, n_group=group_nodes(stages.scenario), topk_group=balancer.nodes, summed=stages.best_of_a_node

@@ -27,7 +27,7 @@ Popularity = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 _SEED = 0
 """Of the tokens that routers are tried out with, so that a file of counts is solved once for all seeds."""
 _MAX_SOLVED = 16
-_solved: dict[str, tuple[Strategy, NDArray[np.float32]]] = {}
+_solved: dict[str, tuple[Strategy[Any], NDArray[np.float32]]] = {}
 """By what they depend on; with the strategy, whose identity is part of that. Variants and points share them."""
 
 
@@ -81,7 +81,7 @@ def _solve(scenario: Scenario, share: NDArray[np.float64], affinity: NDArray[np.
         draw = Draw(seed=_SEED, step=number, layer=layer, first_token=0, token_ids=None)
         return strategy.route(logits, top_k, parameters, None, draw).expert
 
-    n_groups = getattr(parameters, "n_group", 1) if strategy.name in STRATEGIES else None
+    n_groups = strategy.groups(parameters)[1] if strategy.name in STRATEGIES else None
 
     def solved(layer: int) -> NDArray[np.float32]:
         zero = zero_experts(strategy, parameters)
@@ -102,7 +102,7 @@ def _solve(scenario: Scenario, share: NDArray[np.float64], affinity: NDArray[np.
     return popularity
 
 
-def _router(scenario: Scenario) -> tuple[Strategy, Any, int]:
+def _router(scenario: Scenario) -> tuple[Strategy[Any], Any, int]:
     """The router that the stated load is of; the model's own, or a plain top-k, where its loads ignore popularity."""
     routing, model = scenario.spec.routing, scenario.model
     stated = scenario.spec.workload.popularity.router

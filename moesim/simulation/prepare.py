@@ -64,7 +64,7 @@ def prepare(scenario: Scenario) -> Stages:
     return stages
 
 
-def _router(scenario: Scenario, top_k: int) -> tuple[Strategy, Any]:
+def _router(scenario: Scenario, top_k: int) -> tuple[Strategy[Any], Any]:
     """The strategy of the scenario with its parameters, the model's own where it names none."""
     routing, model = scenario.spec.routing, scenario.model
     name = routing.strategy or model.router
@@ -85,7 +85,7 @@ def _router(scenario: Scenario, top_k: int) -> tuple[Strategy, Any]:
     return found, parameters
 
 
-def _limited_to_nodes(scenario: Scenario, found: Strategy, top_k: int, parameters: Any) -> Any:
+def _limited_to_nodes(scenario: Scenario, found: Strategy[Any], top_k: int, parameters: Any) -> Any:
     """The parameters of a router with groups of its own, limited to nodes where the balancer says so."""
     balancer, n_nodes, n_experts = scenario.spec.routing.substitution, group_nodes(scenario), scenario.model.n_experts
     if balancer is None or balancer.policy != "node-limited":
@@ -98,19 +98,20 @@ def _limited_to_nodes(scenario: Scenario, found: Strategy, top_k: int, parameter
     if n_experts % n_nodes or balancer.nodes * (n_experts // n_nodes) < top_k:
         wanted = f"nodes that hold top_k ({top_k}) of {n_experts} experts evenly"
         raise scenario.error("routing.substitution.nodes", balancer.nodes, wanted)
-    if getattr(parameters, "n_zero_experts", 0):
+    if found.zero_experts(parameters):
         raise scenario.error(
             "routing.substitution.policy", "node-limited", "another: zero-computation experts have no node"
         )
-    if not hasattr(parameters, "n_group"):
+    if found.with_groups is None:
         return parameters
-    if parameters.n_group > 1:
+    _, n_groups = found.groups(parameters)
+    if n_groups > 1:
         raise scenario.error(
             "routing.substitution.policy",
             "node-limited",
-            f"another: the router has {parameters.n_group} groups of its own",
+            f"another: the router has {n_groups} groups of its own",
         )
-    return dataclasses.replace(parameters, n_group=n_nodes, topk_group=balancer.nodes, group_score="top-k-sum")
+    return found.with_groups(parameters, balancer.nodes, n_nodes)
 
 
 def _synthetic(scenario: Scenario, zero: int, popularity: Popularity | None) -> SyntheticTokens:

@@ -68,10 +68,10 @@ def _order_only(scenario: Scenario) -> bool:
         found, parameters = router_of(scenario)
     except InputError:  # an unknown name or parameter, which is refused under its own field
         return False
-    return found.order_only is not None and found.order_only(parameters)
+    return found.order_only(parameters)
 
 
-def router_of(scenario: Scenario) -> tuple[Strategy, Any]:
+def router_of(scenario: Scenario) -> tuple[Strategy[Any], Any]:
     """The strategy of a scenario with its parameters, the model's own where it names none.
 
     What a router does in training only it does by default where the phase is train.

@@ -27,7 +27,7 @@ class Stages:
     model: ModelShape
     cluster: ClusterShape
     precision: Precision
-    strategy: Strategy | None
+    strategy: Strategy[Any] | None
     parameters: Any
     top_k: int
     source: SyntheticTokens | RecordedTokens
@@ -109,7 +109,7 @@ class Stages:
     @property
     def limits_itself(self) -> bool:
         """Whether the router has groups of its own, through which it is limited to nodes."""
-        return hasattr(self.parameters, "n_group")
+        return self.strategy is not None and self.strategy.with_groups is not None
 
     @property
     def best_of_a_node(self) -> int:
@@ -131,9 +131,9 @@ def group_nodes(scenario: Scenario) -> int:
     return -(-scenario.parallelism.group_gpus // scenario.cluster.gpus_per_node)
 
 
-def zero_experts(found: Strategy, parameters: Any) -> int:
+def zero_experts(found: Strategy[Any], parameters: Any) -> int:
     """How many experts that compute nothing the router scores behind those of the model."""
-    return 0 if found.zero_experts is None else found.zero_experts(parameters)
+    return found.zero_experts(parameters)
 
 
 def threads_or_default(threads: int | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,19 +10,21 @@ from numpy.typing import NDArray
 from moesim.types.assignment import Assignment
 from moesim.types.tokens import Batch, Draw
 
+P_contra = TypeVar("P_contra", contravariant=True)
 
-class Router(Protocol):
-    """A routing strategy: logits in, choices out."""
+
+class Router(Protocol[P_contra]):
+    """A routing strategy's function: logits in, choices out."""
 
     def __call__(
         self,
         logits: NDArray[np.float32],
         top_k: int,
-        parameters: Any,
-        state: Any,
+        parameters: P_contra,
+        state: NDArray[np.float32] | None,
         draw: Draw,
     ) -> Assignment:
-        """Route logits [T, E] to at most `top_k` distinct experts a token."""
+        """Route logits [T, E] to at most `top_k` distinct experts a token; `state` [E] biases the selection."""
 
 
 class TokenSource(Protocol):

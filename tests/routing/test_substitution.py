@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from moesim import rebalance, route
 from moesim.metrics import max_violation
+from moesim.routing import parameters_for, strategy
 from moesim.routing.substitution import group_mask, router_scores
 
 
@@ -19,6 +20,12 @@ def probabilities(x: np.ndarray) -> np.ndarray:
     """Softmax in float32."""
     e = np.exp(x - x.max(axis=1, keepdims=True))
     return (e / e.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def scores_by(name: str, x: np.ndarray) -> np.ndarray:
+    """What a strategy with its defaults makes of logits."""
+    found = strategy(name)
+    return router_scores(x, by_sigmoid=found.by_sigmoid(parameters_for(found, {})))
 
 
 def plain(p: np.ndarray, expert: np.ndarray, threshold: float) -> np.ndarray:
@@ -87,14 +94,12 @@ def test_masking_groups_before_the_router_equals_the_gates_own_limit() -> None:
 
 def test_scores_are_those_of_the_router() -> None:
     """Sigmoids for sigmoid gates, else the softmax."""
-    from moesim.routing.registry import parameters_for, strategy
-
     x = np.random.default_rng(3).normal(size=(5, 7)).astype(np.float32)
     for name in ("deepseek-v3", "llama4"):
-        got = router_scores(x, parameters_for(strategy(name), {}))
+        got = scores_by(name, x)
         np.testing.assert_allclose(got, 1 / (1 + np.exp(-x)), rtol=1e-6)
     for name in ("mixtral", "hash"):
-        np.testing.assert_allclose(router_scores(x, parameters_for(strategy(name), {})), probabilities(x), rtol=1e-6)
+        np.testing.assert_allclose(scores_by(name, x), probabilities(x), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
