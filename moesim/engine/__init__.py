@@ -8,7 +8,6 @@ programs and agree exactly, group by group (`groups`) where there are several
 that exchange within themselves. Exchanges take the closed form (`closed_form`)
 or queue at ports message by message (`port_exchange`, `ports`, `two_hop`).
 `expert_queues` runs steps whose experts are servers with queues.
-`serving` runs a step inside another SimPy process.
 """
 
 from moesim.engine.balanced_twin import balanced_traffic
@@ -20,7 +19,6 @@ from moesim.engine.groups import group_program, in_groups
 from moesim.engine.layout import OVERLAPS, lay_out
 from moesim.engine.port_exchange import exchange, latencies
 from moesim.engine.ports import Ports, free_ports
-from moesim.engine.serving import step_process
 from moesim.engine.simpy_engine import run
 
 ENGINES = {"simpy": in_groups(run), "compiled": in_groups(run_compiled)}
@@ -43,6 +41,5 @@ __all__ = [
     "run",
     "run_compiled",
     "run_queued",
-    "step_process",
     "too_long",
 ]

@@ -23,21 +23,12 @@ The model says nothing about quality, what experts learn, or real optimisers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
 from moesim.compiled.exponential import largest, sigmoid, softmax, total
 from moesim.compiled.jit import njit
 
-MECHANISMS: Mapping[str, str] = {
-    "none": "nothing holds against the feedback",
-    "loss-free": "a selection bias moves against the load of each expert (Wang et al. 2024, DeepSeek-V3)",
-    "aux-loss": "the auxiliary loss presses on the logits (Switch, GShard)",
-}
-RULES = ("sign", "proportional")
-SCOPES_OF_LOSS = ("global-batch", "micro-batch")
 PRESSURE, PRESSURE_COEFFICIENT = 4.0, 1e-3
 FEEDBACK_GAIN = 3.9
 
