@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.atomic import write_file
 from moesim.calibration.checks import accept
 from moesim.calibration.constants_file import used_in_steps
 from moesim.calibration.gpus import gpu_of, published_gpus
 from moesim.calibration.layout import Layout
 from moesim.calibration.reading import Table, far_off, left_out, predict_usable
 from moesim.calibration.validate import read
-from moesim.errors import InputError, OutputError
+from moesim.errors import InputError
 from moesim.hardware.constants import Constants
 from moesim.hardware.kernel_dtypes import KERNEL_DTYPES
 from moesim.types import GpuSpec
@@ -74,14 +74,7 @@ class Calibration:
         import yaml
 
         document: dict[str, Any] = {"name": self.name, "gpu": self.gpu, "source": self.source, **self.kernels}
-        target = Path(path)
-        try:
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-                temporary = Path(folder) / target.name
-                temporary.write_text(yaml.safe_dump(document, sort_keys=False, width=118), encoding="utf-8")
-                temporary.replace(target)
-        except OSError as error:
-            raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from None
+        write_file(path, yaml.safe_dump(document, sort_keys=False, width=118))
 
 
 def calibrate(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.atomic import replacing
 from moesim.calibration.checks import Mask
 from moesim.calibration.layout import Layout
 from moesim.calibration.predict import shipped
 from moesim.calibration.reading import Reading, Table, far_off, left_out, predict_usable, read_folder
 from moesim.calibration.scores import error_table, kind_table, of_groups, score, slowdown_table, slowdowns
 from moesim.calibration.shipped import MEASURED
-from moesim.errors import InputError, OutputError
+from moesim.errors import InputError
 from moesim.hardware.constants import Constants
 
 if TYPE_CHECKING:
@@ -67,14 +67,8 @@ class Report:
         Raises:
             OutputError: it cannot be written there.
         """
-        target = Path(path)
-        try:
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-                temporary = Path(folder) / target.name
-                self.predictions.to_parquet(temporary, index=False)
-                temporary.replace(target)
-        except OSError as error:
-            raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from None
+        with replacing(path) as temporary:
+            self.predictions.to_parquet(temporary, index=False)
 
     def save(self, folder: str | Path) -> None:
         """`report.html`, `summary.json` and a manifest in a folder that is complete or absent.

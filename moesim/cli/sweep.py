@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from moesim.atomic import write_file
 from moesim.cli.options import (
     FileArgument,
     JsonOption,
@@ -78,7 +79,7 @@ def sweep(
             print(f"interrupted; {kept} runs are in {folder}, the same command goes on from there", file=sys.stderr)
         raise
     if len(done.points):
-        _write_report(done, folder)
+        write_file(folder / "report.html", done.report_html())
     if width is not None and not quiet:
         tell_shortfall(study.shortfall(done.points, width, done.axes or ()))
     if json:
@@ -88,12 +89,6 @@ def sweep(
     if done.errors:
         _print_error(done)
         raise typer.Exit(1)
-
-
-def _write_report(done: Study, folder: Path) -> None:
-    partial = folder / ".report.html.partial"
-    partial.write_text(done.report_html(), encoding="utf-8")
-    partial.replace(folder / "report.html")
 
 
 def _print(done: Study, folder: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moesim.errors import InputError, OutputError, RunError
+from moesim.atomic import unwritable, write_file
+from moesim.errors import InputError, RunError
 from moesim.report.data import figure_data
 
 if TYPE_CHECKING:
@@ -48,12 +47,9 @@ def write_figure(figure: go.Figure, file: str | Path, *, width: int | None = Non
         content = _image(figure, kind, width or DEFAULT_WIDTH, height)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as temporary:
-            temporary.write(content)
-        Path(temporary.name).chmod(0o644)
-        os.replace(temporary.name, path)  # noqa: PTH105
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise unwritable(path, error) from None
+    write_file(path, content)
     return path
 
 

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from moesim.atomic import replacing, unwritable
 from moesim.errors import OutputError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def prepare_output(folder: str | Path) -> Path:
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}."):
             pass
     except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from None
+        raise unwritable(target, error) from None
     return target
 
 
@@ -81,7 +82,7 @@ def new_folder(folder: str | Path) -> Iterator[Path]:
         else:
             temporary.replace(target)
     except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from None
+        raise unwritable(target, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -106,7 +107,7 @@ def prepare_file(path: str | Path, *, opening: str) -> Path:
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from None
+        raise unwritable(target, error) from None
     return target
 
 
@@ -117,18 +118,8 @@ def new_file(path: str | Path, *, opening: str) -> Iterator[TextIO]:
     Raises:
         OutputError: as `prepare_file`.
     """
-    target = prepare_file(path, opening=opening)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            yield file
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(prepare_file(path, opening=opening)) as temporary, temporary.open("w", encoding="utf-8") as file:
+        yield file
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from moesim.atomic import replacing, write_file
 from moesim.errors import OutputError
 from moesim.results.files import (
     MANIFEST,
@@ -194,14 +195,11 @@ def is_sweep(folder: Path) -> bool:
 def write_sweep(folder: Path, study: Study) -> None:
     """The files of a sweep, each of them whole or as it was before."""
     for name, frame in (("summary.parquet", study.points), ("paired.parquet", study.paired)):
-        partial = folder / f".{name}.partial"
-        frame.to_parquet(partial, engine="pyarrow", index=False)
-        partial.replace(folder / name)
+        with replacing(folder / name) as temporary:
+            frame.to_parquet(temporary, engine="pyarrow", index=False)
     whole = manifest(study.name, study.axes, study.warnings)
     for name, value in (("errors.json", list(study.errors)), (MANIFEST, whole)):
-        partial = folder / f".{name}.partial"
-        partial.write_text(json_text(value), encoding="utf-8")
-        partial.replace(folder / name)
+        write_file(folder / name, json_text(value))
 
 
 def _filled(tree: Mapping[str, Any], flat: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from moesim import __version__
+from moesim.atomic import PARTIAL, unwritable, write_file
 from moesim.errors import OutputError
 from moesim.results import Study, prepare_output
 from moesim.results.files import MANIFEST, SCHEMA_VERSION
@@ -77,12 +77,7 @@ class Store:
         self._memory[key] = summary
         if self._points is None:
             return
-        partial = self._points / f".{key}.{os.getpid()}.partial"
-        try:
-            partial.write_text(json.dumps({"key": key, "summary": summary}, allow_nan=False), encoding="utf-8")
-            partial.replace(self._points / f"{key}.json")
-        except OSError as error:
-            raise OutputError(f"{self._points}: cannot be written: {error.strerror or error}") from None
+        write_file(self._points / f"{key}.json", json.dumps({"key": key, "summary": summary}, allow_nan=False))
 
     def publish(self, study: Study) -> None:
         """Write what is finished so far: summary.parquet, paired.parquet, errors.json and the manifest.
@@ -90,12 +85,8 @@ class Store:
         Raises:
             OutputError: they cannot be written.
         """
-        if self._folder is None:
-            return
-        try:
+        if self._folder is not None:
             write_sweep(self._folder, study)
-        except OSError as error:
-            raise OutputError(f"{self._folder}: cannot be written: {error.strerror or error}") from None
 
 
 def _open(folder: Path) -> Path:
@@ -107,8 +98,8 @@ def _open(folder: Path) -> Path:
             if folder.exists() and any(folder.iterdir()):
                 raise OutputError(f"{folder}: holds another result, wanted a new folder or that of a sweep; choose -o")
         (folder / POINTS).mkdir(parents=True, exist_ok=True)
-        for left in (*folder.glob(".*.partial"), *(folder / POINTS).glob(".*.partial")):
+        for left in (*folder.glob(PARTIAL), *(folder / POINTS).glob(PARTIAL)):
             left.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written: {error.strerror or error}") from None
+        raise unwritable(folder, error) from None
     return folder

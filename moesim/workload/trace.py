@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.atomic import replacing
 from moesim.errors import OutputError, TraceError
 
 FORMAT = b"moesim-routing-trace-1"
@@ -98,14 +98,8 @@ def write_trace(trace: Trace, path: str | Path) -> None:
             "weights": pa.FixedSizeListArray.from_arrays(pa.array(by_token[1].ravel(), pa.float32()), top_k),
         }
     ).replace_schema_metadata({"format": FORMAT})
-    temporary = Path(path).with_name(Path(path).name + ".part")
-    try:
+    with replacing(path) as temporary:
         pq.write_table(table, temporary)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):  # a name that is too long cannot be removed either
-            temporary.unlink()
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def read_trace(path: str | Path) -> Trace:
