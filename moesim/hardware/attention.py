@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +11,16 @@ from numpy.typing import NDArray
 
 from moesim.hardware.decode import decode_seconds
 from moesim.hardware.dense import elementwise_seconds, gemm_seconds
+from moesim.hardware.indexer import indexer_seconds
 from moesim.hardware.latent import latent_in_seconds, latent_seconds
-from moesim.hardware.layer_kernels import DEFAULT, LayerKernels
+from moesim.hardware.layer_kernels import BOUNDED, DEFAULT, LayerKernels
+from moesim.hardware.linear import linear_in_seconds, linear_seconds
 from moesim.hardware.prefill import mixed_seconds
-from moesim.hardware.sequences import lengths_of, requests_of
+from moesim.hardware.sequences import lengths_of, limit_of, requests_of, seen_by
 from moesim.types import DTYPE_BYTES, AttentionWork, GpuSpec, LayerShape, Precision, Sequences
 
 Seconds = NDArray[np.float64]
+_Attend = Callable[[LayerShape, GpuSpec, Precision, AttentionWork, int, LayerKernels], Seconds]
 
 
 def attention_seconds(
@@ -43,8 +47,10 @@ def attention_seconds(
             their outputs is `dense.sum_seconds`.
         kernels: constants of all parts.
     """
-    attend = latent_seconds if layer.attention == "mla" else _heads_seconds
-    seconds = attend(layer, gpu, precision, work, tensor_parallel, kernels)
+    attend, _ = _KINDS[layer.attention]
+    seconds = attend(layer, gpu, precision, seen_by(layer, work), tensor_parallel, kernels)
+    if layer.index_top_k:
+        seconds = seconds + indexer_seconds(layer, gpu, precision, work, kernels)
     # each norm reads the residual stream and the sum to add, and writes both back, of a GPU's own tokens
     own = -(-work.group_tokens // tensor_parallel)
     return seconds + 2 * elementwise_seconds(gpu, own, 8.0 * layer.hidden_size, kernels)
@@ -64,39 +70,11 @@ def attention_in_seconds(
     Arguments are those of `attention_seconds`. Of latent attention it is by
     formula: what was measured is a whole module.
     """
-    latent = layer.attention == "mla"
-    kernels = replace(kernels, measured=None) if latent else kernels
-    norm = elementwise_seconds(gpu, -(-work.group_tokens // tensor_parallel), 8.0 * layer.hidden_size, kernels)
-    before = latent_in_seconds if latent else _heads_in_seconds
-    return norm + before(layer, gpu, precision, work, tensor_parallel, kernels)
-
-
-def cache_elements(layer: LayerShape) -> int:
-    """Elements of one token in the KV cache of one layer."""
     if layer.attention == "mla":
-        return layer.kv_lora_rank + layer.qk_rope_head_dim
-    return 2 * layer.n_kv_heads * layer.head_dim
-
-
-def projections(layer: LayerShape) -> tuple[tuple[int, int], ...]:
-    """(outputs, inputs) of the weight matrices of one layer's attention, in the order they are used.
-
-    MLA: down to the latents, up from the query latent, the keys' and values'
-    up-projection, output. Otherwise: query with key and value, output.
-    """
-    hidden, heads = layer.hidden_size, layer.n_heads
-    if layer.attention != "mla":
-        return ((heads + 2 * layer.n_kv_heads) * layer.head_dim, hidden), (
-            hidden,
-            heads * layer.head_dim,
-        )
-    query = heads * (layer.qk_nope_head_dim + layer.qk_rope_head_dim)
-    latent = layer.kv_lora_rank + layer.qk_rope_head_dim
-    up = (heads * (layer.qk_nope_head_dim + layer.v_head_dim), layer.kv_lora_rank)
-    out = (hidden, heads * layer.v_head_dim)
-    if layer.q_lora_rank:
-        return (layer.q_lora_rank + latent, hidden), (query, layer.q_lora_rank), up, out
-    return (query + latent, hidden), up, out
+        kernels = replace(kernels, measured=None)
+    _, before = _KINDS[layer.attention]
+    norm = elementwise_seconds(gpu, -(-work.group_tokens // tensor_parallel), 8.0 * layer.hidden_size, kernels)
+    return norm + before(layer, gpu, precision, seen_by(layer, work), tensor_parallel, kernels)
 
 
 def _heads_in_seconds(
@@ -109,7 +87,7 @@ def _heads_in_seconds(
 ) -> Seconds:
     """The product that makes queries, keys and values of every head."""
     heads, kv_heads = (-(-n // tensor_parallel) for n in (layer.n_heads, layer.n_kv_heads))
-    n, k = (heads + 2 * kv_heads) * layer.head_dim, layer.hidden_size
+    n, k = (heads * (2 if layer.attention_gate else 1) + 2 * kv_heads) * layer.head_dim, layer.hidden_size
     weights, activations = precision.weights, precision.activations
     return gemm_seconds(gpu, work.group_tokens, n, k, weights=weights, activations=activations, kernels=kernels)
 
@@ -131,8 +109,9 @@ def _heads_seconds(
     if work.prompts.any:
         seconds = seconds + _prompt_seconds(layer, gpu, precision, work.prompts, shape, kernels)
     inputs, inner = layer.hidden_size, heads * layer.head_dim
+    gates = inner if layer.attention_gate else 0
     weights, activations = precision.weights, precision.activations
-    for n, k in ((inner + 2 * kv_heads * layer.head_dim, inputs), (inputs, inner)):
+    for n, k in ((inner + gates + 2 * kv_heads * layer.head_dim, inputs), (inputs, inner)):
         seconds = seconds + gemm_seconds(
             gpu, work.group_tokens, n, k, weights=weights, activations=activations, kernels=kernels
         )
@@ -150,7 +129,9 @@ def _decode_seconds(
     """The kernel over the caches of all sequences that decode, [A]; `shape`: heads, KV heads, width of a head."""
     heads, kv_heads, width = shape
     constants = kernels.decode(layer, precision)
-    requests = requests_of(decodes)
+    limit = limit_of(layer, requests_of(decodes).longest)
+    # the kernel reads whole blocks of a window, and of selected tokens no more than these
+    requests = requests_of(decodes, limit + (constants.window_tokens if layer.window else 0.0) if limit else np.inf)
 
     def formula(where: Any) -> Seconds:
         return decode_seconds(
@@ -165,7 +146,7 @@ def _decode_seconds(
             cache_bytes=DTYPE_BYTES[precision.kv_cache],
         )
 
-    group = kernels.decode_rows(layer, precision)
+    group = kernels.decode_rows(layer, precision) + (BOUNDED if limit else "")
     return kernels.measured_or(formula, "attention_generation", group, shape, requests.alike, requests.mean)
 
 
@@ -179,6 +160,7 @@ def _prompt_seconds(
 ) -> Seconds:
     """The kernel over all prompts, [A]; `shape`: heads, KV heads, width of a head."""
     heads, kv_heads, width = shape
+    limit = limit_of(layer, prompts.new_tokens + prompts.cached_tokens)
 
     def formula(where: Any) -> Seconds:
         return mixed_seconds(
@@ -192,8 +174,17 @@ def _prompt_seconds(
             key_width=width,
             value_width=width,
             compute=kernels.prefill_compute(precision),
+            window=limit,
             sustained=kernels.throttled,
         )
 
-    group = kernels.prefill_rows(layer, precision)
+    group = kernels.prefill_rows(layer, precision) + (BOUNDED if limit else "")
     return kernels.measured_or(formula, "attention_context", group, shape, *lengths_of(prompts))
+
+
+_KINDS: Mapping[str, tuple[_Attend, _Attend]] = {
+    "gqa": (_heads_seconds, _heads_in_seconds),
+    "mla": (latent_seconds, latent_in_seconds),
+    "linear": (linear_seconds, linear_in_seconds),
+}
+"""By the name of an attention: its time, and the part before its kernels."""

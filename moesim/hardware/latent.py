@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.hardware.dense import gemm_seconds
-from moesim.hardware.layer_kernels import EVERY, LayerKernels
+from moesim.hardware.layer_kernels import BOUNDED, EVERY, LayerKernels
 from moesim.hardware.mla import (
     MlaWidths,
     absorbed_seconds,
@@ -20,7 +20,7 @@ from moesim.hardware.mla import (
     projection_shapes,
     widths_of,
 )
-from moesim.hardware.sequences import lengths_of, requests_of
+from moesim.hardware.sequences import lengths_of, limit_of, requests_of
 from moesim.types import DTYPE_BYTES, AttentionWork, GpuSpec, LayerShape, Precision, Sequences
 
 Seconds = NDArray[np.float64]
@@ -98,8 +98,9 @@ class _Latent:
         return (self.heads, *astuple(self.widths))
 
     def prompt_seconds(self, prompts: Sequences) -> Seconds:
-        """The module over prompts, [A]; keys and values of cached tokens are made anew."""
+        """The module over prompts, [A]."""
         tokens = prompts.tokens
+        limit = limit_of(self.layer, prompts.new_tokens + prompts.cached_tokens)
 
         def formula(where: Any) -> Seconds:
             around = self._linear(tokens[where], self.kernels, absorbed=False)
@@ -111,6 +112,7 @@ class _Latent:
                 cached_tokens=prompts.cached_tokens[:, where],
                 heads=self.heads,
                 widths=self.widths,
+                window=limit,
                 around_s=around,
                 sustained=self.kernels.throttled,
             )
@@ -118,7 +120,7 @@ class _Latent:
         def down(where: Any) -> Seconds:
             return self._product(tokens[where], down_shape(self.widths, self.heads), self.kernels)
 
-        group = self.kernels.mla_rows("mla_context", self.precision)
+        group = self.kernels.mla_rows("mla_context", self.precision) + (BOUNDED if limit else "")
         return self.kernels.measured_or(
             formula, "mla_context", group, self.shape, *lengths_of(prompts), down if _WITHOUT_DOWN in group else None
         )
@@ -127,7 +129,8 @@ class _Latent:
         """The module over caches, [A]."""
         constants = self.kernels.mla_decode(self.precision)
         parts = self.kernels.scaled(constants.linear_factor)
-        tokens, requests = decodes.tokens, requests_of(decodes)
+        tokens, limit = decodes.tokens, limit_of(self.layer, requests_of(decodes).longest)
+        requests = requests_of(decodes, limit or np.inf)
 
         def formula(where: Any) -> Seconds:
             around = self._linear(tokens[where], parts, absorbed=True)
@@ -150,7 +153,7 @@ class _Latent:
         def down(where: Any) -> Seconds:
             return constants.linear_factor * self._product(tokens[where], down_shape(self.widths, self.heads), parts)
 
-        group = self.kernels.mla_rows("mla_generation", self.precision)
+        group = self.kernels.mla_rows("mla_generation", self.precision) + (BOUNDED if limit else "")
         # modules of wide expert parallelism were timed without the product down to the latents
         extra = down if _WITHOUT_DOWN in group else None
         return self.kernels.measured_or(

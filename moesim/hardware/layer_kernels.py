@@ -39,6 +39,8 @@ _MLA_PREFILL: Mapping[str, Mapping[str, str]] = {
     "sglang": {"bfloat16": "wideep_module-fa3", "fp8": "wideep_module-fa3"},
 }
 _MLA_OTHERWISE = "module-default"
+BOUNDED = " over a part of the cache"
+"""What is added to a group of measurements where a window or an indexer binds: tables that are looked up have none."""
 EVERY = slice(None)
 """The places of all sizes, as formulas take them."""
 

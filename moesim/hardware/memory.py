@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from moesim.errors import TooLargeError
-from moesim.hardware.attention import cache_elements, projections
 from moesim.hardware.buffers import exchange_bytes
 from moesim.hardware.constants import MEMORY_SHARE
 from moesim.hardware.expert import matrices, weight_bytes
 from moesim.hardware.gpu import wide_bytes
+from moesim.hardware.indexer import index_projections
 from moesim.hardware.kernel_dtypes import stored_bytes
-from moesim.types import DTYPE_BYTES, AttentionWork, ClusterShape, LayerShape, ModelShape, Parallelism, Precision
+from moesim.hardware.sizes import cache_bytes, projections
+from moesim.types import AttentionWork, ClusterShape, LayerShape, ModelShape, Parallelism, Precision
 
 
 def parameters(model: ModelShape) -> dict[str, int]:
@@ -58,10 +58,9 @@ def memory_bytes(
 
     Everything but the routed experts is on every GPU that has tokens, or its
     part of the heads where they are shared; a latent cache, and the products
-    down into latents, have none and are held by all who share.
+    down into latents, have none and are held by every GPU that shares, like an indexer.
     `experts` are all slots of the GPU, replicas included. `kv_cache` is
-    the context of every sequence that decodes, and of prompts what is cached
-    with the tokens of the step. `activations` are what is alive in one layer:
+    what all layers keep of the sequences (`moesim.hardware.sizes`). `activations` are what is alive in one layer:
     the residual stream, the widest intermediate, the rows of the experts at
     their mean, the logits. `exchange` is what dispatch and combine keep
     (`moesim.hardware.buffers`).
@@ -83,12 +82,13 @@ def memory_bytes(
     n_slots = n_slots or max(1, slots_per_gpu * parallel.expert)
     here, shared = slots_per_gpu / n_slots, parallel.attention_tp
     moe = [each for each in model.layers if each.shape.n_experts]
+    cached = sum(len(each.indices) * cache_bytes(each.shape, precision, work, shared) for each in model.layers)
     parts = {
         "weights": _weights(model, precision, shared) if source else 0,
         "experts": sum(
             len(each.indices) * slots_per_gpu * weight_bytes(each.shape, precision) / parallel.expert_tp for each in moe
         ),
-        "kv_cache": _cache_bytes(model, precision, work, shared) if source else 0,
+        "kv_cache": float(np.max(cached)) if source else 0,
         "activations": _activation_bytes(
             model,
             tokens if source else 0,
@@ -148,29 +148,16 @@ def check_memory(
 def _weights(model: ModelShape, precision: Precision, shared: int) -> float:
     """Bytes of all weights but those of routed experts, where `shared` GPUs share the heads."""
     count, narrow = parameters(model), stored_bytes(precision.weights, precision.activations)
-    down = sum(len(each.indices) * _latent_width(each.shape) * each.shape.hidden_size for each in model.layers)
-    attention = down + (count["attention"] - down) / shared
+    whole = sum(len(each.indices) * _replicated(each.shape) for each in model.layers)
+    attention = whole + (count["attention"] - whole) / shared
     others = count["router"] + count["embedding"]
     return (attention + count["dense"] + count["shared"]) * narrow + others * wide_bytes(precision)
 
 
-def _latent_width(layer: LayerShape) -> int:
-    if layer.attention != "mla":
-        return 0
-    return layer.q_lora_rank + layer.kv_lora_rank + layer.qk_rope_head_dim
-
-
-def _cache_bytes(model: ModelShape, precision: Precision, work: AttentionWork, shared: int) -> float:
-    """Bytes of the KV cache of the attention group that has most, on each of its GPUs."""
-    prompts, decodes = work.prompts, work.decodes
-    lengths = np.concatenate([prompts.new_tokens + prompts.cached_tokens, decodes.cached_tokens])
-    count = np.concatenate([prompts.count, decodes.count])
-    elements = np.zeros(work.n_groups, dtype=np.int64)
-    for each in model.layers:
-        layer = each.shape
-        held = cache_elements(replace(layer, n_kv_heads=-(-layer.n_kv_heads // shared)))
-        elements += len(each.indices) * held * (count * lengths).sum(axis=0)
-    return int(elements.max(initial=0)) * DTYPE_BYTES[precision.kv_cache]
+def _replicated(layer: LayerShape) -> int:
+    """Parameters of attention that every GPU holds that shares the heads: those of latents and of an indexer."""
+    latent = layer.q_lora_rank + layer.kv_lora_rank + layer.qk_rope_head_dim if layer.attention == "mla" else 0
+    return latent * layer.hidden_size + sum(n * k for n, k in index_projections(layer))
 
 
 def _activation_bytes(

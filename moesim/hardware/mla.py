@@ -230,6 +230,7 @@ def mla_mixed_seconds(
     compute: str = _COMPUTE,
     cached_tokens: NDArray[Any] | float = 0.0,
     widths: MlaWidths = DEEPSEEK_V3,
+    window: float = 0.0,
     around_s: Numbers = 0.0,
     absorbed: bool = False,
     sustained: bool = True,
@@ -245,6 +246,7 @@ def mla_mixed_seconds(
         compute: data type of the kernel's matrix products.
         cached_tokens: tokens of each prompt in the cache already, [W, ...].
         widths: of the heads.
+        window: keys that a token sees, 0 for all.
         around_s: seconds of the linear layers.
         absorbed: multiplied in the latent, which all heads share, as in decode.
         sustained: under sustained load, at the power limit; else it was timed alone.
@@ -262,6 +264,7 @@ def mla_mixed_seconds(
         key_width=float(key),
         value_width=float(value),
         compute=compute,
+        window=window,
         cached_tokens=cached_tokens,
         sustained=sustained,
     )

@@ -13,6 +13,7 @@ from moesim.errors import ScenarioError, did_you_mean, nearest
 from moesim.scenario import schema
 from moesim.scenario.hugging_face import read_config
 from moesim.scenario.kernel_paths import whole_paths
+from moesim.scenario.model_shape import model_rules
 from moesim.scenario.network import with_links
 from moesim.scenario.popularity import (
     load_router,
@@ -48,6 +49,11 @@ PARTS: Mapping[FieldPath, type[BaseModel]] = {
     ("simulation",): schema.SimulationSpec,
     ("keep",): schema.KeepSpec,
 }
+_IN_LISTS: Mapping[FieldPath, type[BaseModel]] = {
+    ("faults",): schema.FaultSpec,
+    ("model", "layers"): schema.LayersSpec,
+}
+"""What the entries of lists are."""
 RATES = tuple(f"{way}_{rate}" for rate in ("latency_us", "bandwidth_gb_per_s") for way in ("dispatch", "combine"))
 """Fields of a network that a fitted one need not state."""
 _KEPT_WORDS: set[FieldPath] = {("keep", "experts"), ("keep", "links")}
@@ -175,7 +181,7 @@ def _first_error(error: ValidationError, fail: Fail) -> ScenarioError:
     path: FieldPath = tuple(part for part in first["loc"] if part not in ("[key]", "[name]", "[tables]"))
     kind, message = first["type"], first["msg"]
     if kind == "extra_forbidden":
-        part = schema.FaultSpec if path[0] == "faults" else PARTS.get(path[:-1])
+        part = _IN_LISTS.get(tuple(p for p in path[:-1] if isinstance(p, str)), PARTS.get(path[:-1]))
         known = [*part.model_fields] if part is not None else []
         known += ["extends", "compare", "sweep"] if len(path) == 1 else []
         return fail(path, "an unknown field", nearest(path[-1], known) or f"one of {', '.join(known)}")
@@ -306,40 +312,12 @@ def _check(spec: schema.ScenarioSpec, fail: Fail) -> None:
     model, gpu, network = spec.model, spec.cluster.gpu, spec.cluster.network
     n_gpus = spec.cluster.nodes * spec.cluster.gpus_per_node
     tokens = spec.workload.tokens_per_gpu
-    needs_mla = [model.kv_lora_rank, model.qk_nope_head_dim, model.qk_rope_head_dim, model.v_head_dim]
     stated = {name: getattr(network, name) for name in RATES}
     latencies = [x for name, rates in stated.items() if name.endswith("_us") for x in rates or ()]
     bandwidths = [x for name, rates in stated.items() if name.endswith("_per_s") for x in rates or ()]
     factors, network_path = network.port_bandwidth_factor, ("cluster", "network")
-    layers = model.dense_layers
     rules: list[tuple[bool, FieldPath, Any, str]] = [
-        (model.top_k <= model.n_experts, ("model", "top_k"), model.top_k, f"at most the {model.n_experts} experts"),
-        (
-            len(set(layers)) == len(layers) and all(i < model.n_layers for i in layers),
-            ("model", "dense_layers"),
-            layers,
-            f"distinct layers below {model.n_layers}",
-        ),
-        (len(layers) < model.n_layers, ("model", "dense_layers"), layers, "at least one layer with experts"),
-        (
-            not layers or model.intermediate_size > 0,
-            ("model", "intermediate_size"),
-            model.intermediate_size,
-            "the size of the dense layers",
-        ),
-        (model.attention != "mla" or all(needs_mla), ("model", "kv_lora_rank"), needs_mla[0], "all sizes of MLA"),
-        (
-            model.attention == "mla" or model.n_heads % model.n_kv_heads == 0,
-            ("model", "n_kv_heads"),
-            model.n_kv_heads,
-            f"a number that divides the {model.n_heads} heads",
-        ),
-        (
-            (model.n_shared_experts > 0) == (model.shared_intermediate_size > 0),
-            ("model", "shared_intermediate_size"),
-            model.shared_intermediate_size,
-            "the size of all shared experts together, 0 where there are none",
-        ),
+        *model_rules(model),
         ("bf16" in gpu.peak_tflops, ("cluster", "gpu", "peak_tflops"), [*gpu.peak_tflops], "bf16 among the types"),
         (
             all(x >= 1e-6 for x in gpu.link_gb_per_s or ()),

@@ -13,6 +13,7 @@ import yaml
 from moesim.errors import ScenarioError
 from moesim.scenario.locate import locate
 from moesim.scenario.merge import Layered, layer_of, override, override_naming, override_of, read_layers
+from moesim.scenario.model_shape import model_shape
 from moesim.scenario.network import links_warning, network_provenance
 from moesim.scenario.notices import idle_fields
 from moesim.scenario.renamed import with_current_names
@@ -20,7 +21,7 @@ from moesim.scenario.resolve import resolve
 from moesim.scenario.schema import LOAD_KINDS, OVERLAP_SLOWDOWN, ScenarioSpec
 from moesim.scenario.source import Document, FieldPath, Notice, Position, dotted, parse_document, shown
 from moesim.scenario.sweep_block import read_sweep
-from moesim.types import ClusterShape, GpuSpec, ModelShape, NetworkSpec, Parallelism, Precision
+from moesim.types import ClusterShape, GpuSpec, NetworkSpec, Parallelism, Precision
 
 _IN_FILES = {
     "extends": "it in a scenario file; files are merged before overrides and variants",
@@ -69,7 +70,7 @@ class Scenario:
         base_routing = override(layered.data, own, "--set").get("routing") or {}
         self.spec: ScenarioSpec = resolve(data, self._folder, self._fail, base_routing)
         self._links_warning = links_warning(data["cluster"])
-        self.model = _model(self.spec)
+        self.model = model_shape(self.spec.model)
         self.cluster = _cluster(self.spec)
         self.precision = Precision(**self.spec.precision.model_dump())
         self.parallelism = Parallelism(**self.spec.parallelism.model_dump(exclude={"attention"}))
@@ -322,10 +323,6 @@ def plain_data(value: Any) -> Any:
 
 def _path(field: str) -> FieldPath:
     return tuple(int(part) if part.isdigit() else part for part in field.split("."))
-
-
-def _model(spec: ScenarioSpec) -> ModelShape:
-    return ModelShape(**spec.model.model_dump())
 
 
 def _cluster(spec: ScenarioSpec) -> ClusterShape:

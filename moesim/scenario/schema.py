@@ -43,6 +43,27 @@ def _described(default: Any, text: str, **bounds: Any) -> Any:
     return Field(default=default, description=text, **bounds)
 
 
+_Attention = Literal["gqa", "mla", "linear"]
+
+
+class LayersSpec(_Part):
+    """Layers `first`, `first` + `every` and so on, and the fields of the model that are others in them."""
+
+    first: CountOrZero = _described(0, "the first of these layers")
+    every: Count = _described(1, "from each of these layers to the next")
+    attention: _Attention | None = None
+    n_heads: Count | None = None
+    n_kv_heads: Count | None = None
+    head_dim: Count | None = None
+    window: CountOrZero | None = None
+    chunk: CountOrZero | None = None
+    index_top_k: CountOrZero | None = None
+    intermediate_size: CountOrZero | None = None
+    moe_intermediate_size: Count | None = None
+    n_shared_experts: CountOrZero | None = None
+    shared_intermediate_size: CountOrZero | None = None
+
+
 class ModelSpec(_Part):
     """A model's shape; every width in elements, every count per layer."""
 
@@ -60,15 +81,29 @@ class ModelSpec(_Part):
     intermediate_size: CountOrZero = _described(0, "of the dense layers")
     gated: bool = _described(True, "gate, up and down matrices (else up and down)")
     vocab_size: Count
-    attention: Literal["gqa", "mla"] = "gqa"
+    attention: _Attention = _described("gqa", "heads with keys and values, latent, or a state of fixed size")
     n_heads: Count
     n_kv_heads: Count
     head_dim: Count
+    attention_gate: bool = _described(False, "the queries' projection also makes a gate for the output")
+    window: CountOrZero = _described(0, "tokens that a token attends to at most, the nearest ones; 0 = all")
+    chunk: CountOrZero = _described(0, "tokens of the chunks of a sequence that a token attends within; 0 = all")
+    index_heads: CountOrZero = _described(0, "heads of the indexer that selects tokens")
+    index_head_dim: CountOrZero = 0
+    index_top_k: CountOrZero = _described(0, "tokens that it selects; 0 = all, without an indexer")
+    linear_key_heads: CountOrZero = _described(0, "heads of keys and queries of linear attention")
+    linear_value_heads: CountOrZero = _described(0, "its heads of values, each with a state")
+    linear_key_dim: CountOrZero = 0
+    linear_value_dim: CountOrZero = 0
+    conv_kernel: CountOrZero = _described(0, "tokens that its convolution sees")
     q_lora_rank: CountOrZero = 0
     kv_lora_rank: CountOrZero = 0
     qk_nope_head_dim: CountOrZero = 0
     qk_rope_head_dim: CountOrZero = 0
     v_head_dim: CountOrZero = 0
+    layers: Annotated[tuple[LayersSpec, ...], BeforeValidator(_list_to_tuple)] = _described(
+        (), "layers that differ, by index, and the fields that are others in them; the last entry of a layer counts"
+    )
     router: str = _described("softmax-top-k", "the strategy that the model was trained with")
     router_parameters: dict[str, Any] = Field(default_factory=dict)
     weights_dtype: Dtype = "bf16"

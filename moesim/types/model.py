@@ -18,8 +18,9 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 class LayerShape:
     """Sizes of one layer; every width in elements.
 
-    `attention` is "gqa" (`n_heads`, `n_kv_heads`, `head_dim`), "mla" (`n_heads`,
-    the lora ranks and head dimensions of DeepSeek-V2) or "linear" (a state of
+    `attention` is "gqa" (`n_heads`, `n_kv_heads`, `head_dim`; with an
+    `attention_gate` the queries' projection also makes a gate for each element of
+    the output), "mla" (`n_heads`, the lora ranks and head dimensions of DeepSeek-V2) or "linear" (a state of
     fixed size: `linear_value_heads` matrices of `linear_key_dim` x
     `linear_value_dim`, whose keys and queries are of `linear_key_heads`, after a
     convolution over `conv_kernel` tokens).
@@ -41,6 +42,7 @@ class LayerShape:
     n_heads: int
     n_kv_heads: int
     head_dim: int
+    attention_gate: bool = False
     window: int = 0
     chunk: int = 0
     q_lora_rank: int = 0

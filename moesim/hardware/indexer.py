@@ -1,0 +1,57 @@
+"""The indexer of sparse attention, which scores the tokens before a new one and selects some (estimated).
+
+Source of the form: DeepSeek-V3.2 (2025), section 2.1: few heads in fp8, one key
+a token, whose projections come from the query latent and the residual stream.
+Nothing is fitted: scores take their time at the published peaks. Every GPU that
+shares the heads of attention computes the whole indexer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.hardware.dense import gemm_seconds
+from moesim.hardware.gpu import memory_bandwidth, peak_flops
+from moesim.hardware.layer_kernels import LayerKernels
+from moesim.hardware.sequences import pairs_of
+from moesim.types import AttentionWork, GpuSpec, LayerShape, Precision
+
+Seconds = NDArray[np.float64]
+
+_COMPUTE = "fp8"
+_SCALE_BYTES = 4
+
+
+def index_key_bytes(layer: LayerShape) -> int:
+    """Bytes of the indexer's key of a cached token: fp8 with a float32 scale."""
+    return layer.index_head_dim + _SCALE_BYTES if layer.index_top_k else 0
+
+
+def index_projections(layer: LayerShape) -> tuple[tuple[int, int], ...]:
+    """(Outputs, inputs) of the indexer's weights: queries, the key, and a weight of each head."""
+    if not layer.index_top_k:
+        return ()
+    hidden, heads, width = layer.hidden_size, layer.index_heads, layer.index_head_dim
+    return (heads * width, layer.q_lora_rank or hidden), (width, hidden), (heads, hidden)
+
+
+def indexer_seconds(
+    layer: LayerShape, gpu: GpuSpec, precision: Precision, work: AttentionWork, kernels: LayerKernels
+) -> Seconds:
+    """Projections and scores of the indexer of one layer, seconds [A]."""
+    seconds = np.zeros(work.n_groups)
+    for n, k in index_projections(layer):
+        seconds = seconds + gemm_seconds(
+            gpu,
+            work.group_tokens,
+            n,
+            k,
+            weights=precision.weights,
+            activations=precision.activations,
+            kernels=kernels,
+        )
+    flops = 2.0 * layer.index_heads * layer.index_head_dim * (pairs_of(work.prompts) + pairs_of(work.decodes))
+    lengths = (own.count * (own.new_tokens + own.cached_tokens) for own in (work.prompts, work.decodes))
+    read = index_key_bytes(layer) * sum(each.sum(axis=0) for each in lengths) / memory_bandwidth(gpu)
+    return np.asarray(seconds + np.maximum(read, flops / peak_flops(gpu, _COMPUTE)))
