@@ -16,8 +16,7 @@ def model_shape(spec: ModelSpec) -> ModelShape:
     """The model of a scenario."""
     own = {"first", "every"}
     changes = tuple(
-        LayerChange(first=each.first, every=each.every, fields=each.model_dump(exclude=own, exclude_none=True))
-        for each in spec.layers
+        LayerChange(first=each.first, every=each.every, fields=each.model_dump(exclude=own)) for each in spec.layers
     )
     return ModelShape(**spec.model_dump(exclude={"layers"}), changes=changes)
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    model_serializer,
+)
 
 from moesim.scenario.sweep_block import SWEEP_SCHEMA
 from moesim.types import DTYPE_BYTES
@@ -62,6 +71,10 @@ class LayersSpec(_Part):
     moe_intermediate_size: Count | None = None
     n_shared_experts: CountOrZero | None = None
     shared_intermediate_size: CountOrZero | None = None
+
+    @model_serializer(mode="wrap")
+    def _stated(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in handler(self).items() if value is not None}
 
 
 class ModelSpec(_Part):

@@ -72,6 +72,11 @@ def test_every_shipped_scenario_reproduces_itself(path: Path, tmp_path: Path) ->
         ("qwen3-30b-a3b", 30.5),
         ("deepseek-v2", 236),
         ("deepseek-v3", 671),
+        ("gpt-oss-20b", 20.9),
+        ("gpt-oss-120b", 116.8),
+        ("llama-4-scout", 107.8),
+        ("llama-4-maverick", 400.7),
+        ("qwen3-next-80b-a3b", 79.7),
     ],
 )
 def test_presets_have_the_published_number_of_parameters(model: str, billions: float) -> None:

@@ -1,0 +1,40 @@
+"""Layers that differ, as a scenario says it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from moesim import Scenario
+from moesim.errors import ScenarioError
+
+BASE = {"cluster": {"gpu": "h100-sxm", "nodes": 1, "gpus_per_node": 8}}
+
+
+def test_layers_say_what_differs_and_are_resolved_as_they_were_written() -> None:
+    layers = [{"first": 0, "every": 2, "window": 128}]
+    found = Scenario.from_dict({**BASE, "model": "gpt-oss-20b"})
+    assert found.resolved()["model"]["layers"] == layers
+    assert Scenario.from_dict(found.resolved()).model == found.model
+    plain = Scenario.from_dict({**BASE, "model": {"preset": "gpt-oss-20b", "layers": []}})
+    assert len(plain.model.layers) == 1
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"layers": [{"first": 24}]}, "model.layers.0.first: found 24, wanted a layer below 24"),
+        ({"layers": [{"windw": 3}]}, "model.layers.0.windw: found an unknown field, wanted window"),
+        ({"layers": [{}, {"n_kv_heads": 7}]}, "model.layers.1.n_kv_heads: found 7, wanted a number that divides"),
+        ({"window": 3, "chunk": 7}, "model.window: found 3, wanted 0 where a chunk or an indexer limits"),
+        ({"index_top_k": 9}, "model.index_top_k: found 9, wanted 0, or an indexer of index_heads and index_head_dim"),
+        ({"attention": "linear"}, "model.linear_value_heads: found 0, wanted all sizes of linear attention"),
+        ({"layers": 3}, "model.layers: found 3, wanted a list"),
+    ],
+)
+def test_layers_that_cannot_be_are_refused_at_their_field(changes: dict[str, Any], message: str) -> None:
+    model = {"preset": "gpt-oss-20b", "layers": [], **changes}
+    with pytest.raises(ScenarioError, match=re.escape(message)):
+        Scenario.from_dict({**BASE, "model": model})
