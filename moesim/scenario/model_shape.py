@@ -21,6 +21,17 @@ def model_shape(spec: ModelSpec) -> ModelShape:
     return ModelShape(**spec.model_dump(exclude={"layers"}), changes=changes)
 
 
+def estimated_attention(spec: ModelSpec) -> dict[str, str]:
+    """The kinds of attention of which nothing was measured, with their label."""
+    layers = [each.shape for each in model_shape(spec).layers]
+    kinds = {
+        "linear attention": any(layer.attention == "linear" for layer in layers),
+        "indexers of sparse attention": any(layer.index_top_k for layer in layers),
+    }
+    label = "estimated: bytes and FLOPs at the published peaks"
+    return {kind: label for kind, present in kinds.items() if present}
+
+
 def model_rules(spec: ModelSpec) -> list[Rule]:
     """What the fields of a model must agree on, layer by layer where these differ."""
     dense, model = spec.dense_layers, ("model",)

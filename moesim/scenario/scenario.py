@@ -13,7 +13,7 @@ import yaml
 from moesim.errors import ScenarioError
 from moesim.scenario.locate import locate
 from moesim.scenario.merge import Layered, layer_of, override, override_naming, override_of, read_layers
-from moesim.scenario.model_shape import model_shape
+from moesim.scenario.model_shape import estimated_attention, model_shape
 from moesim.scenario.network import links_warning, network_provenance
 from moesim.scenario.notices import idle_fields
 from moesim.scenario.renamed import with_current_names
@@ -363,6 +363,7 @@ def _provenance(spec: ScenarioSpec) -> dict[str, str]:
         "network": network_provenance(spec),
         "tokens": _tokens(spec),
     }
+    entries |= estimated_attention(spec.model)
     if spec.simulation.overlap == "two-batch":
         loss = spec.simulation.overlap_slowdown
         fitted = (

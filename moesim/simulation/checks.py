@@ -116,6 +116,10 @@ def _check_queues(stages: Stages) -> None:
             name = "queue_overflow" if spec.queue_tokens is None else "queue_tokens"
             raise scenario.error(f"simulation.{name}", getattr(spec, name), "simulation.experts: queued beside it")
         return
+    widths = {each.shape.moe_intermediate_size for each in stages.model.layers if each.shape.n_experts}
+    if len(widths) > 1:
+        wanted = f"grouped, as the experts of {stages.model.name} are not equally wide in all layers"
+        raise scenario.error("simulation.experts", "queued", wanted)
     if spec.engine == "compiled":
         raise scenario.error("simulation.engine", "compiled", "auto or simpy, which runs queued experts")
     if stages.hands_on and stages.strategy is None:

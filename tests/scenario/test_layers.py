@@ -9,6 +9,7 @@ import pytest
 
 from moesim import Scenario
 from moesim.errors import ScenarioError
+from moesim.simulation import check
 
 BASE = {"cluster": {"gpu": "h100-sxm", "nodes": 1, "gpus_per_node": 8}}
 
@@ -20,6 +21,14 @@ def test_layers_say_what_differs_and_are_resolved_as_they_were_written() -> None
     assert Scenario.from_dict(found.resolved()).model == found.model
     plain = Scenario.from_dict({**BASE, "model": {"preset": "gpt-oss-20b", "layers": []}})
     assert len(plain.model.layers) == 1
+
+
+def test_linear_attention_is_labelled_as_estimated() -> None:
+    linear, plain = (
+        Scenario.from_dict({**BASE, "model": name}).provenance for name in ("qwen3-next-80b-a3b", "mixtral-8x7b")
+    )
+    assert linear["linear attention"] == "estimated: bytes and FLOPs at the published peaks"
+    assert linear.keys() - plain.keys() == {"linear attention"}
 
 
 @pytest.mark.parametrize(
@@ -38,3 +47,11 @@ def test_layers_that_cannot_be_are_refused_at_their_field(changes: dict[str, Any
     model = {"preset": "gpt-oss-20b", "layers": [], **changes}
     with pytest.raises(ScenarioError, match=re.escape(message)):
         Scenario.from_dict({**BASE, "model": model})
+
+
+def test_queues_refuse_experts_that_differ_by_layer() -> None:
+    model = {"preset": "olmoe-1b-7b", "layers": [{"first": 3, "moe_intermediate_size": 512}]}
+    made = Scenario.from_dict({**BASE, "model": model, "simulation": {"experts": "queued"}})
+    wanted = r"found queued, wanted grouped, as the experts of olmoe-1b-7b .* are not equally wide"
+    with pytest.raises(ScenarioError, match=wanted):
+        check(made)
