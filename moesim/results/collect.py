@@ -267,9 +267,8 @@ class Collector:
 
     def _requested_load(self, routed: RoutedStep) -> NDArray[np.float64]:
         """Requested assignments of each rank, each expert's shared evenly by its copies, [L, G]."""
-        expert = self._placement.expert
-        copies = np.bincount(expert[0], minlength=self._placement.n_experts)
-        return self._by_gpu(np.take_along_axis(routed.requested / copies, expert, axis=1))
+        of_copy = routed.requested / self._placement.copies_of_experts()
+        return self._by_gpu(np.take_along_axis(of_copy, self._placement.expert, axis=1))
 
     def _rank_load(self, routed: RoutedStep) -> NDArray[np.int64]:
         """Processed assignments of each rank, without padding, [L, G]."""

@@ -39,7 +39,7 @@ from moesim.types.cluster import (
 )
 from moesim.types.expert_queues import QueuedRun, Queues, TokenGroups
 from moesim.types.model import LayerChange, LayerClass, LayerShape, ModelShape
-from moesim.types.placement import Placement, Traffic, nodes_of
+from moesim.types.placement import Placement, Topology, Traffic, nodes_of
 from moesim.types.program import (
     COMPUTE_KINDS,
     COMPUTE_STREAM,
@@ -51,7 +51,7 @@ from moesim.types.program import (
     Program,
     Timeline,
 )
-from moesim.types.protocols import Router, TokenSource
+from moesim.types.protocols import Planner, ReplicaChoice, Router, TokenSource
 from moesim.types.routed import RoutedStep
 from moesim.types.router import RouterState, RouterStep
 from moesim.types.step_times import QueueTotals, StepTimes, Tasks
@@ -91,11 +91,13 @@ __all__ = [
     "Parallelism",
     "Part",
     "Placement",
+    "Planner",
     "Precision",
     "Program",
     "QueueTotals",
     "QueuedRun",
     "Queues",
+    "ReplicaChoice",
     "RoutedStep",
     "Router",
     "RouterState",
@@ -106,6 +108,7 @@ __all__ = [
     "Timeline",
     "TokenGroups",
     "TokenSource",
+    "Topology",
     "Traffic",
     "attention_work",
     "equal_decodes",

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.types.assignment import Assignment
+from moesim.types.placement import Placement, Topology
 from moesim.types.tokens import Batch, Draw
 
 P_contra = TypeVar("P_contra", contravariant=True)
@@ -35,3 +36,38 @@ class TokenSource(Protocol):
 
     def logits(self, step: int, layer: int, first: int, last: int, out: NDArray[np.float32]) -> None:
         """Fill out [last - first, E] with the logits of tokens first..last-1 in the layer-th MoE layer."""
+
+
+class Planner(Protocol):
+    """A planner of placements: which GPU holds which copy of which expert."""
+
+    def __call__(self, load: NDArray[np.float64] | None, topology: Topology, current: Placement | None) -> Placement:
+        """Place the experts of all MoE layers.
+
+        Args:
+            load: assignments of each expert in the past, [L, E]; None = nothing is known.
+            topology: what there is to place, and where.
+            current: the placement until now; None = there is none.
+        """
+
+
+class ReplicaChoice(Protocol):
+    """The choice of the copy of an expert that serves an assignment."""
+
+    def __call__(
+        self,
+        served: NDArray[np.int32],
+        source: NDArray[np.int32],
+        placement: Placement,
+        layer: int,
+        usable: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.int32]:
+        """The slot that serves each assignment, int32 [T, K], -1 where none does.
+
+        Args:
+            served: [T, K] expert or -1.
+            source: [T] rank of each token.
+            placement: where the copies are.
+            layer: index among the MoE layers.
+            usable: which slots take anything, [S]; None = all.
+        """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from moesim.errors import InputError
 from moesim.placement import PLANNERS, assign_slots, place, traffic_of_layer
+from moesim.types import ReplicaChoice
 
 
 @pytest.mark.parametrize(
@@ -75,3 +78,32 @@ def test_copies_of_tokens_by_collective() -> None:
     assert row("per-rank") == ([1, 0, 2, 1], [])
     assert row("per-node") == ([1, 0, 2, 1], [1, 2])
     assert row("all") == ([2, 2, 2, 2], [2, 2])
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["per-selection", "per-rank", "per-node", "all"]), st.booleans())
+def test_experts_permuted_by_layer_move_with_their_tokens(seed: int, rule: str, lossy: bool) -> None:
+    """Where the experts of a layer and its requests are renumbered alike, slots, copies and nodes stay the same."""
+    rng = np.random.default_rng(seed)
+    choose: ReplicaChoice = assign_slots
+    planned = place("round-robin", n_experts=6, n_layers=3, n_ranks=4, redundant_experts=5)
+    renumbered = [rng.permutation(6).astype(np.int32) for _ in range(3)]
+    placement = dataclasses.replace(
+        planned, expert=np.stack([own[row] for own, row in zip(renumbered, planned.expert, strict=True)])
+    )
+    usable = rng.random(11) < 0.7 if lossy else None
+    source = np.sort(rng.integers(0, 4, 40)).astype(np.int32)
+    for layer, own in enumerate(renumbered):
+        served = rng.permuted(np.tile(np.arange(-1, 6, dtype=np.int32), (40, 1)), axis=1)[:, :3]
+        moved = np.where(served < 0, np.int32(-1), own[served])
+        slot = choose(served, source, planned, layer, usable)
+        np.testing.assert_array_equal(choose(moved, source, placement, layer, usable), slot)
+        held = slot >= 0
+        assert (placement.expert[layer][slot[held]] == moved[held]).all()
+        assert placement.rank_of_expert(layer)[own].tolist() == planned.rank_of_expert(layer).tolist()
+        assert placement.copies_of_experts()[layer][own].tolist() == planned.copies_of_experts()[layer].tolist()
+        for counts in zip(
+            traffic_of_layer(slot, source, planned, copy_rule=rule, gpus_per_node=2),
+            traffic_of_layer(slot, source, placement, copy_rule=rule, gpus_per_node=2),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(*counts)
