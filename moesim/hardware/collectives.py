@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from moesim.hardware.constants.fitted import POSITIVE, fitted
+from moesim.hardware.p_norm import p_norm
 from moesim.hardware.shape import Array, Shape
 from moesim.types import GpuSpec
 
@@ -232,13 +233,6 @@ def links(gpu: GpuSpec) -> tuple[float, float]:
     """Published bytes/s of a GPU's port and direction, (within a node, across nodes)."""
     within, across = gpu.link_gb_per_s
     return 1e9 * within, 1e9 * across
-
-
-def p_norm(a: Array, b: Array, norm: float) -> Array:
-    """(a^norm + b^norm)^(1/norm) of positive times: their sum at 1, the longer one at infinity."""
-    longer, shorter = np.maximum(a, b), np.minimum(a, b)
-    ratio = np.divide(shorter, longer, out=np.zeros(np.shape(longer)), where=longer > 0)
-    return longer * np.float_power(1.0 + np.float_power(ratio, norm), 1.0 / norm)
 
 
 def fill(body: Array, most_s: float) -> Array:

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.hardware.constants.fitted import POSITIVE, fitted
-from moesim.hardware.gemm import p_norm
 from moesim.hardware.gpu import peak_flops, stream_seconds
+from moesim.hardware.p_norm import p_norm
 from moesim.types import GpuSpec
 
 Array = NDArray[np.float64]

@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from moesim.errors import InputError, ParameterError, did_you_mean
 from moesim.hardware.constants import document, load
 from moesim.hardware.constants.fitted import POSITIVE, TILE, fitted, given
-from moesim.hardware.gemm import p_norm
 from moesim.hardware.gpu import memory_bandwidth, peak_flops, throttling
 from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype, stored_bytes
+from moesim.hardware.p_norm import p_norm
 from moesim.types import GpuSpec, LayerShape, Precision
 
 Seconds = NDArray[np.float64]

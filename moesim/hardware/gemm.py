@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from moesim.hardware.constants.fitted import POSITIVE, THROTTLE, Limits, fitted
 from moesim.hardware.gpu import memory_bandwidth, peak_flops, sm_loads, stream_seconds, throttling, wide_sm_efficiency
 from moesim.hardware.kernel_dtypes import is_narrow, stored_bytes
+from moesim.hardware.p_norm import p_norm
 from moesim.types import DTYPE_BYTES, GpuSpec
 
 Array = NDArray[np.float64]
@@ -102,13 +103,6 @@ def product_seconds(
     if is_narrow(activations):
         seconds = seconds + _quantise_seconds(constants, gpu, count * rows, k)
     return np.asarray(np.where(rows > 0, seconds, 0.0), dtype=np.float64)
-
-
-def p_norm(compute: NDArray[np.floating[Any]], stream: NDArray[np.floating[Any]], norm: float) -> Array:
-    """Computing and streaming together, both in seconds: between their maximum and their sum."""
-    longer, shorter = np.maximum(compute, stream), np.minimum(compute, stream)
-    ratio = np.divide(shorter, longer, out=np.zeros_like(longer), where=longer > 0)
-    return np.asarray(longer * (1.0 + ratio**norm) ** (1.0 / norm), dtype=np.float64)
 
 
 def _tiled_seconds(

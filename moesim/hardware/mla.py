@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from moesim.hardware.constants.fitted import POSITIVE, THROTTLE, fitted
 from moesim.hardware.decode import split_seconds
-from moesim.hardware.gemm import GemmConstants, p_norm, product_seconds
+from moesim.hardware.gemm import GemmConstants, product_seconds
 from moesim.hardware.gpu import memory_bandwidth, peak_flops, stream_seconds
+from moesim.hardware.p_norm import p_norm
 from moesim.hardware.prefill import PrefillConstants, mixed_seconds
 from moesim.types import DTYPE_BYTES, GpuSpec, LayerShape
 

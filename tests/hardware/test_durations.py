@@ -14,8 +14,9 @@ from moesim.errors import InputError
 from moesim.hardware import Durations, step_durations
 from moesim.hardware.attention import attention_seconds
 from moesim.hardware.dense import gemm_seconds
-from moesim.hardware.gemm import GemmConstants, p_norm, product_seconds
+from moesim.hardware.gemm import GemmConstants, product_seconds
 from moesim.hardware.gpu import peak_flops, without_sms
+from moesim.hardware.p_norm import p_norm
 from moesim.types import ModelShape, Precision
 from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, cluster, work
 

@@ -30,9 +30,9 @@ from moesim.calibration.reading import predict_usable
 from moesim.calibration.scores import well_behaved
 from moesim.hardware.constants.fitted import Search
 from moesim.hardware.expert import GATED
-from moesim.hardware.gemm import p_norm
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
 from moesim.hardware.kernel_dtypes import dtype_of, kernel_dtype
+from moesim.hardware.p_norm import p_norm
 from moesim.hardware.token_loads import token_loads
 from moesim.types import DTYPE_BYTES, GpuSpec
 from tests.validation.other_gpus import LAYERS, SAME, counted, error, measured_on_h100, tables_of
