@@ -24,7 +24,8 @@ from moesim.hardware.expert import ExpertConstants
 from moesim.hardware.gemm import GemmConstants
 from moesim.hardware.kernel_dtypes import KERNEL_DTYPES, nearest_group
 from moesim.hardware.layer_kernels import ELEMENTWISE
-from moesim.hardware.mla import AbsorbedConstants, MlaDecodeConstants, MlaPrefillConstants
+from moesim.hardware.mla import MlaDecodeConstants, MlaPrefillConstants
+from moesim.hardware.mla_linear import AbsorbedConstants
 from moesim.hardware.prefill import PrefillConstants
 from moesim.types import NetworkSpec, Precision
 

@@ -18,7 +18,8 @@ from moesim.hardware.backends import (
     provenance,
 )
 from moesim.hardware.durations import Durations, step_durations
-from moesim.hardware.expert import ExpertKernel, ExpertShape, calibrated_gpu, expert_seconds
+from moesim.hardware.expert import ExpertShape, calibrated_gpu
+from moesim.hardware.expert_kernel import ExpertKernel, expert_seconds
 from moesim.hardware.memory import check_memory, memory_bytes, parameters
 from moesim.hardware.network import ExchangeLoad, exchange_rates, fitted_group
 from moesim.hardware.shape import payload_bytes

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from moesim.errors import InputError, did_you_mean
 from moesim.hardware.constants import Constants, document
-from moesim.hardware.expert import ExpertConstants, ExpertKernel, calibrated_gpu
+from moesim.hardware.expert import ExpertConstants, calibrated_gpu
+from moesim.hardware.expert_kernel import ExpertKernel
 from moesim.hardware.kernel_dtypes import KernelDtype, is_narrow, kernel_dtype
 from moesim.hardware.layer_kernels import LayerKernels
 from moesim.hardware.measured import Measured

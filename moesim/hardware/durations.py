@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from moesim.hardware.attention import attention_in_seconds, attention_seconds
 from moesim.hardware.backends import Backend, backend_of, default_backend, expert_kernel
 from moesim.hardware.dense import gemm_seconds, head_seconds, network_seconds, router_seconds, sum_seconds
-from moesim.hardware.expert import ExpertShape, expert_seconds
+from moesim.hardware.expert import ExpertShape
+from moesim.hardware.expert_kernel import expert_seconds
 from moesim.hardware.gpu import without_sms
 from moesim.hardware.layer_kernels import LayerKernels
 from moesim.hardware.measured_experts import at_measured_level

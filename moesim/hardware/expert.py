@@ -5,18 +5,16 @@ Source of the form: chosen on part of the measured layers of H100 (moesim.calibr
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moesim.errors import InputError, ParameterError, did_you_mean
-from moesim.hardware.constants import document, load
+from moesim.hardware.constants import document
 from moesim.hardware.constants.fitted import POSITIVE, TILE, fitted, given
 from moesim.hardware.gpu import memory_bandwidth, peak_flops, throttling
-from moesim.hardware.kernel_dtypes import KernelDtype, kernel_dtype, stored_bytes
+from moesim.hardware.kernel_dtypes import KernelDtype, stored_bytes
 from moesim.hardware.p_norm import p_norm
 from moesim.types import GpuSpec, LayerShape, Precision
 
@@ -214,134 +212,6 @@ def _moved(bytes_each: float, elements: Any, gpu: GpuSpec, constants: ExpertCons
     """Seconds of moving elements: the memory's part and that of the SMs."""
     memory = min(bytes_each, MOVED_BYTES) / memory_bandwidth(gpu)
     return elements * (memory + max(0.0, bytes_each - MOVED_BYTES) / (constants.sm_bytes_per_s * gpu.n_sms))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExpertKernel:
-    """A calibrated kernel on a GPU: `name` of its group of constants, framework/kernel/dtype.
-
-    `sustained`: the GPU is at its power limit; else the clock falls as it does
-    while one layer is timed alone.
-    """
-
-    name: str
-    gpu: GpuSpec
-    constants: ExpertConstants
-    sustained: bool = True
-    dtype: KernelDtype = field(default_factory=lambda: kernel_dtype("bfloat16"))
-
-    @classmethod
-    def from_preset(cls, name: str, gpu: GpuSpec | None = None) -> ExpertKernel:
-        """The kernel of a group ("trtllm/cutlass/fp8_block") or of a family ("trtllm-fp8-block").
-
-        Another GPU than the calibrated one, which is the default, changes the published specifications alone.
-
-        Raises:
-            InputError: there is no such group or family, or the GPU has no peak for its data type.
-        """
-        backends = load("backends")
-        group = str(backends[name]["experts"]) if name in backends else name
-        groups = load("experts")
-        if group not in groups:
-            known = [*backends, *groups]
-            raise InputError(f"kernel: found {name}, wanted one of {', '.join(known)}{did_you_mean(name, known)}")
-        dtype = kernel_dtype(group.rpartition("/")[2])
-        kernel = cls(name=group, gpu=gpu or calibrated_gpu(), constants=ExpertConstants(**groups[group]), dtype=dtype)
-        peak_flops(kernel.gpu, dtype.compute)
-        return kernel
-
-    def time(
-        self,
-        tokens_per_expert: ArrayLike,
-        shape: ExpertShape | LayerShape,
-        *,
-        tokens: ArrayLike | None = None,
-        mean_load: ArrayLike | None = None,
-    ) -> Seconds:
-        """Time of the experts of one rank and layer, seconds [...]; a rank without tokens takes none.
-
-        Args:
-            tokens_per_expert: assignments of each of its experts, [..., E].
-            shape: of the experts; a model stands for all its experts on one rank.
-            tokens: handed to the rank, [...]; by default as many as evenly
-                spread choices bring: those with at least one choice here.
-            mean_load: assignments an expert of the whole batch, [...], by which
-                the kernel chooses its tile; by default every expert has the tile that suits it.
-
-        Raises:
-            InputError: loads are no whole numbers from 0 to MOST_TOKENS; tokens or mean loads are negative, not finite
-                or of another shape; or a mean load is 0 where there are assignments.
-        """
-        counts = _whole(tokens_per_expert)
-        own = ExpertShape.of(shape) if isinstance(shape, LayerShape) else shape
-        outer = counts.shape[:-1]
-        flat = np.ascontiguousarray(counts, dtype=np.int64).reshape(math.prod(outer), counts.shape[-1])
-        mean = None if mean_load is None else _of_ranks("mean_load", mean_load, outer)
-        if mean is not None and flat[mean == 0].any():
-            raise ParameterError("mean_load", mean_load, "numbers above 0 where there are assignments")
-        summary = summarize(flat, mean, (self.constants.tile_low, self.constants.tile_high))
-        received_tokens = summary.rows * tokens_per_row(own) if tokens is None else _of_ranks("tokens", tokens, outer)
-        seconds = expert_time(
-            summary, own, received_tokens, self.gpu, self.dtype, self.constants, sustained=self.sustained
-        )
-        return seconds.reshape(outer)
-
-
-def _whole(tokens_per_expert: ArrayLike) -> NDArray[Any]:
-    """Loads [..., E] as an array of whole numbers from 0 to MOST_TOKENS."""
-    try:
-        counts = np.asarray(tokens_per_expert)
-    except ValueError:
-        raise InputError("tokens_per_expert: found rows of several lengths, wanted an array [..., E]") from None
-    if counts.dtype.kind in "fb" and not np.array_equal(counts, np.rint(counts)):
-        raise InputError("tokens_per_expert: found fractions, wanted whole numbers of tokens")
-    if counts.dtype == np.int64:
-        small = counts.view(np.uint64).max(initial=0) <= MAX_TOKENS  # in one pass: negative ones are the largest then
-    else:
-        small = counts.dtype.kind in "biuf" and (not counts.size or (counts.min() >= 0 and counts.max() <= MAX_TOKENS))
-    if counts.ndim == 0 or not small:
-        raise InputError(f"tokens_per_expert: wanted an array [..., E] of numbers from 0 to {MAX_TOKENS:,}")
-    return counts
-
-
-def _of_ranks(argument: str, values: ArrayLike, outer: tuple[int, ...]) -> NDArray[np.float64]:
-    """An argument for each of the ranks [...], flat."""
-    wanted = f"finite numbers from 0, one or {list(outer)}"
-    try:
-        own = np.broadcast_to(np.asarray(values, dtype=np.float64), outer).ravel()
-    except (TypeError, ValueError, OverflowError):
-        raise ParameterError(argument, values, wanted) from None
-    if not (np.isfinite(own) & (own >= 0)).all():
-        raise ParameterError(argument, values, wanted)
-    return own
-
-
-def expert_seconds(
-    kernel: ExpertKernel,
-    shape: ExpertShape,
-    slot_tokens: NDArray[np.int64],
-    slot_rank: NDArray[np.int32],
-    n_ranks: int,
-    tokens: int | None = None,
-) -> Seconds:
-    """Time of the experts of each layer and rank, seconds [L, G]; a rank without tokens takes none.
-
-    Args:
-        kernel: that runs them.
-        shape: of the experts.
-        slot_tokens: assignments processed by each slot, [L, S].
-        slot_rank: GPU of each slot, [S].
-        n_ranks: G.
-        tokens: handed to every rank; by default as many as evenly spread choices bring.
-    """
-    order, first = np.argsort(slot_rank, kind="stable"), np.searchsorted(np.sort(slot_rank), np.arange(n_ranks))
-    counts = np.bincount(slot_rank, minlength=n_ranks)
-    # slots of each rank, the last column beyond all of them standing for a slot without tokens
-    slots = np.full((n_ranks, max(1, int(counts.max(initial=0)))), slot_tokens.shape[1])
-    slots[np.repeat(np.arange(n_ranks), counts), np.arange(len(order)) - np.repeat(first, counts)] = order
-    padded = np.concatenate([slot_tokens, np.zeros((len(slot_tokens), 1), dtype=np.int64)], axis=1)
-    mean = np.broadcast_to(slot_tokens.sum(axis=1, keepdims=True) / shape.n_experts, (len(slot_tokens), n_ranks))
-    return kernel.time(padded[:, slots], shape, tokens=tokens, mean_load=mean)
 
 
 def tokens_per_row(shape: ExpertShape) -> Any:

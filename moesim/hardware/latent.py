@@ -11,15 +11,8 @@ from numpy.typing import NDArray
 
 from moesim.hardware.dense import gemm_seconds
 from moesim.hardware.layer_kernels import BOUNDED, EVERY, LayerKernels
-from moesim.hardware.mla import (
-    MlaWidths,
-    absorbed_seconds,
-    down_shape,
-    mla_decode_seconds,
-    mla_mixed_seconds,
-    projection_shapes,
-    widths_of,
-)
+from moesim.hardware.mla import MlaWidths, mla_decode_seconds, mla_mixed_seconds, widths_of
+from moesim.hardware.mla_linear import absorbed_seconds, down_shape, projection_shapes
 from moesim.hardware.sequences import lengths_of, limit_of, requests_of
 from moesim.types import DTYPE_BYTES, AttentionWork, GpuSpec, LayerShape, Precision, Sequences
 

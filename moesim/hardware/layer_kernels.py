@@ -16,7 +16,8 @@ from moesim.hardware.elementwise import ElementwiseConstants
 from moesim.hardware.gemm import GemmConstants
 from moesim.hardware.kernel_dtypes import dtype_of, is_narrow, nearest
 from moesim.hardware.measured import Measured
-from moesim.hardware.mla import AbsorbedConstants, MlaDecodeConstants, MlaPrefillConstants
+from moesim.hardware.mla import MlaDecodeConstants, MlaPrefillConstants
+from moesim.hardware.mla_linear import AbsorbedConstants
 from moesim.hardware.prefill import PrefillConstants
 from moesim.types import LayerShape, Precision
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.expert import GATED, ExpertKernel, ExpertShape
+from moesim.hardware.expert import GATED, ExpertShape
+from moesim.hardware.expert_kernel import ExpertKernel
 from moesim.hardware.kernel_dtypes import KERNEL_DTYPES
 from moesim.hardware.measured import Measured
 from moesim.types import Precision

@@ -22,15 +22,8 @@ from moesim.hardware.elementwise import ElementwiseConstants, pass_seconds
 from moesim.hardware.gemm import GemmConstants, product_seconds
 from moesim.hardware.gpu import peak_flops, sm_loads, stream_seconds, throttling, wide_sm_efficiency
 from moesim.hardware.layer_kernels import LayerKernels
-from moesim.hardware.mla import (
-    AbsorbedConstants,
-    MlaDecodeConstants,
-    MlaPrefillConstants,
-    absorbed_seconds,
-    mla_decode_seconds,
-    mla_prefill_seconds,
-    mla_projection_seconds,
-)
+from moesim.hardware.mla import MlaDecodeConstants, MlaPrefillConstants, mla_decode_seconds, mla_prefill_seconds
+from moesim.hardware.mla_linear import AbsorbedConstants, absorbed_seconds, mla_projection_seconds
 from moesim.hardware.prefill import PrefillConstants, mixed_seconds, prefill_seconds
 from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape
 from tests.hardware.shapes import DEEPSEEK_V3, FP8, H100, MIXTRAL, work

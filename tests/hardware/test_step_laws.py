@@ -18,14 +18,8 @@ from moesim.hardware.decode import DecodeConstants, decode_seconds
 from moesim.hardware.dense import gemm_seconds, head_seconds, network_seconds, router_seconds
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
 from moesim.hardware.layer_kernels import LayerKernels
-from moesim.hardware.mla import (
-    AbsorbedConstants,
-    MlaDecodeConstants,
-    MlaPrefillConstants,
-    absorbed_seconds,
-    mla_decode_seconds,
-    mla_prefill_seconds,
-)
+from moesim.hardware.mla import MlaDecodeConstants, MlaPrefillConstants, mla_decode_seconds, mla_prefill_seconds
+from moesim.hardware.mla_linear import AbsorbedConstants, absorbed_seconds
 from moesim.hardware.prefill import PrefillConstants, prefill_seconds
 from moesim.types import DTYPE_BYTES, GpuSpec, ModelShape, Precision
 from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, work

@@ -13,7 +13,8 @@ from moesim.hardware import memory_bytes, step_durations
 from moesim.hardware.attention import attention_seconds
 from moesim.hardware.backends import backend_of, default_backend, expert_kernel
 from moesim.hardware.dense import sum_seconds
-from moesim.hardware.expert import ExpertShape, expert_seconds
+from moesim.hardware.expert import ExpertShape
+from moesim.hardware.expert_kernel import expert_seconds
 from moesim.placement import assign_slots, place, traffic_of_layer
 from moesim.types import Parallelism, Precision, equal_decodes
 from tests.builders import cluster, model

@@ -18,7 +18,8 @@ from moesim.calibration.groups import constants_for
 from moesim.hardware.constants import load
 from moesim.hardware.gemm import GemmConstants
 from moesim.hardware.kernel_dtypes import dtype_of
-from moesim.hardware.mla import DEEPSEEK_V3, AbsorbedConstants, absorbed_seconds, mla_projection_seconds
+from moesim.hardware.mla import DEEPSEEK_V3
+from moesim.hardware.mla_linear import AbsorbedConstants, absorbed_seconds, mla_projection_seconds
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:

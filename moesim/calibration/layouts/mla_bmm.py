@@ -21,7 +21,8 @@ from moesim.calibration.groups import Seconds
 from moesim.calibration.layout import GroupedLayout, layer_columns
 from moesim.calibration.layouts.mla import fitted
 from moesim.hardware.kernel_dtypes import dtype_of, is_narrow
-from moesim.hardware.mla import DEEPSEEK_V3, AbsorbedConstants, absorbed_seconds
+from moesim.hardware.mla import DEEPSEEK_V3
+from moesim.hardware.mla_linear import AbsorbedConstants, absorbed_seconds
 from moesim.types import GpuSpec
 
 if TYPE_CHECKING:
