@@ -5,23 +5,26 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping
 from operator import index
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
 from moesim.errors import ScenarioError
+from moesim.scenario.cluster_shape import cluster_shape
 from moesim.scenario.locate import locate
 from moesim.scenario.merge import Layered, layer_of, override, override_naming, override_of, read_layers
-from moesim.scenario.model_shape import estimated_attention, model_shape
-from moesim.scenario.network import links_warning, network_provenance
+from moesim.scenario.model_shape import model_shape
+from moesim.scenario.network import links_warning
 from moesim.scenario.notices import idle_fields
+from moesim.scenario.provenance import provenance_of
 from moesim.scenario.renamed import with_current_names
 from moesim.scenario.resolve import resolve
-from moesim.scenario.schema import LOAD_KINDS, OVERLAP_SLOWDOWN, ScenarioSpec
+from moesim.scenario.schema import ScenarioSpec
 from moesim.scenario.source import Document, FieldPath, Notice, Position, dotted, parse_document, shown
 from moesim.scenario.sweep_block import read_sweep
-from moesim.types import ClusterShape, GpuSpec, NetworkSpec, Parallelism, Precision
+from moesim.scenario.yaml_text import plain_data, yaml_text
+from moesim.types import Parallelism, Precision
 
 _IN_FILES = {
     "extends": "it in a scenario file; files are merged before overrides and variants",
@@ -71,10 +74,10 @@ class Scenario:
         self.spec: ScenarioSpec = resolve(data, self._folder, self._fail, base_routing)
         self._links_warning = links_warning(data["cluster"])
         self.model = model_shape(self.spec.model)
-        self.cluster = _cluster(self.spec)
+        self.cluster = cluster_shape(self.spec)
         self.precision = Precision(**self.spec.precision.model_dump())
         self.parallelism = Parallelism(**self.spec.parallelism.model_dump(exclude={"attention"}))
-        self.provenance = _provenance(self.spec)
+        self.provenance = provenance_of(self.spec)
 
     @classmethod
     def from_yaml(cls, path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> Scenario:
@@ -101,7 +104,7 @@ class Scenario:
             ScenarioError: field, what was found and what would be right.
         """
         try:
-            document = parse_document(_yaml(plain_data(dict(data))), "scenario")
+            document = parse_document(yaml_text(plain_data(dict(data))), "scenario")
         except yaml.representer.RepresenterError as error:
             found = f"{error.args[-1]!r:.60}"
             raise ScenarioError(f"scenario: found {found}, wanted numbers, text, lists and mappings of them") from None
@@ -224,7 +227,7 @@ class Scenario:
         decided = copy.copy(self)
         workload = self.spec.workload.model_copy(update={"sampling": sampling})
         decided.spec = self.spec.model_copy(update={"workload": workload})
-        decided.provenance = _provenance(decided.spec)
+        decided.provenance = provenance_of(decided.spec)
         return decided
 
     def with_seed(self, seed: int) -> Scenario:
@@ -259,7 +262,7 @@ class Scenario:
 
     def resolved_yaml(self) -> str:
         """The same as a scenario file, which reproduces the run."""
-        return _yaml(self.resolved())
+        return yaml_text(self.resolved())
 
     def _check_variants(self) -> None:
         """Refuse a `compare:` of another form; what a variant sets is checked when it is made."""
@@ -310,99 +313,5 @@ class Scenario:
         return Path.cwd()
 
 
-def plain_data(value: Any) -> Any:
-    """Data as a file would hold it: of NumPy numbers, arrays and paths, which Python code has, and of nothing else."""
-    if isinstance(value, Mapping):
-        return {name: plain_data(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_data(item) for item in value]
-    if isinstance(value, PurePath):
-        return str(value)
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
 def _path(field: str) -> FieldPath:
     return tuple(int(part) if part.isdigit() else part for part in field.split("."))
-
-
-def _cluster(spec: ScenarioSpec) -> ClusterShape:
-    apart = {name for name in type(spec.cluster.network).model_fields if name.startswith("measured_")}
-    network = spec.cluster.network.model_dump(exclude=apart | {"provenance", "port_bandwidth_factor"})
-    if spec.simulation.network == "port":  # rates belong to the level of detail that uses them
-        within, across = spec.cluster.network.port_bandwidth_factor
-        for field in ("dispatch_bandwidth_gb_per_s", "combine_bandwidth_gb_per_s"):
-            if network[field] is not None:
-                network[field] = (network[field][0] * within, network[field][1] * across)
-    return ClusterShape(
-        gpu=GpuSpec(**spec.cluster.gpu.model_dump()),
-        network=NetworkSpec(**network),
-        n_nodes=spec.cluster.nodes,
-        gpus_per_node=spec.cluster.gpus_per_node,
-    )
-
-
-def _provenance(spec: ScenarioSpec) -> dict[str, str]:
-    """Each input with its label: measured on hardware or recorded, estimated (published figures), or synthetic."""
-
-    def published(name: str, source: str) -> str:
-        changed = not source or name.endswith("(changed)") or name == "inline"
-        return f"synthetic: {name}" if changed else f"estimated: {name}, published: {source}"
-
-    model, gpu, precision = spec.model, spec.cluster.gpu, spec.precision
-    lacking = [
-        f"{part} in bf16, as {gpu.name} does not compute in {dtype}"
-        for part, dtype, own in (
-            ("activations", precision.weights, precision.activations),
-            ("dispatch", model.dispatch_dtype, precision.dispatch),
-        )
-        if dtype not in gpu.peak_tflops and own == "bf16"
-    ]
-    entries = {
-        "model": published(model.name, model.source),
-        "gpu": published(gpu.name, gpu.source),
-        "network": network_provenance(spec),
-        "tokens": _tokens(spec),
-    }
-    entries |= estimated_attention(spec.model)
-    if spec.simulation.overlap == "two-batch":
-        loss = spec.simulation.overlap_slowdown
-        fitted = (
-            "estimated: {:g}, fitted on published steps" if loss == OVERLAP_SLOWDOWN else "synthetic: {:g}, as stated"
-        )
-        entries["overlap slowdown"] = fitted.format(loss)
-    if spec.faults:
-        entries["faults"] = f"synthetic: {len(spec.faults)}, as stated"
-    if lacking:
-        entries["precision"] = f"estimated: {'; '.join(lacking)}"
-    return entries
-
-
-def _tokens(spec: ScenarioSpec) -> str:
-    if spec.workload.trace:
-        return "measured: recorded routing"
-    drawn = ", their top k drawn directly" if spec.workload.sampling == "direct" else ""
-    popularity, of = spec.workload.popularity, "skew"
-    if popularity.kind == "counts":
-        of = f"load, counted in {Path(popularity.counts or '').name}"
-    elif popularity.kind in LOAD_KINDS:
-        of = f"load, {popularity.name}" + (f", {popularity.source}" if popularity.source else "")
-    return f"synthetic: seeded logits of a stated {of}{drawn}"
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes text that a scenario file would read as a number or a word of its own."""
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    try:
-        plain = parse_document(f"value: {text}", "").data == {"value": text}
-    except ScenarioError:
-        plain = False
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else '"')
-
-
-_Dumper.add_representer(str, _text)
-
-
-def _yaml(data: dict[str, Any]) -> str:
-    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)

@@ -1,0 +1,23 @@
+"""The GPUs and the network of a scenario, as engines and durations know them."""
+
+from __future__ import annotations
+
+from moesim.scenario.schema import ScenarioSpec
+from moesim.types import ClusterShape, GpuSpec, NetworkSpec
+
+
+def cluster_shape(spec: ScenarioSpec) -> ClusterShape:
+    """The GPUs and their network, whose rates belong to the level of detail that the simulation uses."""
+    apart = {name for name in type(spec.cluster.network).model_fields if name.startswith("measured_")}
+    network = spec.cluster.network.model_dump(exclude=apart | {"provenance", "port_bandwidth_factor"})
+    if spec.simulation.network == "port":
+        within, across = spec.cluster.network.port_bandwidth_factor
+        for field in ("dispatch_bandwidth_gb_per_s", "combine_bandwidth_gb_per_s"):
+            if network[field] is not None:
+                network[field] = (network[field][0] * within, network[field][1] * across)
+    return ClusterShape(
+        gpu=GpuSpec(**spec.cluster.gpu.model_dump()),
+        network=NetworkSpec(**network),
+        n_nodes=spec.cluster.nodes,
+        gpus_per_node=spec.cluster.gpus_per_node,
+    )

@@ -1,0 +1,57 @@
+"""Where each input of a scenario comes from, with its label: measured, estimated or synthetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from moesim.scenario.model_shape import estimated_attention
+from moesim.scenario.network import network_provenance
+from moesim.scenario.schema import LOAD_KINDS, OVERLAP_SLOWDOWN, ScenarioSpec
+
+
+def provenance_of(spec: ScenarioSpec) -> dict[str, str]:
+    """Each input with its label: measured on hardware or recorded, estimated (published figures), or synthetic."""
+
+    def published(name: str, source: str) -> str:
+        changed = not source or name.endswith("(changed)") or name == "inline"
+        return f"synthetic: {name}" if changed else f"estimated: {name}, published: {source}"
+
+    model, gpu, precision = spec.model, spec.cluster.gpu, spec.precision
+    lacking = [
+        f"{part} in bf16, as {gpu.name} does not compute in {dtype}"
+        for part, dtype, own in (
+            ("activations", precision.weights, precision.activations),
+            ("dispatch", model.dispatch_dtype, precision.dispatch),
+        )
+        if dtype not in gpu.peak_tflops and own == "bf16"
+    ]
+    entries = {
+        "model": published(model.name, model.source),
+        "gpu": published(gpu.name, gpu.source),
+        "network": network_provenance(spec),
+        "tokens": _tokens(spec),
+    }
+    entries |= estimated_attention(spec.model)
+    if spec.simulation.overlap == "two-batch":
+        loss = spec.simulation.overlap_slowdown
+        fitted = (
+            "estimated: {:g}, fitted on published steps" if loss == OVERLAP_SLOWDOWN else "synthetic: {:g}, as stated"
+        )
+        entries["overlap slowdown"] = fitted.format(loss)
+    if spec.faults:
+        entries["faults"] = f"synthetic: {len(spec.faults)}, as stated"
+    if lacking:
+        entries["precision"] = f"estimated: {'; '.join(lacking)}"
+    return entries
+
+
+def _tokens(spec: ScenarioSpec) -> str:
+    if spec.workload.trace:
+        return "measured: recorded routing"
+    drawn = ", their top k drawn directly" if spec.workload.sampling == "direct" else ""
+    popularity, of = spec.workload.popularity, "skew"
+    if popularity.kind == "counts":
+        of = f"load, counted in {Path(popularity.counts or '').name}"
+    elif popularity.kind in LOAD_KINDS:
+        of = f"load, {popularity.name}" + (f", {popularity.source}" if popularity.source else "")
+    return f"synthetic: seeded logits of a stated {of}{drawn}"

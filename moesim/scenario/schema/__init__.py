@@ -1,0 +1,52 @@
+"""The fields of a scenario, their units (in the names) and defaults; one module a part of the file."""
+
+from moesim.scenario.schema.cluster import (
+    ClusterSpec,
+    GpuPreset,
+    KernelTables,
+    NetworkPreset,
+    ParallelismSpec,
+    PrecisionSpec,
+)
+from moesim.scenario.schema.editors import json_schema
+from moesim.scenario.schema.model import LayersSpec, ModelSpec
+from moesim.scenario.schema.routing import CapacitySpec, PlacementSpec, RoutingSpec, SubstitutionSpec, TrainingSpec
+from moesim.scenario.schema.scenario import UNSUPPORTED, ScenarioSpec
+from moesim.scenario.schema.simulation import OVERLAP_SLOWDOWN, FaultSpec, KeepSpec, SimulationSpec
+from moesim.scenario.schema.workload import (
+    LOAD_KINDS,
+    POPULARITY_FIELDS,
+    LoadRouterSpec,
+    PopularitySpec,
+    TopicsSpec,
+    WorkloadSpec,
+)
+
+__all__ = [
+    "LOAD_KINDS",
+    "OVERLAP_SLOWDOWN",
+    "POPULARITY_FIELDS",
+    "UNSUPPORTED",
+    "CapacitySpec",
+    "ClusterSpec",
+    "FaultSpec",
+    "GpuPreset",
+    "KeepSpec",
+    "KernelTables",
+    "LayersSpec",
+    "LoadRouterSpec",
+    "ModelSpec",
+    "NetworkPreset",
+    "ParallelismSpec",
+    "PlacementSpec",
+    "PopularitySpec",
+    "PrecisionSpec",
+    "RoutingSpec",
+    "ScenarioSpec",
+    "SimulationSpec",
+    "SubstitutionSpec",
+    "TopicsSpec",
+    "TrainingSpec",
+    "WorkloadSpec",
+    "json_schema",
+]

@@ -1,0 +1,109 @@
+"""The fields of `workload`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from moesim.scenario.schema.parts import Count, CountOrZero, NoneWord, Part, described
+
+
+def _scalar_to_tuple(value: Any) -> Any:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (value,)
+    if not isinstance(value, list | tuple):
+        raise ValueError("a number, or a list of numbers")  # noqa: TRY004 - pydantic shows ValueErrors
+    return tuple(value)
+
+
+_ByDepth = Annotated[
+    tuple[Annotated[float, Field(ge=-20, le=20)], ...],
+    BeforeValidator(_scalar_to_tuple, json_schema_input_type=float | list[float]),
+]
+
+
+_BY_DEPTH = "; one number, or some from the first MoE layer to the last at equal distances, linear between"
+
+
+class LoadRouterSpec(Part):
+    """A router, as in `routing`."""
+
+    strategy: Annotated[str | None, NoneWord] = None
+    top_k: Count | None = None
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class PopularitySpec(Part):
+    """How unequally experts are wanted: by an exponent, or by the load that comes out (lognormal, hot, counts).
+
+    Such a load is that of the topics together, before balancers and capacity.
+    """
+
+    name: str = described("inline", "shown in reports")
+    kind: Literal["zipf", "uniform", "lognormal", "hot", "counts"] = described(
+        "zipf",
+        "zipf: popularity by rank; uniform; lognormal: ln of the load is normal; hot: some experts have a share "
+        "of the load; counts: the load of a file. Default: what the fields below say, else zipf",
+    )
+    exponent: float = described(0.0, "of zipf: popularity of the expert of order r is r^-exponent", ge=0, le=20)
+    sigma: _ByDepth = described((), "of lognormal: standard deviation of ln load within a group" + _BY_DEPTH)
+    groups: Annotated[int, Field(ge=1, le=100_000)] = described(1, "of lognormal: runs of consecutive experts")
+    group_exponent: _ByDepth = described(
+        (0.0,), "of lognormal: the group of number r (from 1) has load r^-exponent" + _BY_DEPTH
+    )
+    group_sigma: _ByDepth = described((0.0,), "of lognormal: standard deviation of ln load of a group" + _BY_DEPTH)
+    share: float | None = described(None, "of hot: part of a layer's load that the hot experts have", gt=0, le=1)
+    experts: Count | None = described(None, "of hot: how many they are, drawn at random in every layer")
+    counts: str | None = described(
+        None,
+        "assignments by layer and expert, a file relative to this one: .json (logical_count [layers][experts] or "
+        "[steps][layers][experts]), .npy, .csv (layer,expert,count or a matrix), JSON and CSV also .gz",
+    )
+    router: LoadRouterSpec | None = described(
+        None,
+        "of lognormal, hot and counts: the router that gives this load; default: routing without variants and sweeps, "
+        "or the model's own where that router does not follow popularity",
+    )
+    source: str = ""
+
+
+POPULARITY_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "zipf": ("exponent",),
+    "uniform": (),
+    "lognormal": ("sigma", "groups", "group_exponent", "group_sigma"),
+    "hot": ("share", "experts"),
+    "counts": ("counts",),
+}
+"""What each kind of popularity reads; the first that is named tells the kind where none is written."""
+
+
+LOAD_KINDS = ("lognormal", "hot", "counts")
+"""Kinds that state the load that comes out."""
+
+
+class TopicsSpec(Part):
+    """Topics: the tokens of sequences of one topic prefer the same experts."""
+
+    count: Annotated[int, Field(ge=0, le=10_000)] = described(0, "topics of the sequences; 0 = none")
+    strength: float = described(0.0, "standard deviation of an affinity, in logits", ge=0, le=20)
+
+
+class WorkloadSpec(Part):
+    """The tokens of each step."""
+
+    kind: Literal["steps"] = "steps"
+    phase: Literal["decode", "prefill", "train"] = "decode"
+    steps: Annotated[int, Field(ge=1, le=10**7)] = 20
+    tokens_per_gpu: Count | None = described(None, "a step; 128 in decode, 4096 otherwise; a whole trace with one")
+    context_tokens: CountOrZero = described(2048, "cached tokens of a sequence in decode")
+    sequence_tokens: Count = described(4096, "tokens of a sequence in prefill and train")
+    popularity: Annotated[PopularitySpec, Field(default_factory=PopularitySpec)]
+    topics: Annotated[TopicsSpec, Field(default_factory=TopicsSpec)]
+    sampling: Literal["logits", "direct", "auto"] = described(
+        "logits",
+        "how the choices of synthetic tokens are drawn: from logits; directly, which is many times faster and exact "
+        "where no weight is needed; auto = directly where that is exact for all variants",
+    )
+    trace: str | None = described(None, "recorded routing to replay (moesim import), relative to this file")
