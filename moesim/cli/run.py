@@ -52,21 +52,21 @@ def run(
 
     Writes a result folder with a report and prints a summary. Timelines: run FILE --trace [PATH].
     """
+    from moesim import simulation
     from moesim.report.sparkline import balancedness
     from moesim.report.terminal import summary_table
     from moesim.results import TRACE, prepare_output
-    from moesim.simulation import check, simulate
 
     cold = will_compile()
     scenario = load_scenario(file, settings, strict=strict, quiet=quiet)
     name = scenario.spec.name
-    check(scenario)
+    ready = simulation.prepared(scenario)
     _check_trace(scenario, path, trace=trace)
     folder = prepare_output(output or default_folder(name))
     if cold and not quiet:
         tell_compiling()
     with progress_bar(name, quiet=quiet) as bar:
-        result = simulate(scenario, progress=lambda done, total: bar.update(name, done, total))
+        result = simulation.run(ready, progress=lambda done, total: bar.update(name, done, total))
     result.save(folder, trace=trace and path is None)
     if path is not None:
         result.save_trace(path)

@@ -52,7 +52,7 @@ def sweep(
     """
     from moesim import study
     from moesim.results import Study
-    from moesim.simulation.stages import default_threads
+    from moesim.simulation.threads import default_threads
 
     cold = will_compile()
     scenario = load_scenario(file, settings, strict=strict, quiet=quiet)

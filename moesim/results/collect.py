@@ -22,6 +22,7 @@ from moesim.types import (
     StepTimes,
     Tasks,
 )
+from moesim.types.policies import Kept
 
 PS = 1e-12
 BYTES_PER_CELL = 8
@@ -41,10 +42,7 @@ class Collector:
     Args:
         model: its layer numbers name the rows.
         cluster: ranks and nodes.
-        placement: of the experts.
-        keep_experts: "steps" (every one) or "none".
-        keep_links: "total" (summed over steps) or "none".
-        keep_timeline_steps: how many steps, from the first, the timeline holds.
+        keep: what the frames hold.
     """
 
     def __init__(
@@ -52,29 +50,16 @@ class Collector:
         *,
         model: ModelShape,
         cluster: ClusterShape,
-        placement: Placement,
-        keep_experts: str,
-        keep_links: str,
-        keep_timeline_steps: int,
+        keep: Kept,
     ) -> None:
         self._model = model
         self._layers = np.array(model.moe_layers, dtype=np.int64)
         self._cluster = cluster
-        self._placement = placement
-        shares = np.arange(placement.expert_tp)
-        self._holders: NDArray[np.int64] = np.unique(placement.rank.astype(np.int64)[:, None] + shares)
-        """GPUs that hold experts: those of attention alone have no part in how even these are loaded."""
-        self._keep_experts = keep_experts
-        self._keep_links = keep_links
-        self._keep_timeline_steps = keep_timeline_steps
+        self._keep = keep
         self._columns: dict[str, dict[str, list[Any]]] = {name: defaultdict(list) for name in FRAMES}
         self._links = np.zeros((2, 2, cluster.n_gpus, cluster.n_gpus), dtype=np.int64)  # messages, bytes
         self._totals: list[StepTotals] = []
         self._clock_ps = 0
-
-    def keeps_tasks(self, step: int) -> bool:
-        """Whether the timeline holds a step."""
-        return step < self._keep_timeline_steps
 
     def add(self, step: int, routed: RoutedStep, step_times: StepTimes, even_ps: int) -> None:
         """Take one step: its loads, its times, and the time of the same step with its load spread evenly.
@@ -83,7 +68,7 @@ class Collector:
             ConservationError: tokens, bytes or time were lost.
         """
         metrics.check_step(routed, step_times)
-        rank_load = self._rank_load(routed)
+        rank_load, holders = self._rank_load(routed), _holders(routed.placement)
         totals = StepTotals(
             step_ps=step_times.makespan_ps,
             even_ps=even_ps,
@@ -100,19 +85,19 @@ class Collector:
             causes=routed.causes,
             zero_choices=routed.zero_choices,
             processed_violation=metrics.max_violation(routed.processed),
-            requested_balancedness=metrics.balancedness(self._requested_load(routed)[:, self._holders]),
+            requested_balancedness=metrics.balancedness(self._requested_load(routed)[:, holders]),
             events=step_times.n_events,
             queues=step_times.queues,
         )
         self._totals.append(totals)
         known = totals.known_tokens > 0  # nothing can be said of the load of the other layers
-        self._add_layers(step, routed, rank_load, known)
+        self._add_layers(step, routed, rank_load[:, holders], known)
         self._add_router(step, routed)
-        if self._keep_experts == "steps":
+        if self._keep.experts == "steps":
             self._add_experts(step, routed, known)
         self._add_gpus(step, step_times, rank_load)
         self._add_step(step, totals)
-        if self._keep_links == "total":
+        if self._keep.links == "total":
             self._links[0] += step_times.messages
             self._links[1] += step_times.bytes
         if step_times.tasks is not None:
@@ -173,7 +158,7 @@ class Collector:
         )
 
     def _add_layers(
-        self, step: int, routed: RoutedStep, rank_load: NDArray[np.int64], known: NDArray[np.bool_]
+        self, step: int, routed: RoutedStep, holder_load: NDArray[np.int64], known: NDArray[np.bool_]
     ) -> None:
         load = routed.requested[known]
         self._put(
@@ -182,7 +167,7 @@ class Collector:
             step=step,
             layer=self._layers[known],
             max_violation=metrics.max_violation(load),
-            balancedness=metrics.balancedness(rank_load[known][:, self._holders]),
+            balancedness=metrics.balancedness(holder_load[known]),
             cv=metrics.cv(load),
             gini=metrics.gini(load),
             entropy=metrics.normalised_entropy(load),
@@ -267,19 +252,24 @@ class Collector:
 
     def _requested_load(self, routed: RoutedStep) -> NDArray[np.float64]:
         """Requested assignments of each rank, each expert's shared evenly by its copies, [L, G]."""
-        of_copy = routed.requested / self._placement.copies_of_experts()
-        return self._by_gpu(np.take_along_axis(of_copy, self._placement.expert, axis=1))
+        of_copy = routed.requested / routed.placement.copies_of_experts()
+        return self._by_gpu(np.take_along_axis(of_copy, routed.placement.expert, axis=1), routed.placement)
 
     def _rank_load(self, routed: RoutedStep) -> NDArray[np.int64]:
         """Processed assignments of each rank, without padding, [L, G]."""
-        return self._by_gpu(routed.traffic.slot_tokens - routed.padding)
+        return self._by_gpu(routed.traffic.slot_tokens - routed.padding, routed.placement)
 
-    def _by_gpu(self, of_slots: NDArray[Any]) -> NDArray[Any]:
+    def _by_gpu(self, of_slots: NDArray[Any], placement: Placement) -> NDArray[Any]:
         """Counts of slots [L, S] by the GPUs that hold them, [L, G]; each of those that share one has it whole."""
         load = np.zeros((len(of_slots), self._cluster.n_gpus), dtype=of_slots.dtype)
-        for gpu in range(self._placement.expert_tp):
-            np.add.at(load.T, self._placement.rank + gpu, of_slots.T)
+        for gpu in range(placement.expert_tp):
+            np.add.at(load.T, placement.rank + gpu, of_slots.T)
         return load
+
+
+def _holders(placement: Placement) -> NDArray[np.int64]:
+    """GPUs that hold experts; those of attention alone have no part in how evenly these are loaded."""
+    return np.unique(placement.rank.astype(np.int64)[:, None] + np.arange(placement.expert_tp))
 
 
 def frames_bytes(

@@ -1,13 +1,13 @@
 """One scenario, simulated: the one place that wires the stages together.
 
 scenario -> workload -> routing -> placement -> hardware -> engine -> metrics
--> results. `stages` resolves a scenario against the packages and refuses what
-cannot run, `sampling` decides how choices are drawn, `routed` sends the tokens
-of a step to slots, `program` lays the step out, `runner` runs it with its
-`faults`, `losses` of GPUs and `queued` experts, `simulate` runs all steps.
+-> results. `prepare` makes the RunPlan of a scenario and refuses what cannot
+run; `simulate` is the loop over a RunState: `conditions` says what goes wrong
+in the next step, `step` routes it (`routing_step`), lays it out (`program`),
+runs it and gives the next state.
 """
 
-from moesim.simulation.sampling import settle
-from moesim.simulation.simulate import check, simulate
+from moesim.simulation.sampling import resolve_sampling
+from moesim.simulation.simulate import PreparedRun, check, prepared, run, simulate
 
-__all__ = ["check", "settle", "simulate"]
+__all__ = ["PreparedRun", "check", "prepared", "resolve_sampling", "run", "simulate"]

@@ -1,4 +1,4 @@
-"""What the stages of a run must agree on, what must fit a GPU, and what this machine."""
+"""What the parts of a run must agree on, what must fit into the memory of a GPU, and what into that of this machine."""
 
 from __future__ import annotations
 
@@ -9,40 +9,43 @@ from moesim.errors import InputError, TooLargeError
 from moesim.hardware import check_memory, fitted_group
 from moesim.results import frames_bytes
 from moesim.routing import OVERFLOWS, ROUNDINGS, SCOPES, SIGNED
+from moesim.scenario import Scenario
 from moesim.scenario.schema import CapacitySpec
-from moesim.simulation.faults import check_faults
-from moesim.simulation.stages import Stages, group_nodes, threads_or_default
+from moesim.simulation.fault_checks import check_faults
+from moesim.simulation.plan import RunPlan
+from moesim.simulation.routing_step import rank_of_expert
+from moesim.simulation.threads import threads_or_default
 from moesim.simulation.work import equal_work
 
 
-def check_stages(stages: Stages) -> None:
-    """Refuse what cannot run.
+def check_plan(scenario: Scenario, plan: RunPlan) -> None:
+    """Refuse a plan that cannot run.
 
     Raises:
         InputError: one line that names the file, line and field, what was found and what would be right.
     """
-    _check_capacity(stages)
-    _check_balancer(stages)
-    _check_balancing(stages)
-    _check_queues(stages)
-    check_faults(stages.scenario)
-    _check_network(stages)
-    _check_memory(stages)
-    _check_run_size(stages)
+    _check_capacity(scenario, plan)
+    _check_balancer(scenario, plan)
+    _check_balancing(scenario, plan)
+    _check_queues(scenario, plan)
+    check_faults(scenario)
+    _check_network(scenario, plan)
+    _check_memory(scenario, plan)
+    _check_run_size(scenario, plan)
 
 
-def _check_network(stages: Stages) -> None:
+def _check_network(scenario: Scenario, plan: RunPlan) -> None:
     """Refuse constants of a network that nobody has fitted."""
-    network = stages.cluster.network
+    network = plan.cluster.network
     for direction, name in enumerate(network.fitted or ()):
         try:
-            fitted_group(network, direction, stages.precision.dispatch)
+            fitted_group(network, direction, plan.precision.dispatch)
         except InputError as error:
-            raise stages.scenario.error("cluster.network.fitted", name, str(error)) from None
+            raise scenario.error("cluster.network.fitted", name, str(error)) from None
 
 
-def _check_capacity(stages: Stages) -> None:
-    scenario, capacity = stages.scenario, stages.scenario.spec.routing.capacity
+def _check_capacity(scenario: Scenario, plan: RunPlan) -> None:
+    capacity = scenario.spec.routing.capacity
     if capacity is None:
         return
     for name, table in (("overflow", OVERFLOWS), ("scope", SCOPES), ("rounding", ROUNDINGS)):
@@ -53,27 +56,27 @@ def _check_capacity(stages: Stages) -> None:
         value = getattr(capacity, name)
         if value is not None and value <= 0 and capacity.rounding not in SIGNED:
             raise scenario.error(f"routing.capacity.{name}", value, "above 0, unless rounding is tutel")
-    if capacity.fallback == "shared-expert" and not stages.model.n_shared_experts:
-        raise scenario.error("routing.capacity.fallback", capacity.fallback, f"residual: {stages.model.name} has none")
-    if capacity.pad and stages.copy_rule == "all":
+    if capacity.fallback == "shared-expert" and not plan.model.n_shared_experts:
+        raise scenario.error("routing.capacity.fallback", capacity.fallback, f"residual: {plan.model.name} has none")
+    if capacity.pad and plan.copy_rule == "all":
         raise scenario.error("routing.capacity.pad", True, "false with a network whose copies go to all")
     if capacity.pad and capacity.scope != "source-rank":
         raise scenario.error("routing.capacity.pad", True, "scope source-rank, whose ranks each send their padding")
-    if OVERFLOWS[capacity.overflow].reroutes_as and stages.strategy is None:
+    if OVERFLOWS[capacity.overflow].reroutes_as and plan.strategy is None:
         raise scenario.error(
             "routing.capacity.overflow", capacity.overflow, "one that drops: a trace of choices has no other scores"
         )
-    if capacity.pad and stages.micro_batches > 1:
+    if capacity.pad and plan.micro_batches > 1:
         raise scenario.error("routing.capacity.pad", True, "false with simulation.overlap two-batch")
-    _check_capacity_of_groups(stages, capacity)
-    copies = stages.placement.expert.shape[1] - stages.placement.n_experts
+    _check_capacity_of_groups(scenario, plan, capacity)
+    copies = plan.placement.expert.shape[1] - plan.placement.n_experts
     if copies and (capacity.scope == "device" or capacity.overflow == "expanded-drop"):
         raise scenario.error("placement.redundant_experts", copies, "0, as the policy asks for the device of an expert")
 
 
-def _check_capacity_of_groups(stages: Stages, capacity: CapacitySpec) -> None:
+def _check_capacity_of_groups(scenario: Scenario, plan: RunPlan, capacity: CapacitySpec) -> None:
     """Refuse what would count the tokens of other groups, or asks which one GPU has an expert that several share."""
-    n_groups, shared_by = stages.placement.n_groups, stages.placement.expert_tp
+    n_groups, shared_by = plan.placement.n_groups, plan.placement.expert_tp
     by_device = capacity.scope == "device" or capacity.overflow == "expanded-drop"
     for field, wrong, wanted in (
         ("pad", capacity.pad, "false"),
@@ -83,115 +86,113 @@ def _check_capacity_of_groups(stages: Stages, capacity: CapacitySpec) -> None:
     ):
         if wrong and (n_groups > 1 or shared_by > 1):
             why = f"{n_groups} expert-parallel groups" if n_groups > 1 else f"{shared_by} GPUs that share each expert"
-            raise stages.scenario.error(
-                f"routing.capacity.{field}", getattr(capacity, field), f"{wanted}, as there are {why}"
-            )
+            raise scenario.error(f"routing.capacity.{field}", getattr(capacity, field), f"{wanted}, as there are {why}")
 
 
-def _check_balancer(stages: Stages) -> None:
-    scenario, balancer = stages.scenario, stages.scenario.spec.routing.substitution
+def _check_balancer(scenario: Scenario, plan: RunPlan) -> None:
+    balancer = scenario.spec.routing.substitution
     if balancer is None:
         return
-    if stages.strategy is None:
+    if plan.strategy is None:
         raise scenario.error("routing.substitution", balancer.policy, "none: a trace of choices has no scores")
     if balancer.policy != "node-limited":
         return
-    n_nodes, n_experts = group_nodes(scenario), stages.model.n_experts
-    own_node = stages.rank_of_expert // stages.cluster.gpus_per_node
+    n_nodes, n_experts = plan.group_nodes, plan.model.n_experts
+    own_node = rank_of_expert(plan.placement) // plan.cluster.gpus_per_node
     if not np.array_equal(own_node, np.arange(n_experts) // (n_experts // n_nodes)):
         raise scenario.error(
             "routing.substitution.policy", "node-limited", "a placement of consecutive experts on each node"
         )
 
 
-def _check_queues(stages: Stages) -> None:
+def _check_queues(scenario: Scenario, plan: RunPlan) -> None:
     """Refuse queues that cannot be, and settings of queues where there are none."""
-    scenario, spec = stages.scenario, stages.scenario.spec.simulation
-    if stages.queued and (stages.placement.n_groups > 1 or stages.placement.expert_tp > 1):
+    spec = scenario.spec.simulation
+    if plan.queues is not None and (plan.placement.n_groups > 1 or plan.placement.expert_tp > 1):
         raise scenario.error(
             "simulation.experts", "queued", "grouped, unless all GPUs are one expert-parallel group and share no expert"
         )
-    if not stages.queued:
+    if plan.queues is None:
         if spec.queue_tokens is not None or spec.queue_overflow != "drop":
             name = "queue_overflow" if spec.queue_tokens is None else "queue_tokens"
             raise scenario.error(f"simulation.{name}", getattr(spec, name), "simulation.experts: queued beside it")
         return
-    widths = {each.shape.moe_intermediate_size for each in stages.model.layers if each.shape.n_experts}
+    widths = {each.shape.moe_intermediate_size for each in plan.model.layers if each.shape.n_experts}
     if len(widths) > 1:
-        wanted = f"grouped, as the experts of {stages.model.name} are not equally wide in all layers"
+        wanted = f"grouped, as the experts of {plan.model.name} are not equally wide in all layers"
         raise scenario.error("simulation.experts", "queued", wanted)
     if spec.engine == "compiled":
         raise scenario.error("simulation.engine", "compiled", "auto or simpy, which runs queued experts")
-    if stages.hands_on and stages.strategy is None:
+    if plan.forwards_overflow and plan.strategy is None:
         raise scenario.error(
             "simulation.queue_overflow", "next", "drop or block: a trace of choices has no other scores"
         )
     if spec.queue_overflow != "drop" and spec.queue_tokens is None:
         raise scenario.error("simulation.queue_tokens", None, "a number of tokens, beyond which a queue is full")
-    capacity = stages.scenario.spec.routing.capacity
+    capacity = scenario.spec.routing.capacity
     if capacity is not None and capacity.pad:
         raise scenario.error("routing.capacity.pad", True, "false with queued experts")
 
 
-def _check_balancing(stages: Stages) -> None:
-    scenario, balancing = stages.scenario, stages.scenario.spec.routing.training
+def _check_balancing(scenario: Scenario, plan: RunPlan) -> None:
+    balancing = scenario.spec.routing.training
     if balancing is None:
         return
-    if stages.strategy is None:
+    if plan.strategy is None:
         raise scenario.error("routing.training", "a mechanism", "none: a trace holds the choices of its router")
-    if balancing.mechanism == "loss-free" and not stages.strategy.takes_bias:
-        wanted = f"none or aux-loss: {stages.strategy.name} has no selection bias"
+    if balancing.mechanism == "loss-free" and not plan.strategy.takes_bias:
+        wanted = f"none or aux-loss: {plan.strategy.name} has no selection bias"
         raise scenario.error("routing.training.mechanism", balancing.mechanism, wanted)
 
 
-def _check_memory(stages: Stages) -> None:
+def _check_memory(scenario: Scenario, plan: RunPlan) -> None:
     """Refuse a model that does not fit the memory of the GPU that holds most slots, or of one that has tokens alone."""
-    scenario, placement = stages.scenario, stages.placement
-    tokens = -(-stages.source.tokens_per_step // stages.n_source_ranks)
-    work = equal_work(stages, np.full(scenario.parallelism.attention_tp, tokens))
-    slots = int(np.bincount(placement.rank, minlength=stages.cluster.n_gpus).max())
-    apart = stages.n_source_ranks < stages.cluster.n_gpus
+    placement = plan.placement
+    tokens = -(-plan.source.tokens_per_step // plan.n_source_ranks)
+    work = equal_work(plan, np.full(plan.parallelism.attention_tp, tokens))
+    slots = int(np.bincount(placement.rank, minlength=plan.cluster.n_gpus).max())
+    apart = plan.n_source_ranks < plan.cluster.n_gpus
     for slots_per_gpu, source in ((0, True), (slots, False)) if apart else ((slots, True),):
         try:
             check_memory(
-                stages.model,
-                stages.cluster,
-                stages.precision,
+                plan.model,
+                plan.cluster,
+                plan.precision,
                 work,
                 slots_per_gpu=slots_per_gpu,
                 parallelism=scenario.parallelism,
                 n_slots=placement.expert.shape[1] // placement.n_groups,
-                n_sources=stages.n_source_ranks // placement.n_groups,
+                n_sources=plan.n_source_ranks // placement.n_groups,
                 source=source,
             )
         except TooLargeError as error:
             raise scenario.refusal("cluster", str(error)) from None
 
 
-def run_bytes(stages: Stages, threads: int | None = None) -> tuple[int, int]:
+def run_bytes(plan: RunPlan, threads: int | None = None) -> tuple[int, int]:
     """Estimates of the memory of a run's result frames and of all of it, in bytes.
 
     Args:
-        stages: of the run.
+        plan: of the run.
         threads: over layers; `default_threads` where there is no number.
     """
-    model, n_gpus, spec = stages.model, stages.cluster.n_gpus, stages.scenario.spec
-    n_layers, n_slots = stages.placement.expert.shape
+    model, n_gpus, keep = plan.model, plan.cluster.n_gpus, plan.keep
+    n_layers, n_slots = plan.placement.expert.shape
     frames = frames_bytes(
-        n_steps=stages.n_steps,
+        n_steps=plan.n_steps,
         n_layers=n_layers,
-        n_experts=model.n_experts if spec.keep.experts == "steps" else 0,
+        n_experts=model.n_experts if keep.experts == "steps" else 0,
         n_gpus=n_gpus,
-        timeline_steps=min(spec.keep.timeline_steps, stages.n_steps),
-        n_operations=7 * model.n_layers * stages.micro_batches,
+        timeline_steps=min(keep.timeline_steps, plan.n_steps),
+        n_operations=7 * model.n_layers * plan.micro_batches,
     )
     # a layer's ids, weights and flags for every thread, and the step's matrices (requested and evenly spread)
     at_once = min(threads_or_default(threads), n_layers)
-    tokens = stages.source.tokens_per_step * (16 + 40 * stages.top_k) * at_once
-    if stages.strategy is not None and (stages.strategy.scope == "batch" or stages.keeps_scores):
+    tokens = plan.source.tokens_per_step * (16 + 40 * plan.top_k) * at_once
+    if plan.strategy is not None and (plan.strategy.scope == "batch" or plan.keeps_scores):
         # logits, probabilities, order and flags of a whole layer for every thread
-        tokens += stages.source.tokens_per_step * 24 * model.n_experts * at_once
-    step = 16 * n_layers * (8 * model.n_experts + 4 * n_slots + 6 * n_gpus * n_gpus * stages.micro_batches)
+        tokens += plan.source.tokens_per_step * 24 * model.n_experts * at_once
+    step = 16 * n_layers * (8 * model.n_experts + 4 * n_slots + 6 * n_gpus * n_gpus * plan.micro_batches)
     return frames, frames + tokens + step
 
 
@@ -200,13 +201,13 @@ def free_bytes() -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _check_run_size(stages: Stages) -> None:
+def _check_run_size(scenario: Scenario, plan: RunPlan) -> None:
     """Refuse a run that this machine's memory cannot hold, with the estimate."""
-    (frames, needed), available = run_bytes(stages), free_bytes()
+    (frames, needed), available = run_bytes(plan), free_bytes()
     if needed > available:
-        raise stages.scenario.error(
+        raise scenario.error(
             "workload",
-            f"{stages.n_steps:,} steps of {stages.source.tokens_per_step:,} tokens, about {needed / 1e9:,.1f} GB "
+            f"{plan.n_steps:,} steps of {plan.source.tokens_per_step:,} tokens, about {needed / 1e9:,.1f} GB "
             f"({frames / 1e9:,.1f} GB of result frames)",
             f"at most the {available / 1e9:,.1f} GB that this machine has free: fewer steps, tokens or GPUs",
         )

@@ -12,41 +12,40 @@ from numpy.typing import NDArray
 from moesim.engine import Ports, exchange, free_ports
 from moesim.hardware import ExchangeLoad, exchange_rates
 from moesim.hardware.shape import port_copies
-from moesim.simulation.stages import Stages
+from moesim.simulation.plan import RunPlan
 from moesim.types import Exchange
 from moesim.types.picoseconds import whole_ps
 
 
-def exchanges(stages: Stages, tokens: Sequence[NDArray[np.int64]]) -> tuple[Exchange, Exchange]:
+def exchanges(plan: RunPlan, tokens: Sequence[NDArray[np.int64]]) -> tuple[Exchange, Exchange]:
     """The ports' view of dispatch and of combine of a step.
 
     Args:
-        stages: of the run.
+        plan: of the run.
         tokens: of each GPU, [G], one a micro-batch.
     """
     sources = np.concatenate(tokens)
     load = ExchangeLoad(
         tokens=float(sources[sources > 0].mean()) if sources.any() else 0.0,
-        top_k=stages.top_k,
-        experts=stages.model.n_experts,
-        gpus=stages.scenario.parallelism.group_gpus,
+        top_k=plan.top_k,
+        experts=plan.model.n_experts,
+        gpus=plan.parallelism.group_gpus,
     )
-    detail = stages.scenario.spec.simulation.network
-    dispatch, combine = exchange_rates(stages.cluster, stages.precision, stages.model.hidden_size, load)
-    if detail == "port" and stages.cluster.network.fitted is not None and stages.ports_rule == "per-node":
-        return _side_by_side(stages, load, dispatch, forward=True), _side_by_side(stages, load, combine, forward=False)
+    dispatch, combine = exchange_rates(plan.cluster, plan.precision, plan.model.hidden_size, load)
+    if plan.network == "port" and plan.cluster.network.fitted is not None and plan.ports_rule == "per-node":
+        return _side_by_side(plan, load, dispatch, forward=True), _side_by_side(plan, load, combine, forward=False)
     return dispatch, combine
 
 
-def _side_by_side(stages: Stages, load: ExchangeLoad, ports: Exchange, *, forward: bool) -> Exchange:
+def _side_by_side(plan: RunPlan, load: ExchangeLoad, ports: Exchange, *, forward: bool) -> Exchange:
     """Ports that take an even load as long, message by message, as levels that pass copies on at once.
 
     The port level hands a message on when it has landed whole, the kernels that
     were measured do so chunk by chunk.
     """
-    m = min(stages.cluster.gpus_per_node, load.gpus)
+    m = min(plan.cluster.gpus_per_node, load.gpus)
     near, far = port_copies(
-        stages.copy_rule,
+        plan.copy_rule,
         tokens=np.asarray(load.tokens),
         top_k=np.asarray(load.top_k),
         experts=np.asarray(load.experts),

@@ -1,4 +1,4 @@
-"""Who the tokens of one layer ask for: recorded, drawn, or gated block by block."""
+"""Which experts the tokens of one layer ask for: given by their source, or gated block by block."""
 
 from __future__ import annotations
 
@@ -7,59 +7,62 @@ from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.routing import group_mask, rebalance, router_scores
-from moesim.simulation.evolution import Watch
+from moesim.simulation.plan import RunPlan
 from moesim.simulation.profile import Profile
-from moesim.simulation.stages import Stages, group_nodes
+from moesim.simulation.router_dynamics import RouterDynamics
 from moesim.types import Assignment, Batch, Draw
-from moesim.workload import RecordedTokens
 
 BLOCK_TOKENS = 1024
 """Tokens whose logits are held at a time by one thread."""
 
 
 def request(
-    stages: Stages, batch: Batch, there: NDArray[np.bool_], layer: int, watch: Watch | None, profile: Profile
+    plan: RunPlan,
+    batch: Batch,
+    present: NDArray[np.bool_],
+    layer: int,
+    dynamics: RouterDynamics | None,
+    profile: Profile,
 ) -> tuple[Assignment, NDArray[np.float32] | None]:
-    """Who the tokens of one layer that are `there` [T] ask for: recorded, drawn, or gated block by block.
+    """The experts that the tokens of one layer which are `present` [T] ask for.
 
-    With the scores of all experts [T, E], or of the choices [T, K], where the capacity policy reads them.
+    With the scores of all experts [T, E], or of the choices [T, K], where the capacity policy reads them, else None.
     """
-    source, strategy = stages.source, stages.strategy
-    if isinstance(source, RecordedTokens) or strategy is None:
-        assert isinstance(source, RecordedTokens)
+    if plan.draws_choices:
         with profile.timed("generate"):
-            return _rows(source.assignment(batch.step, layer), there), None
+            return _rows(plan.source.choices(batch.step, layer, plan.top_k), present), None
+    strategy = plan.strategy
+    assert strategy is not None
     n_tokens = batch.n_tokens
-    if stages.scenario.spec.workload.sampling == "direct":
-        return _rows(_draw_directly(stages, batch, layer, profile), there), None
     whole = strategy.scope == "batch"
     step = n_tokens if whole else BLOCK_TOKENS
-    scratch = np.empty((min(step, n_tokens), stages.n_logits), dtype=np.float32)
-    load = np.zeros(stages.n_logits, dtype=np.int64)
+    scratch = np.empty((min(step, n_tokens), plan.n_logits), dtype=np.float32)
+    load = np.zeros(plan.n_logits, dtype=np.int64)
     blocks, scores = [], []
     for first in range(0, n_tokens, step):
         last = min(first + step, n_tokens)
+        own = present[first:last]
         logits = scratch[: last - first]
         with profile.timed("generate"):
-            source.logits(batch.step, layer, first, last, logits)
+            plan.source.logits(batch.step, layer, first, last, logits)
         with profile.timed("route"):
             draw = Draw(
-                seed=stages.scenario.spec.seed,
+                seed=plan.seed,
                 step=batch.step,
                 layer=layer,
                 first_token=first,
-                token_ids=None if batch.token_ids is None else batch.token_ids[first:last][there[first:last]],
+                token_ids=None if batch.token_ids is None else batch.token_ids[first:last][own],
             )
-            if not there[first:last].all():
-                logits = logits[there[first:last]]
-            if watch is not None:
-                watch.shift(logits, batch.source[first:last][there[first:last]])
-            block, block_scores = _route_block(stages, logits, draw, load, None if watch is None else watch.bias)
+            if not own.all():
+                logits = logits[own]
+            if dynamics is not None:
+                dynamics.shift(logits, batch.source[first:last][own])
+            block, block_scores = _route_block(plan, logits, draw, load, None if dynamics is None else dynamics.bias)
             blocks.append(block)
-            if stages.keeps_scores:
+            if plan.keeps_scores:
                 scores.append(block_scores)
-            elif stages.keeps_priorities:
-                scores.append(_of_choices(block_scores, block.expert, stages.model.n_experts))
+            elif plan.keeps_priorities:
+                scores.append(_of_choices(block_scores, block.expert, plan.model.n_experts))
     kept = np.concatenate(scores) if scores else None
     if whole:
         return blocks[0], kept
@@ -78,43 +81,32 @@ def _of_choices(scores: NDArray[np.float32], expert: NDArray[np.int32], n_expert
     return np.take_along_axis(scores, np.maximum(expert, 0), axis=1)
 
 
-def _rows(assignment: Assignment, there: NDArray[np.bool_]) -> Assignment:
-    """Of the tokens that are there."""
-    return assignment if there.all() else Assignment.of(assignment.expert[there], assignment.weight[there])
+def _rows(assignment: Assignment, present: NDArray[np.bool_]) -> Assignment:
+    """The assignment of the tokens that are present."""
+    return assignment if present.all() else Assignment.of(assignment.expert[present], assignment.weight[present])
 
 
 def _route_block(
-    stages: Stages,
+    plan: RunPlan,
     logits: NDArray[np.float32],
     draw: Draw,
     load: NDArray[np.int64],
     bias: NDArray[np.float32] | None,
 ) -> tuple[Assignment, NDArray[np.float32]]:
-    """Route a block and let the balancer have its way; `load` [E] are the choices of the blocks before it.
+    """Route a block and substitute choices; `load` [E] counts the choices of the blocks before it.
 
-    The scores are [T, E], or [0, 0] where nobody reads them.
+    The scores are [T, E], or [0, 0] where no policy reads them.
     """
-    assert stages.strategy is not None
-    balancer, parameters = stages.scenario.spec.routing.substitution, stages.parameters
-    needed = stages.keeps_scores or stages.keeps_priorities or balancer is not None
-    by_sigmoid = stages.strategy.by_sigmoid(parameters)
+    assert plan.strategy is not None
+    substitution, parameters = plan.substitution, plan.parameters
+    needed = plan.keeps_scores or plan.keeps_priorities or substitution is not None
+    by_sigmoid = plan.strategy.by_sigmoid(parameters)
     scores = router_scores(logits, by_sigmoid=by_sigmoid) if needed else np.empty((0, 0), dtype=np.float32)
-    if balancer is not None and balancer.policy == "node-limited" and not stages.limits_itself:
-        mask = group_mask(
-            scores, n_group=group_nodes(stages.scenario), topk_group=balancer.nodes, summed=stages.best_of_a_node
-        )
+    if substitution is not None and substitution.policy == "node-limited" and not plan.has_groups:
+        mask = group_mask(scores, n_group=plan.group_nodes, topk_group=substitution.nodes, summed=plan.scores_per_node)
         logits[~mask] = -np.inf
         scores[~mask] = -np.inf
-    block = stages.strategy.route(logits, stages.top_k, parameters, bias, draw)
-    if balancer is not None and balancer.policy == "least-loaded":
-        block = rebalance(block, scores, threshold=balancer.threshold, load=load)
+    block = plan.strategy.route(logits, plan.top_k, parameters, bias, draw)
+    if substitution is not None and substitution.policy == "least-loaded":
+        block = rebalance(block, scores, threshold=substitution.threshold, load=load)
     return block, scores
-
-
-def _draw_directly(stages: Stages, batch: Batch, layer: int, profile: Profile) -> Assignment:
-    """Ids without logits, where nobody reads weights: these are NaN, so that who does read them sees it."""
-    assert not isinstance(stages.source, RecordedTokens)
-    expert = np.empty((batch.n_tokens, stages.top_k), dtype=np.int32)
-    with profile.timed("generate"):
-        stages.source.experts(batch.step, layer, 0, batch.n_tokens, expert)
-    return Assignment.of(expert, np.broadcast_to(np.float32(np.nan), expert.shape))

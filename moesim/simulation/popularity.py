@@ -17,7 +17,7 @@ from moesim.routing import STRATEGIES, Strategy
 from moesim.scenario import Scenario
 from moesim.scenario.schema import LOAD_KINDS
 from moesim.simulation.sampling import router_of
-from moesim.simulation.stages import default_threads, zero_experts
+from moesim.simulation.threads import default_threads
 from moesim.types import Draw
 from moesim.workload import hot_loads, lognormal_loads, read_counts, solve_layer
 
@@ -84,7 +84,7 @@ def _solve(scenario: Scenario, share: NDArray[np.float64], affinity: NDArray[np.
     n_groups = strategy.groups(parameters)[1] if strategy.name in STRATEGIES else None
 
     def solved(layer: int) -> NDArray[np.float32]:
-        zero = zero_experts(strategy, parameters)
+        zero = strategy.zero_experts(parameters)
         return solve_layer(
             _SEED, layer, share[layer], top_k, affinity[layer], choices, n_groups=n_groups, n_zero_experts=zero
         )
@@ -112,7 +112,7 @@ def _router(scenario: Scenario) -> tuple[Strategy[Any], Any, int]:
     for fields in ({"strategy": stated.strategy, "parameters": stated.parameters}, own):
         try:
             found, parameters = router_of(scenario.with_parts(routing=routing.model_copy(update=fields)))
-            found.validate(model.n_experts + zero_experts(found, parameters), top_k, parameters)
+            found.validate(model.n_experts + found.zero_experts(parameters), top_k, parameters)
         except InputError as error:
             raise scenario.error("workload.popularity.router", fields["strategy"], str(error)) from None
         if found.scope == "token" and found.obeys_mask:

@@ -1,11 +1,11 @@
-"""From a scenario to its stages, resolved and checked before anything runs."""
+"""From a scenario to the plan of its run: names are resolved, and what cannot run is refused."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,51 +17,99 @@ from moesim.placement import place
 from moesim.routing import Strategy
 from moesim.scenario import Scenario
 from moesim.scenario.schema import KernelTables
-from moesim.simulation.checks import check_stages
+from moesim.simulation.checks import check_plan
+from moesim.simulation.fault_schedule import FaultSchedule
+from moesim.simulation.plan import RunPlan, group_nodes
 from moesim.simulation.popularity import Popularity, popularity_of
-from moesim.simulation.sampling import check_sampling, router_of, settle
-from moesim.simulation.stages import Stages, group_nodes, zero_experts
-from moesim.types import Placement
+from moesim.simulation.sampling import check_sampling, resolve_sampling, router_of
+from moesim.types import Placement, TokenSource
+from moesim.types.policies import CapacityPolicy, Fault, Kept, QueuePolicy, SubstitutionPolicy, TrainingBalance
 from moesim.workload import RecordedTokens, SyntheticTokens, read_trace
 
+Policy = TypeVar("Policy")
 
-def prepare(scenario: Scenario) -> Stages:
-    """Resolve names and parameters against the stages and refuse what cannot run.
 
-    Of a scenario that leaves `workload.sampling` open it is decided here, for that scenario alone.
+def prepare(scenario: Scenario) -> RunPlan:
+    """What stays the same over the steps of a scenario's run; refuses a scenario that cannot run.
+
+    Args:
+        scenario: what to run; where it leaves `workload.sampling` open, that is decided for it alone.
+
+    Raises:
+        InputError: one line that names the file, line and field, what was found and what would be right.
     """
-    scenario = settle({"": scenario})[""]
-    model, cluster, spec = scenario.model, scenario.cluster, scenario.spec
-    recorded = spec.workload.trace is not None
-    top_k = spec.routing.top_k or model.top_k
-    model = dataclasses.replace(model, top_k=top_k)
-    router, parameters = (None, None) if recorded else _router(scenario, top_k)
+    scenario = resolve_sampling({"": scenario})[""]
+    spec = scenario.spec
+    workload, routing, simulation = spec.workload, spec.routing, spec.simulation
+    top_k = routing.top_k or scenario.model.top_k
+    router, parameters = (None, None) if workload.trace is not None else _router(scenario, top_k)
     check_sampling(scenario)
-    zero = 0 if router is None else zero_experts(router, parameters)
-    source: RecordedTokens | SyntheticTokens
-    if recorded:
-        source = _recorded(scenario, top_k)
-        file = os.path.basename(source.trace.path), source.trace.sha256
-    else:
-        popularity, file = popularity_of(scenario)
-        source = _synthetic(scenario, zero, popularity)
-    placement = _placement(scenario)
-    stages = Stages(
-        scenario=scenario,
-        model=model,
-        cluster=cluster,
+    n_source_ranks = scenario.cluster.n_gpus - (spec.placement.expert_gpus or 0)
+    source, file = _source(scenario, router, parameters, top_k, n_source_ranks)
+    queued = simulation.experts == "queued"
+    plan = RunPlan(
+        seed=spec.seed,
+        model=dataclasses.replace(scenario.model, top_k=top_k),
+        cluster=scenario.cluster,
         precision=scenario.precision,
+        parallelism=scenario.parallelism,
+        kernels=_kernels(scenario),
+        source=source,
+        phase=workload.phase,
+        context_tokens=workload.context_tokens,
+        sequence_tokens=workload.sequence_tokens,
+        draws_choices=router is None or workload.sampling == "direct",
         strategy=router,
         parameters=parameters,
-        top_k=top_k,
-        source=source,
-        placement=placement,
-        n_steps=spec.workload.steps,
-        kernels=_kernels(scenario),
+        capacity=None if routing.capacity is None else _plain(CapacityPolicy, routing.capacity),
+        substitution=None if routing.substitution is None else _plain(SubstitutionPolicy, routing.substitution),
+        training=None if routing.training is None else _plain(TrainingBalance, routing.training),
+        placement=_placement(scenario),
+        n_source_ranks=n_source_ranks,
+        queues=QueuePolicy(room=simulation.queue_tokens, overflow=simulation.queue_overflow) if queued else None,
+        engine=_engine(simulation.engine, queued=queued),
+        network=simulation.network,
+        overlap=_overlap(simulation.overlap, workload.phase),
+        overlap_slowdown=simulation.overlap_slowdown,
+        faults=_faults(scenario),
+        n_steps=workload.steps,
+        warmup_steps=simulation.warmup_steps,
+        keep=_plain(Kept, spec.keep),
         tokens_file=file,
     )
-    check_stages(stages)
-    return stages
+    check_plan(scenario, plan)
+    return plan
+
+
+def _plain(noun: type[Policy], fields: object) -> Policy:
+    """The values of a part of the scenario as a plain dataclass, whose fields have the same names."""
+    return noun(**{field.name: getattr(fields, field.name) for field in dataclasses.fields(noun)})  # type: ignore[arg-type]
+
+
+def _faults(scenario: Scenario) -> FaultSchedule:
+    faults = [_plain(Fault, fault) for fault in scenario.spec.faults]
+    return FaultSchedule(faults, seed=scenario.spec.seed, n_gpus=scenario.cluster.n_gpus)
+
+
+def _engine(wanted: str, *, queued: bool) -> str:
+    """The interpreter that runs the steps: the one that is wanted; by default compiled, where it is valid."""
+    return ("simpy" if queued else "compiled") if wanted == "auto" else wanted
+
+
+def _overlap(wanted: str | None, phase: str) -> str:
+    """How computing and exchanging overlap, a name of OVERLAPS; decode orders two micro-batches in its own way."""
+    return "two-batch-decode" if wanted == "two-batch" and phase == "decode" else wanted or "none"
+
+
+def _source(
+    scenario: Scenario, router: Strategy[Any] | None, parameters: Any, top_k: int, n_ranks: int
+) -> tuple[TokenSource, tuple[str, str]]:
+    """Where the tokens come from; name and sha256 of the file that they rest on, or "", ""."""
+    if router is None:
+        recorded = _recorded(scenario, top_k, n_ranks)
+        return recorded, (os.path.basename(recorded.trace.path), recorded.trace.sha256)
+    popularity, file = popularity_of(scenario)
+    return _synthetic(scenario, router.zero_experts(parameters), popularity, n_ranks), file
 
 
 def _router(scenario: Scenario, top_k: int) -> tuple[Strategy[Any], Any]:
@@ -71,7 +119,7 @@ def _router(scenario: Scenario, top_k: int) -> tuple[Strategy[Any], Any]:
     try:
         found, parameters = router_of(scenario)
         parameters = _limited_to_nodes(scenario, found, top_k, parameters)
-        found.validate(model.n_experts + zero_experts(found, parameters), top_k, parameters)
+        found.validate(model.n_experts + found.zero_experts(parameters), top_k, parameters)
     except ParameterError as error:
         given = f"routing.parameters.{error.argument}"
         where = given if error.argument in routing.parameters else "routing"
@@ -87,7 +135,11 @@ def _router(scenario: Scenario, top_k: int) -> tuple[Strategy[Any], Any]:
 
 def _limited_to_nodes(scenario: Scenario, found: Strategy[Any], top_k: int, parameters: Any) -> Any:
     """The parameters of a router with groups of its own, limited to nodes where the balancer says so."""
-    balancer, n_nodes, n_experts = scenario.spec.routing.substitution, group_nodes(scenario), scenario.model.n_experts
+    balancer, n_nodes, n_experts = (
+        scenario.spec.routing.substitution,
+        group_nodes(scenario.parallelism, scenario.cluster),
+        scenario.model.n_experts,
+    )
     if balancer is None or balancer.policy != "node-limited":
         return parameters
     if not found.obeys_mask:
@@ -114,7 +166,7 @@ def _limited_to_nodes(scenario: Scenario, found: Strategy[Any], top_k: int, para
     return found.with_groups(parameters, balancer.nodes, n_nodes)
 
 
-def _synthetic(scenario: Scenario, zero: int, popularity: Popularity | None) -> SyntheticTokens:
+def _synthetic(scenario: Scenario, zero: int, popularity: Popularity | None, n_ranks: int) -> SyntheticTokens:
     workload, model = scenario.spec.workload, scenario.model
     assert workload.tokens_per_gpu is not None  # only a trace comes without
     return SyntheticTokens(
@@ -122,7 +174,7 @@ def _synthetic(scenario: Scenario, zero: int, popularity: Popularity | None) -> 
         n_layers=len(model.moe_layers),
         n_experts=model.n_experts,
         n_zero_experts=zero,
-        n_ranks=scenario.cluster.n_gpus - (scenario.spec.placement.expert_gpus or 0),
+        n_ranks=n_ranks,
         tokens_per_rank=workload.tokens_per_gpu,
         phase=workload.phase,
         sequence_tokens=workload.sequence_tokens,
@@ -134,7 +186,7 @@ def _synthetic(scenario: Scenario, zero: int, popularity: Popularity | None) -> 
     )
 
 
-def _recorded(scenario: Scenario, top_k: int) -> RecordedTokens:
+def _recorded(scenario: Scenario, top_k: int, n_ranks: int) -> RecordedTokens:
     """The recorded tokens of the scenario's trace, which must be of its model."""
     spec, model = scenario.spec, scenario.model
     assert spec.workload.trace is not None
@@ -163,7 +215,7 @@ def _recorded(scenario: Scenario, top_k: int) -> RecordedTokens:
         )
     return RecordedTokens(
         trace,
-        n_ranks=scenario.cluster.n_gpus - (spec.placement.expert_gpus or 0),
+        n_ranks=n_ranks,
         tokens_per_rank=spec.workload.tokens_per_gpu,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -15,6 +15,11 @@ class Profile:
     seconds: dict[str, float] = field(
         default_factory=lambda: dict.fromkeys(("generate", "route", "place", "layout", "engine", "metrics"), 0.0)
     )
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add what was measured elsewhere, by stage."""
+        for stage, own in seconds.items():
+            self.seconds[stage] += own
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

@@ -10,55 +10,56 @@ from numpy.typing import NDArray
 from moesim.engine import balanced_traffic, lay_out
 from moesim.hardware import Durations, step_durations
 from moesim.simulation.exchanges import exchanges
-from moesim.simulation.losses import FOR_EVER, Lost, usable_slots
-from moesim.simulation.routed import micro_batches_of
-from moesim.simulation.stages import Stages
+from moesim.simulation.failures import NEVER, Outages, usable_slots
+from moesim.simulation.plan import RunPlan
+from moesim.simulation.routing_step import micro_batches_of
 from moesim.simulation.work import equal_work
-from moesim.types import AttentionWork, Program, RoutedStep, Traffic
+from moesim.types import AttentionWork, Placement, Program, RoutedStep, Traffic
 
 
-def lay_out_step(stages: Stages, routed: RoutedStep, lost: Lost | None = None) -> Program:
-    """The program of the step, without the GPUs that are lost when it begins."""
-    return _without_gone(_lay_out(stages, routed, routed.micro_traffic, routed.capacity), lost)
+def lay_out_step(plan: RunPlan, routed: RoutedStep, outages: Outages | None = None) -> Program:
+    """The program of a step, without the GPUs that are missing when it begins."""
+    return _without_missing(_lay_out(plan, routed, routed.micro_traffic, routed.capacity), outages)
 
 
-def lay_out_evenly(stages: Stages, routed: RoutedStep, lost: Lost | None = None) -> Program:
-    """The program of the same step with its load spread evenly."""
+def lay_out_evenly(plan: RunPlan, routed: RoutedStep, outages: Outages | None = None) -> Program:
+    """The program of the same step with its load spread evenly over the GPUs that are present."""
     even = balanced_traffic(
         routed.micro_traffic,
-        stages.placement,
-        gpus_per_node=stages.cluster.gpus_per_node,
-        copy_rule=stages.copy_rule,
-        usable=None if lost is None else usable_slots(stages.placement, lost.gone),
+        routed.placement,
+        gpus_per_node=plan.cluster.gpus_per_node,
+        copy_rule=plan.copy_rule,
+        usable=None if outages is None else usable_slots(routed.placement, outages.missing),
     )
-    return _without_gone(_lay_out(stages, routed, even, None), lost)
+    return _without_missing(_lay_out(plan, routed, even, None), outages)
 
 
-def _without_gone(program: Program, lost: Lost | None) -> Program:
-    if lost is None or not lost.gone.any():
+def _without_missing(program: Program, outages: Outages | None) -> Program:
+    if outages is None or not outages.missing.any():
         return program
-    return dataclasses.replace(program, lost_ps=np.where(lost.gone, 0, FOR_EVER))
+    return dataclasses.replace(program, lost_ps=np.where(outages.missing, 0, NEVER))
 
 
-def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDArray[np.int64] | None) -> Program:
-    cluster, model, placement = stages.cluster, stages.model, stages.placement
+def _lay_out(plan: RunPlan, routed: RoutedStep, traffic: Traffic, capacity: NDArray[np.int64] | None) -> Program:
+    cluster, model, placement = plan.cluster, plan.model, routed.placement
     tokens = [
         np.bincount(routed.batch.source[own], minlength=cluster.n_gpus).astype(np.int64)
-        for own in micro_batches_of(routed.batch, stages.micro_batches)
+        for own in micro_batches_of(routed.batch, plan.micro_batches)
     ]
-    dispatch, combine = exchanges(stages, tokens)
-    whole = equal_work(stages, np.sum(tokens, axis=0))
+    dispatch, combine = exchanges(plan, tokens)
+    whole = equal_work(plan, np.sum(tokens, axis=0))
     durations = [
         # the head is computed for all tokens at once
         _durations(
-            stages,
-            dataclasses.replace(equal_work(stages, own), logit_rows=whole.logit_rows),
-            traffic.slot_tokens[b :: stages.micro_batches],
+            plan,
+            placement,
+            dataclasses.replace(equal_work(plan, own), logit_rows=whole.logit_rows),
+            traffic.slot_tokens[b :: plan.micro_batches],
         )
         for b, own in enumerate(tokens)
     ]
-    if stages.micro_batches > 1:
-        durations[-1] = _with_earlier_tokens(stages, tokens, whole, durations)
+    if plan.micro_batches > 1:
+        durations[-1] = _with_earlier_tokens(plan, placement, tokens, whole, durations)
     return lay_out(
         n_layers=model.n_layers,
         dense_layers=model.dense_layers,
@@ -68,39 +69,43 @@ def _lay_out(stages: Stages, routed: RoutedStep, traffic: Traffic, capacity: NDA
         traffic=traffic,
         placement=placement,
         capacity=capacity,
-        copy_rule=stages.ports_rule,
+        copy_rule=plan.ports_rule,
         gpus_per_node=cluster.gpus_per_node,
         dispatch=dispatch,
         combine=combine,
         shared_layers=model.shared_layers,
-        overlap=stages.overlap,
-        overlap_slowdown=stages.scenario.spec.simulation.overlap_slowdown,
-        network=stages.scenario.spec.simulation.network,
+        overlap=plan.overlap,
+        overlap_slowdown=plan.overlap_slowdown,
+        network=plan.network,
         synchronous=cluster.network.fitted is not None,
     )
 
 
 def _with_earlier_tokens(
-    stages: Stages, tokens: list[NDArray[np.int64]], whole: AttentionWork, durations: list[Durations]
+    plan: RunPlan,
+    placement: Placement,
+    tokens: list[NDArray[np.int64]],
+    whole: AttentionWork,
+    durations: list[Durations],
 ) -> Durations:
     """The last micro-batch with what its tokens attend to in prompts that begin in earlier ones."""
-    workload, last = stages.scenario.spec.workload, durations[-1]
-    if workload.phase == "decode" or not any((own % workload.sequence_tokens).any() for own in tokens[:-1]):
+    last = durations[-1]
+    if plan.phase == "decode" or not any((own % plan.sequence_tokens).any() for own in tokens[:-1]):
         return last
-    undivided = _durations(stages, whole, np.zeros_like(stages.placement.expert, dtype=np.int64)).attention
+    undivided = _durations(plan, placement, whole, np.zeros_like(placement.expert, dtype=np.int64)).attention
     missing = undivided - np.sum([each.attention for each in durations], axis=0)
     return dataclasses.replace(last, attention=last.attention + np.maximum(missing, 0.0))
 
 
-def _durations(stages: Stages, work: AttentionWork, slot_tokens: NDArray[np.int64]) -> Durations:
+def _durations(plan: RunPlan, placement: Placement, work: AttentionWork, slot_tokens: NDArray[np.int64]) -> Durations:
     return step_durations(
-        stages.model,
-        stages.cluster,
-        stages.precision,
+        plan.model,
+        plan.cluster,
+        plan.precision,
         work,
         slot_tokens=slot_tokens,
-        slot_rank=stages.placement.rank,
-        parallelism=stages.scenario.parallelism,
-        kernels=stages.kernels,
-        comm_sms=stages.comm_sms,
+        slot_rank=placement.rank,
+        parallelism=plan.parallelism,
+        kernels=plan.kernels,
+        comm_sms=plan.comm_sms,
     )

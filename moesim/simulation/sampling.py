@@ -19,12 +19,12 @@ from moesim.scenario import Scenario
 Key = TypeVar("Key")
 
 
-def settle(runs: Mapping[Key, Scenario]) -> dict[Key, Scenario]:
+def resolve_sampling(runs: Mapping[Key, Scenario]) -> dict[Key, Scenario]:
     """The runs of a study with `workload.sampling: auto` decided for all of them.
 
     It is "direct" where that is exact for every run and no run asks for logits, else "logits".
     """
-    direct = all(run.spec.workload.sampling != "logits" and obstacle(run) is None for run in runs.values())
+    direct = all(run.spec.workload.sampling != "logits" and why_not_direct(run) is None for run in runs.values())
     return {
         name: run.with_sampling("direct" if direct else "logits") if run.spec.workload.sampling == "auto" else run
         for name, run in runs.items()
@@ -37,12 +37,12 @@ def check_sampling(scenario: Scenario) -> None:
     Raises:
         ScenarioError: what needs the logits.
     """
-    found = obstacle(scenario) if scenario.spec.workload.sampling == "direct" else None
+    found = why_not_direct(scenario) if scenario.spec.workload.sampling == "direct" else None
     if found is not None:
         raise found
 
 
-def obstacle(scenario: Scenario) -> ScenarioError | None:
+def why_not_direct(scenario: Scenario) -> ScenarioError | None:
     """Why the choices of a scenario cannot be drawn directly, or None."""
     spec = scenario.spec
     capacity = spec.routing.capacity

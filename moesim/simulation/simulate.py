@@ -4,32 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
-from moesim.hardware import payload_bytes, provenance
+from moesim.hardware import provenance
 from moesim.results import Collector, Result, versions
 from moesim.scenario import Scenario
-from moesim.simulation.evolution import initial_states
-from moesim.simulation.losses import Lost
+from moesim.simulation.conditions import GpusLostError, conditions
+from moesim.simulation.plan import RunPlan
 from moesim.simulation.prepare import prepare
 from moesim.simulation.profile import Profile
-from moesim.simulation.routed import route_step
-from moesim.simulation.runner import Runner
-from moesim.simulation.stages import Stages, threads_or_default
-from moesim.types import RoutedStep, RouterState
-from moesim.workload import RecordedTokens
+from moesim.simulation.routing_step import route_step
+from moesim.simulation.sampling import resolve_sampling
+from moesim.simulation.state import start
+from moesim.simulation.step import after_routing, run_step
+from moesim.simulation.threads import threads_or_default
 
 Progress = Callable[[int, int], None]
-States = list[RouterState] | None
 
 
 def check(scenario: Scenario) -> None:
-    """Check what only the stages know: strategy and placement names and parameters, trace, memory, run size.
+    """Check what a scenario alone cannot: names and parameters of strategy and placement, trace, memory, run size.
 
     Raises:
         InputError: one line that names the file, line and field, what was found and what would be right.
     """
-    prepare(scenario)
+    prepared(scenario)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedRun:
+    """A scenario with `workload.sampling` decided, and the plan of its run."""
+
+    scenario: Scenario
+    plan: RunPlan
+
+
+def prepared(scenario: Scenario) -> PreparedRun:
+    """A scenario that has been checked and is ready to run; errors are those of `check`."""
+    scenario = resolve_sampling({"": scenario})[""]
+    return PreparedRun(scenario=scenario, plan=prepare(scenario))
 
 
 def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: int | None = None) -> Result:
@@ -45,63 +59,56 @@ def simulate(scenario: Scenario, *, progress: Progress | None = None, threads: i
         InputError: the scenario is wrong (see `check`), or there are no threads.
         ConservationError: tokens, bytes or time were lost, which is a bug.
     """
+    return run(prepared(scenario), progress=progress, threads=threads)
+
+
+def run(ready: PreparedRun, *, progress: Progress | None = None, threads: int | None = None) -> Result:
+    """Run a scenario that has been prepared; the other arguments, result and errors are those of `simulate`."""
+    scenario, plan = ready.scenario, ready.plan
     n_threads = threads_or_default(threads)
-    stages = prepare(scenario)
-    scenario = stages.scenario  # with what was left open decided
-    profile = Profile()
-    spec = scenario.spec
-    warmup = spec.simulation.warmup_steps
-    collector = Collector(
-        model=stages.model,
-        cluster=stages.cluster,
-        placement=stages.placement,
-        keep_experts=spec.keep.experts,
-        keep_links=spec.keep.links,
-        keep_timeline_steps=spec.keep.timeline_steps,
-    )
-    total = warmup + stages.n_steps
-    states = initial_states(stages)
-    payload = {
-        "dispatch_bytes": payload_bytes(stages.model.hidden_size, stages.precision.dispatch),
-        "combine_bytes": payload_bytes(stages.model.hidden_size, stages.precision.combine),
-    }
-    run = Runner(stages, payload, profile)
+    profile, collector = Profile(), Collector(model=plan.model, cluster=plan.cluster, keep=plan.keep)
+    state = start(plan)
     with ThreadPoolExecutor(max_workers=n_threads) as pool:
-        for step in range(total):
-            before, lost = None if states is None else list(states), run.lost(step >= warmup)
-            routed = route_step(stages, step, pool, profile, states, lost)
-            if step >= warmup:
-
-                def route_again(lost: Lost, step: int = step, before: States = before) -> RoutedStep:
-                    return route_step(stages, step, pool, profile, None if before is None else list(before), lost)
-
-                run.step(step, routed, lost, route_again, collector, number=step - warmup)
+        for batch in plan.batches():
+            number = plan.measured_step(batch)
+            if number < 0:  # a warm-up step lets routers evolve and takes no time
+                routed = route_step(plan, state, batch, pool=pool, profile=profile)
+                state = after_routing(state, routed)
+            else:
+                try:
+                    outcome = run_step(plan, state, batch, conditions(plan, state), pool=pool, profile=profile)
+                except GpusLostError as error:
+                    wanted = "recovery_s, or fewer steps: no more of them can begin"
+                    raise scenario.error("faults", str(error), wanted) from None
+                with profile.timed("metrics"):
+                    collector.add(number, outcome.routed, outcome.times, outcome.balanced_ps)
+                state = outcome.state
             if progress is not None:
-                progress(step + 1, total)
+                progress(batch.step + 1, plan.warmup_steps + plan.n_steps)
     with profile.timed("metrics"):
         return collector.result(
             scenario=scenario.resolved(),
             scenario_yaml=scenario.resolved_yaml(),
-            manifest=_manifest(stages),
+            manifest=_manifest(scenario, plan),
             profile=profile.seconds,
         )
 
 
-def _manifest(stages: Stages) -> dict[str, Any]:
+def _manifest(scenario: Scenario, plan: RunPlan) -> dict[str, Any]:
     """What the result rests on: versions, seed, inputs with checksums, provenance."""
-    kernels = stages.kernels
+    kernels = plan.kernels
     manifest: dict[str, Any] = {
         "versions": versions(),
-        "seed": stages.scenario.spec.seed,
-        "engine": stages.engine,
+        "seed": plan.seed,
+        "engine": plan.engine,
         "provenance": {
-            **stages.scenario.provenance,
-            "kernel times": provenance(kernels, stages.cluster.gpu, stages.precision),
+            **scenario.provenance,
+            "kernel times": provenance(kernels, plan.cluster.gpu, plan.precision),
         },
         "inputs": [],
     }
-    if stages.scenario.warnings:
-        manifest["warnings"] = [notice.without_folder() for notice in stages.scenario.warnings]
+    if scenario.warnings:
+        manifest["warnings"] = [notice.without_folder() for notice in scenario.warnings]
     if kernels.measured is not None:
         tables = kernels.measured
         manifest["provenance"] |= {f"time of {part}": text for part, text in tables.provenance().items()}
@@ -114,12 +121,11 @@ def _manifest(stages: Stages) -> dict[str, Any]:
             "gpu": kernels.gpu,
             "constants": {noun: [*groups] for noun, groups in kernels.constants.items()},
         }
-    name, digest = stages.tokens_file
+    name, digest = plan.tokens_file
     if digest:
         manifest["inputs"].append({"name": name, "sha256": digest})
-    if isinstance(stages.source, RecordedTokens):
-        trace = stages.source.trace
-        manifest["trace_passes"] = stages.source.passes(stages.n_steps)
-        if trace.n_recorded_layers < trace.n_layers:
-            manifest["provenance"]["tokens"] += f" of {trace.n_recorded_layers} of {trace.n_layers} MoE layers"
-    return manifest
+    tokens = plan.source.manifest(plan.n_steps)
+    recorded = tokens.pop("recorded_layers", None)
+    if recorded is not None:
+        manifest["provenance"]["tokens"] += f" of {recorded}"
+    return manifest | tokens

@@ -8,9 +8,9 @@ finished runs, `execute` runs them in other processes. `evolve` follows a router
 that changes over many steps, without the engine.
 """
 
-from moesim.study.compare import compare, plan, replicate, run_all
+from moesim.study.compare import compare, plan, replicate
 from moesim.study.evolve import evolve
 from moesim.study.replicate import shortfall
 from moesim.study.sweep import plan_sweep, sweep
 
-__all__ = ["compare", "evolve", "plan", "plan_sweep", "replicate", "run_all", "shortfall", "sweep"]
+__all__ = ["compare", "evolve", "plan", "plan_sweep", "replicate", "shortfall", "sweep"]

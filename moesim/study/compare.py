@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from moesim.errors import ScenarioError
 from moesim.results import Result, Study, flatten, points_frame
 from moesim.scenario import Scenario
-from moesim.simulation import check, settle, simulate
+from moesim.simulation import PreparedRun, prepared, resolve_sampling, run
 from moesim.study.replicate import check_common, first_seeds, seeds_wanted
 from moesim.study.statistics import PILOT, paired
 
 Progress = Callable[[str, int, int], None]
-Key = TypeVar("Key")
 
 
-def plan(*scenarios: Scenario) -> dict[str, Scenario]:
-    """The runs of a comparison by label, all checked, in order; the first is the baseline.
+def plan(*scenarios: Scenario) -> dict[str, PreparedRun]:
+    """The runs of a comparison by label, ready to run, in order; the first is the baseline.
 
     One scenario gives its named variants. Of several, each file stands for
     its base scenario under its own name; a name that occurs twice gets a number.
@@ -43,9 +42,7 @@ def plan(*scenarios: Scenario) -> dict[str, Scenario]:
             runs[label] = scenario
     if not runs:
         raise ScenarioError("nothing to compare: name one file with variants, or two files")
-    for scenario in runs.values():
-        check(scenario)
-    return settle(runs)
+    return {label: prepared(scenario) for label, scenario in resolve_sampling(runs).items()}
 
 
 def compare(
@@ -79,7 +76,7 @@ def compare(
 
 def replicate(
     name: str,
-    runs: Mapping[str, Scenario],
+    runs: Mapping[str, PreparedRun],
     *,
     seeds: int | None = None,
     until_ci: float | None = None,
@@ -92,18 +89,13 @@ def replicate(
     """
     wanted = first_seeds(seeds, until_ci)
     if wanted > 1:
-        check_common(runs)
+        check_common({label: ready.scenario for label, ready in runs.items()})
     pilot = None if until_ci is None else PILOT
     results: dict[str, Result] = {}
     rows: list[tuple[dict[str, Any], str, int, dict[str, Any]]] = []
     done = 0
     while done < wanted:
-        batch = {
-            (variant, run.spec.seed + i): run.with_seed(run.spec.seed + i)
-            for i in range(done, wanted)
-            for variant, run in runs.items()
-        }
-        for (variant, seed), result in run_all(batch, progress):
+        for variant, seed, result in _run_seeds(runs, range(done, wanted), progress):
             results.setdefault(variant, result)
             rows.append(({}, variant, seed, flatten(result.summary)))
             points = points_frame(rows)
@@ -113,16 +105,20 @@ def replicate(
             wanted = seeds_wanted(points_frame(rows), until_ci, seeds)
 
 
-def run_all(runs: Mapping[Key, Scenario], progress: Progress | None = None) -> Iterator[tuple[Key, Result]]:
-    """Run planned scenarios one by one; who is interrupted keeps what was finished."""
-    steps = [s.spec.workload.steps + s.spec.simulation.warmup_steps for s in runs.values()]
-    total, before = sum(steps), 0
-    for (key, scenario), own in zip(runs.items(), steps, strict=True):
-        text = f"{key[0]}, seed {key[1]}" if isinstance(key, tuple) else str(key)
+def _run_seeds(
+    runs: Mapping[str, PreparedRun], numbers: range, progress: Progress | None
+) -> Iterator[tuple[str, int, Result]]:
+    """Run every variant with the seeds of these numbers, where 0 is its own: variant, seed and result of each."""
+    steps = {label: ready.plan.warmup_steps + ready.plan.n_steps for label, ready in runs.items()}
+    total, before = len(numbers) * sum(steps.values()), 0
+    for number in numbers:
+        for label, ready in runs.items():
+            seed = ready.scenario.spec.seed + number
+            own = ready if number == 0 else prepared(ready.scenario.with_seed(seed))
 
-        def report(done: int, _: int, text: str = text, before: int = before) -> None:
-            if progress is not None:
-                progress(text, before + done, total)
+            def report(done: int, _: int, text: str = f"{label}, seed {seed}", before: int = before) -> None:
+                if progress is not None:
+                    progress(text, before + done, total)
 
-        yield key, simulate(scenario, progress=report)
-        before += own
+            yield label, seed, run(own, progress=report)
+            before += steps[label]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim import metrics
 from moesim.errors import InputError
 from moesim.scenario import Scenario
-from moesim.simulation.evolution import initial_states
+from moesim.simulation.plan import RunPlan
 from moesim.simulation.prepare import prepare
-from moesim.simulation.profile import Profile
-from moesim.simulation.routed import route_step
-from moesim.simulation.stages import threads_or_default
+from moesim.simulation.routing_step import route_step
+from moesim.simulation.state import RunState, start
+from moesim.simulation.step import after_routing
+from moesim.simulation.threads import threads_or_default
+from moesim.types import RoutedStep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,48 +58,58 @@ def evolve(
     import pandas as pd
 
     n_threads = threads_or_default(threads)
-    stages = prepare(scenario)
+    plan = prepare(scenario)
     for i, fault in enumerate(scenario.spec.faults):
         if fault.kind == "gpu-failure":
             raise scenario.error(f"faults.{i}.kind", "gpu-failure", "simulate, which knows what time it is")
-    if stages.queued:
+    if plan.queues is not None:
         raise scenario.error("simulation.experts", "queued", "grouped, or simulate, which has queues")
-    states = initial_states(stages)
-    if states is None:
+    if plan.training is None:
         raise scenario.error("routing.training", None, "a mechanism: the router of this scenario does not evolve")
     if evaluate_every < 0 or evaluation_steps < 1:
         raise InputError("evaluate_every: wanted 0 or more, and one evaluation step or more")
-    total = scenario.spec.simulation.warmup_steps + stages.n_steps
-    profile, rows = Profile(), []
+    total = plan.warmup_steps + plan.n_steps
+    state, rows = start(plan), []
     with ThreadPoolExecutor(max_workers=n_threads) as pool:
-        for step in range(total):
-            routed = route_step(stages, step, pool, profile, states)
-            router = routed.router
-            assert router is not None
-            rows.append(
-                pd.DataFrame(
-                    {
-                        "step": step,
-                        "layer": stages.model.moe_layers,
-                        "max_violation": metrics.max_violation(routed.requested),
-                        "entropy": metrics.normalised_entropy(routed.requested),
-                        "dead_experts": metrics.dead_experts(routed.requested),
-                        "drop_rate": routed.dropped.sum(axis=1) / np.maximum(1, routed.requested.sum(axis=1)),
-                        "aux_loss": router.aux_loss,
-                        "z_loss": router.z_loss,
-                        "bias_min": router.bias_min,
-                        "bias_max": router.bias_max,
-                        "popularity_shift_std": router.shift_std,
-                        "max_violation_global": np.nan,
-                    }
-                )
-            )
-            if evaluate_every and ((step + 1) % evaluate_every == 0 or step + 1 == total):
-                load = sum(
-                    route_step(stages, total + i, pool, profile, list(states)).requested
-                    for i in range(evaluation_steps)
-                )
-                rows[-1]["max_violation_global"] = metrics.max_violation(np.asarray(load))
+        for batch in plan.batches():
+            routed = route_step(plan, state, batch, pool=pool)
+            state, done = after_routing(state, routed), batch.step + 1
+            rows.append(_rows(batch.step, plan.model.moe_layers, routed))
+            if evaluate_every and (done % evaluate_every == 0 or done == total):
+                rows[-1]["max_violation_global"] = _global_violation(plan, state, pool, evaluation_steps)
             if progress is not None:
-                progress(step + 1, total)
+                progress(done, total)
     return pd.concat(rows, ignore_index=True)
+
+
+def _rows(step: int, layers: Sequence[int], routed: RoutedStep) -> pd.DataFrame:
+    """A row for every MoE layer of a step."""
+    import pandas as pd
+
+    router = routed.router
+    assert router is not None
+    return pd.DataFrame(
+        {
+            "step": step,
+            "layer": layers,
+            "max_violation": metrics.max_violation(routed.requested),
+            "entropy": metrics.normalised_entropy(routed.requested),
+            "dead_experts": metrics.dead_experts(routed.requested),
+            "drop_rate": routed.dropped.sum(axis=1) / np.maximum(1, routed.requested.sum(axis=1)),
+            "aux_loss": router.aux_loss,
+            "z_loss": router.z_loss,
+            "bias_min": router.bias_min,
+            "bias_max": router.bias_max,
+            "popularity_shift_std": router.shift_std,
+            "max_violation_global": np.nan,
+        }
+    )
+
+
+def _global_violation(plan: RunPlan, state: RunState, pool: Executor, n_steps: int) -> NDArray[np.float64]:
+    """MaxVio of each layer over the steps that follow the run's, with the routers as they stand, [L]."""
+    first = plan.warmup_steps + plan.n_steps
+    load = sum(
+        route_step(plan, state, plan.source.batch(step), pool=pool).requested for step in range(first, first + n_steps)
+    )
+    return metrics.max_violation(np.asarray(load))

@@ -14,7 +14,7 @@ from moesim.results import Study, points_frame
 from moesim.results.points import text
 from moesim.routing.registry import is_of_session
 from moesim.scenario import Scenario
-from moesim.simulation import settle
+from moesim.simulation import resolve_sampling
 from moesim.simulation.checks import free_bytes, run_bytes
 from moesim.simulation.prepare import prepare
 from moesim.study.compare import Progress
@@ -62,7 +62,7 @@ def plan_sweep(scenario: Scenario) -> list[Cell]:
     cells = [cell for place, seeds in places.values() for cell in _cells(scenario, place, names, tuple(seeds))]
     if all(cell.scenario is None for cell in cells):
         raise ScenarioError(cells[0].error)
-    settled = settle({i: cell.scenario for i, cell in enumerate(cells) if cell.scenario is not None})
+    settled = resolve_sampling({i: cell.scenario for i, cell in enumerate(cells) if cell.scenario is not None})
     return [
         Cell(**{**vars(cell), "scenario": settled.get(i), "seeds": cell.seeds or _own_seed(settled.get(i))})
         for i, cell in enumerate(cells)
@@ -237,7 +237,7 @@ def _cell(point: Scenario, place: dict[str, Any], name: str | None, seeds: tuple
         if any(axis == field or axis.startswith(f"{field}.") for axis in place):
             raise run.error(field, "a value that the sweep sets too", "it in the variant or in the sweep, not in both")
     try:
-        stages = prepare(run)
+        plan = prepare(run)
     except InputError as error:
         return Cell(place=place, variant=variant, scenario=None, seeds=seeds, error=str(error))
     return Cell(
@@ -245,8 +245,8 @@ def _cell(point: Scenario, place: dict[str, Any], name: str | None, seeds: tuple
         variant=variant,
         scenario=run,
         seeds=seeds,
-        inputs=inputs_of(run, stages.tokens_file[1] + stages.kernels.digest),
-        bytes=run_bytes(stages, threads=1)[1],
+        inputs=inputs_of(run, plan.tokens_file[1] + plan.kernels.digest),
+        bytes=run_bytes(plan, threads=1)[1],
     )
 
 

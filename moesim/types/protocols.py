@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +29,28 @@ class Router(Protocol[P_contra]):
 
 
 class TokenSource(Protocol):
-    """Whose tokens: the batches of a run and their logits."""
+    """Where the tokens of a run come from: its batches, and their logits or choices.
+
+    A source that gives logits is routed by the run's strategy. One that gives
+    choices has a router of its own (a recording), or draws them by the law of
+    the logits.
+    """
+
+    @property
+    def tokens_per_step(self) -> int:
+        """T, tokens of a step over all ranks."""
 
     def batch(self, step: int) -> Batch:
         """The tokens of a step."""
 
     def logits(self, step: int, layer: int, first: int, last: int, out: NDArray[np.float32]) -> None:
         """Fill out [last - first, E] with the logits of tokens first..last-1 in the layer-th MoE layer."""
+
+    def choices(self, step: int, layer: int, top_k: int) -> Assignment:
+        """The `top_k` choices of each token of a step in the layer-th MoE layer."""
+
+    def manifest(self, n_steps: int) -> dict[str, Any]:
+        """What a manifest says of the tokens of so many steps, beyond the file that they rest on."""
 
 
 class Planner(Protocol):

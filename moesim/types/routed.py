@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.types.expert_queues import TokenGroups
-from moesim.types.placement import Traffic
+from moesim.types.placement import Placement, Traffic
 from moesim.types.router import RouterStep
 from moesim.types.tokens import Batch
 
@@ -28,6 +28,8 @@ class RoutedStep:
     """
 
     batch: Batch
+    placement: Placement
+    """The slots that the counts are of."""
     requested: NDArray[np.int64]
     processed: NDArray[np.int64]
     dropped: NDArray[np.int64]

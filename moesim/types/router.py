@@ -18,12 +18,13 @@ class RouterState:
 
 @dataclass(frozen=True, kw_only=True)
 class RouterStep:
-    """How the routers of L layers stand after a step, each [L]; losses are those of the step's tokens.
+    """The routers of L layers after a step: their `states`, and figures [L] of each; losses are of the step's tokens.
 
     `aux_loss` is 1 at balance (Switch and GShard form over the top k);
     `z_loss` is the mean squared logsumexp of the logits.
     """
 
+    states: tuple[RouterState, ...]
     aux_loss: NDArray[np.float64]
     z_loss: NDArray[np.float64]
     bias_min: NDArray[np.float64]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from moesim.errors import InputError
 from moesim.types import Assignment, Batch
 from moesim.workload.trace import Trace
 
@@ -29,10 +33,38 @@ class RecordedTokens:
             sequence=self.trace.sequence[self._rows(step)],
         )
 
-    def assignment(self, step: int, layer: int) -> Assignment:
-        """What the recorded router chose in the layer-th MoE layer."""
+    def logits(
+        self,
+        step: int,  # noqa: ARG002 - those of the Protocol
+        layer: int,  # noqa: ARG002
+        first: int,  # noqa: ARG002
+        last: int,  # noqa: ARG002
+        out: NDArray[np.float32],  # noqa: ARG002
+    ) -> None:
+        """Raise: a recording holds choices.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError("a recording holds the choices of its router, and no logits")
+
+    def choices(self, step: int, layer: int, top_k: int) -> Assignment:
+        """What the recorded router chose in the layer-th MoE layer; as many choices as it made.
+
+        Raises:
+            InputError: it made another number of choices than `top_k`.
+        """
+        if top_k != self.trace.top_k:
+            raise InputError(f"top_k: found {top_k}, wanted the {self.trace.top_k} choices that were recorded")
         rows = self._rows(step)
         return Assignment.of(self.trace.expert[layer, rows], self.trace.weight[layer, rows])
+
+    def manifest(self, n_steps: int) -> dict[str, Any]:
+        """How often the steps go through the trace, and how many of its layers were recorded if not all were."""
+        trace, said = self.trace, {"trace_passes": self.passes(n_steps)}
+        if trace.n_recorded_layers < trace.n_layers:
+            return {**said, "recorded_layers": f"{trace.n_recorded_layers} of {trace.n_layers} MoE layers"}
+        return said
 
     def passes(self, n_steps: int) -> float:
         """How often the steps go through the trace; above 1 tokens are seen again."""

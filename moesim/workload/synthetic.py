@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.types import Batch
+from moesim.types import Assignment, Batch
 from moesim.workload.direct import DirectSampler
 from moesim.workload.logits import (
     fill_logits,
@@ -119,6 +120,16 @@ class SyntheticTokens:
         The law is that of `logits`, the draws are others; see `direct`.
         """
         self._direct.fill(step, layer, first, self._topics_of(step)[first:last], out)
+
+    def choices(self, step: int, layer: int, top_k: int) -> Assignment:
+        """The choices of all tokens of a step, as `experts` draws them. Weights are NaN: no policy may read them."""
+        expert = np.empty((self.tokens_per_step, top_k), dtype=np.int32)
+        self.experts(step, layer, 0, len(expert), expert)
+        return Assignment.of(expert, np.broadcast_to(np.float32(np.nan), expert.shape))
+
+    def manifest(self, n_steps: int) -> dict[str, Any]:  # noqa: ARG002 - the Protocol's
+        """Nothing: the scenario says all of synthetic tokens."""
+        return {}
 
     def _topics_of(self, step: int) -> NDArray[np.int32]:
         """The topic of each token of a step, [T]."""

@@ -32,10 +32,10 @@ from moesim import Scenario, simulate
 from moesim.engine import run, run_compiled
 from moesim.simulation import routed
 from moesim.simulation.prepare import prepare
-from moesim.simulation.profile import Profile
 from moesim.simulation.program import lay_out_step
-from moesim.simulation.routed import route_step
-from moesim.simulation.stages import default_threads
+from moesim.simulation.routing_step import route_step
+from moesim.simulation.state import start
+from moesim.simulation.threads import default_threads
 from moesim.types import Program
 from tests.textbook import textbook
 
@@ -74,9 +74,9 @@ def scenario(**changes: Any) -> Scenario:
 
 def program_of(**changes: Any) -> Program:
     """The program of its first step."""
-    stages = prepare(scenario(**{"workload.steps": 1, "workload.sampling": "direct", **SIMPLE, **changes}))
+    plan = prepare(scenario(**{"workload.steps": 1, "workload.sampling": "direct", **SIMPLE, **changes}))
     with ThreadPoolExecutor(default_threads()) as pool:
-        return lay_out_step(stages, route_step(stages, 0, pool, Profile()))
+        return lay_out_step(plan, route_step(plan, start(plan), plan.source.batch(0), pool=pool))
 
 
 SIMPLE = {"routing.strategy": "softmax-top-k"}

@@ -77,7 +77,7 @@ def test_a_failed_run_is_exit_1(moesim: Call, small: Path, monkeypatch: pytest.M
     def fail(*_: object, **__: object) -> None:
         raise ConservationError("layer 3:\n  17 tokens were lost")
 
-    monkeypatch.setattr("moesim.simulation.simulate", fail)
+    monkeypatch.setattr("moesim.simulation.run", fail)
     outcome = moesim("run", small)
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err.splitlines()[-1] == "error: layer 3: 17 tokens were lost"
@@ -90,7 +90,7 @@ def test_an_end_from_outside_leaves_nothing_behind(
     def stop(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr("moesim.simulation.simulate", stop)
+    monkeypatch.setattr("moesim.simulation.run", stop)
     outcome = moesim("run", small, "-o", folder / "out")
     assert (outcome.code, outcome.out) == (code, "")
     assert outcome.err.splitlines()[-1].startswith("error: ")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moesim import Scenario, simulate
-from moesim.simulation.queued import even_groups
+from moesim.simulation.queue_step import even_groups
 from tests.builders import program
 
 TINY = {

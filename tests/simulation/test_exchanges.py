@@ -130,13 +130,13 @@ def test_an_exchange_ends_everywhere_with_its_busiest_port() -> None:
 @pytest.mark.parametrize("network", FITTED)
 def test_more_tokens_never_take_less(network: str) -> None:
     """Of an even load, from 1 to 600 tokens a GPU, the edges of what the kernels send at once included."""
-    stages = prepare(scenario(network))
+    plan = prepare(scenario(network))
     top_k, gpus = 8, 8
     before = (0.0, 0.0)
     for tokens in (*range(1, 40), *range(120, 140), *range(250, 260), 400, 600):
         counts = [np.full(gpus, tokens, dtype=np.int64)]
         copies = tokens * top_k * (gpus - 1) / gpus
-        now = tuple(float(e.latency_ps[0]) + copies * float(e.out_ps[0, 0]) for e in exchanges(stages, counts))
+        now = tuple(float(e.latency_ps[0]) + copies * float(e.out_ps[0, 0]) for e in exchanges(plan, counts))
         if network != "nccl-all-to-all":  # whose protocol for larger messages begins slower, as measured
             assert all(later >= 0.995 * sooner for sooner, later in zip(before, now, strict=True))
         before = now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from fractions import Fraction
 from typing import Any
@@ -15,8 +16,10 @@ from moesim import Result, Scenario, simulate
 from moesim.engine import jitter
 from moesim.engine.faults import task_end
 from moesim.errors import ScenarioError, TooLargeError
-from moesim.simulation.faults import Faults
+from moesim.simulation.conditions import conditions
+from moesim.simulation.fault_schedule import FaultSchedule
 from moesim.simulation.prepare import prepare
+from moesim.simulation.state import start
 
 SMALL = {
     "workload.steps": 3,
@@ -37,9 +40,8 @@ def run(*faults: dict[str, Any], **changes: Any) -> Result:
     return simulate(scenario(*faults, **changes))
 
 
-def faults_of(fault: dict[str, Any]) -> Faults:
-    stages = prepare(scenario(fault))
-    return Faults(stages.scenario, stages.placement)
+def schedule_of(fault: dict[str, Any]) -> FaultSchedule:
+    return prepare(scenario(fault)).faults
 
 
 def test_a_task_by_hand() -> None:
@@ -143,10 +145,11 @@ def test_jitter_has_the_stated_mean_and_variation() -> None:
 
 def test_events_come_as_often_as_stated_and_never_overlap_on_a_gpu() -> None:
     """Mean time between the end of one and the begin of the next, over some 8,000 events."""
-    faults = faults_of({"kind": "slow-gpu", "factor": 2.0, "mean_time_between_s": 0.5, "duration_s": 0.25})
+    schedule = schedule_of({"kind": "slow-gpu", "factor": 2.0, "mean_time_between_s": 0.5, "duration_s": 0.25})
     gaps = []
-    for events in faults._random.values():
-        known = np.array(events.until(750.0)[1:])
+    for gpu in range(schedule.n_gpus):
+        events = [event for event in schedule.events(0, 0.0, 750.0) if event.gpu == gpu]
+        known = np.array([(event.begin_s, event.end_s) for event in events])
         np.testing.assert_allclose(known[:, 1] - known[:, 0], 0.25)
         gaps += [known[0, 0], *(known[1:, 0] - known[:-1, 1])]
     assert min(gaps) > 0
@@ -154,14 +157,27 @@ def test_events_come_as_often_as_stated_and_never_overlap_on_a_gpu() -> None:
 
 
 def test_events_do_not_depend_on_when_they_are_asked_for() -> None:
-    """Step by step with forgetting, or all at once."""
+    """Second by second, backwards, or all at once."""
     fault = {"kind": "slow-gpu", "factor": 2.0, "mean_time_between_s": 0.5, "duration_s": 0.25}
-    whole, stepped = faults_of(fault), faults_of(fault)
+    forwards, backwards = schedule_of(fault), schedule_of(fault)
+    whole = list(schedule_of(fault).events(0, 0.0, 20.0))
     for begin in range(20):
-        wanted, _ = whole._rows(begin, begin + 1.0)
-        found, _ = stepped._rows(begin, begin + 1.0)
-        np.testing.assert_array_equal(found, wanted)
-        stepped.over(int((begin + 1) * 1e12))
+        wanted = [event for event in whole if event.begin_s < begin + 1.0 and event.end_s > begin]
+        assert list(forwards.events(0, begin, begin + 1.0)) == wanted
+    for begin in reversed(range(20)):
+        wanted = [event for event in whole if event.begin_s < begin + 1.0 and event.end_s > begin]
+        assert list(backwards.events(0, begin, begin + 1.0)) == wanted
+
+
+def test_conditions_are_values_of_a_plan_and_a_state() -> None:
+    """Asked for again they are the same, and a longer interval begins with a shorter one."""
+    plan = prepare(scenario({"kind": "slow-gpu", "factor": 2.0, "mean_time_between_s": 0.5, "duration_s": 0.25}))
+    state = dataclasses.replace(start(plan), clock_ps=3 * 10**12)
+    short, again, long = (conditions(plan, state, length_ps) for length_ps in (1e12, 1e12, 5e12))
+    assert len(short.slow_gpus) > 0
+    np.testing.assert_array_equal(short.slow_gpus, again.slow_gpus)
+    inside = long.slow_gpus[long.slow_gpus[:, 1] < 1e12]
+    np.testing.assert_array_equal(inside, short.slow_gpus)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ import pytest
 
 from moesim import Scenario, simulate
 from moesim.cli import main
-from moesim.results import Result
-from moesim.simulation.routed import micro_batches_of
+from moesim.simulation.routing_step import micro_batches_of
 from moesim.types import Batch
 
 SHIPPED = Path(__file__).parents[2] / "scenarios"
@@ -113,7 +112,7 @@ def recorded(folder: Path) -> Path:
 def test_two_batches_process_every_token_once() -> None:
     """Loads and bytes are those of one batch, whatever the overlap."""
 
-    def result(overlap: str) -> Result:
+    def result(overlap: str):
         return simulate(Scenario.from_yaml("deepseek-v3-decode", overrides={**SMALL, "simulation.overlap": overlap}))
 
     one, two = result("none"), result("two-batch")

@@ -8,8 +8,8 @@ import pytest
 
 from moesim import Result, Scenario, simulate
 from moesim.errors import ScenarioError
-from moesim.simulation import queued
 from moesim.simulation.prepare import prepare
+from moesim.simulation.queue_step import service_of
 from moesim.types import PARTS
 
 SMALL = {
@@ -162,10 +162,10 @@ def test_the_penalty_compares_with_queues_without_a_limit() -> None:
 
 def test_sms_that_the_network_holds_are_missing_to_queued_experts() -> None:
     """Beside two micro-batches; nothing else of the kernel changes."""
-    prepared = prepare(scenario(simulation__overlap="two-batch", cluster__network__comm_sms=100))
-    free = prepare(scenario(simulation__overlap="none", cluster__network__comm_sms=100))
+    prepared = prepare(scenario(simulation__overlap="two-batch", cluster__network__held_sms=100))
+    free = prepare(scenario(simulation__overlap="none", cluster__network__held_sms=100))
     assert (prepared.comm_sms, free.comm_sms) == (100, 0)
-    assert queued._service(prepared)(4096) > 1.5 * queued._service(free)(4096)
+    assert service_of(prepared)(4096) > 1.5 * service_of(free)(4096)
 
 
 def test_gpus_without_experts_do_not_make_the_others_uneven() -> None:

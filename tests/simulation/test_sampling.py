@@ -11,7 +11,7 @@ from moesim import Scenario, compare, simulate
 from moesim.errors import ScenarioError
 from moesim.routing import route
 from moesim.routing.registry import STRATEGIES, parameters_for, strategy
-from moesim.simulation import check, settle
+from moesim.simulation import check, resolve_sampling
 from moesim.study import plan_sweep
 
 SMALL = {
@@ -90,7 +90,7 @@ def test_both_ways_give_the_same_loads_but_for_noise() -> None:
 )
 def test_auto_draws_directly_where_that_is_exact(overrides: dict, expected: str) -> None:
     """And asking for it elsewhere is an error that names the field and what needs the logits."""
-    assert sampling(settle({"a": small({**AUTO, **overrides})})["a"]) == expected
+    assert sampling(resolve_sampling({"a": small({**AUTO, **overrides})})["a"]) == expected
     if expected == "direct":
         check(small({**DIRECT, **overrides}))
     else:
@@ -133,7 +133,7 @@ def test_one_who_asks_for_logits_decides_for_all() -> None:
 def test_a_recorded_trace_is_not_drawn(tmp_path: Path) -> None:
     """Auto does nothing there, direct is refused before the trace is looked for in vain."""
     trace = {"workload": {"trace": str(tmp_path / "absent.parquet")}}
-    assert sampling(settle({"a": small(AUTO, **trace)})["a"]) == "logits"
+    assert sampling(resolve_sampling({"a": small(AUTO, **trace)})["a"]) == "logits"
     with pytest.raises(ScenarioError, match=r"override workload\.sampling: .*trace holds the choices"):
         check(small(DIRECT, **trace))
 

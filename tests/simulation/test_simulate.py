@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,10 @@ from moesim import Scenario, compare, simulate, sweep
 from moesim.errors import ConservationError, InputError
 from moesim.results import Result
 from moesim.simulation.prepare import prepare
-from moesim.simulation.profile import Profile
 from moesim.simulation.program import lay_out_step
-from moesim.simulation.routed import route_step
-from moesim.types import PARTS, Batch, equal_decodes
+from moesim.simulation.routing_step import route_step
+from moesim.simulation.state import start
+from moesim.types import PARTS, Batch
 from moesim.workload import import_recordings
 
 SMALL = {
@@ -234,15 +233,14 @@ def test_balancedness_of_what_was_asked_for_knows_no_capacity() -> None:
 
 def test_slots_admit_no_more_than_the_experts_capacity() -> None:
     """The engine refuses a step that would exceed what the policy promised."""
-    stages = prepare(small(routing__capacity={"factor": 1.0}))
+    plan = prepare(small(routing__capacity={"factor": 1.0}))
 
     from moesim.engine import run
 
-    with ThreadPoolExecutor(1) as pool:
-        routed = route_step(stages, 0, pool, Profile())
+    routed = route_step(plan, start(plan), plan.source.batch(0))
     assert (routed.capacity >= routed.traffic.slot_tokens).all()
     broken = dataclasses.replace(routed, capacity=routed.capacity * 0)
-    program = lay_out_step(stages, broken)
+    program = lay_out_step(plan, broken)
     with pytest.raises(ConservationError, match="admits 0"):
         run(program)
 
@@ -277,8 +275,7 @@ def test_perfectly_balanced_tokens_take_the_analytic_time(tmp_path: Path) -> Non
     overrides = {"workload": {"trace": str(trace)}, "cluster.gpus_per_node": 4, "cluster.nodes": 1}
     scenario = Scenario.from_dict(SMALL, overrides=overrides)
     result = simulate(scenario)
-    stages = prepare(scenario)
-    batch: Batch = stages.source.batch(0)
+    batch: Batch = prepare(scenario).source.batch(0)
     assert np.bincount(batch.source).tolist() == [8] * 4
     from moesim.hardware import exchange_rates, step_durations
 
@@ -286,7 +283,10 @@ def test_perfectly_balanced_tokens_take_the_analytic_time(tmp_path: Path) -> Non
         scenario.model,
         scenario.cluster,
         scenario.precision,
-        equal_decodes(np.full(4, 8), 2048),
+        phase="decode",
+        tokens_per_gpu=np.full(4, 8),
+        context_tokens=2048,
+        sequence_tokens=4096,
         slot_tokens=np.full((2, 8), 8),
         slot_rank=np.repeat(np.arange(4, dtype=np.int32), 2),
     )
@@ -299,8 +299,8 @@ def test_perfectly_balanced_tokens_take_the_analytic_time(tmp_path: Path) -> Non
     copies = 9
     dispatch, combine = exchange_rates(scenario.cluster, scenario.precision, scenario.model.hidden_size)
     exchanges = sum(int(e.latency_ps[0]) + copies * int(e.out_ps[0, 0]) for e in (dispatch, combine))
-    moe = ps(durations.attention[0, 0]) + ps(durations.router[0, 0]) + ps(durations.experts[0, 0]) + exchanges
-    dense = ps(durations.attention[0, 0]) + ps(durations.dense[1, 0])
+    moe = ps(durations.attention[0]) + ps(durations.router[0]) + ps(durations.experts[0, 0]) + exchanges
+    dense = ps(durations.attention[0]) + ps(durations.dense[0])
     expected = 2 * moe + dense + ps(durations.head[0])
     assert round(result.steps.step_time_s[0] * 1e12) == expected
     assert result.summary["breakdown_s"]["wait"] == 0
@@ -348,7 +348,7 @@ def test_the_recorded_mixtral_is_simulated_end_to_end(tmp_path: Path) -> None:
 
 def test_no_matrix_of_tokens_and_experts_is_held() -> None:
     """Logits live in blocks: routing a layer takes less than half of the memory of its logits."""
-    stages = prepare(
+    plan = prepare(
         Scenario.from_dict(
             {
                 "model": {"preset": "deepseek-v3", "n_layers": 4},
@@ -358,15 +358,14 @@ def test_no_matrix_of_tokens_and_experts_is_held() -> None:
             }
         )
     )
-    n_tokens = stages.source.tokens_per_step
-    with ThreadPoolExecutor(1) as pool:
-        route_step(stages, 0, pool, Profile())
-        tracemalloc.start()
-        try:
-            route_step(stages, 0, pool, Profile())
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
+    n_tokens = plan.source.tokens_per_step
+    route_step(plan, start(plan), plan.source.batch(0))
+    tracemalloc.start()
+    try:
+        route_step(plan, start(plan), plan.source.batch(0))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert n_tokens == 16_384
     assert peak < 0.5 * n_tokens * 256 * 4
 

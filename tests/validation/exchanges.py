@@ -26,8 +26,11 @@ from moesim import Scenario, simulate
 from moesim.calibration import MEASURED
 from moesim.calibration.checks import typed
 from moesim.calibration.layout import load_layout
+from moesim.simulation.plan import RunPlan
+from moesim.simulation.state import RunState
+from moesim.types import Batch
 
-STEPS = import_module("moesim.simulation.simulate")
+STEPS = import_module("moesim.simulation.step")
 LEVELS = ("closed-form", "port")
 PARTS = ("dispatch", "combine")
 LARGEST = 2**17
@@ -212,12 +215,11 @@ def routed_once() -> Iterator[None]:
     """Within it, steps that differ in nothing that routing reads are routed once, which saves most of the time."""
     route, known = STEPS.route_step, {}
 
-    def route_step(stages: Any, step: int, *others: Any) -> Any:
-        workload = stages.scenario.spec.workload
-        key = (stages.model.n_experts, stages.top_k, stages.cluster.n_gpus, workload.tokens_per_gpu, stages.copy_rule)
+    def route_step(plan: RunPlan, state: RunState, batch: Batch, *others: Any, **more: Any) -> Any:
+        key = (plan.model.n_experts, plan.top_k, plan.cluster.n_gpus, batch.n_tokens, plan.copy_rule)
         if key not in known:
             known.clear()
-            known[key] = route(stages, step, *others)
+            known[key] = route(plan, state, batch, *others, **more)
         return known[key]
 
     with patch.object(STEPS, "route_step", route_step):

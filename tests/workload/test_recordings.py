@@ -160,7 +160,7 @@ def test_replay_goes_through_the_trace_and_starts_again(tmp_path: Path) -> None:
     source = recording(tmp_path / "r.jsonl", *({"token_idx": i, "experts": [i, 3]} for i in range(3)))
     import_recordings([source], tmp_path / "t.parquet")
     tokens = RecordedTokens(read_trace(tmp_path / "t.parquet"), n_ranks=2, tokens_per_rank=1)
-    assert [tokens.assignment(step, 0).expert[:, 0].tolist() for step in range(3)] == [[0, 1], [2, 0], [1, 2]]
+    assert [tokens.choices(step, 0, 2).expert[:, 0].tolist() for step in range(3)] == [[0, 1], [2, 0], [1, 2]]
     assert tokens.batch(1).source.tolist() == [0, 1]
     assert tokens.passes(3) == 2.0
     whole = RecordedTokens(read_trace(tmp_path / "t.parquet"), n_ranks=2, tokens_per_rank=None)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from moesim.engine import run_queued
 from moesim.hardware import ExpertShape, expert_kernel
 from moesim.hardware.gpu import without_sms
-from moesim.simulation.stages import Stages
+from moesim.simulation.plan import RunPlan
 from moesim.types import (
     QUEUE_FULL,
     TO_NEXT_CHOICE,
@@ -91,25 +91,27 @@ def even_groups(program: Program) -> tuple[TokenGroups, ...]:
     return tuple(result)
 
 
-def interpreter(stages: Stages, groups: Sequence[TokenGroups], *, limited: bool) -> Callable[[Program], QueuedRun]:
-    """What runs a program with these groups; `limited` = with the room of the scenario, else with any."""
-    spec, placement = stages.scenario.spec.simulation, stages.placement
+def run_queues(
+    plan: RunPlan, program: Program, routed: RoutedStep, groups: Sequence[TokenGroups], *, limited: bool
+) -> QueuedRun:
+    """Run a program with these groups; `limited`: slots have the run's room, else any."""
+    assert plan.queues is not None
     queues = Queues(
-        room=spec.queue_tokens if limited else None,
-        overflow=spec.queue_overflow,
-        expert=placement.expert,
-        n_experts=placement.n_experts,
+        room=plan.queues.room if limited else None,
+        overflow=plan.queues.overflow,
+        expert=routed.placement.expert,
+        n_experts=routed.placement.n_experts,
     )
-    return lambda program: run_queued(program, groups, queues, _service(stages))
+    return run_queued(program, groups, queues, service_of(plan))
 
 
-def _service(stages: Stages) -> Callable[[int], int]:
-    """Picoseconds that one expert takes for so many tokens alone, rounded up."""
-    prompts = stages.scenario.spec.workload.phase != "decode"
-    gpu = without_sms(stages.cluster.gpu, stages.comm_sms)
-    kernel = expert_kernel(stages.kernels, gpu, stages.precision, prompts=prompts, throttled=prompts)
+def service_of(plan: RunPlan) -> Callable[[int], int]:
+    """Picoseconds that one expert takes for so many tokens alone."""
+    prompts = plan.phase != "decode"
+    gpu = without_sms(plan.cluster.gpu, plan.comm_sms)
+    kernel = expert_kernel(plan.kernels, gpu, plan.precision, prompts=prompts, throttled=prompts)
     # a kernel of its own: one expert, which every row that it is handed has chosen
-    shape = dataclasses.replace(ExpertShape.of(stages.model), n_experts=1, top_k=1)
+    shape = dataclasses.replace(ExpertShape.of(plan.model), n_experts=1, top_k=1)
 
     @cache
     def service_ps(tokens: int) -> int:
@@ -119,9 +121,9 @@ def _service(stages: Stages) -> Callable[[int], int]:
     return service_ps
 
 
-def settled(stages: Stages, routed: RoutedStep, run: QueuedRun) -> RoutedStep:
+def after_queues(plan: RunPlan, routed: RoutedStep, run: QueuedRun) -> RoutedStep:
     """The step as its queues left it: what they dropped and handed on is counted, by expert and by cause."""
-    n = stages.micro_batches
+    n = plan.micro_batches
 
     def over_micro_batches(counts: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.asarray(counts.reshape(len(counts) // n, n, -1).sum(axis=1), dtype=np.int64)
@@ -132,7 +134,7 @@ def settled(stages: Stages, routed: RoutedStep, run: QueuedRun) -> RoutedStep:
     causes[:, TO_NEXT_CHOICE] += away.sum(axis=1)
     slot_tokens = over_micro_batches(run.admitted)
     slot_load = np.zeros_like(routed.slot_load)
-    np.add.at(slot_load, (np.arange(len(slot_load))[:, None], stages.placement.expert), slot_tokens)
+    np.add.at(slot_load, (np.arange(len(slot_load))[:, None], routed.placement.expert), slot_tokens)
     lost = np.array(
         [
             int(((groups_served(own) > 0) & (drops == groups_served(own))).sum())

@@ -1,8 +1,9 @@
-"""One step's tokens on their way from their choices to slots: a layer is the unit of work of a thread."""
+"""The tokens of one step on their way from their choices to slots: a layer is the unit of work of a thread."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,39 +13,46 @@ from moesim.compiled.count import count
 from moesim.compiled.random import CAPACITY, key
 from moesim.placement import assign_slots, traffic_of_layer
 from moesim.routing import apply_capacity
-from moesim.simulation.evolution import Evolved, Watch, router_step
+from moesim.simulation.failures import Outages, usable_slots, without
 from moesim.simulation.gating import request
-from moesim.simulation.losses import Lost, usable_slots, without
+from moesim.simulation.plan import RunPlan
 from moesim.simulation.profile import Profile
-from moesim.simulation.queued import alternates_of, groups_of
-from moesim.simulation.stages import Stages
+from moesim.simulation.queue_step import alternates_of, groups_of
+from moesim.simulation.router_dynamics import RouterDynamics, RouterUpdate, router_step
+from moesim.simulation.state import RunState
 from moesim.types import Assignment, Batch, Placement, RoutedStep, RouterState, TokenGroups, Traffic
 
 
 def route_step(
-    stages: Stages,
-    step: int,
-    pool: ThreadPoolExecutor,
-    profile: Profile,
-    states: list[RouterState] | None = None,
-    lost: Lost | None = None,
+    plan: RunPlan,
+    state: RunState,
+    batch: Batch,
+    outages: Outages | None = None,
+    *,
+    pool: Executor | None = None,
+    profile: Profile | None = None,
 ) -> RoutedStep:
-    """Route all MoE layers of a step; a layer is the unit of work of a thread.
+    """Route the tokens of a step through all MoE layers, to the slots of the state's placement.
 
-    `states`, one a layer, are replaced by those after the step (None = routers that stay as they are); `lost` are
-    the GPUs that are missing (None = none is).
+    Args:
+        plan: of the run.
+        state: before the step; its routers give the choices.
+        batch: the tokens; those of missing GPUs are left out.
+        outages: GPUs that are missing or fail; None = none.
+        pool: threads, to each of which a layer is a unit of work; None = one layer after the other.
+        profile: where the wall time of the stages is added.
     """
-    batch = stages.source.batch(step)
-    lost = lost or Lost.nobody(stages.cluster.n_gpus)
-    there = ~lost.gone[batch.source]
-    n_layers = len(stages.model.moe_layers)
-    before: list[RouterState] | list[None] = states or [None] * n_layers
-    layers = list(pool.map(lambda layer: _route_layer(stages, batch, layer, before[layer], lost), range(n_layers)))
-    if states is not None:
-        states[:] = [layer.evolved.state for layer in layers if layer.evolved is not None]
-    for result in layers:
-        for stage, seconds in result.seconds.items():
-            profile.seconds[stage] += seconds
+    outages = outages or Outages.none(plan.cluster.n_gpus)
+    present = ~outages.missing[batch.source]
+    routers: Sequence[RouterState | None] = state.routers or [None] * len(plan.model.moe_layers)
+
+    def route_layer(layer: int) -> _RoutedLayer:
+        return _route_layer(plan, state.placement, batch, layer, routers[layer], outages)
+
+    layers = list((map if pool is None else pool.map)(route_layer, range(len(routers))))
+    if profile is not None:
+        for result in layers:
+            profile.add(result.seconds)
 
     def stack(name: str) -> NDArray[np.int64]:
         return np.stack([getattr(layer, name) for layer in layers])
@@ -54,10 +62,11 @@ def route_step(
         copies=np.concatenate([layer.copies for layer in layers]),
         node_copies=np.concatenate([layer.node_copies for layer in layers]),
     )
-    traffic = _over_micro_batches(micro, stages.micro_batches)
-    recorded = stages.strategy is None  # where a recording holds no choice, it is not known
+    traffic = _over_micro_batches(micro, plan.micro_batches)
+    recorded = plan.is_recorded  # where a recording holds no choice, it is not known
     return RoutedStep(
-        batch=batch if there.all() else _part(batch, there),
+        batch=batch if present.all() else _part(batch, present),
+        placement=state.placement,
         requested=stack("requested"),
         processed=stack("processed"),
         dropped=stack("dropped"),
@@ -67,15 +76,15 @@ def route_step(
         zero_choices=np.array([layer.zero_choices for layer in layers], dtype=np.int64),
         lost_tokens=np.array([layer.lost_tokens for layer in layers], dtype=np.int64),
         unrouted_tokens=np.array([0 if recorded else layer.unrouted_tokens for layer in layers], dtype=np.int64),
-        recorded_tokens=np.array([there.sum() - layer.unrouted_tokens for layer in layers]) if recorded else None,
-        slot_load=_slot_load(stages.placement, traffic.slot_tokens - stack("padding")),
+        recorded_tokens=np.array([present.sum() - layer.unrouted_tokens for layer in layers]) if recorded else None,
+        slot_load=_slot_load(state.placement, traffic.slot_tokens - stack("padding")),
         capacity=stack("capacity"),
         padding=stack("padding"),
         causes=stack("causes"),
         groups=tuple(groups for layer in layers for groups in layer.groups),
         traffic=traffic,
         micro_traffic=micro,
-        router=router_step([layer.evolved for layer in layers if layer.evolved is not None]),
+        router=router_step([layer.router for layer in layers if layer.router is not None]),
     )
 
 
@@ -96,7 +105,7 @@ def _over_micro_batches(micro: Traffic, micro_batches: int) -> Traffic:
 class _RoutedLayer:
     """One layer; slot_tokens, copies and node_copies have a row for each micro-batch."""
 
-    evolved: Evolved | None
+    router: RouterUpdate | None
     groups: tuple[TokenGroups, ...]
     requested: NDArray[np.int64]
     processed: NDArray[np.int64]
@@ -116,39 +125,41 @@ class _RoutedLayer:
     seconds: dict[str, float]
 
 
-def _route_layer(stages: Stages, batch: Batch, layer: int, state: RouterState | None, lost: Lost) -> _RoutedLayer:
+def _route_layer(
+    plan: RunPlan, placement: Placement, batch: Batch, layer: int, state: RouterState | None, outages: Outages
+) -> _RoutedLayer:
     profile = Profile()
-    watch = Watch.of(stages, state)
-    there = ~lost.gone[batch.source]
-    assignment, scores = request(stages, batch, there, layer, watch, profile)
-    if not there.all():
-        batch = _part(batch, there)
+    dynamics = RouterDynamics.of(plan, state)
+    present = ~outages.missing[batch.source]
+    assignment, scores = request(plan, batch, present, layer, dynamics, profile)
+    if not present.all():
+        batch = _part(batch, present)
     with profile.timed("route"):
-        evolved = None if watch is None else watch.evolve(stages, batch, assignment)
+        router = None if dynamics is None else dynamics.update(plan, batch, assignment)
         unrouted = assignment.unrouted_tokens()
-        assignment, zero_choices, served_by_zero = _without_zero_experts(stages, assignment)
-        assignment = _apply_capacity(stages, batch, assignment, scores, layer)
-    n_experts = stages.model.n_experts
+        assignment, zero_choices, served_by_zero = _without_zero_experts(plan, assignment)
+        assignment = _apply_capacity(plan, placement, batch, assignment, scores, layer)
+    n_experts = plan.model.n_experts
     with profile.timed("place"):
-        assignment, slot = _slots(stages, batch, assignment, layer, lost)
+        assignment, slot = _slots(plan, placement, batch, assignment, layer, outages)
         micro = [
             traffic_of_layer(
                 slot[tokens],
                 batch.source[tokens],
-                stages.placement,
-                copy_rule=stages.copy_rule,
-                gpus_per_node=stages.cluster.gpus_per_node,
+                placement,
+                copy_rule=plan.copy_rule,
+                gpus_per_node=plan.cluster.gpus_per_node,
             )
-            for tokens in micro_batches_of(batch, stages.micro_batches)
+            for tokens in micro_batches_of(batch, plan.micro_batches)
         ]
         slot_tokens, copies, node_copies = (np.stack(counts) for counts in zip(*micro, strict=True))
-        groups = _groups(stages, batch, assignment, slot, scores) if stages.queued else ()
-        padding = _pad(stages, assignment, layer, slot_tokens[0], copies[0], node_copies[0])
+        groups = _groups(plan, placement, batch, assignment, slot, scores) if plan.queues is not None else ()
+        padding = _pad(plan, placement, assignment, layer, slot_tokens[0], copies[0], node_copies[0])
     with profile.timed("metrics"):
         expert, served = assignment.expert, assignment.served
         requested = count(expert, n_experts)
         return _RoutedLayer(
-            evolved=evolved,
+            router=router,
             groups=groups,
             requested=requested,
             processed=requested if served is expert else count(served, n_experts),
@@ -159,7 +170,7 @@ def _route_layer(stages: Stages, batch: Batch, layer: int, state: RouterState | 
             zero_choices=zero_choices,
             lost_tokens=assignment.lost_tokens(served_by_zero),
             unrouted_tokens=unrouted,
-            capacity=_slot_capacity(assignment, stages.placement),
+            capacity=_slot_capacity(assignment, placement),
             padding=padding,
             causes=np.array([0, *assignment.by_cause().values()], dtype=np.int64),
             slot_tokens=slot_tokens,
@@ -169,6 +180,13 @@ def _route_layer(stages: Stages, batch: Batch, layer: int, state: RouterState | 
         )
 
 
+def rank_of_expert(placement: Placement) -> NDArray[np.int32]:
+    """The GPU of each expert's first copy in the first layer, [E]."""
+    expert, first = np.unique(placement.expert[0], return_index=True)
+    assert len(expert) == placement.n_experts
+    return placement.rank[first]
+
+
 def _part(batch: Batch, rows: NDArray[np.bool_]) -> Batch:
     """Some tokens of a batch."""
     ids = None if batch.token_ids is None else batch.token_ids[rows]
@@ -176,27 +194,27 @@ def _part(batch: Batch, rows: NDArray[np.bool_]) -> Batch:
 
 
 def _slots(
-    stages: Stages, batch: Batch, assignment: Assignment, layer: int, lost: Lost
+    plan: RunPlan, placement: Placement, batch: Batch, assignment: Assignment, layer: int, outages: Outages
 ) -> tuple[Assignment, NDArray[np.int32]]:
     """The slot of each choice [T, K]; choices that are lost with a GPU are dropped."""
-    placement = stages.placement
-    if not lost.anybody:
+    if not outages.any:
         return assignment, assign_slots(assignment.served, batch.source, placement, layer)
     slot = np.full(assignment.served.shape, -1, dtype=np.int32)
     refused = np.zeros(slot.shape, dtype=np.bool_)
-    for b, tokens in enumerate(micro_batches_of(batch, stages.micro_batches)):
-        silent, avoided, useless = lost.at(layer * stages.micro_batches + b, stages.cluster.n_gpus)
+    for b, tokens in enumerate(micro_batches_of(batch, plan.micro_batches)):
+        undeliverable, avoided, lost = outages.masks(layer * plan.micro_batches + b)
         usable = usable_slots(placement, avoided)
         served, source = assignment.served[tokens], batch.source[tokens]
         own = assign_slots(served, source, placement, layer, usable)
-        in_vain = silent[source][:, None] | ((own >= 0) & useless[placement.rank[own]])
-        refused[tokens] = (served >= 0) & (in_vain | (own < 0))
+        destroyed = undeliverable[source][:, None] | ((own >= 0) & lost[placement.rank[own]])
+        refused[tokens] = (served >= 0) & (destroyed | (own < 0))
         slot[tokens] = np.where(refused[tokens], np.int32(-1), own)
     return without(assignment, refused), slot
 
 
 def _groups(
-    stages: Stages,
+    plan: RunPlan,
+    placement: Placement,
     batch: Batch,
     assignment: Assignment,
     slot: NDArray[np.int32],
@@ -204,14 +222,14 @@ def _groups(
 ) -> tuple[TokenGroups, ...]:
     """The tokens as they queue at the slots, of each micro-batch."""
     alternates = np.empty((batch.n_tokens, 0), dtype=np.int32)
-    if stages.hands_on:
+    if plan.forwards_overflow:
         assert scores is not None
         chosen = np.concatenate([assignment.expert, assignment.served], axis=1)
-        alternates = alternates_of(chosen, scores[:, : stages.model.n_experts])[:, : stages.top_k]
-    n_slots = stages.placement.expert.shape[1]
+        alternates = alternates_of(chosen, scores[:, : plan.model.n_experts])[:, : plan.top_k]
+    n_slots = placement.expert.shape[1]
     return tuple(
         groups_of(slot[tokens], batch.source[tokens], n_slots, alternates[tokens])
-        for tokens in micro_batches_of(batch, stages.micro_batches)
+        for tokens in micro_batches_of(batch, plan.micro_batches)
     )
 
 
@@ -241,7 +259,8 @@ def _slot_capacity(assignment: Assignment, placement: Placement) -> NDArray[np.i
 
 
 def _pad(
-    stages: Stages,
+    plan: RunPlan,
+    placement: Placement,
     assignment: Assignment,
     layer: int,
     slot_tokens: NDArray[np.int64],
@@ -249,7 +268,6 @@ def _pad(
     node_copies: NDArray[np.int64],
 ) -> NDArray[np.int64]:
     """Rows [S] that fill the first slot of each expert up to its capacity; they are sent like copies of tokens."""
-    placement = stages.placement
     padding = np.zeros(placement.expert.shape[1], dtype=np.int64)
     if assignment.padding is None:
         return padding
@@ -259,17 +277,17 @@ def _pad(
         padding[first_slot] += rows[expert]
         np.add.at(copies[source], rank, rows[expert])
         if node_copies.size:
-            np.add.at(node_copies[source], rank // stages.cluster.gpus_per_node, rows[expert])
+            np.add.at(node_copies[source], rank // plan.cluster.gpus_per_node, rows[expert])
     slot_tokens += padding
     return padding
 
 
-def _without_zero_experts(stages: Stages, assignment: Assignment) -> tuple[Assignment, int, NDArray[np.bool_] | None]:
+def _without_zero_experts(plan: RunPlan, assignment: Assignment) -> tuple[Assignment, int, NDArray[np.bool_] | None]:
     """Choices of experts that compute nothing need no place and no copy: they become -1.
 
     With how many they are, and the tokens [T] that have one (None = no token has).
     """
-    zero = assignment.expert >= stages.model.n_experts
+    zero = assignment.expert >= plan.model.n_experts
     n_zero = int(np.count_nonzero(zero))
     if n_zero == 0:
         return assignment, 0, None
@@ -278,34 +296,38 @@ def _without_zero_experts(stages: Stages, assignment: Assignment) -> tuple[Assig
     return Assignment.of(expert, weight), n_zero, np.asarray(zero.any(axis=1), dtype=np.bool_)
 
 
-def _capacity_seed(stages: Stages, step: int, layer: int) -> int:
+def _capacity_seed(plan: RunPlan, step: int, layer: int) -> int:
     """A seed of its own for every step and layer, for policies that draw."""
-    return int(key(stages.scenario.spec.seed, CAPACITY, step, layer, 0)) >> 1
+    return int(key(plan.seed, CAPACITY, step, layer, 0)) >> 1
 
 
 def _apply_capacity(
-    stages: Stages, batch: Batch, assignment: Assignment, scores: NDArray[np.float32] | None, layer: int
+    plan: RunPlan,
+    placement: Placement,
+    batch: Batch,
+    assignment: Assignment,
+    scores: NDArray[np.float32] | None,
+    layer: int,
 ) -> Assignment:
-    spec = stages.scenario.spec
-    capacity = spec.routing.capacity
+    capacity = plan.capacity
     if capacity is None:
         return assignment
     factor = capacity.factor
-    if spec.workload.phase != "train" and capacity.evaluation_factor is not None:
+    if plan.phase != "train" and capacity.evaluation_factor is not None:
         factor = capacity.evaluation_factor
     local = capacity.overflow == "expanded-drop"
     return apply_capacity(
         assignment,
-        n_experts=stages.model.n_experts,
+        n_experts=plan.model.n_experts,
         capacity_factor=factor,
         overflow=capacity.overflow,
         scope=capacity.scope,
         minimum=capacity.minimum,
         rounding=capacity.rounding,
-        scores=scores if scores is None or not stages.keeps_scores else scores[:, : stages.model.n_experts],
-        seed=_capacity_seed(stages, batch.step, layer),
+        scores=scores if scores is None or not plan.keeps_scores else scores[:, : plan.model.n_experts],
+        seed=_capacity_seed(plan, batch.step, layer),
         source=batch.sequence if capacity.scope == "sequence" else batch.source,
-        device=stages.rank_of_expert if local or capacity.scope == "device" else None,
+        device=rank_of_expert(placement) if local or capacity.scope == "device" else None,
         tries=capacity.tries,
         fallback=capacity.fallback,
         pad=capacity.pad,
