@@ -52,6 +52,7 @@ class _Step:
     slot_tokens: Counts
     slot_rank: NDArray[np.int32]
     parallelism: Parallelism
+    splits_attention: bool
 
 
 def step_durations(
@@ -65,6 +66,7 @@ def step_durations(
     parallelism: Parallelism | None = None,
     kernels: Backend | None = None,
     comm_sms: int = 0,
+    splits_attention: bool = True,
 ) -> Durations:
     """Durations of the compute parts of one step; what has no tokens takes no time.
 
@@ -83,6 +85,7 @@ def step_durations(
         kernels: family of calibrated kernels; by default the one that suits data types and network.
         comm_sms: SMs of each GPU that kernels of a collective hold meanwhile;
             what was measured on a whole GPU slows down as the formula does.
+        splits_attention: whether `attention_in` is wanted; else it is 0.
     """
     backend = kernels or backend_of(default_backend(precision, cluster.network))
     step = _Step(
@@ -93,6 +96,7 @@ def step_durations(
         slot_tokens=slot_tokens,
         slot_rank=slot_rank,
         parallelism=parallelism or Parallelism(expert=cluster.n_gpus),
+        splits_attention=splits_attention,
     )
     if not comm_sms or backend.measured is None:
         return _durations(step, backend, comm_sms)
@@ -135,7 +139,7 @@ def _durations(step: _Step, backend: Backend, comm_sms: int) -> Durations:
             return np.zeros(len(of_gpu))
         return network_seconds(layer, gpu, step.precision, counts, width, kernels=layers)[of_gpu]
 
-    shapes, of_class = _attention_shapes(model)
+    shapes, of_class = model.attention_shapes
     shared = step.parallelism.attention_tp
     attention, before = zip(*(_attention(step, shape, gpu, distinct, layers) for shape in shapes), strict=True)
 
@@ -161,21 +165,11 @@ def _attention(
     shared = step.parallelism.attention_tp
     arguments = (layer, gpu, step.precision, work)
     whole = attention_seconds(*arguments, tensor_parallel=shared, kernels=kernels)
-    before = attention_in_seconds(*arguments, tensor_parallel=shared, kernels=kernels)
+    before = np.zeros_like(whole)
+    if step.splits_attention:
+        before = attention_in_seconds(*arguments, tensor_parallel=shared, kernels=kernels)
     summed = whole + sum_seconds(layer, gpu, work.group_tokens, shared, kernels)
     return summed, np.minimum(before, whole)
-
-
-def _attention_shapes(model: ModelShape) -> tuple[list[LayerShape], list[int]]:
-    """Layers whose attention differs, without their networks, and the place among them of each class of layers."""
-    shapes: list[LayerShape] = []
-    of_class = []
-    for each in model.layers:
-        shape = each.shape.attention_alone()
-        if shape not in shapes:
-            shapes.append(shape)
-        of_class.append(shapes.index(shape))
-    return shapes, of_class
 
 
 def _distinct(work: AttentionWork) -> tuple[AttentionWork, NDArray[np.intp]]:

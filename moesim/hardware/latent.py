@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import astuple, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -75,17 +76,17 @@ class _Latent:
     tensor_parallel: int
     kernels: LayerKernels
 
-    @property
+    @cached_property
     def heads(self) -> float:
         """Query heads of one GPU."""
         return float(-(-self.layer.n_heads // self.tensor_parallel))
 
-    @property
+    @cached_property
     def widths(self) -> MlaWidths:
         """Of the latents and of a head."""
         return widths_of(self.layer)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[float, ...]:
         """As measured tables tell it."""
         return (self.heads, *astuple(self.widths))

@@ -108,4 +108,5 @@ def _durations(plan: RunPlan, placement: Placement, work: AttentionWork, slot_to
         parallelism=plan.parallelism,
         kernels=plan.kernels,
         comm_sms=plan.comm_sms,
+        splits_attention=plan.overlap == "two-batch-decode",
     )

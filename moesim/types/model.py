@@ -154,6 +154,18 @@ class ModelShape(LayerShape):
         )
 
     @cached_property
+    def attention_shapes(self) -> tuple[list[LayerShape], list[int]]:
+        """Layers whose attention differs, without their networks, and the place among them of each of `layers`."""
+        shapes: list[LayerShape] = []
+        of_class = []
+        for each in self.layers:
+            shape = each.shape.attention_alone()
+            if shape not in shapes:
+                shapes.append(shape)
+            of_class.append(shapes.index(shape))
+        return shapes, of_class
+
+    @cached_property
     def class_of_layer(self) -> NDArray[np.int64]:
         """The index in `layers` of the class of each layer, [n_layers]."""
         classes = np.empty(self.n_layers, dtype=np.int64)
