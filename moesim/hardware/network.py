@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -88,12 +89,14 @@ def _exchange(
     return Exchange(out_ps=ports, in_ps=ports.copy(), latency_ps=latency)
 
 
+@lru_cache(maxsize=1024)
 def _fitted(
     cluster: ClusterShape, direction: int, dtype: str, hidden_size: int, load: ExchangeLoad
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Seconds of a copy at the ports of each level, and of latency, of random choices as they were fitted.
 
     What was measured ends with the busiest port, which carries more than the mean.
+    The steps of a run have few loads that differ, so that each is worked out once.
     """
     network = cluster.network
     group, constants = fitted_group(network, direction, dtype)
@@ -113,8 +116,8 @@ def _fitted(
         found = max(found, times(kernel, load_constants("collectives")[kernel], cluster.gpu, x), key=Times.total)
     copies = [float(n) for n in busiest_ports(network.copies, **sizes)]
     near, far = (s / n if n > 0 else 0.0 for s, n in zip((found.near_s, found.far_s), copies, strict=True))
-    handed_on = network.copies in ("per-node", "all") and nodes > 1  # levels one after the other, each with its latency
-    latency = found.start_s / 2 if handed_on else found.start_s
+    in_turn = network.copies in ("per-node", "all") and nodes > 1  # levels one after the other, each with its latency
+    latency = found.start_s / 2 if in_turn else found.start_s
     return (near, far), (latency, latency)
 
 

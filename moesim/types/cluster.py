@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 DTYPE_BYTES: Mapping[str, float] = {
     "fp32": 4.0,
@@ -30,14 +30,14 @@ class GpuSpec:
     """
 
     name: str
-    peak_tflops: Mapping[str, float]
+    peak_tflops: Mapping[str, float] = field(hash=False)
     memory_gb: float
     memory_bandwidth_gb_per_s: float
     n_sms: int
     network: str
     l2_cache_mb: float = 50.0
     clock_ghz: float = 1.83
-    link_gb_per_s: Sequence[float] = (32.0, 25.0)
+    link_gb_per_s: Sequence[float] = field(default=(32.0, 25.0), hash=False)
     source: str = ""
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moesim.errors import TooLargeError
-from moesim.hardware import check_memory, exchange_rates, memory_bytes, parameters, payload_bytes
+from moesim.hardware import ExchangeLoad, check_memory, exchange_rates, memory_bytes, parameters, payload_bytes
 from moesim.types import Parallelism
 from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, MIXTRAL, cluster, work
 
@@ -144,3 +144,23 @@ def test_rates_are_at_least_a_picosecond() -> None:
     dispatch, _ = exchange_rates(dataclasses.replace(cluster(), network=network), FP8, 16)
     assert dispatch.out_ps.min() == 1
     assert dispatch.latency_ps.min() == 1
+
+
+def test_fitted_rates_follow_the_links_of_the_gpu() -> None:
+    """Rates are kept by load; another GPU with the same name has its own."""
+    fitted = "sglang/deepep-normal/0.5.12/{}"
+    network = dataclasses.replace(
+        cluster().network,
+        copies="per-node",
+        fitted=(fitted.format("dispatch"), fitted.format("combine")),
+        dispatch_latency_us=None,
+        combine_latency_us=None,
+        dispatch_bandwidth_gb_per_s=None,
+        combine_bandwidth_gb_per_s=None,
+    )
+    slow = dataclasses.replace(cluster(2), network=network)
+    fast = dataclasses.replace(slow, gpu=dataclasses.replace(slow.gpu, link_gb_per_s=(900, 100)))
+    load = ExchangeLoad(tokens=4096.0, top_k=8, experts=256, gpus=16)
+    first, other, again = (exchange_rates(each, FP8, 7168, load)[0].out_ps for each in (slow, fast, slow))
+    assert (other < first).all()
+    assert (again == first).all()
