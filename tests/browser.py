@@ -50,7 +50,8 @@ class Page:
             answer = self._read()
             if answer.get("id") == self._count:
                 assert "error" not in answer, answer
-                return answer["result"]
+                result: dict[str, Any] = answer["result"]
+                return result
 
     def open(self, file: Path, *, width: int = 1280, height: int = 1000) -> None:
         """Open a file and wait until it has loaded."""

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import simpy
@@ -47,12 +47,14 @@ class Port:
         return started, finished
 
     def arbitrate_later(self) -> None:
+        """Arbitrate after all else of this instant."""
         event = self.env.event()
-        event._ok, event._value = True, None
+        event._ok, event._value = True, None  # noqa: SLF001
         event.callbacks.append(lambda _: self.arbitrate())
-        self.env.schedule(event, priority=AFTER_ALL_ELSE)
+        self.env.schedule(event, priority=cast("Any", AFTER_ALL_ELSE))
 
     def arbitrate(self) -> None:
+        """Begin the next message, if the port is idle and one is queued."""
         while self.current <= self.last and self.expected[self.current] == 0:
             self.current += 1
         if not self.busy and self.queue[self.current]:
@@ -62,9 +64,10 @@ class Port:
             self.env.process(self.serve(work(), finished))
 
     def serve(self, work: int, finished: simpy.Event) -> ProcessGenerator:
-        begin = self.env.now
+        """Occupy the port for a message."""
+        begin = int(self.env.now)
         yield self.env.timeout(work)
-        self.log.append((begin, self.env.now))
+        self.log.append((begin, int(self.env.now)))
         self.busy = False
         self.expected[self.current] -= 1
         finished.succeed()
@@ -99,6 +102,7 @@ class _Textbook:
         self.landings: dict[int, dict[tuple[int, int], int]] = defaultdict(dict)
 
     def run(self) -> Run:
+        """Run the program; the times are in `start` and `end`."""
         p = self.p
         streams = {(s, x): simpy.Resource(self.env) for s in set(p.stream.tolist()) for x in range(p.n_gpus)}
         for o in range(p.n_operations):
@@ -111,6 +115,7 @@ class _Textbook:
         return Run(self.start, self.end, self.landings)
 
     def task(self, o: int, x: int, stream: simpy.Resource) -> ProcessGenerator:
+        """An operation on one GPU, in its stream after its predecessors."""
         with stream.request() as turn:
             yield turn
             for before in self.p.predecessors[o]:
@@ -150,6 +155,7 @@ class _Textbook:
     # what an exchange consists of
 
     def exchange(self, o: int) -> None:
+        """Set up the messages and flags of an exchange."""
         p, m = self.p, self.m
         forward = PARTS[p.kind[o]] == "dispatch"
         self.rates = p.dispatch if forward else p.combine
@@ -174,6 +180,7 @@ class _Textbook:
         assert m * self.n_nodes == p.n_gpus
 
     def scatter(self, o: int, c: np.ndarray, u: np.ndarray) -> None:
+        """Dispatch in two hops: once to each node, from there to its GPUs."""
         for s in range(self.p.n_gpus):
             for node in range(self.n_nodes):
                 home = node == s // self.m
@@ -190,10 +197,11 @@ class _Textbook:
                         at_j = self.after([self.wait_entry(o, s)], 1, s, [self.entered[o][j]])
                         self.flag(o, at_j, None if j == d else 0, d, j)
                     if j != d and c[s, d]:
-                        ready = [self.entered[o][j]] if home else [whole, self.entered[o][j]]
+                        ready = [self.entered[o][j]] if whole is None else [whole, self.entered[o][j]]
                         self.message(o, j, d, int(c[s, d]), ready, (0 if home else 1, s), origin=s)
 
     def gather(self, o: int, c: np.ndarray, u: np.ndarray) -> None:
+        """Combine in two hops: within each node, from there to the source."""
         for s in range(self.p.n_gpus):
             for node in range(self.n_nodes):
                 home = node == s // self.m
@@ -218,12 +226,15 @@ class _Textbook:
     # processes
 
     def level(self, s: int, d: int) -> int:
+        """0 within a node, 1 across."""
         return int(s // self.m != d // self.m)
 
     def pos(self, s: int, d: int) -> int:
+        """The place of d in the order in which s serves its destinations."""
         return ((d // self.m - s // self.m) % self.n_nodes) * self.m + (d - s) % self.m
 
     def wait_entry(self, o: int, x: int) -> simpy.Event:
+        """When a GPU has entered an exchange."""
         return self.entered[o][x]
 
     def after(self, first: list[simpy.Event], level: int, sender: int, then: list[simpy.Event]) -> simpy.Event:
@@ -264,11 +275,11 @@ class _Textbook:
 
         def travel() -> ProcessGenerator:
             yield from ready
-            started, _ = out.submit(o, (self.env.now, *rank, pos), lambda: tokens * self.rate(p_out, level, s))
+            started, _ = out.submit(o, (int(self.env.now), *rank, pos), lambda: tokens * self.rate(p_out, level, s))
             yield started
             tail = self.env.now + tokens * self.rate(p_out, level, s) + latency
             yield self.env.timeout(latency)
-            _, finished = into.submit(o, (self.env.now, s, origin), lambda: tokens * self.rate(p_in, level, d))
+            _, finished = into.submit(o, (int(self.env.now), s, origin), lambda: tokens * self.rate(p_in, level, d))
             yield finished
             yield self.env.timeout(max(0, tail - self.env.now))
 
@@ -277,5 +288,6 @@ class _Textbook:
         return landed
 
     def note(self, o: int, s: int, d: int, landed: simpy.Event) -> ProcessGenerator:
+        """Keep the instant at which a message has landed."""
         yield landed
-        self.landings[o][d, s] = self.env.now
+        self.landings[o][d, s] = int(self.env.now)

@@ -37,7 +37,7 @@ def run(program: Program) -> Timeline:
         ConservationError: a slot was sent more tokens than it admits.
     """
     check_admission(program)
-    step = _Step(program)
+    step = Step(program)
     with without_gc():
         step.start()
         step.env.run()
@@ -46,7 +46,7 @@ def run(program: Program) -> Timeline:
     return Timeline(start_ps=step.starts(end), end_ps=end, admitted=admitted(program), n_events=end.size)
 
 
-class _Step:
+class Step:
     """One run of a program. Times are Python ints: a NumPy int would turn SimPy's clock into another type."""
 
     def __init__(self, program: Program) -> None:
@@ -63,16 +63,16 @@ class _Step:
                 self._followers[p].append(o)
         delays = _delays(program)
         # what begins an operation on a GPU; followers come later in the list, so it is built from the end
-        self._begin: list[Callable[[int], None]] = [lambda _: None] * n_ops
+        self.begin: list[Callable[[int], None]] = [lambda _: None] * n_ops
         for o in range(n_ops - 1, -1, -1):
-            self._begin[o] = self._exchange(o, delays) if program.exchange_row[o] >= 0 else self._task(o)
+            self.begin[o] = self._exchange(o, delays) if program.exchange_row[o] >= 0 else self._task(o)
 
     def start(self) -> None:
         """Start what waits for nothing."""
         for o, before in enumerate(self._waits_for):
             if not before:
                 for x in range(self.program.n_gpus):
-                    self._begin[o](x)
+                    self.begin[o](x)
 
     def _task(self, o: int) -> Callable[[int], None]:
         """A task runs for its duration."""
@@ -114,7 +114,7 @@ class _Step:
         env, ended, waiting = self.env, self.ended[o], self._waiting
         followers = self._followers[o]
         if len(followers) == 1 and len(self._waits_for[followers[0]]) == 1:
-            begin = self._begin[followers[0]]
+            begin = self.begin[followers[0]]
 
             def pass_on(event: simpy.Event) -> None:
                 # the private names spare two property calls an event, a tenth of the run
@@ -124,7 +124,7 @@ class _Step:
 
             return pass_on
 
-        begins = [(self._begin[follower], waiting[follower]) for follower in followers]
+        begins = [(self.begin[follower], waiting[follower]) for follower in followers]
 
         def release(event: simpy.Event) -> None:
             x = event._value  # noqa: SLF001

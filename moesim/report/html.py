@@ -26,7 +26,7 @@ from moesim.report.worst import worst_steps
 if TYPE_CHECKING:
     import pandas as pd
 
-_SECTIONS: Mapping[str, tuple[str, ...]] = {
+SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Trade-offs": ("capacity_drops", "skew_balance", "latency_axes", "pareto", "drop_tradeoff"),
     "Time": ("latency_breakdown", "imbalance_penalty", "step_time"),
     "Load": ("layer_imbalance", "load_over_steps", "load_distribution", "expert_load", "load_animation"),
@@ -74,7 +74,7 @@ def report_html(
     if not runs:
         raise InputError("found no run to draw; at least one is needed")
     known = points_of(runs) if points is None else with_axes(points, runs)
-    names = [name for names in _SECTIONS.values() for name in names]
+    names = [name for names in SECTIONS.values() for name in names]
     if len(runs) == 1 and points is None:
         names = [name for name in names if name not in POINT_FIGURES]
     drawn, absent = _draw(names, runs, known)
@@ -187,7 +187,7 @@ def _draw(
 
 def _in_sections(drawn: Iterable[_Plot]) -> dict[str, list[_Plot]]:
     plots = {plot.name: plot for plot in drawn}
-    found = {heading: [plots[name] for name in names if name in plots] for heading, names in _SECTIONS.items()}
+    found = {heading: [plots[name] for name in names if name in plots] for heading, names in SECTIONS.items()}
     return {heading: figures for heading, figures in found.items() if figures}
 
 

@@ -87,7 +87,7 @@ def _parallel(
 
     with backend:
         parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="2*n_jobs")
-        with _sigint_blocked():
+        with sigint_blocked():
             outcomes = parallel(delayed(_in_worker)(key, scenario, parent) for key, scenario in list(runs.items()))
         try:
             for outcome in outcomes:  # noqa: UP028 - `yield from` would close it, with a warning for the user
@@ -98,7 +98,7 @@ def _parallel(
 
 
 @contextmanager
-def _sigint_blocked() -> Iterator[None]:
+def sigint_blocked() -> Iterator[None]:
     """Processes that this thread starts in a `with` block do not hear Ctrl-C, where the system can block it.
 
     They would answer it with tracebacks in the middle of their imports. What

@@ -50,12 +50,12 @@ def _router_sha256(module: str) -> str:
     if found is not None and found.origin:
         origin = Path(found.origin)
         root = origin.parents[module.count(".") + (origin.name == "__init__.py")]
-        for file in sorted(_with_imports(origin, root)):
+        for file in sorted(with_imports(origin, root)):
             digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
-def _with_imports(file: Path, root: Path) -> set[Path]:
+def with_imports(file: Path, root: Path) -> set[Path]:
     """A module's file and those below `root` that it imports, in turn."""
     found: set[Path] = set()
     pending = [file]

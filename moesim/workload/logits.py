@@ -53,14 +53,14 @@ def fill_logits(
         row, row_bits, wanted = out[t], bits[t], affinity[topic[t]]
         for e in range(out.shape[1]):
             row[e] = np.float32(uniform(word, e))
-        _negative_log(row, row_bits, exponent)
-        _negative_log(row, row_bits, exponent)  # -ln(-ln u): standard Gumbel
+        negative_log(row, row_bits, exponent)
+        negative_log(row, row_bits, exponent)  # -ln(-ln u): standard Gumbel
         for e in range(out.shape[1]):
             row[e] += popularity[e] + wanted[e]
 
 
 @njit
-def _negative_log(x: NDArray[np.float32], bits: NDArray[np.int32], exponent: NDArray[np.float32]) -> None:
+def negative_log(x: NDArray[np.float32], bits: NDArray[np.int32], exponent: NDArray[np.float32]) -> None:
     """Replace x [N] by -ln x, to 2 units in the last place.
 
     `bits` is x seen as integers, `exponent` scratch of the same length. Two

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +31,7 @@ import simpy
 
 from moesim import Scenario, simulate
 from moesim.engine import run, run_compiled
-from moesim.simulation import routed
+from moesim.simulation import profile
 from moesim.simulation.prepare import prepare
 from moesim.simulation.program import lay_out_step
 from moesim.simulation.routing_step import route_step
@@ -116,8 +117,8 @@ def engine(repeats: int) -> None:
             print(f"{what}: {messages(program):,} messages, {n_events:,} events")
         best = minima(
             {
-                "compiled": lambda p=program: run_compiled(p),
-                "simpy": lambda p=program: run(p),
+                "compiled": partial(run_compiled, program),
+                "simpy": partial(run, program),
                 "bare": bare_timeouts(n_events),
             },
             repeats,
@@ -153,21 +154,23 @@ def larger(repeats: int) -> None:
     for what, changes in (("direct", DIRECT), ("two-hop", TWO_HOP)):
         program = program_of(**{"cluster.nodes": 32}, **changes, **PORTS)
         print(f"256 GPUs, {what}: {messages(program):,} messages")
-        best = minima({"compiled": lambda p=program: run_compiled(p)}, repeats)
+        best = minima({"compiled": partial(run_compiled, program)}, repeats)
         row(f"256 GPUs, ports, {what}, compiled", best["compiled"], "< 250 ms" if what == "direct" else "")
 
 
 def whole_step(repeats: int) -> None:
     """A step from generation to metrics, and its profile."""
     n_steps = 6
-    routed.time = SimpleNamespace(perf_counter=time.thread_time)  # the profile in processor time as well
+    clock: Any = profile
+    clock.time = SimpleNamespace(perf_counter=time.thread_time)  # the profile in processor time as well
     for what, changes, goal in (
         ("drawn directly", {**SIMPLE, "workload.sampling": "direct"}, "< 80 ms"),
         ("drawn directly, ports", {**SIMPLE, "workload.sampling": "direct", **PORTS}, ""),
         ("DeepSeek-V3's gate", {}, "< 700 ms"),
     ):
         case = scenario(**{"workload.steps": n_steps, **changes})
-        steps, parts, simulated = [], {}, 0.0
+        steps, simulated = [], 0.0
+        parts: dict[str, float] = {}
         for turn in range(1 + repeats):
             marks: list[tuple[float, float]] = []
             result = simulate(
@@ -184,7 +187,7 @@ def whole_step(repeats: int) -> None:
         row(f"whole step, {what}", wall, goal, "simulated time", simulated * 1e3)
         print(f"    both threads together {processor:.1f} ms of the processors; of it ", end="")
         print(", ".join(f"{part} {seconds * 1e3:.1f}" for part, seconds in parts.items()))
-    routed.time = time
+    clock.time = time
 
 
 def huge() -> None:

@@ -21,6 +21,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
@@ -34,17 +37,19 @@ from moesim.simulation.gating import BLOCK_TOKENS
 from moesim.types import Draw
 from moesim.workload import SyntheticTokens
 
-try:
-    import torch
-except ImportError:
-    torch = None
-else:
+torch: Any = import_module("torch") if find_spec("torch") else None
+if torch is not None:
     torch.set_num_threads(1)
 
 EXPERTS, TOP_K, RANKS = 256, 8, 64
 GROUPS, KEPT_GROUPS, SCALING = 8, 4, 2.5
 NO_TORCH = "torch not installed"
-DEEPSEEK = {"n_group": GROUPS, "topk_group": KEPT_GROUPS, "norm_topk_prob": True, "routed_scaling_factor": SCALING}
+DEEPSEEK: dict[str, Any] = {
+    "n_group": GROUPS,
+    "topk_group": KEPT_GROUPS,
+    "norm_topk_prob": True,
+    "routed_scaling_factor": SCALING,
+}
 
 Call = Callable[[], object]
 
@@ -121,7 +126,7 @@ def gates(x: np.ndarray, settings: Settings) -> list[Row]:
 
     def rows(name: str, what: str, baseline: str, key: str, goal: float) -> list[Row]:
         title = baseline if key in found else NO_TORCH
-        values = {"baseline": title, "theirs": found.get(key)}
+        values: dict[str, Any] = {"baseline": title, "theirs": found.get(key)}
         return [
             Row(kernel=what, seconds=found[name], goal=goal, note=f"{found[name] / limit:.1f} x limit", **values),
             Row(kernel=f"{what}, moesim.route", seconds=found[f"{name}, public"], **values),
@@ -294,7 +299,7 @@ def starting(settings: Settings) -> list[tuple[str, float, float]]:
         "python alone": ["-c", "pass"],
     }
     calls: dict[str, Call] = {
-        what: lambda own=own: subprocess.run([sys.executable, *own], check=True, stdout=subprocess.DEVNULL)
+        what: partial(subprocess.run, [sys.executable, *own], check=True, stdout=subprocess.DEVNULL)
         for what, own in commands.items()
     }
     found = medians(calls, settings.repeats)

@@ -61,7 +61,7 @@ def gating() -> None:
         expert = np.argpartition(-x, TOP_K, axis=1)[:, :TOP_K]
         chosen = np.take_along_axis(x, expert, axis=1)
         weight = np.exp(chosen - chosen.max(axis=1, keepdims=True))
-        return weight / weight.sum(axis=1, keepdims=True)
+        return np.asarray(weight / weight.sum(axis=1, keepdims=True))
 
     def deepseek_v3() -> np.ndarray:
         score = 1 / (1 + np.exp(-x))
@@ -72,7 +72,7 @@ def gating() -> None:
         masked = np.where(np.repeat(mask, EXPERTS // 8, axis=1), score, -np.inf)
         expert = np.argpartition(-masked, TOP_K, axis=1)[:, :TOP_K]
         weight = np.take_along_axis(score, expert, axis=1)
-        return weight / weight.sum(axis=1, keepdims=True)
+        return np.asarray(weight / weight.sum(axis=1, keepdims=True))
 
     ours = best_of(lambda: route(x, strategy="mixtral", top_k=TOP_K))
     row("mixtral top-8 of 256", ours, "numpy argpartition", best_of(softmax_top_k))

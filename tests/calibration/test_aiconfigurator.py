@@ -29,6 +29,7 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_its_tables_are_read_where_they_lie(installed: None) -> None:
+    """Names and systems come from the folders of the package."""
     report = validate("aiconfigurator:h200_sxm")
     assert set(report.predictions["system"]) == {"h200_sxm"}
     tables = {"deepep_ll_h200_sxm_comm_x_1.0_wideep_deepep_ll", "nccl_h200_sxm_comm_x_1.0_nccl"}
@@ -40,17 +41,20 @@ def test_its_tables_are_read_where_they_lie(installed: None) -> None:
 
 
 def test_an_unknown_system_names_those_there_are(installed: None) -> None:
+    """In one line."""
     with pytest.raises(InputError, match=r"found system 'abacus', wanted one of b200_sxm, h200_sxm"):
         validate("aiconfigurator:abacus")
 
 
 def test_without_the_package_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names the extra."""
     monkeypatch.setattr("moesim.calibration.aiconfigurator.PACKAGE", "aiconfigurator_that_nobody_has")
     with pytest.raises(InputError, match=r"not installed; pip install 'moesim\[measured\]'"):
         validate("aiconfigurator:h200_sxm")
 
 
 def test_every_file_is_of_a_kind_that_the_layouts_name() -> None:
+    """The names of its files are known."""
     kinds = {
         "moe",
         "wideep_context",

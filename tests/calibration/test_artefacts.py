@@ -20,6 +20,7 @@ LAYOUTS = ("moe", "gemm", "attention_context", "attention_generation", "mla_cont
 
 @pytest.mark.parametrize("name", [*LAYOUTS, "allreduce", "elementwise"])
 def test_the_known_patterns_are_what_the_tables_flag(name: str) -> None:
+    """Few rows fit a pattern and have no flag, and the reverse."""
     table = pd.read_parquet(MEASURED / f"{name}_h100_calib.parquet")
     flagged = table["flag"].ne("")
     fine = load_layout(name).usable(table.drop(columns="flag"))
@@ -28,11 +29,13 @@ def test_the_known_patterns_are_what_the_tables_flag(name: str) -> None:
 
 
 def curve(**columns: float | list[float | str | None] | str) -> pd.DataFrame:
+    """Four sizes of one kernel."""
     rows = {"framework": "VLLM", "version": "1", "n": 64, "size": [1, 2, 4, 8], "latency_ms": [1.0, 1.4, 1.31, 1.0]}
     return pd.DataFrame(rows | columns)
 
 
 def test_a_spike_is_slower_than_any_larger_size_of_its_own_curve() -> None:
+    """Rows of other curves, in any order, do not matter."""
     table = pd.concat([curve(), curve(n=128, latency_ms=[9.0, 1.0, 1.3, 1.0]), curve(latency_ms=0.1, version="2")])
     table = table.sample(frac=1.0, random_state=1).reset_index(drop=True)
     found = table[spikes(table, size="size", curve=("n", "absent"))].sort_values(["n", "size"])
@@ -40,6 +43,8 @@ def test_a_spike_is_slower_than_any_larger_size_of_its_own_curve() -> None:
 
 
 def test_a_flag_decides_where_there_is_one() -> None:
+    """Patterns are looked for only without flags."""
+
     def wrong(_rows: pd.DataFrame) -> pd.Series[Any]:
         return pd.Series([True, False, False, False])
 

@@ -21,16 +21,19 @@ from moesim.hardware.constants import load
 
 @pytest.fixture
 def nccl() -> pd.DataFrame:
+    """The shipped table of NCCL."""
     return pd.read_parquet(MEASURED / "nccl_h100_calib.parquet")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, nccl: pd.DataFrame) -> Path:
+    """A folder with its all-gathers."""
     nccl[nccl["op_name"] == "all_gather"].to_parquet(tmp_path / "nccl_mine.parquet")
     return tmp_path
 
 
 def test_constants_of_own_tables_are_met_and_written(folder: Path) -> None:
+    """Errors are small, and the file has the constants."""
     told = []
     found = calibrate(folder, "h100_sxm", folds=2, progress=lambda *step: told.append(step))
     assert list(found.kernels) == ["collectives"]
@@ -47,6 +50,7 @@ def test_constants_of_own_tables_are_met_and_written(folder: Path) -> None:
 
 
 def test_the_shipped_constants_are_those_of_the_fitted_rows(nccl: pd.DataFrame) -> None:
+    """A fit of them finds the shipped numbers again."""
     kind = load_layout("nccl")
     from moesim.calibration.gpus import published_gpus
 
@@ -63,6 +67,7 @@ def test_folds_leave_out_whole_curves(nccl: pd.DataFrame) -> None:
 
 
 def test_too_few_rows_name_file_and_column(tmp_path: Path, nccl: pd.DataFrame) -> None:
+    """Seven where twelve are wanted."""
     nccl.head(7).to_parquet(tmp_path / "nccl_few.parquet")
     with pytest.raises(InputError, match=r"nccl_few.parquet: column latency: 7 usable rows of .* wanted at least 12"):
         calibrate(tmp_path, "h100_sxm")
@@ -76,6 +81,7 @@ def experts(n: int) -> pd.DataFrame:
 
 
 def test_experts_need_more_rows_which_may_be_of_several_files(tmp_path: Path) -> None:
+    """Twenty are too few; two files of them are enough."""
     experts(20).to_parquet(tmp_path / "moe_a.parquet")
     with pytest.raises(InputError, match=r"moe_a.parquet: column latency_ms: 20 usable rows of .*wanted at least 30"):
         calibrate(tmp_path, "h100_sxm", folds=0)
@@ -84,6 +90,7 @@ def test_experts_need_more_rows_which_may_be_of_several_files(tmp_path: Path) ->
 
 
 def test_what_has_too_few_rows_without_a_fold_has_no_error_left_out(tmp_path: Path) -> None:
+    """It is fitted all the same."""
     experts(32).to_parquet(tmp_path / "moe_a.parquet")
     (row,) = calibrate(tmp_path, "h100_sxm", folds=2).errors.to_dict("records")
     assert row["median"] < 0.1
@@ -94,6 +101,7 @@ def test_what_has_too_few_rows_without_a_fold_has_no_error_left_out(tmp_path: Pa
 def test_latencies_in_another_unit_are_pointed_out(
     tmp_path: Path, nccl: pd.DataFrame, factor: float, words: str
 ) -> None:
+    """Microseconds and seconds where milliseconds are wanted."""
     nccl.assign(latency=nccl["latency"] * factor).to_parquet(tmp_path / "nccl_us.parquet")
     match = rf"nccl_us.parquet: column latency: its latencies are {words}.*wanted milliseconds"
     with pytest.raises(InputError, match=match):
@@ -134,11 +142,13 @@ def test_constants_of_all_layers_are_those_that_a_scenario_takes(tmp_path: Path)
 
 
 def test_a_gpu_is_known_by_the_name_of_its_preset_too(folder: Path) -> None:
+    """Both spellings give the same constants."""
     named, preset = (calibrate(folder, name, name="mine", folds=0) for name in ("h100_sxm", "h100-sxm"))
     assert preset.kernels == named.kernels
 
 
 def test_what_cannot_be_calibrated_is_named(folder: Path, nccl: pd.DataFrame) -> None:
+    """Unknown systems, rows of another one, tables without a formula."""
     with pytest.raises(InputError, match="system: found abacus"):
         calibrate(folder, "abacus")
     with pytest.raises(InputError, match="column system: found usable rows of h100_sxm, wanted b200_sxm"):
@@ -193,6 +203,7 @@ def test_files_of_constants_are_checked(
 
 
 def test_the_shipped_constants_pass_the_checks_of_a_file(tmp_path: Path) -> None:
+    """All parts in one file."""
     kernels = {part: dict(load(part)) for part in parts()}
     (tmp_path / "k.yaml").write_text(yaml.safe_dump({"gpu": "h100-sxm", **kernels}))
     assert read_kernels(tmp_path / "k.yaml") == kernels
@@ -209,6 +220,7 @@ def test_the_shipped_constants_pass_the_checks_of_a_file(tmp_path: Path) -> None
 def test_rows_of_experts_that_no_formula_takes_are_named(
     tmp_path: Path, changed: dict[str, int | str], words: str
 ) -> None:
+    """By the number of the row and the column."""
     rows = experts(40).reset_index(drop=True)
     for column, value in changed.items():
         rows.loc[2, column] = value
@@ -218,6 +230,7 @@ def test_rows_of_experts_that_no_formula_takes_are_named(
 
 
 def test_sums_on_one_gpu_are_named(tmp_path: Path) -> None:
+    """An all-reduce needs two."""
     rows = pd.read_parquet(MEASURED / "allreduce_h100_calib.parquet")
     rows.assign(num_gpus=1).to_parquet(tmp_path / "allreduce_a.parquet")
     with pytest.raises(InputError, match=r"allreduce_a.parquet: row 1, column num_gpus: found 1"):
@@ -225,6 +238,7 @@ def test_sums_on_one_gpu_are_named(tmp_path: Path) -> None:
 
 
 def test_latencies_far_off_are_fitted_and_noted(folder: Path, nccl: pd.DataFrame) -> None:
+    """One latency of 1e300 does not spoil the others."""
     rows = nccl[nccl["op_name"] == "all_gather"].reset_index(drop=True)
     rows.loc[1, "latency"] = 1e300
     rows.to_parquet(folder / "nccl_mine.parquet")
@@ -233,6 +247,7 @@ def test_latencies_far_off_are_fitted_and_noted(folder: Path, nccl: pd.DataFrame
 
 
 def test_artefacts_are_not_fitted_and_counted(folder: Path, nccl: pd.DataFrame) -> None:
+    """A row with a flag is left out."""
     rows = nccl[nccl["op_name"] == "all_gather"].reset_index(drop=True)
     flagged = rows.assign(flag=["spike", *[""] * (len(rows) - 1)], latency=[1e3, *rows["latency"][1:]])
     flagged.to_parquet(folder / "nccl_mine.parquet")

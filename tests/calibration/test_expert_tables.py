@@ -68,12 +68,14 @@ def unthrottled(group: str) -> tuple[ExpertKernel, dict[str, dict[str, float]]]:
     ],
 )
 def test_kinds_are_known_by_name_then_by_columns(stem: str, name: str) -> None:
+    """Names of wide expert parallelism, and any name for fused layers."""
     found = layout_of(stem, frame().columns)
     assert found is not None
     assert found.name == name
 
 
 def test_groups_are_framework_kernel_and_data_type() -> None:
+    """Spellings of sources and types are made alike."""
     table = frame(
         framework=["TRTLLM", "VLLM", "VLLM", "SGLang"],
         kernel_source=[
@@ -92,6 +94,7 @@ def test_groups_are_framework_kernel_and_data_type() -> None:
 
 
 def test_a_group_never_fitted_takes_the_nearest() -> None:
+    """First by framework and data type."""
     known = load("experts")
     assert nearest_group("trtllm/cutlass/fp8", known) == "trtllm/cutlass/fp8"
     assert nearest_group("trtllm/new-kernel/fp8", known) == "trtllm/cutlass/fp8"
@@ -105,6 +108,7 @@ def test_a_group_never_fitted_takes_the_nearest() -> None:
 
 
 def test_a_prediction_is_the_mean_over_draws_of_the_kernel() -> None:
+    """Balanced loads have one draw."""
     table = frame(distribution=["balanced", "power_law_1.2"], moe_tp_size=2)
     kernel, constants = unthrottled("trtllm/cutlass/fp8_block")
     predicted = moe.LAYOUT.predict(table, GPUS, constants)
@@ -116,6 +120,7 @@ def test_a_prediction_is_the_mean_over_draws_of_the_kernel() -> None:
 
 
 def test_what_is_not_known_is_nan_and_the_rest_does_not_change() -> None:
+    """Unknown distributions, types and systems."""
     table = frame(
         distribution=["balanced", "zipf", "balanced", "power_law_1.01_eplb", "balanced"],
         moe_dtype=["fp8_block", "fp8_block", "strange", "fp8_block", "fp8_block"],
@@ -127,6 +132,7 @@ def test_what_is_not_known_is_nan_and_the_rest_does_not_change() -> None:
 
 
 def test_tables_without_flags_lose_their_known_artefacts() -> None:
+    """Spikes, and kernels that were run in the wrong mode."""
     tokens = [1, 2, 4, 8]
     table = pd.concat(
         [
@@ -156,6 +162,7 @@ def test_experts_without_a_gate_have_two_matrices() -> None:
 
 
 def test_ungated_time_is_two_thirds_where_only_the_inner_width_counts() -> None:
+    """Two matrices of three."""
     own = dict.fromkeys(load("experts")["trtllm/cutlass/fp8_block"], 0.0) | {"row_inner": 6.0, "choice_inner": 2.0}
     usable = {"bandwidth_share": 1.0, "compute_share": 1.0, "norm": 4.0, "scan_norm": 4.0, "tile_low": 16.0}
     constants = ExpertConstants(**{**own, **usable, "tile_high": 16.0, "sm_bytes_per_s": 1e9})
@@ -168,6 +175,7 @@ def test_ungated_time_is_two_thirds_where_only_the_inner_width_counts() -> None:
 
 
 def test_prefill_is_handed_all_tokens_and_padded_counts() -> None:
+    """Counts are rounded up to 128."""
     table = frame(framework="SGLang", distribution=["uniform", "power_law_1.01"], num_tokens=8192, num_experts=256)
     received = wideep_context.TIMING.received_tokens
     assert received is not None
@@ -182,6 +190,7 @@ def test_prefill_is_handed_all_tokens_and_padded_counts() -> None:
 
 
 def test_rows_after_load_balancing_are_not_scored() -> None:
+    """Nor those of very few tokens."""
     kind = load_layout("wideep_trtllm_eplb")
     table = frame(distribution=["power_law_1.01", "power_law_1.01_eplb", "power_law_1.01"], num_tokens=[64, 64, 2])
     assert kind.usable(table).tolist() == [True, False, False]
@@ -208,17 +217,20 @@ def test_a_fit_finds_the_constants_that_made_the_times() -> None:
 
 
 def test_too_few_rows_are_an_error() -> None:
+    """Three where thirty are wanted."""
     with pytest.raises(InputError, match="trtllm/cutlass/fp8_block: found 3 rows, wanted at least 30"):
         expert_fit.fit(frame(num_tokens=[1, 2, 4]), GPUS, moe.TIMING)
 
 
 def errors(ours: NDArray[np.float64] | pd.Series[Any], real: pd.Series[Any]) -> tuple[float, float]:
+    """Median and 90th percentile of the absolute error, percent."""
     error = (np.asarray(ours) / np.asarray(real) - 1)[~np.isnan(np.asarray(ours) / np.asarray(real))]
     return 100 * np.median(np.abs(error)), 100 * np.quantile(np.abs(error), 0.9)
 
 
 @needs_data
 def test_errors_of_the_shipped_constants_on_token_counts_never_fitted() -> None:
+    """Of times, and of slowdowns by skew."""
     table = fit_experts.read("moe")
     core = table[moe.group(table).isin(fit_experts.CORE)].reset_index(drop=True)
     held = ~moe.LAYOUT.fitted(core)
@@ -235,6 +247,7 @@ def test_errors_of_the_shipped_constants_on_token_counts_never_fitted() -> None:
 @needs_data
 @pytest.mark.slow
 def test_errors_on_models_never_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each model is predicted by constants that were fitted on the others."""
     monkeypatch.setitem(fit_experts.TIMINGS, "moe", (moe.TIMING, expert_fit.TILES[:1]))  # a third of the time
     table = fit_experts.read("moe")
     core = table[moe.group(table).isin(fit_experts.CORE)].reset_index(drop=True)

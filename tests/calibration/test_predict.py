@@ -20,33 +20,39 @@ from moesim.hardware.kernel_dtypes import nearest
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
+    """The shipped table of DeepEP's low-latency mode."""
     return pd.read_parquet(MEASURED / "deepep_ll_0.5.12_h100_calib.parquet")
 
 
 def test_the_name_of_a_file_decides_before_its_columns(table: pd.DataFrame) -> None:
+    """Columns decide where the name says nothing."""
     found = [layout_of(stem, table.columns) for stem in ("deepep_ll_x", "measured last week", "nccl_x")]
     assert [layout and layout.name for layout in found] == ["deepep_ll", "deepep_ll", "nccl"]
     assert layout_of("notes", ["a", "b"]) is None
 
 
 def test_the_prediction_is_the_sum_of_the_columns_in_the_unit_of_the_row(table: pd.DataFrame) -> None:
+    """Dispatch and combine, microseconds."""
     measured = table["dispatch_avg_t_us"] + table["combine_avg_t_us"]
     assert predict_table(table).shape == (len(table),)
     assert np.median(predict_table(table) / measured) == pytest.approx(1, abs=0.05)
 
 
 def test_the_order_of_rows_means_nothing(table: pd.DataFrame) -> None:
+    """Mixed rows have the same predictions."""
     mixed = table.sample(frac=1, random_state=1)
     found = predict_table(mixed)
     assert pd.Series(found, mixed.index).sort_index().to_numpy() == pytest.approx(predict_table(table), rel=1e-15)
 
 
 def test_an_unknown_version_takes_the_newest_constants(table: pd.DataFrame) -> None:
+    """Version 9.9 is predicted as the shipped one."""
     later = table.assign(version="9.9")
     assert predict_table(later).tolist() == predict_table(table).tolist()
 
 
 def test_other_constants_change_the_prediction(table: pd.DataFrame) -> None:
+    """A launch of a second is seen in every row."""
     constants = {"x/deepep-ll/1/dispatch": DISPATCH, "x/deepep-ll/1/combine": {**DISPATCH, "launch_s": 1.0}}
     assert predict_table(table, constants=constants).min() > 1e6
 
@@ -65,10 +71,12 @@ DISPATCH = {
 
 
 def test_no_constants_are_no_prediction(table: pd.DataFrame) -> None:
+    """Every row is NaN."""
     assert np.isnan(predict_table(table, constants={})).all()
 
 
 def test_what_is_wrong_is_named(table: pd.DataFrame) -> None:
+    """Missing columns, unknown systems and tables."""
     with pytest.raises(InputError, match="column num_topk is missing"):
         predict_table(table.drop(columns="num_topk"), name="deepep_ll_mine")
     with pytest.raises(InputError, match="column system: found abacus"):
@@ -96,12 +104,14 @@ def test_what_is_wrong_is_named(table: pd.DataFrame) -> None:
     ],
 )
 def test_rows_that_cannot_be_predicted_are_named(name: str, changed: dict[str, float | str], words: str) -> None:
+    """With the name of the table."""
     rows = pd.read_parquet(MEASURED / f"{name}_h100_calib.parquet").head(3)
     with pytest.raises(InputError, match=f"^mine: {words}"):
         predict_table(rows.assign(**{column: [value] * 3 for column, value in changed.items()}), kind=name, name="mine")
 
 
 def test_rows_are_predicted_alike_however_their_numbers_are_held() -> None:
+    """16-bit integers and text, which products would overflow."""
     rows = pd.read_parquet(MEASURED / "moe_h100_calib.parquet").query("num_tokens < 30000").tail(40)
     assert (rows["num_tokens"] * rows["topk"]).max() > 2**16
     sizes = ["num_tokens", "topk", "num_experts"]
@@ -111,11 +121,13 @@ def test_rows_are_predicted_alike_however_their_numbers_are_held() -> None:
 
 
 def test_distributions_that_cannot_be_drawn_have_no_prediction() -> None:
+    """None, an empty name and an unknown one."""
     rows = pd.read_parquet(MEASURED / "moe_h100_calib.parquet").head(3)
     assert np.isnan(predict_table(rows.assign(distribution=pd.Series([None, "", "soup"])))).all()
 
 
 def test_systems_are_the_presets() -> None:
+    """In any spelling; an unknown one is None."""
     found = [gpu_of(system) for system in ("h100_sxm", "H100-SXM", "h100", "gb200_sxm", "abacus")]
     assert [gpu and gpu.name for gpu in found] == ["h100-sxm"] * 3 + ["gb200", None]
     assert len(published_gpus()) >= 9
@@ -126,6 +138,7 @@ def test_systems_are_the_presets() -> None:
     [("a/k/fp8", 1), ("a/other/fp8", 1), ("c/k/fp8", 2), ("b/k/int8", 2), ("c/k/int8", 3), ("c/x/int8", 3)],
 )
 def test_the_nearest_group_shares_the_data_type_then_the_framework(group: str, found: int) -> None:
+    """The kernel comes last."""
     constants = {"a/k/fp8": {"x": 1}, "b/k/fp8": {"x": 2}, "a/k/bf16": {"x": 3}}
     assert nearest(group, constants) == {"x": found}
 
@@ -146,6 +159,7 @@ def test_a_fit_finds_the_constants_of_its_own_formula() -> None:
 
 @pytest.mark.parametrize("pull, found", [(0.0, 4.0), (1.0, 2.0)])
 def test_a_pull_counts_as_a_row_of_what_the_search_begins_with(pull: float, found: float) -> None:
+    """Between 1 and 4, half way in logarithms."""
     search = {"one": Search(1.0, 1e-3, 1e3)}
     fitted = fit_constants(search, ["one"], {}, lambda c: np.array([c["one"]]), np.array([4.0]), pull=pull)
     assert fitted["one"] == pytest.approx(found, rel=1e-3)

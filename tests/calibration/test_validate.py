@@ -23,16 +23,19 @@ from moesim.types import GpuSpec
 
 @pytest.fixture
 def low_latency() -> pd.DataFrame:
+    """The shipped table of DeepEP's low-latency mode."""
     return pd.read_parquet(MEASURED / "deepep_ll_0.5.12_h100_calib.parquet")
 
 
 @pytest.fixture
 def nccl() -> pd.DataFrame:
+    """The shipped table of NCCL."""
     return pd.read_parquet(MEASURED / "nccl_h100_calib.parquet")
 
 
 @pytest.fixture
 def moe() -> pd.DataFrame:
+    """Sixty rows of Mixtral's experts in bf16."""
     rows = pd.read_parquet(MEASURED / "moe_h100_calib.parquet")
     mixtral = rows["num_experts"].eq(8) & rows["moe_dtype"].eq("bfloat16") & rows["framework"].eq("TRTLLM")
     return rows[mixtral & rows["flag"].eq("")].head(60).reset_index(drop=True)
@@ -41,6 +44,7 @@ def moe() -> pd.DataFrame:
 def test_every_row_is_predicted_and_every_column_kept(
     tmp_path: Path, low_latency: pd.DataFrame, nccl: pd.DataFrame
 ) -> None:
+    """Of CSV and parquet; files of no layout are skipped."""
     low_latency.to_parquet(tmp_path / "deepep_ll_mine.parquet")
     nccl.to_csv(tmp_path / "nccl_mine.csv", index=False)
     pd.DataFrame({"a": [1]}).to_csv(tmp_path / "notes.csv")
@@ -64,6 +68,7 @@ def test_every_row_is_predicted_and_every_column_kept(
 
 
 def test_the_same_rows_in_csv_and_parquet_are_predicted_alike(tmp_path: Path, nccl: pd.DataFrame) -> None:
+    """To the last digit."""
     nccl = nccl.assign(flag="")
     nccl.to_csv(tmp_path / "nccl_a.csv", index=False)
     nccl.to_parquet(tmp_path / "nccl_b.parquet")
@@ -76,6 +81,7 @@ def test_the_same_rows_in_csv_and_parquet_are_predicted_alike(tmp_path: Path, nc
 
 @pytest.mark.parametrize("narrow", ["int16", "uint16", "Int16", "float32"])
 def test_narrow_numbers_of_a_table_are_predicted_as_wide_ones(tmp_path: Path, moe: pd.DataFrame, narrow: str) -> None:
+    """Products of 16-bit numbers would overflow."""
     moe = moe[moe["num_tokens"] < 2**15]
     assert (moe["num_tokens"] * moe["topk"]).max() >= 2**15
     moe.to_parquet(tmp_path / "moe_wide.parquet")
@@ -86,6 +92,7 @@ def test_narrow_numbers_of_a_table_are_predicted_as_wide_ones(tmp_path: Path, mo
 
 
 def test_a_latency_of_any_size_is_drawn(tmp_path: Path, nccl: pd.DataFrame) -> None:
+    """The report is written, and a note names the row."""
     broken(nccl, latency=1e300).to_parquet(tmp_path / "nccl.parquet")
     report = validate(tmp_path)
     report.save(tmp_path / "report")
@@ -97,6 +104,7 @@ def test_a_latency_of_any_size_is_drawn(tmp_path: Path, nccl: pd.DataFrame) -> N
 def test_a_table_of_rows_without_a_prediction_is_noted(
     tmp_path: Path, moe: pd.DataFrame, changed: dict[str, int | str]
 ) -> None:
+    """It has no scores."""
     moe.assign(**changed).to_parquet(tmp_path / "moe_x.parquet")
     report = validate(tmp_path)
     assert report.notes == [f"moe_x: {len(moe)} rows have no prediction"]
@@ -105,6 +113,7 @@ def test_a_table_of_rows_without_a_prediction_is_noted(
 
 
 def test_rows_of_unknown_systems_or_distributions_are_no_artefacts(tmp_path: Path, moe: pd.DataFrame) -> None:
+    """They are counted apart."""
     moe.assign(distribution="balanced_eplb").to_parquet(tmp_path / "moe_a.parquet")
     moe.assign(system="mars").to_parquet(tmp_path / "moe_b.parquet")
     moe.assign(latency_ms=-1.0).drop(columns="flag").to_parquet(tmp_path / "moe_c.parquet")
@@ -127,6 +136,7 @@ def test_a_wrong_latency_makes_no_artefact_of_other_rows(tmp_path: Path, moe: pd
 
 
 def test_constants_of_ones_own_predict_their_groups_and_no_others(tmp_path: Path) -> None:
+    """The other groups have the shipped ones' errors or none."""
     rows = pd.read_parquet(MEASURED / "gemm_h100_calib.parquet")
     rows[rows["framework"].eq("TRTLLM")].to_parquet(tmp_path / "gemm.parquet")
     name = "trtllm/cublas/fp8"
@@ -147,6 +157,7 @@ def test_constants_of_ones_own_predict_their_groups_and_no_others(tmp_path: Path
 def test_constants_of_no_group_of_the_tables_are_noted(
     tmp_path: Path, nccl: pd.DataFrame, low_latency: pd.DataFrame
 ) -> None:
+    """They changed nothing."""
     nccl.to_parquet(tmp_path / "nccl.parquet")
     low_latency.to_parquet(tmp_path / "deepep_ll.parquet")
     report = validate(tmp_path, kernels={"collectives": {"other/nccl/alltoall": {}}})
@@ -160,6 +171,7 @@ def test_constants_of_no_group_of_the_tables_are_noted(
 def test_a_column_that_predictions_would_overwrite_is_refused(
     tmp_path: Path, low_latency: pd.DataFrame, nccl: pd.DataFrame, column: str
 ) -> None:
+    """The table is named with the column."""
     nccl.to_parquet(tmp_path / "nccl.parquet")
     low_latency.assign(**{column: 1}).to_parquet(tmp_path / "deepep_ll.parquet")
     report = validate(tmp_path)
@@ -172,6 +184,7 @@ def test_a_column_that_predictions_would_overwrite_is_refused(
 
 
 def test_tables_of_one_name_are_refused(tmp_path: Path, nccl: pd.DataFrame) -> None:
+    """Both files are named."""
     nccl.to_parquet(tmp_path / "nccl.parquet")
     nccl.to_csv(tmp_path / "nccl.csv", index=False)
     report = validate(tmp_path)
@@ -181,6 +194,7 @@ def test_tables_of_one_name_are_refused(tmp_path: Path, nccl: pd.DataFrame) -> N
 
 
 def test_the_tables_of_a_kind_are_summed_up_and_systems_noted_once(tmp_path: Path, low_latency: pd.DataFrame) -> None:
+    """Three tables are one line."""
     low_latency.to_parquet(tmp_path / "deepep_ll_a.parquet")
     for name in ("b", "c"):
         low_latency.assign(system="h200_sxm", version="0.5.12").to_parquet(tmp_path / f"deepep_ll_{name}.parquet")
@@ -196,6 +210,7 @@ def test_the_tables_of_a_kind_are_summed_up_and_systems_noted_once(tmp_path: Pat
 
 
 def test_the_shipped_tables_have_their_split() -> None:
+    """Nearly every row is predicted, without a problem."""
     report = validate()
     assert set(report.errors["rows"]) == {"fitted", "held out"}
     assert not report.problems
@@ -241,6 +256,7 @@ def broken(frame: pd.DataFrame, **changed: float | str) -> pd.DataFrame:
 def test_what_is_wrong_is_named_with_file_and_column(
     tmp_path: Path, low_latency: pd.DataFrame, nccl: pd.DataFrame, change: Callable[..., Any], words: str
 ) -> None:
+    """The good table beside it is scored."""
     change(low_latency).to_csv(tmp_path / "deepep_ll_bad.csv", index=False)
     nccl.to_parquet(tmp_path / "nccl_good.parquet")
     report = validate(tmp_path)
@@ -251,6 +267,7 @@ def test_what_is_wrong_is_named_with_file_and_column(
 
 
 def test_rows_that_are_wrong_are_left_out_and_the_others_scored(tmp_path: Path, low_latency: pd.DataFrame) -> None:
+    """One row of the table is missing from the count."""
     broken(low_latency, combine_avg_t_us=-3.0).to_parquet(tmp_path / "deepep_ll_bad.parquet")
     report = validate(tmp_path)
     assert report.left_out == {}
@@ -259,6 +276,7 @@ def test_rows_that_are_wrong_are_left_out_and_the_others_scored(tmp_path: Path, 
 
 
 def test_single_latencies_a_thousand_times_off_are_pointed_out(tmp_path: Path, low_latency: pd.DataFrame) -> None:
+    """A note has file, column and row."""
     broken(low_latency, combine_avg_t_us=1000 * low_latency["combine_avg_t_us"][3]).to_parquet(
         tmp_path / "deepep_ll_bad.parquet"
     )
@@ -271,6 +289,7 @@ def test_single_latencies_a_thousand_times_off_are_pointed_out(tmp_path: Path, l
 
 @pytest.mark.parametrize("name, content", [("x.parquet", b"nonsense"), ("x.csv", b"\x00\xff\xfe")])
 def test_a_damaged_file_is_one_problem(tmp_path: Path, nccl: pd.DataFrame, name: str, content: bytes) -> None:
+    """Or it is skipped as no table."""
     nccl.to_parquet(tmp_path / "nccl.parquet")
     (tmp_path / name).write_bytes(content)
     report = validate(tmp_path)
@@ -278,6 +297,7 @@ def test_a_damaged_file_is_one_problem(tmp_path: Path, nccl: pd.DataFrame, name:
 
 
 def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
+    """Empty names, empty folders and missing ones."""
     with pytest.raises(InputError, match="data: found an empty name"):
         validate("")
     with pytest.raises(InputError, match="holds no parquet or CSV"):
@@ -290,6 +310,7 @@ def test_nothing_to_read_is_an_error(tmp_path: Path) -> None:
 
 
 def test_predictions_are_written_whole_or_not_at_all(tmp_path: Path, nccl: pd.DataFrame) -> None:
+    """No partial file is left where the folder is missing."""
     nccl.to_parquet(tmp_path / "nccl.parquet")
     report = validate(tmp_path)
     with pytest.raises(OutputError, match="cannot be written"):
@@ -316,6 +337,7 @@ def test_predictions_are_written_whole_or_not_at_all(tmp_path: Path, nccl: pd.Da
     ],
 )
 def test_words_for_data_types(word: str, dtype: str | None) -> None:
+    """What a word of a table means for the tensor cores."""
     assert computing_dtype(word) == dtype
 
 
@@ -383,6 +405,7 @@ def test_slowdowns_are_of_rows_with_the_same_key_and_even_load() -> None:
 
 
 def test_skewed_rows_without_even_ones_have_no_slowdown() -> None:
+    """There is nothing to divide by."""
     table = skewed_table()
     frame = table.frame.assign(distribution="power_law_1.01")
     alone = Table(**{**vars(table), "frame": frame})
@@ -405,6 +428,7 @@ def test_the_error_table_by_hand() -> None:
 
 
 def test_a_unit_is_only_doubted_when_hundreds_of_times_off() -> None:
+    """A hundred times is still believed."""
     table = skewed_table()
     right = table.frame["latency_ms"].to_numpy()[:, None] / 1e3
     assert far_off(table, right * 100) == ([], [])
@@ -413,6 +437,7 @@ def test_a_unit_is_only_doubted_when_hundreds_of_times_off() -> None:
 
 
 def test_well_behaved_kernels_are_those_with_constants_of_their_own() -> None:
+    """Others are tuned anew for each shape."""
     rows = pd.DataFrame(
         [
             ("TRTLLM", "moe_torch_flow_cutlass", "bfloat16", True),

@@ -14,6 +14,7 @@ LAYERS, TOKENS = 32, 16
 
 
 def record(token: int, layer: int) -> dict[str, object]:
+    """The choices of one token in one layer, as a line of a recording."""
     first = (token + layer) % 8
     experts, weights = [first, (first + 3) % 8], [0.75, 0.25]
     return {"problem_id": 1, "token_idx": token, "layer": layer, "experts": experts, "gating_probs": weights}
@@ -21,6 +22,7 @@ def record(token: int, layer: int) -> dict[str, object]:
 
 @pytest.fixture
 def recording(folder: Path) -> Path:
+    """A compressed recording of 16 tokens in all layers of Mixtral."""
     path = folder / "recording.jsonl.gz"
     with gzip.open(path, "wt", encoding="utf-8") as file:
         for token in range(TOKENS):
@@ -29,6 +31,7 @@ def recording(folder: Path) -> Path:
 
 
 def test_a_recording_becomes_a_trace_that_is_replayed(moesim: Call, small: Path, recording: Path, folder: Path) -> None:
+    """The loads of the run are those of the recorded choices."""
     outcome = moesim("import", recording, "-o", "trace.parquet")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == "wrote trace.parquet: 16 tokens of 1 sequences, 32 layers, top-2\n"
@@ -38,6 +41,7 @@ def test_a_recording_becomes_a_trace_that_is_replayed(moesim: Call, small: Path,
 
 
 def test_what_was_not_recorded_is_said(moesim: Call, folder: Path) -> None:
+    """One of four pairs of token and layer is missing; a note says so, unless it is asked to be quiet."""
     (folder / "holes.jsonl").write_text(
         "\n".join(json.dumps(record(token, layer)) for token, layer in ((0, 0), (0, 1), (1, 0))), encoding="utf-8"
     )
@@ -48,6 +52,7 @@ def test_what_was_not_recorded_is_said(moesim: Call, folder: Path) -> None:
 
 
 def test_a_wrong_line_is_named_and_nothing_is_written(moesim: Call, folder: Path) -> None:
+    """The error has the file and the number of the line."""
     (folder / "wrong.jsonl").write_text('{"problem_id": 1}\n', encoding="utf-8")
     outcome = moesim("import", "wrong.jsonl")
     assert (outcome.code, outcome.out) == (2, "")
@@ -56,6 +61,7 @@ def test_a_wrong_line_is_named_and_nothing_is_written(moesim: Call, folder: Path
 
 
 def test_a_truncated_archive_is_one_line(moesim: Call, recording: Path) -> None:
+    """The last 20 bytes of the archive are cut off."""
     recording.write_bytes(recording.read_bytes()[:-20])
     outcome = moesim("import", recording)
     assert outcome.code == 2
@@ -66,6 +72,7 @@ def test_a_truncated_archive_is_one_line(moesim: Call, recording: Path) -> None:
 def test_only_a_trace_is_replaced_by_another(
     moesim: Call, small: Path, recording: Path, folder: Path, output: str
 ) -> None:
+    """No input, link, scenario, foreign table or folder is overwritten."""
     import pandas as pd
 
     pd.DataFrame({"a": [1]}).to_parquet(folder / "table.parquet")
@@ -80,6 +87,7 @@ def test_only_a_trace_is_replaced_by_another(
 
 
 def test_a_trace_that_does_not_fit_says_what_does_not(moesim: Call, small: Path, recording: Path) -> None:
+    """Whoever states the other number is named: the scenario's router or its model."""
     moesim("import", recording, "-o", "t.parquet")
     trace = ("--set", "workload.trace=t.parquet")
     by_hand = moesim("show", small, *trace, "--set", "routing.top_k=1").err

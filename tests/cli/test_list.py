@@ -27,6 +27,7 @@ KNOWN = {
 
 @pytest.mark.parametrize("kind", KNOWN)
 def test_a_list_is_uncut_off_a_terminal(moesim: Call, kind: str) -> None:
+    """Every entry has a line of its own with its whole name."""
     table = moesim("list", kind)
     entries = json.loads(moesim("list", kind, "--json").out)
     assert table.code == 0
@@ -40,6 +41,7 @@ def test_a_list_is_uncut_off_a_terminal(moesim: Call, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KNOWN)
 def test_no_column_is_empty(moesim: Call, kind: str) -> None:
+    """Some entry has a value in every column."""
     entries = json.loads(moesim("list", kind, "--json").out)
     from moesim.cli.list import COLUMNS
 
@@ -48,6 +50,7 @@ def test_no_column_is_empty(moesim: Call, kind: str) -> None:
 
 
 def test_gpus_show_their_peaks_bandwidths_and_calibrated_kernels(moesim: Call) -> None:
+    """The line of H100 has all of them; B200 has no constants of its own."""
     lines = {line.split()[0]: line for line in moesim("list", "gpus").out.splitlines()[2:]}
     for word in ("fp8 1978.9", "3352", "450 / 50", "datasheet (2023)", "trtllm-bf16 / trtllm-fp8 /"):
         assert word in lines["h100-sxm"]
@@ -55,12 +58,14 @@ def test_gpus_show_their_peaks_bandwidths_and_calibrated_kernels(moesim: Call) -
 
 
 def test_an_unknown_kind_is_exit_2_with_a_suggestion(moesim: Call) -> None:
+    """A misspelt list is answered by the nearest one."""
     outcome = moesim("list", "model")
     assert (outcome.code, outcome.out) == (2, "")
     assert "did you mean models?" in outcome.err
 
 
 def test_schema_is_a_json_schema(moesim: Call) -> None:
+    """The schema describes the blocks of a scenario."""
     outcome = moesim("schema")
     assert outcome.code == 0
     schema = json.loads(outcome.out)

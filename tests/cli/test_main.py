@@ -22,6 +22,7 @@ COMMANDS = ("run", "compare", "sweep", "plot", "show", "init", "list", "schema",
 
 
 def test_help_names_every_command(moesim: Call) -> None:
+    """Every command stands there with a line about it that is not cut."""
     outcome = moesim("--help")
     assert outcome.code == 0
     for command in COMMANDS:
@@ -31,6 +32,7 @@ def test_help_names_every_command(moesim: Call) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_a_help(moesim: Call, command: str) -> None:
+    """It starts with how the command is called."""
     outcome = moesim(command, "--help")
     assert outcome.code == 0
     assert outcome.out.startswith(f"Usage: moesim {command}")
@@ -38,12 +40,14 @@ def test_every_command_has_a_help(moesim: Call, command: str) -> None:
 
 
 def test_without_a_command_the_help_is_shown(moesim: Call) -> None:
+    """The exit code is that of wrong usage all the same."""
     outcome = moesim()
     assert outcome.code == 2
     assert "Usage: moesim" in outcome.out + outcome.err
 
 
 def test_help_loads_no_heavy_library(source_environment: dict[str, str]) -> None:
+    """None of the libraries that take long to import is loaded by the help."""
     code = (
         "import sys, moesim.cli\n"
         "try: moesim.cli.main(['--help'])\n"
@@ -56,6 +60,7 @@ def test_help_loads_no_heavy_library(source_environment: dict[str, str]) -> None
 
 
 def test_version(moesim: Call) -> None:
+    """It is the version of the package."""
     outcome = moesim("--version")
     assert (outcome.code, outcome.out) == (0, f"moesim {package.__version__}\n")
 
@@ -65,6 +70,7 @@ def test_version(moesim: Call) -> None:
     [("runn", "x"), ("run",), ("run", "x", "--frobnicate"), ("run", "x", "-o"), ("show", "a", "b"), ("compare",)],
 )
 def test_a_wrong_argument_is_one_line_and_exit_2(moesim: Call, arguments: tuple[str, ...]) -> None:
+    """Unknown commands and options, missing and superfluous arguments."""
     outcome = moesim(*arguments)
     assert outcome.code == 2
     assert outcome.out == ""
@@ -74,6 +80,8 @@ def test_a_wrong_argument_is_one_line_and_exit_2(moesim: Call, arguments: tuple[
 
 
 def test_a_failed_run_is_exit_1(moesim: Call, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of several lines is told in one."""
+
     def fail(*_: object, **__: object) -> None:
         raise ConservationError("layer 3:\n  17 tokens were lost")
 
@@ -87,6 +95,8 @@ def test_a_failed_run_is_exit_1(moesim: Call, small: Path, monkeypatch: pytest.M
 def test_an_end_from_outside_leaves_nothing_behind(
     moesim: Call, small: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, raised: type[BaseException], code: int
 ) -> None:
+    """An interrupt or the end of memory during a run leaves no folder and no traceback."""
+
     def stop(*_: object, **__: object) -> None:
         raise raised
 
@@ -99,6 +109,7 @@ def test_an_end_from_outside_leaves_nothing_behind(
 
 
 def test_a_reader_that_stops_reading_is_no_traceback(folder: Path, source_environment: dict[str, str]) -> None:
+    """The other end of the pipe closes at once."""
     command = f"{sys.executable} -m moesim list strategies --json | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=source_environment)
     assert done.stderr == ""
@@ -116,6 +127,7 @@ def test_a_reader_that_stops_reading_is_no_traceback(folder: Path, source_enviro
 def test_output_that_cannot_be_written_is_one_line(
     small: Path, source_environment: dict[str, str], arguments: str, target: str, reason: str
 ) -> None:
+    """A full device or a closed stream is an error of the output."""
     command = f"{sys.executable} -m moesim {arguments} >{target}"
     done = subprocess.run(["bash", "-c", command], stderr=subprocess.PIPE, text=True, env=source_environment)
     assert done.returncode == 1
@@ -128,12 +140,14 @@ def test_output_that_cannot_be_written_is_one_line(
 def test_a_closed_stream_that_nothing_is_written_to_does_no_harm(
     small: Path, source_environment: dict[str, str], arguments: str, code: int
 ) -> None:
+    """The exit code is that of the command."""
     command = f"{sys.executable} -m moesim {arguments}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=source_environment)
     assert (done.returncode, done.stderr) == (code, "")
 
 
 def test_main_ends_with_the_exit_code() -> None:
+    """Called from Python it raises SystemExit with the code."""
     with pytest.raises(SystemExit) as ended:
         main(["list", "nothing"])
     assert ended.value.code == 2
@@ -143,6 +157,7 @@ class Terminal(io.StringIO):
     """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
+        """It is one."""
         return True
 
 
@@ -150,6 +165,7 @@ class Terminal(io.StringIO):
 def test_the_progress_bar_appears_only_when_it_takes_long(
     monkeypatch: pytest.MonkeyPatch, patience: float, shown: bool
 ) -> None:
+    """Below the patience no bar is drawn."""
     stream = Terminal()
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(output, "PATIENCE_S", patience)
@@ -162,6 +178,7 @@ def test_the_progress_bar_appears_only_when_it_takes_long(
 
 @pytest.mark.parametrize("stream, quiet", [(Terminal(), True), (io.StringIO(), False)])
 def test_no_progress_bar_where_nobody_looks(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, quiet: bool) -> None:
+    """Neither with --quiet nor off a terminal."""
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(output, "PATIENCE_S", 0.0)
     with output.progress_bar("work", quiet=quiet) as bar:
@@ -194,6 +211,7 @@ def test_an_interrupt_that_somebody_swallows_is_not_lost(hears_interrupts: None,
 def test_off_a_terminal_progress_is_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """One line for each interval, with the name on one line and the time that is left."""
     monkeypatch.setattr(output, "LINE_S", 0.05)
     with output.progress_bar("work", quiet=False) as lines:
         lines.update("work", 0, 4)
@@ -213,5 +231,6 @@ def test_off_a_terminal_progress_is_a_line_now_and_then(
         ("日本", "scenario"),
     ],
 )
-def test_the_default_folder_is_the_name_in_letters_and_digits(name: str, folder: Path) -> None:
+def test_the_default_folder_is_the_name_in_letters_and_digits(name: str, folder: str) -> None:
+    """Other characters become hyphens."""
     assert output.default_folder(name).as_posix() == f"results/{folder}"

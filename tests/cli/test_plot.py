@@ -24,6 +24,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_data_are_those_of_the_figure_in_python(moesim: Call, study: Path, folder: Path) -> None:
+    """The CSV has the same bytes, and its values are those of the summary."""
     outcome = moesim("plot", study, "--figure", "capacity_drops", "-o", folder / "drops.csv")
     assert (outcome.code, outcome.out, outcome.err) == (0, f"{folder / 'drops.csv'}\n", "")
     loaded = Study.load(study)
@@ -35,6 +36,7 @@ def test_the_data_are_those_of_the_figure_in_python(moesim: Call, study: Path, f
 
 
 def test_one_run_of_a_study_is_a_result_too(moesim: Call, study: Path, folder: Path) -> None:
+    """The folder of a variant is plotted like the result of a run."""
     one = study / "01-as-trained"
     assert moesim("plot", one, "--figure", "timeline", "-o", folder / "t.csv").code == 0
     rows = figure_data(Result.load(one).plot.timeline())
@@ -42,11 +44,13 @@ def test_one_run_of_a_study_is_a_result_too(moesim: Call, study: Path, folder: P
 
 
 def test_list_names_the_figures(moesim: Call, study: Path) -> None:
+    """All figures of a study, in their order."""
     listed = moesim("plot", study, "--list").out
     assert [line.split()[0] for line in listed.splitlines()] == list(FIGURES)
 
 
 def test_of_a_sweep_there_are_the_figures_of_points(moesim: Call, folder: Path) -> None:
+    """Figures that need frames are refused for a sweep, which has none."""
     points = pd.DataFrame(
         {
             "routing.capacity": ['{"factor": 1.0}', '{"factor": 1.25}', "none"],
@@ -69,6 +73,7 @@ def test_of_a_sweep_there_are_the_figures_of_points(moesim: Call, folder: Path) 
 
 
 def test_a_page_of_one_figure_needs_no_browser(moesim: Call, study: Path, folder: Path) -> None:
+    """The page holds Plotly itself and loads nothing."""
     assert moesim("plot", study, "--figure", "pareto", "-o", folder / "p.html").code == 0
     assert "cdn." not in (folder / "p.html").read_text(encoding="utf-8").partition("<div")[0]
 
@@ -85,6 +90,7 @@ def test_a_page_of_one_figure_needs_no_browser(moesim: Call, study: Path, folder
 def test_what_is_wrong_is_one_line(
     moesim: Call, study: Path, small: Path, folder: Path, arguments: tuple[str, ...], words: str
 ) -> None:
+    """Unknown figures and formats, unwritable files, and a missing choice; nothing is written."""
     outcome = moesim("plot", study, *arguments)
     assert outcome.code == 2
     assert words in outcome.err
@@ -93,12 +99,14 @@ def test_what_is_wrong_is_one_line(
 
 
 def test_no_result_is_an_error(moesim: Call, folder: Path) -> None:
+    """An empty folder holds nothing to plot."""
     outcome = moesim("plot", folder, "--list")
     assert outcome.code == 2
     assert len(outcome.err.splitlines()) == 1
 
 
 def test_a_figure_with_nothing_to_show_says_so(moesim: Call, study: Path, folder: Path) -> None:
+    """The skew is the same in both variants; the command succeeds."""
     outcome = moesim("plot", study, "--figure", "skew_balance", "-o", folder / "s.csv")
     assert outcome.code == 0
     assert outcome.err == "nothing to show: The skew of the popularity does not vary.\n"
@@ -107,6 +115,7 @@ def test_a_figure_with_nothing_to_show_says_so(moesim: Call, study: Path, folder
 def test_without_a_browser_the_error_says_what_to_do(
     moesim: Call, study: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """An image needs Chromium, and no half an image is left."""
     pytest.importorskip("kaleido")
     monkeypatch.setenv("BROWSER_PATH", "/nonexistent")
     outcome = moesim("plot", study, "--figure", "pareto", "-o", folder / "p.svg")
@@ -117,6 +126,7 @@ def test_without_a_browser_the_error_says_what_to_do(
 
 @needs_chromium
 def test_images_have_their_format_and_size(moesim: Call, study: Path, folder: Path) -> None:
+    """SVG, PNG and PDF start as their formats do; the width is the one asked for."""
     pytest.importorskip("kaleido")
     for kind, begins in (("svg", b"<svg"), ("png", b"\x89PNG"), ("pdf", b"%PDF")):
         file = folder / f"p.{kind}"
@@ -126,6 +136,7 @@ def test_images_have_their_format_and_size(moesim: Call, study: Path, folder: Pa
 
 
 def test_results_whose_name_is_too_long(moesim: Call) -> None:
+    """The error of the file system is told in one line."""
     outcome = moesim("plot", "a" * 300, "--list")
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == f"error: {'a' * 300}: cannot be read: File name too long\n"

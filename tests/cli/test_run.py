@@ -18,6 +18,7 @@ FILES = {"summary.json", "manifest.json", "scenario.yaml", "report.html", "steps
 
 
 def test_it_writes_a_result_folder_and_prints_the_table(moesim: Call, small: Path, folder: Path) -> None:
+    """All files are there, and the last line names the report."""
     outcome = moesim("run", small)
     assert outcome.code == 0
     home = folder / "results" / "small-test"
@@ -28,6 +29,7 @@ def test_it_writes_a_result_folder_and_prints_the_table(moesim: Call, small: Pat
 
 
 def test_json_is_summary_json_alone(moesim: Call, small: Path, folder: Path) -> None:
+    """Standard output has the bytes of summary.json and nothing else."""
     outcome = moesim("run", small, "--json", "-o", "out")
     assert outcome.code == 0
     assert outcome.out == (folder / "out" / "summary.json").read_text(encoding="utf-8")
@@ -35,12 +37,14 @@ def test_json_is_summary_json_alone(moesim: Call, small: Path, folder: Path) -> 
 
 
 def test_quiet_prints_nothing(subprocess_moesim: Call, small: Path, folder: Path) -> None:
+    """The result is written all the same."""
     outcome = subprocess_moesim("run", small, "--quiet", "-o", "out")
     assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
     assert (folder / "out" / "report.html").exists()
 
 
 def test_set_replaces_fields(moesim: Call, small: Path) -> None:
+    """A field and a whole block, the last of which may be a mapping."""
     outcome = moesim("run", small, "--json", "--set", "workload.steps=3", "--set", "routing.capacity={factor: 1.0}")
     summary = json.loads(outcome.out)
     assert summary["n_steps"] == 3
@@ -49,6 +53,7 @@ def test_set_replaces_fields(moesim: Call, small: Path) -> None:
 
 @pytest.mark.parametrize("setting", ["workload.steps", "=3", ".steps=3", "workload..steps=3", "seed=[1", "seed=a: b"])
 def test_a_malformed_set_is_one_line(moesim: Call, small: Path, folder: Path, setting: str) -> None:
+    """Settings without a value, without a field or of broken YAML."""
     outcome = moesim("run", small, "--set", setting)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("error: --set ")
@@ -77,6 +82,7 @@ def test_a_malformed_set_is_one_line(moesim: Call, small: Path, folder: Path, se
 def test_a_wrong_field_is_one_line_that_names_it(
     moesim: Call, small: Path, folder: Path, setting: str, words: list[str]
 ) -> None:
+    """The message has the field, what was found and what would be right."""
     outcome = moesim("run", small, "--set", setting)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("error: ")
@@ -86,6 +92,7 @@ def test_a_wrong_field_is_one_line_that_names_it(
 
 
 def test_a_wrong_file_is_named_with_line_and_column(moesim: Call, small: Path) -> None:
+    """The unknown field stands in line 10."""
     small.write_text(small.read_text(encoding="utf-8") + "modle: x\n", encoding="utf-8")
     outcome = moesim("run", small)
     assert outcome.code == 2
@@ -93,18 +100,21 @@ def test_a_wrong_file_is_named_with_line_and_column(moesim: Call, small: Path) -
 
 
 def test_a_missing_file(moesim: Call) -> None:
+    """The error names it."""
     outcome = moesim("run", "nowhere.yaml")
     assert (outcome.code, outcome.out) == (2, "")
     assert "nowhere.yaml" in outcome.err
 
 
 def test_an_unknown_shipped_scenario(moesim: Call) -> None:
+    """The nearest shipped one is suggested."""
     outcome = moesim("run", "quickstrat")
     assert outcome.code == 2
     assert "quickstart" in outcome.err
 
 
 def test_a_folder_that_is_no_result_is_not_replaced(moesim: Call, small: Path, folder: Path) -> None:
+    """What others wrote stays as it is."""
     (folder / "mine").mkdir()
     (folder / "mine" / "thesis.txt").write_text("years of work", encoding="utf-8")
     outcome = moesim("run", small, "-o", "mine")
@@ -114,6 +124,7 @@ def test_a_folder_that_is_no_result_is_not_replaced(moesim: Call, small: Path, f
 
 
 def test_a_result_is_replaced_by_the_next(moesim: Call, small: Path, folder: Path) -> None:
+    """A result that moesim wrote may be overwritten."""
     moesim("run", small, "-o", "out")
     outcome = moesim("run", small, "-o", "out", "--set", "workload.steps=1")
     assert outcome.code == 0
@@ -121,6 +132,7 @@ def test_a_result_is_replaced_by_the_next(moesim: Call, small: Path, folder: Pat
 
 
 def test_an_output_below_a_file_is_refused(moesim: Call, small: Path) -> None:
+    """A file cannot hold a folder."""
     outcome = moesim("run", small, "-o", small / "out")
     assert outcome.code == 2
     assert "cannot be written" in outcome.err
@@ -128,6 +140,7 @@ def test_an_output_below_a_file_is_refused(moesim: Call, small: Path) -> None:
 
 @pytest.mark.parametrize("command", [("run",), ("compare",), ("sweep", "--set", "sweep={seed: [1]}")])
 def test_an_output_whose_name_is_too_long_is_refused(moesim: Call, small: Path, folder: Path, command: str) -> None:
+    """Before anything runs, and with the reason of the file system."""
     outcome = moesim(*command, small, "-o", "a" * 300)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == f"error: {'a' * 300}: cannot be written: File name too long\n"
@@ -138,6 +151,7 @@ def test_an_output_whose_name_is_too_long_is_refused(moesim: Call, small: Path, 
 def test_a_number_of_threads_that_is_none_is_refused(
     moesim: Call, small: Path, monkeypatch: pytest.MonkeyPatch, threads: str
 ) -> None:
+    """Words, zero, negative numbers, fractions and other digits."""
     monkeypatch.setenv("MOESIM_THREADS", threads)
     outcome = moesim("run", small)
     assert (outcome.code, outcome.out) == (2, "")
@@ -145,6 +159,7 @@ def test_a_number_of_threads_that_is_none_is_refused(
 
 
 def test_off_a_terminal_nothing_is_cut(subprocess_moesim: Call, small: Path) -> None:
+    """COLUMNS does not matter there, and no escapes are written."""
     narrow = subprocess_moesim("run", small, COLUMNS="20")
     assert narrow.code == 0
     assert "…" not in narrow.out
@@ -153,6 +168,7 @@ def test_off_a_terminal_nothing_is_cut(subprocess_moesim: Call, small: Path) -> 
 
 
 def test_the_resolved_scenario_gives_the_same_result(moesim: Call, small: Path, folder: Path) -> None:
+    """scenario.yaml of a result reproduces its frames to the byte."""
     first = moesim("run", small, "--json", "-o", "first")
     second = moesim("run", folder / "first" / "scenario.yaml", "--json", "-o", "second")
     assert first.out == second.out
@@ -163,6 +179,7 @@ def test_the_resolved_scenario_gives_the_same_result(moesim: Call, small: Path, 
 
 @pytest.mark.slow
 def test_the_first_run_says_that_it_compiles(subprocess_moesim: Call, small: Path, folder: Path) -> None:
+    """The second finds the machine code in the cache and says nothing."""
     first = subprocess_moesim("run", small, "-o", "out", XDG_CACHE_HOME=str(folder))
     assert first.code == 0
     assert first.err == "compiling kernels, once for this version (up to a minute) ...\n"
@@ -170,6 +187,7 @@ def test_the_first_run_says_that_it_compiles(subprocess_moesim: Call, small: Pat
 
 
 def test_ctrl_c_leaves_no_partial_output(small: Path, folder: Path, source_environment: dict[str, str]) -> None:
+    """An interrupt ends the run with one line, exit code 130 and no folder."""
     command = [sys.executable, "-m", "moesim", "run", str(small), "--set", "workload.steps=20000", "-o", "out"]
     pipe = subprocess.PIPE
     # what runs in the background of a shell ignores interrupts, and so would its children
@@ -187,6 +205,7 @@ def test_ctrl_c_leaves_no_partial_output(small: Path, folder: Path, source_envir
 
 
 def test_a_trace_goes_into_the_result_or_where_it_is_wanted(moesim: Call, small: Path, folder: Path) -> None:
+    """The same bytes, beside the report or in another folder."""
     outcome = moesim("run", small, "--trace")
     assert outcome.code == 0
     assert outcome.out.splitlines()[-1] == "timeline: results/small-test/timeline.json"
@@ -210,6 +229,7 @@ def test_a_trace_goes_into_the_result_or_where_it_is_wanted(moesim: Call, small:
 def test_a_trace_that_cannot_be_written_is_refused_before_the_run(
     moesim: Call, small: Path, folder: Path, arguments: list[str], words: list[str]
 ) -> None:
+    """Nothing is simulated, and no other file is replaced."""
     before = small.read_bytes()
     outcome = moesim("run", small, *arguments)
     assert (outcome.code, outcome.out) == (2, "")

@@ -36,6 +36,7 @@ def fine(small: Path) -> Path:
 
 
 def test_a_sweep_is_a_table_and_a_file(moesim: Call, fine: Path, folder: Path) -> None:
+    """Means with intervals are printed; the last lines name the points and the report."""
     outcome = moesim("sweep", fine, "--seeds", "2", "--workers", "1")
     assert (outcome.code, outcome.err) == (0, "")
     assert "exponent" in outcome.out
@@ -49,12 +50,14 @@ def test_a_sweep_is_a_table_and_a_file(moesim: Call, fine: Path, folder: Path) -
 
 
 def test_json_is_a_record_a_run(moesim: Call, fine: Path) -> None:
+    """Axes come first, then variant and seed."""
     rows = json.loads(moesim("sweep", fine, "--json", "--workers", "1").out)
     assert [row["variant"] for row in rows] == ["as trained", "tight"] * 2
     assert list(rows[0])[:3] == ["workload.popularity.exponent", "variant", "seed"]
 
 
 def test_what_failed_is_shown_at_the_end(moesim: Call, swept: Path) -> None:
+    """The points that ran are saved; those that failed are named with the reason."""
     outcome = moesim("sweep", swept, "--workers", "1", "-o", "out")
     assert outcome.code == 1
     assert "4 runs: out/summary.parquet" in outcome.out
@@ -65,6 +68,7 @@ def test_what_failed_is_shown_at_the_end(moesim: Call, swept: Path) -> None:
 
 @pytest.mark.parametrize("options", [("--until-ci", "2"), ("--seeds", "0"), ("--workers", "0"), ("-o", "small.yaml")])
 def test_wrong_options_are_exit_2(moesim: Call, fine: Path, folder: Path, options: tuple[str, ...]) -> None:
+    """Nothing runs, and nothing is written."""
     outcome = moesim("sweep", fine, *options)
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.count("\n") == 1
@@ -72,6 +76,7 @@ def test_wrong_options_are_exit_2(moesim: Call, fine: Path, folder: Path, option
 
 
 def test_a_scheduler_that_does_not_answer_is_exit_2(moesim: Call, fine: Path) -> None:
+    """Its address is in the message."""
     outcome = moesim("sweep", fine, "--dask", "tcp:/nonsense")
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err.startswith("error: dask tcp:/nonsense: ")
@@ -79,6 +84,7 @@ def test_a_scheduler_that_does_not_answer_is_exit_2(moesim: Call, fine: Path) ->
 
 
 def test_percentages() -> None:
+    """A percent sign is asked for, and a share between 0 and 100."""
     assert (parse_percent(None), parse_percent("2%"), parse_percent(" 0.5 %")) == (None, 0.02, 0.005)
     for text in ("2", "%", "0%", "100%", "-1%", "2%%", "nan%", "two%"):
         with pytest.raises(InputError, match="--until-ci"):

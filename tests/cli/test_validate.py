@@ -14,6 +14,7 @@ from tests.cli.conftest import Call
 
 @pytest.fixture
 def data(folder: Path) -> Path:
+    """Two of the shipped tables."""
     place = folder / "data"
     place.mkdir()
     for name in ("deepep_ll_0.5.12_h100_calib", "nccl_h100_calib"):
@@ -22,6 +23,7 @@ def data(folder: Path) -> Path:
 
 
 def test_a_table_a_report_and_the_predictions(moesim: Call, folder: Path, data: Path) -> None:
+    """Errors are printed by kind, and every row has its prediction in the file."""
     outcome = moesim("validate", "--data", data, "--predictions", folder / "out.parquet")
     assert (outcome.code, outcome.err) == (0, "")
     assert "held out" in outcome.out
@@ -36,6 +38,7 @@ def test_a_table_a_report_and_the_predictions(moesim: Call, folder: Path, data: 
 
 
 def test_json_is_the_summary(moesim: Call, folder: Path, data: Path) -> None:
+    """Standard output has what summary.json holds."""
     outcome = moesim("validate", "--data", data, "--json", "-o", folder / "v")
     summary = json.loads(outcome.out)
     assert summary == json.loads((folder / "v" / "summary.json").read_text())
@@ -43,6 +46,7 @@ def test_json_is_the_summary(moesim: Call, folder: Path, data: Path) -> None:
 
 
 def test_the_same_bytes_again(moesim: Call, folder: Path, data: Path) -> None:
+    """Predictions and report depend on nothing but the tables."""
     for name in ("a", "b"):
         moesim("validate", "--data", data, "-q", "-o", folder / name, "--predictions", folder / f"{name}.parquet")
     assert (folder / "a.parquet").read_bytes() == (folder / "b.parquet").read_bytes()
@@ -50,6 +54,7 @@ def test_the_same_bytes_again(moesim: Call, folder: Path, data: Path) -> None:
 
 
 def test_bad_rows_are_exit_2_and_one_line_and_the_rest_is_done(moesim: Call, folder: Path, data: Path) -> None:
+    """The other table is scored all the same."""
     path = data / "nccl_h100_calib.parquet"
     pd.read_parquet(path).assign(latency=lambda table: -table["latency"]).to_parquet(path)
     outcome = moesim("validate", "--data", data, "--predictions", folder / "out.parquet")
@@ -60,6 +65,7 @@ def test_bad_rows_are_exit_2_and_one_line_and_the_rest_is_done(moesim: Call, fol
 
 
 def test_an_empty_name_of_the_data_is_exit_2(moesim: Call, folder: Path) -> None:
+    """It would be the current folder otherwise."""
     for command in (("validate", "--data", ""), ("calibrate", "", "--system", "h100_sxm", "-o", folder / "k.yaml")):
         outcome = moesim(*command)
         assert (outcome.code, outcome.out) == (2, "")
@@ -67,6 +73,7 @@ def test_an_empty_name_of_the_data_is_exit_2(moesim: Call, folder: Path) -> None
 
 
 def test_constants_that_no_formula_takes_are_exit_2(moesim: Call, folder: Path, data: Path) -> None:
+    """The missing constant is named with its group."""
     (folder / "k.yaml").write_text("gpu: h100-sxm\nmlp: {a/b/c: {launch_s: 0}}\n")
     outcome = moesim("validate", "--data", data, "--kernels", folder / "k.yaml")
     assert (outcome.code, outcome.out) == (2, "")
@@ -74,6 +81,7 @@ def test_constants_that_no_formula_takes_are_exit_2(moesim: Call, folder: Path, 
 
 
 def test_text_of_a_table_is_escaped_in_the_report(moesim: Call, folder: Path, data: Path) -> None:
+    """No script of a table runs in the page."""
     path = data / "nccl_h100_calib.parquet"
     pd.read_parquet(path).assign(framework="<script>alert(1)</script>").to_parquet(path)
     assert moesim("validate", "--data", data, "-q").code == 0
@@ -81,6 +89,7 @@ def test_text_of_a_table_is_escaped_in_the_report(moesim: Call, folder: Path, da
 
 
 def test_constants_are_fitted_written_and_used(moesim: Call, folder: Path, data: Path) -> None:
+    """The file that `calibrate` writes is one that `validate` takes."""
     (data / "deepep_ll_0.5.12_h100_calib.parquet").unlink()
     outcome = moesim("calibrate", data, "--system", "h100_sxm", "-o", folder / "k.yaml", "--folds", 0)
     assert (outcome.code, outcome.err) == (0, "")
@@ -94,6 +103,7 @@ def test_constants_are_fitted_written_and_used(moesim: Call, folder: Path, data:
 
 
 def test_latencies_far_off_are_noted_where_constants_are_fitted(moesim: Call, folder: Path, data: Path) -> None:
+    """One latency of 1e300 is pointed out by `calibrate`."""
     (data / "deepep_ll_0.5.12_h100_calib.parquet").unlink()
     path = data / "nccl_h100_calib.parquet"
     rows = pd.read_parquet(path)
@@ -104,6 +114,7 @@ def test_latencies_far_off_are_noted_where_constants_are_fitted(moesim: Call, fo
 
 
 def test_too_few_rows_are_exit_2(moesim: Call, folder: Path, data: Path) -> None:
+    """The table and the number of its usable rows are named, and no file is written."""
     path = data / "nccl_h100_calib.parquet"
     pd.read_parquet(path).head(5).to_parquet(path)
     outcome = moesim("calibrate", data, "--system", "h100_sxm", "-o", folder / "k.yaml")

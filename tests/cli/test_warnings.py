@@ -35,6 +35,7 @@ def idle(folder: Path) -> str:
 
 
 def labelled(word: str) -> str:
+    """The lines as they are printed, each after its word."""
     return "".join(f"{word}: {line}\n" for line in LINES)
 
 
@@ -42,6 +43,7 @@ def labelled(word: str) -> str:
 def test_each_field_is_one_warning_on_stderr_and_in_the_report(
     moesim: Call, idle: str, folder: Path, command: str
 ) -> None:
+    """Each command says it once, and standard output does not have it."""
     outcome = moesim(command, idle, *COMMANDS[command])
     assert (outcome.code, outcome.err) == (0, labelled("warning"))
     assert "which has no effect" not in outcome.out
@@ -55,17 +57,20 @@ def test_each_field_is_one_warning_on_stderr_and_in_the_report(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_strict_refuses_before_anything_is_simulated(moesim: Call, idle: str, folder: Path, command: str) -> None:
+    """The warnings become errors, and no result is written."""
     outcome = moesim(command, idle, "--strict")
     assert (outcome.code, outcome.out, outcome.err) == (2, "", labelled("error"))
     assert [path.name for path in folder.iterdir()] == [idle]
 
 
 def test_strict_lets_a_scenario_pass_whose_fields_all_count(moesim: Call, small: Path) -> None:
+    """Nothing is said."""
     outcome = moesim("run", small, "--strict")
     assert (outcome.code, outcome.err) == (0, "")
 
 
 def test_json_stays_alone_on_stdout_and_quiet_says_it_in_the_result_only(moesim: Call, idle: str, folder: Path) -> None:
+    """The manifest holds the lines."""
     outcome = moesim("run", idle, "--json")
     assert (outcome.err, json.loads(outcome.out)["n_steps"]) == (labelled("warning"), 1)
     quiet = moesim("run", idle, "--quiet", "-o", "quiet")
@@ -75,11 +80,13 @@ def test_json_stays_alone_on_stdout_and_quiet_says_it_in_the_result_only(moesim:
 
 
 def test_of_several_files_each_is_judged(moesim: Call, idle: str, small: Path) -> None:
+    """The second of two files has the fields without effect."""
     outcome = moesim("compare", small, idle, "--strict")
     assert (outcome.code, outcome.err) == (2, labelled("error"))
 
 
 def test_the_file_that_init_writes_is_free_of_them(moesim: Call) -> None:
+    """The template passes --strict."""
     assert moesim("init", "mine").code == 0
     outcome = moesim("show", "mine.yaml", "--strict")
     assert (outcome.code, outcome.err) == (0, "")

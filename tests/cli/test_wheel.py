@@ -63,6 +63,7 @@ def run(installed: Path, folder: Path, program: str, *arguments: str) -> subproc
 
 
 def test_the_wheel_holds_what_it_needs(wheel: Path) -> None:
+    """Scenarios, presets, templates, measurements and licences, and nothing of the tests."""
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"moesim/scenarios/{path.name}" for path in (ROOT / "scenarios").glob("*.yaml")}
     assert "moesim/scenarios/quickstart.yaml" in shipped <= names
@@ -74,6 +75,7 @@ def test_the_wheel_holds_what_it_needs(wheel: Path) -> None:
 
 
 def test_the_installed_sources_are_those_of_the_wheel(installed: Path, tmp_path: Path) -> None:
+    """No path leads to the repository."""
     code = "import moesim; print(moesim.__file__)"
     done = run(installed, tmp_path, "python", "-c", code)
     assert Path(done.stdout.strip()).is_relative_to(installed.parent)
@@ -81,6 +83,7 @@ def test_the_installed_sources_are_those_of_the_wheel(installed: Path, tmp_path:
 
 @pytest.mark.slow
 def test_quickstart_runs_from_anywhere(installed: Path, tmp_path: Path) -> None:
+    """With a report of Plotly and all figures."""
     done = run(installed, tmp_path, "moesim", "run", "quickstart", "--json", "--set", "workload.steps=1")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["n_steps"] == 1
@@ -89,6 +92,7 @@ def test_quickstart_runs_from_anywhere(installed: Path, tmp_path: Path) -> None:
 
 
 def test_a_new_scenario_runs(installed: Path, tmp_path: Path) -> None:
+    """`init` and `show` find the template and the presets in the wheel."""
     assert run(installed, tmp_path, "moesim", "init", "mine").returncode == 0
     done = run(installed, tmp_path, "moesim", "show", "mine.yaml")
     assert (done.returncode, done.stderr) == (0, "")

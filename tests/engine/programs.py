@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from moesim.types import Exchange, Part, Program
@@ -32,7 +34,10 @@ def random_program(seed: int, *, per_node: bool | None = None) -> Program:
 
         return Exchange(out_ps=ports(), in_ps=ports(), latency_ps=rng.integers(1, 2 + top, 2))
 
-    kinds, streams, predecessors, matrix = [], [], [], []
+    kinds: list[int] = []
+    streams: list[int] = []
+    predecessors: list[tuple[int, ...]] = []
+    matrix: list[int] = []
     exchanges = [(row, kind) for row in range(pairs) for kind in (DISPATCH, COMBINE)]
     while exchanges or rng.random() < 0.7:
         o = len(kinds)
@@ -68,7 +73,7 @@ def random_program(seed: int, *, per_node: bool | None = None) -> Program:
     )
 
 
-def faults(rng: np.random.Generator, g: int, n_ops: int, top: int) -> dict[str, np.ndarray]:
+def faults(rng: np.random.Generator, g: int, n_ops: int, top: int) -> dict[str, Any]:
     """Slow and stopped GPUs, degraded links, messages with a latency of their own; intervals overlap."""
     n = int(rng.integers(0, 4))
     begin = rng.integers(0, 10 * top, n)

@@ -51,6 +51,7 @@ def step(n_gpus: int, n_rows: int, *, slots: int, attention_ps: Any = 100, **cha
 
 
 def queues(n_slots: int, *, room: int | None = None, overflow: str = "drop", layers: int = 1) -> Queues:
+    """Queues with so much room, expert s in slot s of every layer."""
     expert = np.tile(np.arange(n_slots, dtype=np.int32), (layers, 1))
     return Queues(room=room, overflow=overflow, expert=expert, n_experts=n_slots)
 
@@ -241,7 +242,8 @@ def shuffled(seed: int) -> type[simpy.Environment]:
 
     class Shuffled(simpy.Environment):
         def schedule(self, event: simpy.Event, priority: Any = 1, delay: Any = 0) -> None:
-            heappush(self._queue, (self._now + delay, priority, (rng.random(), next(self._eid)), event))
+            queue: list[Any] = self._queue
+            heappush(queue, (self._now + delay, priority, (rng.random(), next(self._eid)), event))
 
     return Shuffled
 
@@ -290,5 +292,6 @@ def test_all_times_scale(seed: int) -> None:
         for name in ("dispatch", "combine")
     }
     slow = dataclasses.replace(program_, duration_ps=program_.duration_ps * 3, **triple)
-    run, run3 = (run_queued(p, rows, own, lambda n, f=f: f * (7 + 3 * n)) for p, f in ((program_, 1), (slow, 3)))
+    run = run_queued(program_, rows, own, lambda n: 7 + 3 * n)
+    run3 = run_queued(slow, rows, own, lambda n: 3 * (7 + 3 * n))
     np.testing.assert_array_equal(run.end_ps * 3, run3.end_ps)

@@ -60,7 +60,7 @@ def test_every_message_lands_when_the_textbook_says(seed: int) -> None:
     g, m = program.n_gpus, program.gpus_per_node
     n_nodes, free = g // m, free_ports(g)
     end, nodes = np.zeros(g, dtype=np.int64), np.zeros((0, 0), dtype=np.int64)
-    for o in np.flatnonzero(program.exchange_row >= 0):
+    for o in np.flatnonzero(program.exchange_row >= 0).tolist():
         forward = bool(program.kind[o] == DISPATCH)
         rates = program.dispatch if forward else program.combine
         copies = program.copies[program.exchange_row[o]]

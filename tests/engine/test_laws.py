@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -72,15 +72,19 @@ def less(array: np.ndarray, which: int, least: int) -> np.ndarray | None:
 
 
 def of_program(name: str, least: int) -> Change:
+    """A change that lessens one number of a field of the program."""
+
     def change(program: Program, which: int) -> Program | None:
         value = getattr(program, name)
         better = None if value is None else less(value, which, least)
-        return None if better is None else dataclasses.replace(program, **{name: better})
+        return None if better is None else dataclasses.replace(program, **{name: cast("Any", better)})
 
     return change
 
 
 def of_ports(name: str) -> Change:
+    """A change that lessens one number of the ports of an exchange."""
+
     def change(program: Program, which: int) -> Program | None:
         payload = "dispatch" if which % 2 else "combine"
         ports: Exchange = getattr(program, payload)
@@ -88,7 +92,7 @@ def of_ports(name: str) -> Change:
         return (
             None
             if better is None
-            else dataclasses.replace(program, **{payload: dataclasses.replace(ports, **{name: better})})
+            else dataclasses.replace(program, **{payload: cast("Any", dataclasses.replace(ports, **{name: better}))})
         )
 
     return change

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -249,6 +250,14 @@ def test_nothing_made_faster_or_smaller_ends_anything_later(seed: int, what: str
     assert (run(**{**case, what: better})[0] <= run(**case)[0]).all()
 
 
+def turn_of(sender: int, n_gpus: int, per_node: int) -> Callable[[int], tuple[int, int]]:
+    """When a sender serves a destination: by the distance of its node, then of its place in the node."""
+    return lambda x: (
+        (x // per_node - sender // per_node) % (n_gpus // per_node),
+        (x % per_node - sender % per_node) % per_node,
+    )
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_an_ingress_port_is_never_idle_while_a_message_is_there(seed: int) -> None:
     """Served one by one in the order of their heads, each as soon as it is there and the port is free."""
@@ -263,10 +272,7 @@ def test_an_ingress_port_is_never_idle_while_a_message_is_there(seed: int) -> No
                 same = s // m == d // m
                 if s == d or same == bool(level) or not c[s, d]:
                     continue
-                turns = sorted(
-                    range(g),
-                    key=lambda x, s=s: ((x // m - s // m) % (g // m), (x % m - s % m) % m),
-                )
+                turns = sorted(range(g), key=turn_of(s, g, m))
                 ahead = [x for x in turns[: turns.index(d)] if x != s and (x // m != s // m) == bool(level)]
                 begin = case["entry"][s] + sum(int(c[s, x]) for x in ahead) * out[level, s]
                 heads.append((int(begin) + case["latency"][level], s))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moesim.engine import run, run_compiled
-from moesim.engine.simpy_engine import _Step
+from moesim.engine.simpy_engine import Step
 from moesim.errors import ConservationError, DeadlockError
 from moesim.metrics import breakdown, critical_path
 from moesim.types import PARTS, Exchange, Part, Program, Timeline
@@ -123,7 +124,7 @@ def test_one_gpu_exchanges_nothing() -> None:
 
 def test_experts_admit_what_their_slots_may_take() -> None:
     """The timeline tells what was admitted; more than the capacity is a lost law."""
-    arguments = {"attention_ps": [0, 0], "experts_ps": [[5, 5]], "slot_tokens": [[3, 4]]}
+    arguments: dict[str, Any] = {"attention_ps": [0, 0], "experts_ps": [[5, 5]], "slot_tokens": [[3, 4]]}
     fits = program([[[0, 0], [0, 0]]], **arguments, capacity=[[3, -1]])
     assert run(fits).admitted.tolist() == [[3, 4]]
     for interpret in (run, run_compiled):
@@ -133,8 +134,8 @@ def test_experts_admit_what_their_slots_may_take() -> None:
 
 def test_a_step_that_stops_with_work_left_names_who_waits() -> None:
     """A GPU that never enters leaves the others waiting for ever: an error, not a quiet return."""
-    step = _Step(program([[[0, 1], [1, 0]]], attention_ps=[10, 10], experts_ps=[[5, 5]]))
-    step._begin[0](0)  # GPU 1 never begins
+    step = Step(program([[[0, 1], [1, 0]]], attention_ps=[10, 10], experts_ps=[[5, 5]]))
+    step.begin[0](0)  # GPU 1 never begins
     step.env.run()
     with pytest.raises(DeadlockError, match="attention of layer 0 on GPU 1"):
         step.check_done()

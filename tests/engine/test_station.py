@@ -29,14 +29,17 @@ class Customer:
         self.number, self.since, self.arrived, self.served_at = number, 0, 0, -1
 
     def split(self, n: int) -> tuple[Customer, Customer]:
+        """Nothing may be split here."""
         raise AssertionError("one token cannot be split")
 
 
 def exponential(rng: np.random.Generator) -> Callable[[], int]:
+    """Draws of an exponential time of service, in ps."""
     return lambda: max(1, round(rng.exponential(MEAN_PS)))
 
 
 def always(_: np.random.Generator) -> Callable[[], int]:
+    """A constant time of service."""
     return lambda: MEAN_PS
 
 
@@ -55,7 +58,7 @@ def serve_for(
     return serve
 
 
-def alone(env: simpy.Environment, serve: Callable[..., Any], **limits: int) -> Station:
+def alone(env: simpy.Environment, serve: Callable[..., Any], **limits: Any) -> Station[Any]:
     """A station with a server of its own."""
     instants = Instants(env)
     return Station(instants, Turns(instants), serve, **limits)
@@ -64,6 +67,7 @@ def alone(env: simpy.Environment, serve: Callable[..., Any], **limits: int) -> S
 def poisson(
     env: simpy.Environment, rng: np.random.Generator, rate: float, take: Callable[[Customer], object]
 ) -> ProcessGenerator:
+    """Customers that arrive at a rate, in customers for each mean service."""
     for i in range(CUSTOMERS):
         yield env.timeout(max(1, round(rng.exponential(MEAN_PS / rate))))
         customer = Customer(i)
@@ -78,7 +82,7 @@ def replicate(run: Callable[[np.random.Generator], float]) -> tuple[float, float
     return float(values.mean() - half), float(values.mean() + half)
 
 
-def mean_wait(*, rate: float, servers: int, service: Callable, rng: np.random.Generator) -> float:
+def mean_wait(*, rate: float, servers: int, service: Callable[..., Any], rng: np.random.Generator) -> float:
     """Mean time in queue of the customers after the warm-up, in mean services."""
     env = simpy.Environment()
     waits: list[int] = []
@@ -138,7 +142,12 @@ def test_mm1_queue_length() -> None:
             yield env.timeout(exponential(rng)())
 
         station: Station[Customer] = alone(env, serve, batch=1)
-        env.process(poisson(env, rng, 0.5, lambda c: (change(1), station.offer(c))))
+
+        def take(customer: Customer) -> None:
+            change(1)
+            station.offer(customer)
+
+        env.process(poisson(env, rng, 0.5, take))
         env.run()
         return area[0] / area[1]
 
@@ -231,6 +240,7 @@ def test_a_full_station_admits_in_the_order_of_arrival() -> None:
             self.name, self.tokens, self.since = name, tokens, 0
 
         def split(self, n: int) -> tuple[Named, Named]:
+            """Nothing may be split here."""
             return Named(self.name, n), Named(self.name, self.tokens - n)
 
     def serve(batch: list[Named], asked: int, again: bool) -> Iterator[simpy.Event]:

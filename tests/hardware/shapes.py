@@ -92,4 +92,5 @@ DEEPSEEK_V3 = ModelShape(
 
 
 def cluster(n_nodes: int = 1, gpus_per_node: int = 8) -> ClusterShape:
+    """Nodes of H100s with the network of the tests."""
     return ClusterShape(gpu=H100, network=NETWORK, n_nodes=n_nodes, gpus_per_node=gpus_per_node)

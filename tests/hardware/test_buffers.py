@@ -70,9 +70,11 @@ def test_an_all_gather_leaves_the_tokens_of_the_group_on_every_gpu() -> None:
 
 @pytest.mark.parametrize("preset", ["deepep-low-latency", "deepep-normal", "nccl-all-gather"])
 def test_one_gpu_exchanges_nothing(preset: str) -> None:
+    """No buffer is kept by any of the networks."""
     shape = over(preset, 1, 1, copies="all" if preset == "nccl-all-gather" else "per-rank")
     assert memory_bytes(MIXTRAL, shape, BF16, slots_per_gpu=8, **WORKLOAD)["exchange"] == 0
 
 
 def test_other_networks_keep_no_buffers() -> None:
+    """A closed form without a library needs none."""
     assert memory_bytes(MIXTRAL, cluster(), BF16, slots_per_gpu=1, **WORKLOAD)["exchange"] == 0

@@ -50,6 +50,7 @@ def low_latency(
     nodes: int = 1,
     hidden: int = 7168,
 ) -> NDArray[np.float64]:
+    """Seconds of DeepEP's low-latency exchange, fp8, on nodes of eight GPUs."""
     sizes = {"tokens": tokens, "top_k": top_k, "experts": experts, "gpus": 8 * nodes, "nodes": nodes}
     x = shape("per-selection", **sizes, payload=payload_bytes(hidden, "fp8"), hidden=hidden)
     return collectives.low_latency_seconds(c, gpu, x)
@@ -58,6 +59,7 @@ def low_latency(
 def normal(
     tokens: int, *, gpu: GpuSpec = H100, c: Normal = NORMAL, sms: NDArray[np.int64] | int = 20, nodes: int = 1
 ) -> NDArray[np.float64]:
+    """Seconds of DeepEP's normal exchange of 7,168 bytes a token."""
     sizes = {"tokens": tokens, "top_k": 8, "experts": 256, "gpus": 8 * nodes, "nodes": nodes}
     return collectives.normal_seconds(c, gpu, shape("per-node", **sizes, payload=7168, hidden=7168, sms=sms))
 
@@ -79,16 +81,19 @@ def nccl(
 
 
 def wrapper(sent: float, *, gpu: GpuSpec = H100, c: Wrapper = WRAPPER, nodes: int = 1) -> float:
+    """Seconds of the kernels around an exchange, for so many bytes sent."""
     sizes = {"tokens": sent, "top_k": 1, "experts": 256, "gpus": 8 * nodes, "nodes": nodes}
     return float(collectives.wrapper_seconds(c, gpu, shape("per-selection", **sizes, payload=1.0, hidden=1)))
 
 
 def slower(c: C, **factors: float) -> C:
+    """The constants with some of them multiplied."""
     return type(c)(**{**vars(c), **{name: getattr(c, name) * factor for name, factor in factors.items()}})
 
 
 @given(st.integers(1, 100_000), st.integers(1, 100_000), st.sampled_from([1, 2, 4, 16]))
 def test_more_tokens_never_take_less_time(a: int, b: int, nodes: int) -> None:
+    """Both modes of DeepEP, within a node and across."""
     less, more = sorted((a, b))
     assert low_latency(less, nodes=nodes) <= low_latency(more, nodes=nodes)
     assert normal(less, nodes=nodes) <= normal(more, nodes=nodes)
@@ -96,6 +101,7 @@ def test_more_tokens_never_take_less_time(a: int, b: int, nodes: int) -> None:
 
 @given(st.floats(1, 1e9), st.floats(1, 1e9), st.sampled_from(OPERATIONS), st.sampled_from([2, 4, 8]))
 def test_more_bytes_never_take_less_time(a: float, b: float, operation: str, gpus: int) -> None:
+    """NCCL's operations, and the kernels around an exchange."""
     less, more = sorted((a, b))
     assert nccl(less, operation, gpus=gpus) <= nccl(more, operation, gpus=gpus) * (1 + 1e-12)
     assert wrapper(less) <= wrapper(more)
@@ -103,6 +109,7 @@ def test_more_bytes_never_take_less_time(a: float, b: float, operation: str, gpu
 
 @given(st.integers(1, 100_000), st.sampled_from([1, 2, 8]), st.sampled_from(OPERATIONS))
 def test_a_faster_link_never_takes_more_time(tokens: int, nodes: int, operation: str) -> None:
+    """Neither with B200's NVLink nor with a larger share of a link."""
     assert low_latency(tokens, gpu=B200, nodes=nodes) <= low_latency(tokens, nodes=nodes)
     assert normal(tokens, gpu=B200, nodes=nodes) <= normal(tokens, nodes=nodes)
     assert nccl(100 * tokens, operation, gpu=B200) <= nccl(100 * tokens, operation)
@@ -115,6 +122,7 @@ def test_a_faster_link_never_takes_more_time(tokens: int, nodes: int, operation:
 
 @given(st.integers(1, 100_000), st.sampled_from([1, 2, 8]))
 def test_a_longer_latency_never_takes_less_time(tokens: int, nodes: int) -> None:
+    """Two seconds more at the start are seen at the end."""
     later = slower(LOW_LATENCY, launch_s=2, across_launch_s=2)
     assert low_latency(tokens, c=later, nodes=nodes) > low_latency(tokens, nodes=nodes)
     assert normal(tokens, c=slower(NORMAL, launch_s=2, across_launch_s=2), nodes=nodes) > normal(tokens, nodes=nodes)
@@ -122,6 +130,7 @@ def test_a_longer_latency_never_takes_less_time(tokens: int, nodes: int) -> None
 
 @given(st.integers(1, 100_000), st.integers(1, 100_000), st.sampled_from([1, 2, 4, 16]))
 def test_splitting_an_exchange_is_never_faster(a: int, b: int, nodes: int) -> None:
+    """Two exchanges pay the latency twice."""
     for form in (low_latency, normal):
         assert form(a, nodes=nodes) + form(b, nodes=nodes) >= form(a + b, nodes=nodes) * (1 - 1e-12)
     assert wrapper(7168 * a, nodes=nodes) + wrapper(7168 * b, nodes=nodes) >= wrapper(7168 * (a + b), nodes=nodes)
@@ -129,6 +138,7 @@ def test_splitting_an_exchange_is_never_faster(a: int, b: int, nodes: int) -> No
 
 @given(st.floats(1, 1e9), st.floats(1, 1e9), st.sampled_from(OPERATIONS), st.sampled_from([2, 4, 8]))
 def test_splitting_a_message_is_never_faster(a: float, b: float, operation: str, gpus: int) -> None:
+    """Two messages of NCCL pay the latency twice."""
     parts = nccl(a, operation, gpus=gpus) + nccl(b, operation, gpus=gpus)
     assert parts >= nccl(a + b, operation, gpus=gpus) * (1 - 1e-12)
 
@@ -213,6 +223,7 @@ def test_the_tangent_of_a_closed_form_is_its_time(group: str, nodes: int) -> Non
 
 
 def test_every_group_has_a_closed_form() -> None:
+    """The kernel in the name of the group decides which."""
     assert {group.split("/")[1] for group in CONSTANTS} == set(FORMS)
 
 
@@ -255,6 +266,7 @@ def test_across_nodes_the_network_card_decides() -> None:
 
 
 def test_more_sms_send_more_until_the_link_is_full() -> None:
+    """Twice 4 SMs halve the time; twice 60 hardly matter."""
     times = normal(65536, sms=np.array([4, 8, 20, 60, 120]))
     assert (np.diff(times) < 0).all()
     assert times[0] / times[1] == pytest.approx(2, rel=0.1)
@@ -273,11 +285,13 @@ def test_distinct_groups_are_those_of_all_choices(experts: int, groups: int, top
 
 @given(st.floats(1e-6, 1.0), st.floats(1e-6, 1.0), st.floats(1.0, 10.0))
 def test_joined_times_lie_between_the_longer_and_the_sum(a: float, b: float, norm: float) -> None:
+    """For any norm from 1."""
     joined = float(p_norm(np.asarray(a), np.asarray(b), norm))
     assert max(a, b) * (1 - 1e-12) <= joined <= (a + b) * (1 + 1e-12)
 
 
 def test_an_all_to_all_changes_its_protocol_at_16_kib_for_a_peer() -> None:
+    """Eight bytes more cost a fifth of the time."""
     before, after = nccl(np.array([8 * 16384, 8 * 16384 + 8]), "alltoall")
     assert after > 1.2 * before
 
@@ -290,6 +304,7 @@ HELD_OUT = {
 
 
 def held_out(name: str) -> tuple[pd.DataFrame, Layout, NDArray[np.float64]]:
+    """Rows of H100 that no constant saw, their layout and the relative errors."""
     kind = load_layout(name)
     frame = pd.concat([pd.read_parquet(path) for path in sorted(MEASURED.glob(f"{name}_*"))])
     frame = typed(frame[~kind.fitted(frame) & frame["system"].eq("h100_sxm")].reset_index(drop=True), kind)
@@ -299,6 +314,7 @@ def held_out(name: str) -> tuple[pd.DataFrame, Layout, NDArray[np.float64]]:
 
 @pytest.mark.parametrize("name", HELD_OUT)
 def test_errors_of_deepep_on_rows_never_fitted(name: str) -> None:
+    """Median and 90th percentile stay below their bounds."""
     frame, kind, error = held_out(name)
     for regime, (median, p90) in HELD_OUT[name].items():
         mine = np.abs(error[(kind.regime(frame) == regime).to_numpy()])
@@ -309,6 +325,7 @@ def test_errors_of_deepep_on_rows_never_fitted(name: str) -> None:
 
 
 def test_errors_of_nccl_on_sizes_never_fitted() -> None:
+    """All-to-all and the other operations apart."""
     frame, _, error = held_out("nccl")
     of_all = np.abs(error[(frame["op_name"] == "alltoall").to_numpy(), 0])
     others = np.abs(error[(frame["op_name"] != "alltoall").to_numpy(), 0])

@@ -31,6 +31,7 @@ def durations(
     context: int = 4096,
     sequence: int = 4096,
 ) -> Durations:
+    """A step on as many GPUs as there are numbers of tokens, four tokens in every slot."""
     n_layers, n_experts = len(model.moe_layers), model.n_experts
     slots = np.full((n_layers, n_experts), 4, dtype=np.int64) * (max(tokens) > 0)
     return step_durations(
@@ -51,6 +52,7 @@ def attention(
     context: int = 4096,
     sequence: int = 4096,
 ) -> float:
+    """Seconds of attention of one layer on one GPU."""
     own = work([tokens], phase, context=context, sequence=sequence)
     return float(attention_seconds(model, H100, precision, own)[0])
 
@@ -58,6 +60,7 @@ def attention(
 @pytest.mark.parametrize("model, precision", [(MIXTRAL, BF16), (DEEPSEEK_V3, FP8)])
 @pytest.mark.parametrize("phase", ["decode", "prefill", "train"])
 def test_shapes_and_types(model: ModelShape, precision: Precision, phase: str) -> None:
+    """Every part has a row of each layer that it is in, and a column of each GPU."""
     made = durations(model, precision, [64, 0, 128, 64], phase)
     for part in PARTS:
         values = getattr(made, part)
@@ -80,6 +83,7 @@ def test_decode_with_an_empty_cache_is_decode(model: ModelShape, precision: Prec
 
 
 def test_absent_parts_are_zero() -> None:
+    """Mixtral has neither dense layers nor shared experts."""
     made = durations(MIXTRAL, BF16, [64] * 8)
     assert not made.dense.any()
     assert not made.shared_experts.any()
@@ -87,11 +91,13 @@ def test_absent_parts_are_zero() -> None:
 
 @pytest.mark.parametrize("phase", ["decode", "prefill", "train"])
 def test_no_tokens_take_no_time(phase: str) -> None:
+    """No part of a step without tokens takes any."""
     made = durations(DEEPSEEK_V3, FP8, [0, 0], phase)
     assert not any(getattr(made, part).any() for part in PARTS)
 
 
 def test_gemm_by_hand() -> None:
+    """Compute, weights, tiles and launch of one product, each worked out."""
     # no split, no quantisation: 65 rows are two tiles of 64, and 2 x 16 tiles find an SM each
     constants = GemmConstants(
         launch_s=3e-6,
@@ -116,11 +122,13 @@ def test_gemm_by_hand() -> None:
 
 
 def test_join_lies_between_maximum_and_sum() -> None:
+    """Norm 2 of 3 and 4 is 5."""
     a, b = np.array([0.0, 3.0, 1.0]), np.array([0.0, 4.0, 0.0])
     assert p_norm(a, b, 2.0) == pytest.approx([0.0, 5.0, 1.0])
 
 
 def test_decode_reads_the_cache() -> None:
+    """Twice the context takes as much longer as its bytes take from memory."""
     # doubling the context adds the bytes of the cache at 0.92 of the bandwidth, far from the compute bound
     one, two = (attention(MIXTRAL, BF16, 256, context=c) for c in (8192, 16384))
     cache = 256 * 8192 * 2 * 8 * 128 * 2
@@ -128,6 +136,7 @@ def test_decode_reads_the_cache() -> None:
 
 
 def test_mla_decode_has_both_terms() -> None:
+    """It is bound by the operations in the latent and by the bytes of the cache."""
     # 2 (576 + 512) FLOPs a head against 1,152 bytes a cached token
     one, two = (attention(DEEPSEEK_V3, FP8, 128, context=c) for c in (8192, 16384))
     cached = 128 * 8192
@@ -138,6 +147,7 @@ def test_mla_decode_has_both_terms() -> None:
 
 
 def test_prefill_counts_causal_blocks_of_each_prompt() -> None:
+    """Four short prompts visit a quarter of the blocks of a long one."""
     # the quadratic part of one prompt of 16,384 is about 16 times that of 4,096, but 4 times that of four of 4,096
     base = attention(MIXTRAL, BF16, 16384, "prefill", sequence=128)
     long = attention(MIXTRAL, BF16, 16384, "prefill", sequence=16384) - base
@@ -146,12 +156,14 @@ def test_prefill_counts_causal_blocks_of_each_prompt() -> None:
 
 
 def test_head_of_prefill_serves_the_last_token_of_each_prompt() -> None:
+    """8,192 tokens are two prompts, and training serves all."""
     assert durations(MIXTRAL, BF16, [8192], "prefill").head == durations(MIXTRAL, BF16, [2], "train").head
     assert durations(MIXTRAL, BF16, [8192], "train").head > durations(MIXTRAL, BF16, [8192], "prefill").head
 
 
 @given(st.sampled_from(["decode", "prefill", "train"]), st.integers(0, 20000), st.integers(1, 4000))
 def test_more_tokens_are_never_faster(phase: str, tokens: int, more: int) -> None:
+    """In no part, phase or model."""
     for model, precision in ((MIXTRAL, BF16), (DEEPSEEK_V3, FP8)):
         made = durations(model, precision, [tokens, tokens + more], phase, sequence=1000)
         for part in ("attention", "router", "dense", "shared_experts", "head"):
@@ -161,11 +173,13 @@ def test_more_tokens_are_never_faster(phase: str, tokens: int, more: int) -> Non
 
 @given(st.integers(1, 30000), st.integers(1, 30000))
 def test_longer_contexts_are_never_faster(context: int, more: int) -> None:
+    """Attention over keys and values, and in the latent."""
     for model in (MIXTRAL, DEEPSEEK_V3):
         assert attention(model, BF16, 64, context=context + more) >= attention(model, BF16, 64, context=context)
 
 
 def test_a_type_without_a_peak_computes_in_the_next_wider_one() -> None:
+    """H100 computes fp4 as fp8 and int8 as bf16; fp32 has none."""
     assert peak_flops(H100, "fp4") == 1978.9e12
     assert peak_flops(H100, "int8") == 989.4e12
     with pytest.raises(InputError, match="no peak for fp32"):
@@ -173,6 +187,7 @@ def test_a_type_without_a_peak_computes_in_the_next_wider_one() -> None:
 
 
 def test_a_published_decode_step_is_in_reach() -> None:
+    """The bounds are of a published profile."""
     # DeepSeek's profile: 128 requests a GPU, 4,096 cached tokens; attention of 61 layers must be 5 to 40 ms
     assert 5e-3 < 61 * attention(DEEPSEEK_V3, FP8, 128) < 40e-3
     slower = dataclasses.replace(H100, memory_bandwidth_gb_per_s=1000)
@@ -182,6 +197,7 @@ def test_a_published_decode_step_is_in_reach() -> None:
 
 
 def test_sms_that_a_collective_holds_slow_down_what_computes_but_not_what_streams() -> None:
+    """Many rows compute, one streams."""
     # 24 of 132 held: a product of many rows takes 132 / 108 times as long, one row, which streams weights, as before
     left = without_sms(H100, 24)
     many, one = (
@@ -201,6 +217,7 @@ def test_sms_that_a_collective_holds_slow_down_what_computes_but_not_what_stream
 def test_what_comes_before_the_kernel_is_a_part_of_attention(
     model: ModelShape, precision: Precision, phase: str
 ) -> None:
+    """It is positive where there are tokens, and below the whole."""
     made = durations(model, precision, [64, 0, 128, 64], phase)
     assert (made.attention_in <= made.attention).all()
     assert (made.attention_in[:, [0, 2, 3]] > 0).all()

@@ -54,10 +54,12 @@ def time(
     shape: ExpertShape = SHAPE,
     **kwargs: int,
 ) -> float:
+    """Seconds of a kernel with the shipped constants of a group."""
     return float(ExpertKernel.from_preset(group, gpu).time(load, shape, **kwargs))
 
 
 def test_by_hand() -> None:
+    """Every term of the formula, worked out for two active experts."""
     kernel = ExpertKernel(name="plain", gpu=H100, constants=PLAIN, dtype=KernelDtype(weights="fp8", compute="fp8"))
     # mean load 40: a tile of 40 rows; two active experts, 40 + 100 rows, 1.5 further tiles, 50 tokens with 400 choices
     took = kernel.time([1, 0, 100, 0], SHAPE, tokens=50, mean_load=40)
@@ -72,6 +74,7 @@ def test_by_hand() -> None:
 
 
 def test_without_a_mean_load_every_expert_has_the_tile_that_suits_it() -> None:
+    """17 rows are computed as they are."""
     kernel = ExpertKernel(name="plain", gpu=H100, constants=PLAIN)
     # 17 rows are computed as they are; a tile for 100 rows would be computed whole
     assert kernel.time([17], SHAPE, tokens=0) == kernel.time([17], SHAPE, tokens=0, mean_load=17)
@@ -99,12 +102,14 @@ def test_faster_memory_does_not_speed_up_what_the_sms_do() -> None:
 
 
 def test_tokens_handed_over_are_those_with_a_choice_here() -> None:
+    """On one rank and on two, by chance."""
     assert tokens_per_row(ExpertShape(hidden_size=1, inner_size=1, n_experts=8, top_k=4)) == 1 / 4
     # two ranks, two choices: 3 of 4 tokens have at least one of its 2 x 1/2 = 1 expected rows
     assert tokens_per_row(dataclasses.replace(SHAPE, n_ranks=2, top_k=2)) == 3 / 4
 
 
 def test_shape_of_a_model() -> None:
+    """Ranks divide the experts, and tensor parallelism divides their width."""
     shape = ExpertShape.of(MIXTRAL, n_ranks=4, tensor_parallel=2)
     assert (shape.hidden_size, shape.inner_size, shape.n_experts, shape.n_ranks) == (4096, 7168, 8, 4)
     assert ExpertShape.of(dataclasses.replace(MIXTRAL, gated=False)).matrices == 2
@@ -115,6 +120,7 @@ def test_shape_of_a_model() -> None:
 
 
 def test_shape_of_the_answer() -> None:
+    """A time for each row of loads, float64."""
     tokens = np.random.default_rng(0).integers(0, 99, (3, 5, 8))
     concatenate = DECODE.time(tokens, SHAPE)
     assert concatenate.shape == (3, 5)
@@ -125,11 +131,13 @@ def test_shape_of_the_answer() -> None:
 
 
 def test_no_tokens_take_no_time() -> None:
+    """Of two ranks, the one with a token takes some."""
     assert DECODE.time([0, 0], SHAPE) == 0
     assert DECODE.time([[0, 0], [0, 1]], SHAPE)[1] > 0
 
 
 def test_a_rank_without_experts_takes_no_time() -> None:
+    """Nor do no ranks at all."""
     assert DECODE.time(np.zeros((3, 0), dtype=int), SHAPE).tolist() == [0, 0, 0]
     assert DECODE.time(np.zeros((0, 16), dtype=int), SHAPE).shape == (0,)
 
@@ -139,6 +147,7 @@ WRONG = [[-1, 2], [0.5, 1], 3, [np.inf, 2], [np.nan], [1e30], [10**20], ["a"], N
 
 @pytest.mark.parametrize("wrong", [*WRONG, np.array([2**63 + 5], dtype=np.uint64)])
 def test_loads_are_whole_numbers_from_zero(wrong: Any) -> None:
+    """Fractions, negative numbers and text are refused by name."""
     with pytest.raises(InputError, match="tokens_per_expert"):
         DECODE.time(wrong, SHAPE)
 
@@ -148,17 +157,20 @@ def test_loads_are_whole_numbers_from_zero(wrong: Any) -> None:
 def test_what_is_said_of_ranks_is_a_number_from_zero_each(
     argument: str, wrong: float | list[int | list[int]] | str
 ) -> None:
+    """One for all, or one for each rank."""
     with pytest.raises(InputError, match=f"^{argument}: found .*, wanted finite numbers from 0, one or "):
         DECODE.time([[5, 5], [0, 0]], SHAPE, **{argument: wrong})
 
 
 def test_a_mean_load_of_zero_is_that_of_no_assignments() -> None:
+    """Where there are some, it is refused."""
     assert DECODE.time([[0, 0], [5, 5]], SHAPE, mean_load=[0, 5])[0] == 0
     with pytest.raises(InputError, match="mean_load: found 0, wanted numbers above 0 where there are assignments"):
         DECODE.time([[0, 0], [5, 5]], SHAPE, mean_load=0)
 
 
 def test_an_unknown_kernel_is_an_error_with_a_suggestion() -> None:
+    """A data type without a peak on the GPU is one too."""
     with pytest.raises(InputError, match=r"did you mean trtllm-fp8-block\?"):
         ExpertKernel.from_preset("trtllm-fp8-blok")
     with pytest.raises(InputError, match="no peak for fp8"):
@@ -167,6 +179,7 @@ def test_an_unknown_kernel_is_an_error_with_a_suggestion() -> None:
 
 @given(groups, loads, st.integers(0, 7), st.integers(1, 500))
 def test_more_tokens_are_never_faster(group: str, load: list[int], expert: int, more: int) -> None:
+    """One expert gets more of them, with a given mean load or without."""
     larger = list(load)
     larger[expert] += more
     assert time(group, larger) >= time(group, load)
@@ -175,6 +188,7 @@ def test_more_tokens_are_never_faster(group: str, load: list[int], expert: int, 
 
 @given(groups, loads, st.floats(1, 10))
 def test_faster_hardware_and_smaller_experts_are_never_slower(group: str, load: list[int], factor: float) -> None:
+    """Memory, tensor cores and both dimensions of an expert."""
     gpu, took = calibrated_gpu(), time(group, load)
     wider = dataclasses.replace(gpu, memory_bandwidth_gb_per_s=factor * gpu.memory_bandwidth_gb_per_s)
     stronger = dataclasses.replace(gpu, peak_tflops={name: factor * peak for name, peak in gpu.peak_tflops.items()})
@@ -188,6 +202,7 @@ def test_faster_hardware_and_smaller_experts_are_never_slower(group: str, load: 
 
 @given(groups, loads, st.randoms(use_true_random=False), st.integers(1, 5))
 def test_idle_experts_and_their_order_change_nothing(group: str, load: list[int], random: Random, idle: int) -> None:
+    """Loads are shuffled with zeros among them."""
     shuffled = [*load, *[0] * idle]
     random.shuffle(shuffled)
     assert time(group, shuffled) == time(group, load)
@@ -196,6 +211,7 @@ def test_idle_experts_and_their_order_change_nothing(group: str, load: list[int]
 
 @given(groups, loads, loads)
 def test_splitting_a_batch_is_never_faster(group: str, one: list[int], other: list[int]) -> None:
+    """Two calls read the weights twice."""
     whole = time(group, np.add(one, other))
     assert time(group, one) + time(group, other) >= whole * (1 - 1e-12)
 
@@ -237,6 +253,7 @@ def test_constants_allow_the_laws(group: str) -> None:
 
 
 def test_the_calibrated_gpu_is_the_preset() -> None:
+    """The constants say of which GPU they are, and its numbers are the preset's."""
     from moesim.scenario import presets
 
     preset = presets("gpus")["h100-sxm"]
@@ -245,6 +262,7 @@ def test_the_calibrated_gpu_is_the_preset() -> None:
 
 
 def test_ranks_and_layers_are_independent() -> None:
+    """Each of them takes what it would take alone."""
     load_ = np.random.default_rng(0).integers(0, 300, (5, 12))
     rank = np.array([2, 0, 1, 1, 2, 0, 0, 2, 1, 0, 2, 1], dtype=np.int32)
     shape = dataclasses.replace(SHAPE, n_ranks=4)
@@ -258,6 +276,7 @@ def test_ranks_and_layers_are_independent() -> None:
 
 
 def slowdown(group: str, ep: int, tokens_per_rank: int, exponent: float = 1.2) -> float:
+    """Time of a skewed load over that of an even one, on the most loaded rank."""
     kernel, shape = ExpertKernel.from_preset(group), ExpertShape.of(DEEPSEEK_V3, n_ranks=ep)
     tokens = tokens_per_rank * ep
     drawn = token_loads(f"power_law_{exponent}", tokens, 256, 8, ep)
@@ -270,10 +289,12 @@ def slowdown(group: str, ep: int, tokens_per_rank: int, exponent: float = 1.2) -
     "ep, measured", [(4, 0.90), (8, 1.01), (16, 1.15), (32, 1.52), (64, 2.64), (128, 5.7), (256, 12.4)]
 )
 def test_imbalance_is_nearly_free_at_small_and_ruinous_at_large_scale_in_decode(ep: int, measured: float) -> None:
+    """Within 10 % of what was measured."""
     # measured on H100 with at least 32 tokens a rank and an exponent that was never fitted
     predicted = np.mean([slowdown("sglang/deepep-decode/fp8_block", ep, tokens) for tokens in (32, 64, 128)])
     assert predicted == pytest.approx(measured, rel=0.1)
 
 
 def test_fewer_active_experts_make_skew_faster_at_small_scale() -> None:
+    """Weights of idle experts are not read."""
     assert slowdown("sglang/deepep-decode/fp8_block", 4, 32) < 0.95

@@ -39,6 +39,7 @@ SHAPES = {
 
 
 def gpu_of(name: str) -> GpuSpec:
+    """A GPU of the presets."""
     return GpuSpec(name=name, **GPUS[name])
 
 
@@ -53,6 +54,7 @@ def gpu_of(name: str) -> GpuSpec:
 def test_no_expert_is_faster_than_its_flops_at_the_peak_or_its_bytes_at_the_bandwidth(
     group: str, gpu: str, shape: str, loads: list[int], mean: None, sustained: bool
 ) -> None:
+    """On any GPU, for any load."""
     spec, own = gpu_of(gpu), SHAPES[shape]
     kernel = ExpertKernel.from_preset(group)
     kernel = ExpertKernel(name=group, gpu=spec, constants=kernel.constants, dtype=kernel.dtype, sustained=sustained)
@@ -65,6 +67,7 @@ def test_no_expert_is_faster_than_its_flops_at_the_peak_or_its_bytes_at_the_band
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("shape", sorted(SHAPES))
 def test_even_and_uneven_load_cost_the_same_on_both_sides_of_every_token_count(group: str, shape: str) -> None:
+    """One token more never makes a jump."""
     own, kernel = SHAPES[shape], ExpertKernel.from_preset(group)
     local = own.n_experts // own.n_ranks
     spread = np.linspace(1.8, 0.2, local) if local > 1 else np.array([1.8])
@@ -80,6 +83,7 @@ def test_even_and_uneven_load_cost_the_same_on_both_sides_of_every_token_count(g
 
 
 def test_the_tile_follows_the_mean_load_between_the_smallest_and_the_largest() -> None:
+    """From 16 to 256 rows."""
     assert tile_of([1, 16, 63, 64, 65, 4096], (16, 256)).tolist() == [16, 16, 63, 64, 65, 256]
 
 

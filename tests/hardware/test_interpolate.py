@@ -25,6 +25,7 @@ def rows(points: list[tuple[float, float, float]], group: str = "a/b/c") -> Rows
 
 
 def measured(points: list[tuple[float, float, float]], **fields: Any) -> Measured:
+    """A table of dense products with these rows."""
     return Measured(name="t", files={}, sha256="", rows={"gemm": rows(points)}, **fields)
 
 
@@ -38,6 +39,7 @@ def test_between_two_measurements_time_is_a_power_law() -> None:
 
 
 def test_outside_a_curve_and_without_one_the_formula_stands() -> None:
+    """The reason is counted for each size."""
     table = measured([(0, 1000, 10e-6), (0, 4000, 40e-6)])
     formula: NDArray[np.float64] = np.arange(4.0)
     for group, shape in (("a/b/c", (1, 2)), ("a/b/c", (2, 1)), ("x/b/c", (1, 2))):
@@ -52,6 +54,7 @@ def test_outside_a_curve_and_without_one_the_formula_stands() -> None:
 
 
 def test_what_stands_beside_a_measurement_is_added_to_it_alone() -> None:
+    """The formula's time holds it already."""
     table = measured([(0, 10, 1.0)])
     found = table.measured_or(
         lambda where: np.array([5.0, 6.0])[where],
@@ -81,6 +84,7 @@ def test_only_what_is_taken_as_it_was_measured_counts_as_measured() -> None:
 
 
 def test_of_equal_rows_the_median_counts() -> None:
+    """Three measurements of one size."""
     table = measured([(0, 10, 1.0), (0, 10, 9.0), (0, 10, 3.0)])
     assert table.seconds("gemm", "a/b/c", (1, 2), [10]).tolist() == [3.0]
 
@@ -95,6 +99,7 @@ def test_between_two_curves_the_same_law_holds_at_sizes_that_both_have() -> None
 
 
 def test_a_size_counts_once_however_often_it_is_looked_up() -> None:
+    """Zero is no size."""
     table = measured([(0, 1, 1.0)])
     for _ in range(3):
         table.seconds("gemm", "a/b/c", (1, 2), [1, 1, 0])
@@ -102,6 +107,7 @@ def test_a_size_counts_once_however_often_it_is_looked_up() -> None:
 
 
 def test_a_part_may_be_left_to_its_formula() -> None:
+    """The provenance says why."""
     table = measured([(0, 1, 1.0)], excluded={"dense products": "because"})
     assert np.isnan(table.seconds("gemm", "a/b/c", (1, 2), [1])).all()
     assert table.provenance() == {"dense products": "estimated: 1 of 1 sizes by formula (because)"}
@@ -112,6 +118,7 @@ CURVES = st.dictionaries(st.integers(1, 10**6), st.floats(1e-7, 10.0), min_size=
 
 @given(CURVES, st.lists(st.integers(1, 2 * 10**6), min_size=1, max_size=20))
 def test_a_time_lies_between_those_of_its_neighbours_or_is_unknown(points: dict[int, float], sizes: list[int]) -> None:
+    """Nothing is extrapolated."""
     size = np.array(sorted(points), dtype=np.float64)
     curve = Curve(size=size, seconds=np.array([points[int(n)] for n in size]), measured=True)
     seconds, words = curve.at(np.array(sizes, dtype=np.float64))
@@ -133,6 +140,7 @@ def test_a_time_lies_between_those_of_its_neighbours_or_is_unknown(points: dict[
     st.integers(1, 10**6),
 )
 def test_a_power_law_is_met_everywhere_inside(sizes: list[int], exponent: float, scale: float, asked: int) -> None:
+    """Interpolation is linear in logarithms."""
     size = np.sort(np.array(sizes, dtype=np.float64))
     curve = Curve(size=size, seconds=scale * size**exponent, measured=True)
     found = curve.at(np.array([asked], dtype=np.float64))[0][0]

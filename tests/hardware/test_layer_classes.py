@@ -53,6 +53,7 @@ def around(layer: LayerShape, own: AttentionWork, outputs: int, inner: int) -> f
 
 
 def test_a_plain_model_has_one_class_or_two() -> None:
+    """Mixtral's layers are alike; the first of DeepSeek-V3 are dense."""
     (only,) = MIXTRAL.layers
     assert only.indices == tuple(range(32))
     assert (only.shape.n_experts, only.shape.intermediate_size) == (8, 0)
@@ -64,6 +65,7 @@ def test_a_plain_model_has_one_class_or_two() -> None:
 
 
 def test_the_last_change_of_a_layer_counts_and_equal_layers_are_one_class() -> None:
+    """Whatever the order in which changes name them."""
     changes = (
         LayerChange(every=2, fields={"window": 64}),
         LayerChange(first=2, every=4, fields={"window": 0}),
@@ -85,6 +87,7 @@ def test_the_last_change_of_a_layer_counts_and_equal_layers_are_one_class() -> N
     ],
 )
 def test_classes_of_published_models(name: str, classes: list[tuple[int, str, int, int, int]]) -> None:
+    """Number of layers, attention, window, chunk and experts of each class."""
     assert [(n, each.attention, each.window, each.chunk, each.n_experts) for n, each in shapes(name)] == classes
 
 
@@ -125,6 +128,7 @@ def test_weights_are_those_of_the_checkpoints(name: str, total: int, routed: int
 
 @pytest.mark.skipif(DATA is None, reason="needs MOESIM_DATA")
 def test_an_indexer_has_the_weights_that_v3_2_has_more_than_v3() -> None:
+    """By the parameters of both published configurations."""
     folder = Path(DATA or "") / "configs"
     counts = json.loads((folder / "parameters.json").read_text())
     more = counts["infersim__deepseek_v3.2"]["total"] - counts["aic__deepseek-ai--DeepSeek-R1"]["total"]
@@ -161,6 +165,7 @@ def test_a_state_has_one_size() -> None:
 
 
 def test_an_indexer_keeps_a_key_of_every_token() -> None:
+    """The cache grows by the width of one key."""
     sparse = replace(DEEPSEEK_V3, index_heads=64, index_head_dim=128, index_top_k=2048)
     (plain,), (more,) = (
         cache_bytes(each.layers[0].shape, BF16, work([1], context=5000)) for each in (DEEPSEEK_V3, sparse)
@@ -188,6 +193,7 @@ def test_a_windowed_decode_reads_the_window(context: int) -> None:
 
 @pytest.mark.parametrize("length", [100, 5000])
 def test_a_windowed_prompt_attends_within_the_window(length: int) -> None:
+    """Prompts that are shorter than it, and longer ones."""
     (_, windowed), (_, full) = shapes("gpt-oss-120b")
     own = work([4 * length], "prefill", sequence=length)
     window = 128.0 if length > 128 else 0.0
@@ -252,6 +258,7 @@ def test_linear_attention_by_hand(context: int) -> None:
 
 
 def test_linear_attention_of_prompts_grows_with_their_tokens_alone() -> None:
+    """One long prompt takes what eight short ones take."""
     (_, linear), (_, full) = shapes("qwen3-next-80b-a3b")
     one, many = (work([65536], "prefill", sequence=n) for n in (65536, 8192))
     took = {id(own): float(attention_seconds(linear, H100, BF16, own, kernels=KERNELS)[0]) for own in (one, many)}

@@ -34,6 +34,7 @@ HEADS = st.sampled_from([1, 2, 4, 8, 16, 24, 32, 64, 128])
 
 
 def linear(c: GemmConstants, gpu: GpuSpec, *, rows: int, n: int, k: int) -> NDArray[np.float64]:
+    """A dense product in the data type of its constants."""
     dtype = "bf16" if c.quantise_passes == 0 else "fp8"
     return product_seconds(c, gpu, rows, n, k, weights=dtype, activations=dtype)
 
@@ -41,6 +42,7 @@ def linear(c: GemmConstants, gpu: GpuSpec, *, rows: int, n: int, k: int) -> NDAr
 def prefill(
     c: PrefillConstants, gpu: GpuSpec, *, prompts: int, length: int, heads: int, kv_heads: int
 ) -> NDArray[np.float64]:
+    """Attention over prompts of equal length, bf16."""
     return prefill_seconds(
         c,
         gpu,
@@ -55,6 +57,7 @@ def prefill(
 
 
 def decode(c: Any, gpu: Any, *, requests: Any, context: Any, heads: Any, kv_heads: Any) -> Any:
+    """Attention over a cache in bf16."""
     return decode_seconds(
         c,
         gpu,
@@ -70,20 +73,24 @@ def decode(c: Any, gpu: Any, *, requests: Any, context: Any, heads: Any, kv_head
 def latent_decode(
     c: MlaDecodeConstants, gpu: GpuSpec, *, requests: int, context: int, heads: int
 ) -> NDArray[np.float64]:
+    """Latent attention over a cache in bf16."""
     return mla_decode_seconds(c, gpu, requests=requests, context_tokens=context, heads=heads, cache_bytes=2.0)
 
 
 def latent_prefill(
     c: MlaPrefillConstants, gpu: GpuSpec, *, prompts: int, length: int, heads: int
 ) -> NDArray[np.float64]:
+    """Latent attention over prompts of equal length."""
     return mla_prefill_seconds(c, gpu, prompts=prompts, prompt_tokens=length, heads=heads)
 
 
 def absorbed(c: AbsorbedConstants, gpu: GpuSpec, *, rows: int, heads: int, n: int, k: int) -> NDArray[np.float64]:
+    """The products into the latent and out of it."""
     return absorbed_seconds(c, gpu, rows, heads, n, k)
 
 
 def elementwise(c: ElementwiseConstants, gpu: GpuSpec, *, rows: int, width: int) -> NDArray[np.float64]:
+    """One pass over rows of a width."""
     return pass_seconds(c, gpu, np.asarray(rows, dtype=np.float64), width)
 
 
@@ -118,6 +125,7 @@ GROUPS = [(noun, group) for noun in LAWS for group in load(noun)]
 
 @st.composite
 def cases(draw: st.DrawFn, nouns: tuple[str, ...] = tuple(LAWS)) -> tuple[Any, ...]:
+    """Constants of any group, the function of its part, and sizes for it."""
     noun, group = draw(st.sampled_from([(noun, group) for noun, group in GROUPS if noun in nouns]))
     kind, seconds, sizes = LAWS[noun]
     drawn = {name: draw(values) for name, values in sizes.items()}
@@ -125,6 +133,7 @@ def cases(draw: st.DrawFn, nouns: tuple[str, ...] = tuple(LAWS)) -> tuple[Any, .
 
 
 def faster(gpu: GpuSpec, compute: float = 1.0, bandwidth: float = 1.0) -> GpuSpec:
+    """A GPU with multiplied peaks, clock and memory bandwidth."""
     peaks = {dtype: compute * peak for dtype, peak in gpu.peak_tflops.items()}
     clock, moved = compute * gpu.clock_ghz, bandwidth * gpu.memory_bandwidth_gb_per_s
     return dataclasses.replace(gpu, peak_tflops=peaks, clock_ghz=clock, memory_bandwidth_gb_per_s=moved)
@@ -140,6 +149,7 @@ def quicker(
 
 @given(cases(), st.data(), st.integers(1, 5000))
 def test_more_work_is_never_faster(case: tuple[Any, ...], data: st.DataObject, more: int) -> None:
+    """One of the sizes grows."""
     constants, seconds, sizes = case
     grown = data.draw(st.sampled_from([name for name in sizes if name not in ("heads", "kv_heads")] + ["kv_heads"]))
     if grown not in sizes:
@@ -150,6 +160,7 @@ def test_more_work_is_never_faster(case: tuple[Any, ...], data: st.DataObject, m
 
 @given(cases(), st.floats(1, 4), st.floats(1, 4))
 def test_a_faster_gpu_is_never_slower(case: tuple[Any, ...], compute: float, bandwidth: float) -> None:
+    """Compute and bandwidth grow independently."""
     constants, seconds, sizes = case
     before = seconds(constants, H100, **sizes)
     assert seconds(constants, faster(H100, compute, bandwidth), **sizes) <= before * (1 + 1e-12)
@@ -158,7 +169,8 @@ def test_a_faster_gpu_is_never_slower(case: tuple[Any, ...], compute: float, ban
 @given(cases(), st.data())
 def test_splitting_a_batch_is_never_faster(case: tuple[Any, ...], data: st.DataObject) -> None:
     """But for what stays in the L2 cache, which a part may fit, and the menus of tiles: the best of a menu jumps by
-    less than half a per cent, tiles that follow from the rows alone by a sixth. The GPU itself jumps more there."""
+    less than half a per cent, tiles that follow from the rows alone by a sixth. The GPU itself jumps more there.
+    """
     constants, seconds, sizes = case
     name, cold = next(iter(sizes)), dataclasses.replace(H100, l2_cache_mb=1e-9)
     other = data.draw(st.integers(1, 300 if name == "prompts" else 20000))
@@ -226,12 +238,14 @@ def test_a_product_takes_longer_under_sustained_load_than_timed_alone(group: str
 
 @given(cases())
 def test_nothing_to_do_takes_no_time(case: tuple[Any, ...]) -> None:
+    """The first size is zero."""
     constants, seconds, sizes = case
     assert seconds(constants, H100, **{**sizes, next(iter(sizes)): 0}) == 0
 
 
 @given(cases(), st.floats(1.1, 8))
 def test_a_gpu_with_all_times_divided_divides_the_time(case: tuple[Any, ...], factor: float) -> None:
+    """Constants in seconds are divided as well."""
     # peak and bandwidth in inverse seconds, latencies in seconds: nothing else has a unit of time
     constants, seconds, sizes = case
     took = seconds(quicker(constants, factor), faster(H100, factor, factor), **sizes)
@@ -242,6 +256,7 @@ def test_a_gpu_with_all_times_divided_divides_the_time(case: tuple[Any, ...], fa
     st.sampled_from(list(load("allreduce"))), st.sampled_from([2, 4, 8]), st.integers(1, 2**28), st.integers(1, 2**24)
 )
 def test_larger_sums_are_never_faster(group: str, gpus: int, message: int, more: int) -> None:
+    """Nor do they take no time."""
     c = AllReduceConstants(**load("allreduce")[group])
     before, after = (allreduce_seconds(c, H100, gpus=gpus, message=m) for m in (message, message + more))
     assert after >= before > 0
@@ -251,6 +266,7 @@ def test_larger_sums_are_never_faster(group: str, gpus: int, message: int, more:
 
 @given(st.sampled_from(list(load("allreduce"))), st.sampled_from([2, 3, 4, 6, 8]), st.integers(1, 2**28))
 def test_faster_links_and_memory_never_slow_down_a_sum(group: str, gpus: int, message: int) -> None:
+    """The links of Blackwell are faster than H100's."""
     c, newer = AllReduceConstants(**load("allreduce")[group]), dataclasses.replace(H100, network="nvlink5-ib400")
     took = allreduce_seconds(c, H100, gpus=gpus, message=message)
     assert allreduce_seconds(c, newer, gpus=gpus, message=message) <= took
@@ -259,6 +275,7 @@ def test_faster_links_and_memory_never_slow_down_a_sum(group: str, gpus: int, me
 
 @pytest.mark.parametrize("group", load("allreduce"))
 def test_large_sums_reach_the_bandwidth_of_the_links(group: str) -> None:
+    """A sum of 1 GiB on eight GPUs."""
     # 1 GiB over 8 GPUs: 430 GB/s of bus bandwidth are published beside the tables, the port has 450
     c, message = AllReduceConstants(**load("allreduce")[group]), 2.0**30
     took = float(allreduce_seconds(c, H100, gpus=8, message=message))
@@ -266,6 +283,7 @@ def test_large_sums_reach_the_bandwidth_of_the_links(group: str) -> None:
 
 
 def test_bytes_that_fit_the_cache_are_faster() -> None:
+    """Half the L2 is read at twice the speed of memory."""
     # half of the cache stays in it, all of twice the cache does not
     cache = H100.l2_cache_mb * 2**20
     half, twice = stream_seconds(H100, np.array([cache / 2, 2 * cache]), 1.0, 2.0)
@@ -274,6 +292,7 @@ def test_bytes_that_fit_the_cache_are_faster() -> None:
 
 
 def test_a_prompt_visits_the_blocks_below_its_diagonal() -> None:
+    """Four blocks alone; 1,320 prompts fill the SMs 100 times."""
     # one head, no latencies: 4 tiles visit 1 + 2 + 3 + 4 blocks on one SM's share, or the last visits 4 alone
     c = PrefillConstants(
         launch_s=0.0,
@@ -295,6 +314,7 @@ def test_a_prompt_visits_the_blocks_below_its_diagonal() -> None:
 
 
 def test_a_window_bounds_the_blocks() -> None:
+    """Twice the prompt takes twice the time with a window, and more than thrice without."""
     c = dataclasses.replace(
         PrefillConstants(**load("attention_context")["sglang/gqa-64/bfloat16"]), launch_s=0.0, window_blocks=0.0
     )
@@ -309,6 +329,7 @@ def test_a_window_bounds_the_blocks() -> None:
 
 
 def test_a_short_prompt_beside_others_is_one_launch() -> None:
+    """It costs less than a launch of its own."""
     kernels = LayerKernels()
     c = kernels.prefill(MIXTRAL, FP8)
     common: dict[str, Any] = {"heads": 32, "kv_heads": 8, "key_width": 128, "value_width": 128, "compute": "bf16"}
@@ -321,6 +342,7 @@ def test_a_short_prompt_beside_others_is_one_launch() -> None:
 
 
 def test_latent_attention_works_in_the_latent() -> None:
+    """Decode saves the up-projection of keys and values."""
     # the projections of DeepSeek-V3: in decode all but the keys' and values' up-projection
     c = LayerKernels().linear("bf16")
     common: dict[str, Any] = {"weights": "bf16", "activations": "bf16"}
@@ -336,6 +358,7 @@ def test_latent_attention_works_in_the_latent() -> None:
 @pytest.mark.parametrize("model", [MIXTRAL, DEEPSEEK_V3])
 @pytest.mark.parametrize("phase", ["decode", "prefill"])
 def test_more_gpus_share_the_heads_and_the_width(framework: str, model: ModelShape, phase: str) -> None:
+    """Eight GPUs take less time than one, in every framework."""
     kernels, tokens = LayerKernels(framework=framework), np.array([64, 4096])
     own = work(tokens, phase, sequence=2048)
     whole, part = (attention_seconds(model, H100, FP8, own, tensor_parallel=n, kernels=kernels) for n in (1, 8))
@@ -347,6 +370,7 @@ def test_more_gpus_share_the_heads_and_the_width(framework: str, model: ModelSha
 
 
 def test_constants_of_ones_own_come_before_the_shipped() -> None:
+    """Groups that are not one's own stay as shipped."""
     mine = {"gemm": {"trtllm/cublas/bfloat16": {**load("gemm")["trtllm/cublas/bfloat16"], "launch_s": 1.0}}}
     assert LayerKernels(constants=mine).linear("bf16").launch_s == 1.0
     assert LayerKernels(constants=mine).decode(MIXTRAL, FP8) == LayerKernels().decode(MIXTRAL, FP8)

@@ -30,6 +30,7 @@ PARTS = ("attention", "router", "dense", "shared_experts", "experts", "head")
 
 
 def family(folder: Path, name: str = "trtllm-bf16", **tables: pd.DataFrame) -> Backend:
+    """The kernels of a backend, with measured tables."""
     return with_table(backend_of(name), save(folder / "tables", **tables), H100, {})
 
 
@@ -87,6 +88,7 @@ def test_even_loads_take_what_was_measured_and_in_between_a_power_law(tmp_path: 
 
 
 def test_skewed_loads_take_the_measured_level_with_the_slowdown_of_the_formula(tmp_path: Path) -> None:
+    """The formula's ratio to an even load."""
     kernels = family(tmp_path, moe=experts({64: 1.0}))
     skewed = [64, 30, 20, 10, 4, 0, 0, 0]
     of_formula = [step(MIXTRAL, BF16, [64], None, loads=loads).experts[0, 0] for loads in (skewed, [16] * 8)]
@@ -141,6 +143,7 @@ def test_a_rank_that_was_handed_all_tokens_was_timed_with_more_than_an_exchange_
 def test_rows_of_another_shape_or_kernel_change_nothing(
     tmp_path: Path, changes: dict[str, int | str], reason: str
 ) -> None:
+    """All parts take what the formulas say."""
     kernels = family(tmp_path, moe=experts({64: 1.0}, **changes))
     found, plain = (step(MIXTRAL, BF16, [64], k) for k in (kernels, None))
     for part in PARTS:
@@ -149,6 +152,7 @@ def test_rows_of_another_shape_or_kernel_change_nothing(
 
 
 def test_other_distributions_and_artefacts_are_left_out(tmp_path: Path) -> None:
+    """Rows that are flagged, and skewed ones."""
     rows = pd.concat(
         [
             experts({64: 1.0}, flag=""),
@@ -161,6 +165,7 @@ def test_other_distributions_and_artefacts_are_left_out(tmp_path: Path) -> None:
 
 
 def test_networks_without_gates_and_narrower_weights_are_not_what_was_measured(tmp_path: Path) -> None:
+    """They take the formula."""
     kernels = family(tmp_path, moe=experts({64: 1.0}))
     ungated = dataclasses.replace(MIXTRAL, gated=False)
     stored = dataclasses.replace(BF16, weights="fp8")
@@ -194,6 +199,7 @@ def test_products_of_a_measured_shape(tmp_path: Path) -> None:
 
 
 def test_weights_that_stay_in_the_cache_were_not_measured_as_a_step_reads_them(tmp_path: Path) -> None:
+    """Rows of products that fit the L2."""
     kernels = family(tmp_path, gemm=products({64: 0.5}, weights_fit_l2=True), moe=experts({64: 1.0}))
     found, plain = (step(MIXTRAL, BF16, [64], k).attention.tolist() for k in (kernels, None))
     assert found == plain
@@ -261,6 +267,7 @@ def test_modules_of_latent_attention_hold_their_products(tmp_path: Path) -> None
 
 
 def test_absorbed_products_have_a_table_of_their_own(tmp_path: Path) -> None:
+    """One row is into the latent, the other out of it."""
     rows = experts({64: 0.3})[["system", "framework", "num_tokens", "latency_ms"]].assign(
         num_heads=128, bmm_dtype="bfloat16"
     )
@@ -303,6 +310,7 @@ def test_sums_of_tensor_parallel_attention(tmp_path: Path) -> None:
 
 
 def test_what_was_measured_on_a_whole_gpu_slows_down_as_the_formula_where_sms_are_held(tmp_path: Path) -> None:
+    """By the same ratio."""
     kernels = family(tmp_path, moe=experts({16384: 30.0}))
     found = {n: step(MIXTRAL, BF16, [16384], kernels, comm_sms=n) for n in (0, 24)}
     plain = {n: step(MIXTRAL, BF16, [16384], None, comm_sms=n) for n in (0, 24)}
@@ -333,6 +341,7 @@ def test_the_part_of_attention_before_its_kernel_is_no_longer_than_what_was_meas
 def test_permuting_experts_changes_nothing_and_an_empty_rank_takes_no_time(
     tmp_path_factory: pytest.TempPathFactory, loads: list[int], order: list[int]
 ) -> None:
+    """Any order of the loads gives the same."""
     kernels = family(tmp_path_factory.mktemp("t"), moe=experts({16: 1.0, 1024: 7.0}))
     one = step(MIXTRAL, BF16, [160], kernels, loads=loads).experts
     other = step(MIXTRAL, BF16, [160], kernels, loads=np.array(loads)[order]).experts
@@ -388,6 +397,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_with_tables_is_said_in_one_line(tmp_path: Path, case: str) -> None:
+    """With the file and the column."""
     tables, words = WRONG[case]
     path = tmp_path / "tables" if tables is None else save(tmp_path / "tables", **tables)
     with pytest.raises(InputError) as raised:
@@ -398,12 +408,14 @@ def test_what_is_wrong_with_tables_is_said_in_one_line(tmp_path: Path, case: str
 
 
 def test_several_problems_are_counted(tmp_path: Path) -> None:
+    """The first is told, and how many more there are."""
     save(tmp_path, moe=experts({64: -1.0}), gemm=products({64: -1.0}))
     with pytest.raises(InputError, match=r"gemm_test\.csv: row 1, .*\(and 1 more\)$"):
         with_table(backend_of("trtllm-bf16"), tmp_path, H100, {})
 
 
 def test_the_tables_of_a_folder_have_a_digest_each_and_one_together(tmp_path: Path) -> None:
+    """Files of other layouts are not among them."""
     folder = save(
         tmp_path / "t", moe=experts({64: 1.0}), moe_other=experts({128: 2.0}), nccl=experts({1: 1.0})[["system"]]
     )

@@ -17,6 +17,7 @@ WORKLOAD: dict[str, Any] = {"work": work([64])}
 
 
 def test_parameters_of_mixtral_by_hand() -> None:
+    """From its widths and numbers of layers, heads and experts."""
     count = parameters(MIXTRAL)
     assert count["attention"] == 32 * (4096 * 4096 * 2 + 2 * 4096 * 1024)
     assert count["experts"] == 32 * 8 * 3 * 4096 * 14336
@@ -27,10 +28,12 @@ def test_parameters_of_mixtral_by_hand() -> None:
 
 
 def test_parameters_of_deepseek_v3() -> None:
+    """671 billion, as published."""
     assert parameters(DEEPSEEK_V3)["total"] == pytest.approx(671e9, rel=0.002)
 
 
 def test_memory_of_mixtral_by_hand() -> None:
+    """Weights, experts and cache in bytes."""
     need = memory_bytes(MIXTRAL, cluster(), BF16, slots_per_gpu=2, **WORKLOAD)
     assert need["weights"] == 2 * (32 * (4096 * 4096 * 2 + 2 * 4096 * 1024) + 32 * 4096 * 8 + 2 * 32000 * 4096)
     assert need["experts"] == 32 * 2 * 3 * 4096 * 14336 * 2
@@ -40,17 +43,20 @@ def test_memory_of_mixtral_by_hand() -> None:
 
 
 def test_cache_of_prefill_holds_the_tokens_of_the_step() -> None:
+    """8,192 of them in 32 layers."""
     workload: dict[str, Any] = {"work": work([8192], "prefill")}
     need = memory_bytes(MIXTRAL, cluster(), BF16, slots_per_gpu=1, **workload)
     assert need["kv_cache"] == 32 * 8192 * 2 * 8 * 128 * 2
 
 
 def test_mla_caches_one_latent() -> None:
+    """576 numbers a token and layer, whatever the number of heads."""
     need = memory_bytes(DEEPSEEK_V3, cluster(8), FP8, slots_per_gpu=4, **WORKLOAD)
     assert need["kv_cache"] == 61 * 64 * 4096 * 576 * 2
 
 
 def test_mixtral_fits_eight_gpus_and_not_one() -> None:
+    """The error has what is needed and what there is."""
     check_memory(MIXTRAL, cluster(), BF16, slots_per_gpu=1, **WORKLOAD)
     with pytest.raises(TooLargeError) as error:
         check_memory(MIXTRAL, cluster(1, 1), BF16, slots_per_gpu=8, **WORKLOAD)
@@ -99,6 +105,7 @@ def test_narrow_weights_take_their_own_bytes(weights: str, each: float) -> None:
 
 
 def test_gpus_that_share_heads_each_have_the_products_into_the_latents() -> None:
+    """Only what belongs to heads is divided."""
     alone, shared = (
         memory_bytes(
             DEEPSEEK_V3,
@@ -115,16 +122,19 @@ def test_gpus_that_share_heads_each_have_the_products_into_the_latents() -> None
 
 
 def test_replicas_count() -> None:
+    """Three slots need three times the memory of one."""
     few, many = (memory_bytes(MIXTRAL, cluster(), BF16, slots_per_gpu=n, **WORKLOAD)["experts"] for n in (1, 3))
     assert many == 3 * few
 
 
 @pytest.mark.parametrize("dtype, size", [("fp8", 7168 + 4 * 56 + 16), ("bf16", 14336), ("fp32", 28672)])
 def test_payloads(dtype: str, size: int) -> None:
+    """A token of 7,168 numbers with its scales."""
     assert payload_bytes(7168, dtype) == size
 
 
 def test_port_rates_by_hand() -> None:
+    """Bytes of a token over the bandwidth of each level."""
     dispatch, combine = exchange_rates(cluster(2, 4), FP8, 7168)
     assert dispatch.out_ps.shape == dispatch.in_ps.shape == (2, 8)
     # 7,408 bytes at 200 and 50 GB/s; 14,336 at 100 and 25
@@ -138,6 +148,7 @@ def test_port_rates_by_hand() -> None:
 
 
 def test_rates_are_at_least_a_picosecond() -> None:
+    """However fast a link is."""
     network = dataclasses.replace(
         cluster().network, dispatch_latency_us=(0.0, 0.0), dispatch_bandwidth_gb_per_s=(1e9, 1e9)
     )

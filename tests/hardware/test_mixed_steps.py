@@ -54,6 +54,7 @@ def kinds(own: Sequences, group: int = 0) -> list[tuple[int, ...]]:
 
 
 def test_a_batch_is_grouped_by_gpu_and_sequence() -> None:
+    """Prompts and decodes of a GPU are counted by tokens and context."""
     assert kinds(MIXED.prompts) == [(1, 100, 0), (1, 300, 0)]
     assert kinds(MIXED.decodes) == [(1, 1, 10), (1, 1, 3000), (1, 1, 5000), (2, 1, 200)]
     assert (MIXED.tokens.tolist(), MIXED.logit_rows.tolist()) == ([405], [7])
@@ -61,6 +62,7 @@ def test_a_batch_is_grouped_by_gpu_and_sequence() -> None:
 
 
 def test_gpus_that_share_heads_have_the_sequences_of_all() -> None:
+    """Both GPUs of a group attend to the same sequences."""
     shared = step([(0, 100, 0), (1, 100, 0), (3, 7, 50)], [(2, 9)], 4, heads_shared=2)
     assert kinds(shared.prompts, 0) == [(2, 100, 0)]
     assert kinds(shared.prompts, 1) == [(1, 7, 50)]
@@ -143,6 +145,7 @@ def test_a_chunk_of_a_prompt_attends_to_what_is_cached_of_it() -> None:
 
 @pytest.mark.parametrize("model, precision", [(MIXTRAL, BF16), (DEEPSEEK_V3, FP8)])
 def test_what_comes_before_the_kernels_is_a_part_of_a_mixed_step(model: ModelShape, precision: Precision) -> None:
+    """It is positive, and below the whole."""
     before = attention_in_seconds(model, H100, precision, MIXED, kernels=KERNELS)
     assert 0 < before[0] < attention_seconds(model, H100, precision, MIXED, kernels=KERNELS)[0]
 
@@ -159,6 +162,7 @@ def test_latent_modules_share_their_linear_layers() -> None:
 
 @pytest.mark.parametrize("more, throttled", [(4, False), (6, True)])
 def test_a_step_is_at_the_power_limit_if_most_of_its_tokens_are_of_prompts(more: int, throttled: bool) -> None:
+    """Four of nine are not; six of eleven are."""
     assert is_throttled(step([(0, more, 0)], [(0, 10)] * 5)) == throttled
 
 
@@ -200,6 +204,7 @@ def same_times(one: AttentionWork, other: AttentionWork) -> bool:
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=4).filter(any), st.integers(0, 9000))
 def test_a_batch_of_equal_decodes_takes_what_a_scalar_context_takes(counts: list[int], context: int) -> None:
+    """To the last bit, on any number of GPUs."""
     made = step([], [(gpu, context) for gpu, n in enumerate(counts) for _ in range(n)], len(counts))
     assert same_times(made, equal_decodes(np.array(counts), context))
 
@@ -213,6 +218,7 @@ def test_a_batch_of_equal_prompts_takes_what_a_scalar_length_takes(counts: list[
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 60), st.integers(0, 500)), min_size=1, max_size=12))
 def test_tokens_are_conserved(prompts: list[tuple[int, int, int]]) -> None:
+    """Each GPU has the tokens of its prompts and decodes."""
     made = step(prompts, [(2, 7)], 3)
     expected = np.bincount([gpu for gpu, _, _ in prompts] + [2], [n for _, n, _ in prompts] + [1], 3)
     assert made.tokens.tolist() == made.group_tokens.tolist() == expected.tolist()

@@ -19,6 +19,7 @@ STATISTICS = Path(os.environ.get("MOESIM_DATA", "")) / "measured" / "power_law_r
 
 
 def test_balanced_by_hand() -> None:
+    """Experts are dealt in turn, with a stride."""
     # 4 experts, 2 choices, stride 2: token t goes to t and t + 2
     assert balanced(3, 4, 2, 1).tolist() == [2, 1, 2, 1]
     assert balanced(4, 4, 2, 2).tolist() == [2, 2]
@@ -28,6 +29,7 @@ def test_balanced_by_hand() -> None:
 
 @given(st.integers(1, 600), st.sampled_from([(8, 2), (256, 8), (60, 4), (7, 3), (9, 2)]))
 def test_balanced_counts_what_every_token_chooses(tokens: int, shape: tuple[int, int]) -> None:
+    """The closed form equals a loop over tokens."""
     n_experts, top_k = shape
     stride = -(-n_experts // top_k)
     counts = np.zeros(n_experts, dtype=np.int64)
@@ -39,6 +41,7 @@ def test_balanced_counts_what_every_token_chooses(tokens: int, shape: tuple[int,
 
 
 def test_uniform_by_hand() -> None:
+    """Twenty choices over eight experts, of which a rank has two."""
     # 10 tokens with 2 choices over 4 ranks: 5 a rank, the first of two experts takes the odd one
     assert uniform(10, 8, 2, 4).tolist() == [3, 2]
 
@@ -51,6 +54,7 @@ def test_uniform_by_hand() -> None:
 def test_a_draw_is_the_most_loaded_rank_and_no_expert_gets_a_token_twice(
     exponent: float, tokens: int, shape: tuple[int, int, int]
 ) -> None:
+    """For any shape and exponent."""
     n_experts, top_k, ep = shape
     drawn = power_law(exponent, tokens, n_experts, top_k, ep, 4)
     assert drawn.shape == (4, n_experts // ep)
@@ -62,6 +66,7 @@ def test_a_draw_is_the_most_loaded_rank_and_no_expert_gets_a_token_twice(
 
 
 def test_draws_are_a_function_of_their_number() -> None:
+    """More draws begin with the same ones; another seed changes them."""
     few, many = power_law(1.2, 512, 64, 8, 4, 3), power_law(1.2, 512, 64, 8, 4, 9)
     assert np.array_equal(few, many[:3])
     assert not np.array_equal(few, power_law(1.2, 512, 64, 8, 4, 3, seed=1))
@@ -69,10 +74,12 @@ def test_draws_are_a_function_of_their_number() -> None:
 
 
 def test_an_exponent_of_one_is_the_limit() -> None:
+    """The formula divides by its distance from 1."""
     assert np.array_equal(power_law(1.0, 512, 64, 8, 4, 3), power_law(1.0 + 1e-8, 512, 64, 8, 4, 3))
 
 
 def test_wrong_names_and_ranks_are_errors() -> None:
+    """Names of unknown laws, and experts that ranks cannot share."""
     assert exponent_of("power_law_0.6") == 0.6
     for name in ("zipf", "power_law_x", "power_law_1.01_eplb"):
         with pytest.raises(InputError, match="distribution"):

@@ -33,7 +33,7 @@ def test_even_loads_are_even(load: list[int]) -> None:
 
 
 def test_one_expert_is_always_even() -> None:
-    """ln 1 = 0 must not divide."""
+    """Logarithms: ln 1 = 0 must not divide."""
     assert metrics.normalised_entropy(np.array([[7]])) == [1.0]
 
 

@@ -43,7 +43,7 @@ def test_a_notebook_runs_and_is_small(path: Path, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     monkeypatch.setenv("PYTHONWARNINGS", "default")
-    notebook = nbformat.read(path, as_version=4)
+    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     assert any(cell.get("outputs") for cell in notebook.cells), "is committed with its outputs"
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     assert path.stat().st_size < 1_000_000

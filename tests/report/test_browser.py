@@ -38,6 +38,7 @@ def compared(make: Callable[..., Run]) -> dict[str, Run]:
 
 @pytest.fixture(scope="module")
 def runs() -> dict[str, Run]:
+    """Compared runs of two routers, each with and without a capacity."""
     from tests.report_runs import make_run
 
     return compared(make_run)
@@ -45,6 +46,7 @@ def runs() -> dict[str, Run]:
 
 @pytest.fixture(scope="module")
 def page(runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """The report of the runs, opened in a browser."""
     folder = tmp_path_factory.mktemp("report")
     file = folder / "report.html"
     file.write_text(report_html(runs, title=EVIL, scenario_yaml=f"name: {EVIL}\n"), encoding="utf-8")
@@ -54,11 +56,13 @@ def page(runs: dict[str, Run], tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def draw_all(page: Page) -> None:
+    """Draw every figure, as printing does."""
     page.run("window.dispatchEvent(new Event('beforeprint'))")
     page.wait(f"{DRAWN}.every(p => p.classList.contains('drawn'))")
 
 
 def test_every_figure_is_drawn_without_errors_or_requests(page: Page) -> None:
+    """All figures, no message of the console, and no address asked for."""
     assert page.run("document.querySelectorAll('.plot.drawn').length") < len(FIGURES)  # only what is near
     draw_all(page)
     for name in (name for name in FIGURES if name != "skew_balance"):
@@ -72,6 +76,7 @@ def test_every_figure_is_drawn_without_errors_or_requests(page: Page) -> None:
 
 @pytest.mark.parametrize("name", ["drop-tradeoff", "pareto"])
 def test_labels_cover_no_marker_and_no_label(name: str, page: Page) -> None:
+    """No two boxes that the browser drew overlap."""
     boxes = (
         "Array.from(document.querySelectorAll('#figure-{} {}')).map(e => e.getBoundingClientRect())"
         ".map(r => [r.left, r.top, r.right, r.bottom])"
@@ -98,6 +103,7 @@ def test_marks_scroll_with_their_table(page: Page) -> None:
 
 
 def test_names_stay_names(page: Page) -> None:
+    """Markup in names is shown as text, in the page and in the figures."""
     draw_all(page)
     assert page.run("document.querySelectorAll('img[src=x]').length") == 0
     assert page.run(f"document.querySelector('h1').textContent === {EVIL!r}")
@@ -107,10 +113,13 @@ def test_names_stay_names(page: Page) -> None:
 
 
 def column(page: Page, index: int) -> list[str]:
-    return page.run(f"{ROWS}.map(r => r.cells[{index}].textContent.trim())")
+    """The texts of a column of the summary's table."""
+    found: list[str] = page.run(f"{ROWS}.map(r => r.cells[{index}].textContent.trim())")
+    return found
 
 
 def test_a_click_on_a_header_sorts_best_first_then_worst_first_then_not(page: Page) -> None:
+    """The third click restores the order of the variants."""
     head = "#summary-table thead th:nth-child(4) button"  # tokens/s/GPU, of which more is better
     before = column(page, 3)
     numbers = [float(text.rstrip("*").replace(",", "")) for text in before]
@@ -124,6 +133,7 @@ def test_a_click_on_a_header_sorts_best_first_then_worst_first_then_not(page: Pa
 
 
 def test_a_name_leads_to_the_page_of_its_variant(page: Page) -> None:
+    """One section is shown, and the others are hidden."""
     page.click("#summary-table tbody tr:nth-child(3) a")
     page.wait("!document.getElementById('variant-2').hidden")
     assert page.run("Array.from(document.querySelectorAll('section.variant')).filter(s => !s.hidden).length") == 1
@@ -135,6 +145,7 @@ def test_a_name_leads_to_the_page_of_its_variant(page: Page) -> None:
 
 
 def test_two_scenarios_show_where_they_differ(page: Page) -> None:
+    """The choice of two variants fills the table of differing fields."""
     rows = f"{ROWS.replace('summary', 'difference')}.map(r => Array.from(r.cells).map(c => c.textContent))"
     assert page.run(rows) == [["routing.capacity.factor", "none", "1.25"]]
     page.run(
@@ -148,6 +159,7 @@ def test_two_scenarios_show_where_they_differ(page: Page) -> None:
 
 
 def downloaded(page: Page, folder: Path, name: str, kind: str) -> Path:
+    """The file that a button of a figure gives."""
     page.downloads_to(folder)
     page.click(f"button[data-plot='figure-{name.replace('_', '-')}'][data-format='{kind}']")
     file = folder / f"{name}.{kind}"
@@ -163,6 +175,7 @@ def downloaded(page: Page, folder: Path, name: str, kind: str) -> Path:
 def test_the_downloaded_data_are_those_of_the_figure(
     name: str, page: Page, runs: dict[str, Run], tmp_path: Path
 ) -> None:
+    """The CSV of the page equals `figure_data` in Python."""
     found = pd.read_csv(downloaded(page, tmp_path, name, "csv"))
     wanted = figure_data(draw(name, runs))
     wanted.to_csv(tmp_path / "wanted.csv", index=False)
@@ -170,12 +183,14 @@ def test_the_downloaded_data_are_those_of_the_figure(
 
 
 def test_figures_download_as_svg_and_png(page: Page, tmp_path: Path) -> None:
+    """Both start as their formats do."""
     assert downloaded(page, tmp_path, "pareto", "svg").read_text(encoding="utf-8").startswith("<svg")
     assert downloaded(page, tmp_path, "pareto", "png").read_bytes().startswith(b"\x89PNG")
     assert page.console == []
 
 
 def test_the_animation_plays(page: Page) -> None:
+    """The last frame is shown after the request to play it."""
     page.run("document.getElementById('figure-load-animation').scrollIntoView({block: 'center'})")
     page.wait("document.querySelector('#figure-load-animation.drawn')")
     page.run("Plotly.animate('figure-load-animation', ['5'], {mode: 'immediate', frame: {duration: 0, redraw: true}})")
@@ -184,6 +199,7 @@ def test_the_animation_plays(page: Page) -> None:
 
 
 def test_a_sweep_is_a_page_of_its_points(runs: dict[str, Run], tmp_path: Path) -> None:
+    """Its figures are drawn without a message of the console."""
     points = pd.concat([points_of(runs).assign(seed=seed) for seed in (1, 2, 3)], ignore_index=True)
     file = tmp_path / "sweep.html"
     file.write_text(sweep_html(points, title=EVIL, scenario_yaml="name: x\n"), encoding="utf-8")

@@ -1,3 +1,5 @@
+"""Columns of the tables: what they show, and which value is best."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -10,6 +12,7 @@ from moesim.report.work import differing_work
 
 
 def best(rows: dict[str, dict[str, Any]], key: str) -> list[str]:
+    """The variants whose cell of a column is marked."""
     return [variant for variant, cell in column(rows, key).items() if cell.best]
 
 
@@ -20,6 +23,7 @@ def column(rows: dict[str, dict[str, Any]], key: str) -> dict[str, Cell]:
 
 
 def test_lower_is_better_for_times_and_drops() -> None:
+    """The smallest value is marked."""
     rows = {
         "a": {"step_time_s": {"mean": 2.0}, "drop_rate": 0.0},
         "b": {"step_time_s": {"mean": 1.0}, "drop_rate": 0.5},
@@ -29,6 +33,7 @@ def test_lower_is_better_for_times_and_drops() -> None:
 
 
 def test_higher_is_better_for_throughput_and_balancedness() -> None:
+    """The largest value is marked."""
     rows: dict[str, dict[str, Any]] = {
         "a": {"tokens_per_s_per_gpu": 10.0, "balancedness": {"mean": 0.9}},
         "b": {"tokens_per_s_per_gpu": 20.0, "balancedness": {"mean": 0.5}},
@@ -38,16 +43,19 @@ def test_higher_is_better_for_throughput_and_balancedness() -> None:
 
 
 def test_what_reads_the_same_is_equally_good() -> None:
+    """Two values that print alike are both marked."""
     rows = {"a": {"drop_rate": 0.1}, "b": {"drop_rate": 0.1 + 1e-12}, "c": {"drop_rate": 0.2}}
     assert best(rows, "drop_rate") == ["a", "b"]
 
 
 def test_nothing_is_best_where_all_agree_or_one_stands_alone() -> None:
+    """A mark would tell nothing."""
     assert best({"a": {"drop_rate": 0.1}, "b": {"drop_rate": 0.1}}, "drop_rate") == []
     assert best({"a": {"drop_rate": 0.1}}, "drop_rate") == []
 
 
 def test_absent_values_are_a_dash_and_never_best() -> None:
+    """None and a missing key alike."""
     rows: dict[str, dict[str, Any]] = {
         "a": {"drop_rate": None},
         "b": {"drop_rate": 0.2},
@@ -60,6 +68,7 @@ def test_absent_values_are_a_dash_and_never_best() -> None:
 
 
 def test_wait_share_is_of_the_step() -> None:
+    """A quarter of the step is 25 percent."""
     rows: dict[str, dict[str, Any]] = {"a": {"breakdown_s": {"wait": 0.25}, "step_time_s": {"mean": 1.0}}}
     assert column(rows, "breakdown_s.wait")["a"].text == "25.0"
     rows = {"a": {"breakdown_s": {"wait": 0.0}, "step_time_s": {"mean": 0.0}}}
@@ -67,6 +76,7 @@ def test_wait_share_is_of_the_step() -> None:
 
 
 def test_the_drop_rate_is_always_a_column() -> None:
+    """Even where no summary has it."""
     assert "drop_rate" in {column.keys[0] for column in columns_of([{}])}
     assert lookup({"a": {"b": 1}}, "a.b") == 1.0
     assert lookup({"a": 1}, "a.b") is None

@@ -1,3 +1,5 @@
+"""The data of a figure are what it draws."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from moesim.report import FIGURES, Run, draw, figure_data
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_has_its_data(name: str, runs: dict[str, Run]) -> None:
+    """Without a gap, but for figures of axes that these runs do not differ in."""
     table = figure_data(draw(name, runs))
     if name in ("capacity_drops", "skew_balance", "latency_axes"):
         assert table.empty  # runs without a scenario differ in nothing
@@ -20,6 +23,7 @@ def test_every_figure_has_its_data(name: str, runs: dict[str, Run]) -> None:
 
 
 def test_a_line_is_its_points(runs: dict[str, Run]) -> None:
+    """A point of each variant, at its drop rate."""
     table = figure_data(draw("drop_tradeoff", runs))
     assert table["series"].tolist() == list(runs)
     assert table["x"].tolist() == pytest.approx([100 * run.summary["drop_rate"] for run in runs.values()])
@@ -29,12 +33,14 @@ def test_a_line_is_its_points(runs: dict[str, Run]) -> None:
 
 
 def test_bars_end_where_they_end_and_carry_the_names_of_their_rows(runs: dict[str, Run]) -> None:
+    """Bases are added to lengths."""
     table = figure_data(draw("imbalance_penalty", runs))
     assert table["y"].tolist() == list(runs)
     assert table["x"].tolist() == pytest.approx([run.summary["imbalance_penalty"] for run in runs.values()])
 
 
 def test_a_heat_map_is_its_cells(run: Callable[..., Run]) -> None:
+    """Row by row, with the name of its panel as text."""
     figure = draw("expert_load", {"a <b>": run()})
     table = figure_data(figure)
     assert table["value"].tolist() == pytest.approx(np.asarray(figure.data[0].z, dtype=np.float64).ravel().tolist())
@@ -44,6 +50,7 @@ def test_a_heat_map_is_its_cells(run: Callable[..., Run]) -> None:
 
 
 def test_frames_of_an_animation_are_in_the_data(run: Callable[..., Run]) -> None:
+    """Every step is a frame."""
     made = run(n_steps=6)
     table = figure_data(draw("load_animation", {"a": made}))
     frames = table.dropna(subset=["frame"])

@@ -1,3 +1,5 @@
+"""Every figure: titles, units, colours, and what it says of runs without frames."""
+
 from __future__ import annotations
 
 import subprocess
@@ -19,16 +21,19 @@ from moesim.types import PARTS
 
 
 def empty(run: Run) -> Run:
+    """A run without rows in any frame."""
     frames = ("steps", "layers", "experts", "gpus", "links", "timeline")
     return replace(run, summary={}, manifest={}, **{name: getattr(run, name).iloc[:0] for name in frames})
 
 
 def traces(figure: go.Figure, kind: str) -> list[Any]:
+    """The traces of a figure that are of one kind."""
     return [trace for trace in figure.data if trace.type == kind]
 
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if name not in POINT_FIGURES])
 def test_every_figure_has_a_title_units_and_readable_fonts(name: str, runs: dict[str, Run]) -> None:
+    """The subtitle names the seed; no font is below 12 pixels."""
     figure = draw(name, runs)
     assert figure.layout.title.text
     assert figure.layout.title.subtitle.text.endswith(", seed 1")
@@ -41,6 +46,7 @@ def test_every_figure_has_a_title_units_and_readable_fonts(name: str, runs: dict
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_draws_one_run_and_a_dozen(name: str, run: Callable[..., Run]) -> None:
+    """Neither number leaves a figure empty."""
     one = run()
     assert draw(name, {"only": one}).data
     assert draw(name, {f"variant {i}": one for i in range(12)}).data
@@ -48,12 +54,14 @@ def test_every_figure_draws_one_run_and_a_dozen(name: str, run: Callable[..., Ru
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_run_without_frames_is_a_figure_that_says_so(name: str, run: Callable[..., Run]) -> None:
+    """The note is a sentence."""
     figure = draw(name, {"nothing": empty(run())})
     assert figure.layout.title.text
     assert figure.layout.annotations[0].text.endswith(".")
 
 
 def test_an_unknown_figure_names_the_nearest(runs: dict[str, Run]) -> None:
+    """Where none is near, all are listed."""
     with pytest.raises(InputError, match="did you mean 'timeline'"):
         draw("timelin", runs)
     with pytest.raises(InputError, match="choose one of latency_breakdown"):
@@ -63,6 +71,7 @@ def test_an_unknown_figure_names_the_nearest(runs: dict[str, Run]) -> None:
 
 
 def test_breakdown_bars_are_as_long_as_the_mean_step(runs: dict[str, Run]) -> None:
+    """The parts of a step add up to it."""
     figure = draw("latency_breakdown", runs)
     total = np.sum([trace.x for trace in traces(figure, "bar")], axis=0) * 1e-3
     assert total == pytest.approx([run.summary["step_time_s"]["mean"] for run in runs.values()])
@@ -70,6 +79,7 @@ def test_breakdown_bars_are_as_long_as_the_mean_step(runs: dict[str, Run]) -> No
 
 
 def test_a_variant_has_one_colour_in_every_figure(runs: dict[str, Run]) -> None:
+    """The colours are those of `variant_style`, by position."""
     for name in ("step_time", "layer_imbalance", "load_distribution"):
         colours = {trace.name: trace.line.color for trace in traces(draw(name, runs), "scatter") if trace.line.color}
         assert [colours[variant] for variant in runs] == [variant_style(i).colour for i in range(len(runs))]
@@ -78,6 +88,7 @@ def test_a_variant_has_one_colour_in_every_figure(runs: dict[str, Run]) -> None:
 
 
 def test_styles_tell_many_variants_and_all_parts_apart() -> None:
+    """48 variants have 48 pairs of colour and dash, of colour and symbol."""
     styles = [variant_style(i) for i in range(48)]
     assert len({(style.colour, style.dash) for style in styles}) == 48
     assert len({(style.colour, style.symbol) for style in styles}) == 48
@@ -87,6 +98,7 @@ def test_styles_tell_many_variants_and_all_parts_apart() -> None:
 
 
 def test_heat_map_shows_both_loads_where_something_was_dropped(run: Callable[..., Run]) -> None:
+    """Requested and processed loads are two maps; otherwise one is enough."""
     assert len(traces(draw("expert_load", {"a": run()}), "heatmap")) == 1
     limited = run(drop=0.5)
     requested, processed = traces(draw("expert_load", {"a": limited}), "heatmap")
@@ -99,6 +111,7 @@ def test_heat_map_shows_both_loads_where_something_was_dropped(run: Callable[...
 
 
 def test_link_matrix_holds_the_bytes_of_a_step(run: Callable[..., Run]) -> None:
+    """The sum of the cells is the mean of the bytes over steps."""
     made = run()
     figure = draw("link_traffic", {"a": made})
     assert np.asarray(figure.data[0].z).sum() * 1e6 == pytest.approx(made.links["bytes"].sum() / len(made.steps))
@@ -107,6 +120,7 @@ def test_link_matrix_holds_the_bytes_of_a_step(run: Callable[..., Run]) -> None:
 
 
 def test_gpu_strips_are_shares(runs: dict[str, Run]) -> None:
+    """The wait of a GPU is divided by the time of all steps."""
     busy, wait = traces(draw("gpu_time", runs), "heatmap")
     run = runs["as trained"]
     share = run.gpus.groupby("gpu")["wait_s"].sum() / run.steps["step_time_s"].sum()
@@ -115,6 +129,7 @@ def test_gpu_strips_are_shares(runs: dict[str, Run]) -> None:
 
 
 def test_timeline_bars_fill_the_step_and_split_at_the_last_entry(run: Callable[..., Run]) -> None:
+    """The lengths of the bars add up to the time of all GPUs, each up to its last entry."""
     made = run()
     bars = traces(draw("timeline", {"a": made}), "bar")
     length = sum(float(np.sum(bar.x)) for bar in bars) * 1e-6
@@ -154,6 +169,7 @@ def test_gpus_wait_for_those_of_their_group_alone(run: Callable[..., Run]) -> No
 
 
 def test_timeline_of_a_large_run_is_cut_and_says_so(run: Callable[..., Run]) -> None:
+    """The title has the number of GPUs and the last layer that are shown."""
     made = run(n_steps=1, n_layers=40, n_experts=32, n_gpus=32, gpus_per_node=8)
     figure = draw("timeline", {"large": made})
     assert sum(len(bar.x) for bar in traces(figure, "bar")) <= MAX_BARS
@@ -163,6 +179,7 @@ def test_timeline_of_a_large_run_is_cut_and_says_so(run: Callable[..., Run]) -> 
 
 @pytest.mark.parametrize("n", [5, 12])
 def test_equal_points_are_all_labelled_each_at_a_height_of_its_own(n: int, run: Callable[..., Run]) -> None:
+    """Labels are 11 pixels apart at least."""
     figure = draw("drop_tradeoff", {f"variant {i}": run() for i in range(n)})
     lowered = [note.ay for note in figure.layout.annotations]
     assert len(lowered) == n
@@ -170,6 +187,7 @@ def test_equal_points_are_all_labelled_each_at_a_height_of_its_own(n: int, run: 
 
 
 def test_importing_the_package_imports_no_plotly() -> None:
+    """Nor Jinja nor Rich: figures import them when they are drawn."""
     heavy = "{'plotly', 'jinja2', 'rich'}"
     code = f"import sys, moesim.report, moesim.report.terminal; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

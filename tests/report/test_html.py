@@ -1,3 +1,5 @@
+"""The report as a page: it is whole, safe and the same to the byte."""
+
 from __future__ import annotations
 
 import re
@@ -12,7 +14,7 @@ from moesim.errors import InputError
 from moesim.report import FIGURES, Run, report_html
 from moesim.report.captions import CAPTIONS
 from moesim.report.header_facts import header_facts
-from moesim.report.html import _SECTIONS
+from moesim.report.html import SECTIONS
 from moesim.report.provenance import LABELS, counts, provenance
 
 EVIL = "<script>alert(1)</script>"
@@ -32,27 +34,33 @@ class Outline(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note what a tag would load."""
         self._inside = tag
         self.loads += [value or "" for name, value in attrs if name in ("src", "href", "action", "data")]
 
     def handle_endtag(self, tag: str) -> None:
+        """Text after it is outside of the tag."""
         self._inside = ""
 
     def handle_data(self, data: str) -> None:
+        """Keep scripts and text apart."""
         (self.scripts if self._inside == "script" else self.text).append(data)
 
 
 @pytest.fixture
 def page(runs: dict[str, Run]) -> str:
+    """The report of three runs and of one whose name is markup."""
     return report_html({EVIL: runs["random"], **runs}, title=f"A & {EVIL}", scenario_yaml=f"name: {EVIL}\n")
 
 
 def test_the_same_runs_give_the_same_bytes(runs: dict[str, Run]) -> None:
+    """Nothing in the page depends on time or chance."""
     first = report_html(runs, title="t", scenario_yaml="name: t\n")
     assert first == report_html(runs, title="t", scenario_yaml="name: t\n")
 
 
 def test_names_and_yaml_are_only_text(page: str) -> None:
+    """Markup in a name reaches neither the page nor Plotly's labels."""
     outline = Outline(page)
     assert EVIL in "".join(outline.text)
     assert not any(script.strip().startswith("alert(1)") for script in outline.scripts)
@@ -63,14 +71,16 @@ def test_names_and_yaml_are_only_text(page: str) -> None:
 
 
 def test_the_page_loads_nothing_and_holds_plotly_once(page: str) -> None:
+    """Every target is an anchor or data of the page itself."""
     assert all(target.startswith(("#", "data:,")) for target in Outline(page).loads)
     assert sum(len(script) > 1_000_000 for script in Outline(page).scripts) == 1
     assert "url(" not in page.split("<script>", maxsplit=1)[0]
 
 
 def test_every_figure_has_a_caption_and_a_fixed_id(page: str) -> None:
+    """Every figure stands in one section, under an id that links can name."""
     assert set(CAPTIONS) == set(FIGURES)
-    assert sorted(name for names in _SECTIONS.values() for name in names) == sorted(FIGURES)
+    assert sorted(name for names in SECTIONS.values() for name in names) == sorted(FIGURES)
     for name in SHARED:
         assert f'<div id="figure-{name.replace("_", "-")}" class="plot"' in page
     assert "Not drawn: Drops against capacity factor (The capacity factor does not vary.)" in page
@@ -78,6 +88,7 @@ def test_every_figure_has_a_caption_and_a_fixed_id(page: str) -> None:
 
 
 def test_no_path_and_no_wall_time(runs: dict[str, Run]) -> None:
+    """Neither the profile nor a folder of the machine is in the page."""
     first = runs["random"]
     first.manifest["profile_s"] = {"engine": 123.456789}
     outline = Outline(report_html(runs, title="t", scenario_yaml=None))
@@ -88,6 +99,7 @@ def test_no_path_and_no_wall_time(runs: dict[str, Run]) -> None:
 
 
 def test_tables_mark_the_best_and_name_the_worst(page: str) -> None:
+    """A 99th percentile of few steps has a mark of its own."""
     summary = page[page.index('id="summary-table"') :]
     table, _, below = summary.partition("</table>")
     assert table.count('class="best"') >= 8
@@ -98,17 +110,20 @@ def test_tables_mark_the_best_and_name_the_worst(page: str) -> None:
 
 
 def test_one_run_has_no_best(runs: dict[str, Run]) -> None:
+    """There is nothing to compare it with."""
     page = report_html({"only": runs["random"]}, title="t", scenario_yaml=None)
     assert 'class="best"' not in page
     assert "first is the baseline" not in page
 
 
 def test_no_run_is_an_error() -> None:
+    """A report needs one."""
     with pytest.raises(InputError, match="found no run"):
         report_html({}, title="t", scenario_yaml=None)
 
 
 def test_provenance_reads_text_mappings_and_trees(runs: dict[str, Run]) -> None:
+    """Labels are recognised in each of them."""
     one, two, three = runs.values()
     one.manifest["provenance"] = {
         "gpu": {"label": "measured", "source": "H100 table"},
@@ -133,6 +148,7 @@ def test_provenance_reads_text_mappings_and_trees(runs: dict[str, Run]) -> None:
 
 
 def test_warnings_of_all_runs_stand_once_on_top(runs: dict[str, Run]) -> None:
+    """Warnings that several runs share are one line."""
     assert 'id="warnings"' not in report_html(runs, title="t", scenario_yaml=None)
     first, second, _ = runs.values()
     first.manifest["warnings"] = ["s.yaml:3:1: seed: found <1>, which has no effect"]
@@ -143,6 +159,7 @@ def test_warnings_of_all_runs_stand_once_on_top(runs: dict[str, Run]) -> None:
 
 
 def test_facts_name_what_was_simulated(runs: dict[str, Run]) -> None:
+    """What may differ between variants is left out, or is said of the baseline."""
     scenario = "model: {name: tiny}\ncluster: {gpu: {name: round}, network: inline}\nrouting: {strategy: switch}\n"
     several = dict(header_facts(runs, scenario))
     assert (several["model"], several["GPU"], several["GPUs"], several["nodes"]) == ("tiny", "round", "4", "2")
@@ -158,6 +175,7 @@ def test_facts_name_what_was_simulated(runs: dict[str, Run]) -> None:
 
 
 def test_a_run_without_frames_is_still_a_page(runs: dict[str, Run]) -> None:
+    """Its figures say that they have nothing to show."""
     run = runs["random"]
     frames = ("steps", "layers", "experts", "gpus", "links", "timeline")
     bare = replace(run, summary={}, manifest={}, **{name: getattr(run, name).iloc[:0] for name in frames})
@@ -166,6 +184,7 @@ def test_a_run_without_frames_is_still_a_page(runs: dict[str, Run]) -> None:
 
 
 def test_differences_are_in_the_units_of_the_table(runs: dict[str, Run]) -> None:
+    """Times in milliseconds, rates in percent, with their intervals."""
     rows = [
         ("random", "step_time_s.mean", 2e-3, -5e-4, -6e-4, -4e-4, 0.75, 5, True, 3, False),
         ("random", "step_time_s.p99", 2e-3, 1e-5, -6e-4, 4e-4, 1.01, 5, False, 40, True),

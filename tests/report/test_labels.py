@@ -24,11 +24,13 @@ HEIGHT = 304.0
 
 
 def figure(points: list[tuple[str, float, float]], x: tuple[float, float], y: tuple[float, float]) -> go.Figure:
+    """Markers at the points, with fixed ranges."""
     made = go.Figure(go.Scatter(x=[p[1] for p in points], y=[p[2] for p in points], mode="markers"))
     return made.update_layout(xaxis_range=x, yaxis_range=y)
 
 
 def labelled(points: list[tuple[str, float, float]], x: tuple[float, float], y: tuple[float, float]) -> go.Figure:
+    """The figure with a label for each point."""
     made = figure(points, x, y)
     label_points(made, [(at, up, text) for text, at, up in points], font_px=13, height_px=HEIGHT)
     return made
@@ -36,6 +38,7 @@ def labelled(points: list[tuple[str, float, float]], x: tuple[float, float], y: 
 
 @pytest.mark.parametrize("width", [840.0, 1000.0, 1140.0])
 def test_labels_cover_no_marker_no_label_and_no_leader_line(width: float) -> None:
+    """The labels of the quickstart, at three widths of the figure."""
     x, y = (-0.6, 22.1), (0.0, 19.2)
     notes = labelled(QUICKSTART, x, y).layout.annotations
     assert [note.text for note in notes] == [text for text, _, _ in QUICKSTART]
@@ -56,16 +59,19 @@ def test_labels_cover_no_marker_no_label_and_no_leader_line(width: float) -> Non
 
 
 def test_a_label_stands_beside_a_point_with_room() -> None:
+    """On its right, without a line that leads there."""
     (note,) = labelled([("alone", 5.0, 5.0)], (0, 10), (0, 10)).layout.annotations
     assert (note.xanchor, note.ay) == ("left", 0)
     assert note.standoff > note.ax  # no leader line
 
 
 def test_a_label_without_a_free_place_is_left_out() -> None:
+    """A text wider than the figure has none."""
     assert not labelled([("x" * 250, 5.0, 5.0)], (0, 10), (0, 10)).layout.annotations
 
 
 def test_escaped_and_wrapped_texts_are_as_wide_as_they_are_read() -> None:
+    """Entities count as one character, lines one by one."""
     one, escaped, wrapped = (text_boxes(np.zeros(2), text, 10)[0] for text in ("a<b", "a&lt;b", "abc<br>ab"))
     assert escaped.tolist() == pytest.approx(text_boxes(np.zeros(2), "abc", 10)[0].tolist())
     assert (wrapped[2] - wrapped[0], wrapped[3] - wrapped[1]) == pytest.approx((15.6, 26.0))
@@ -73,6 +79,7 @@ def test_escaped_and_wrapped_texts_are_as_wide_as_they_are_read() -> None:
 
 
 def test_lines_cross_boxes_and_one_another() -> None:
+    """Touching from outside is no crossing."""
     box = np.array([[0.0, 0.0, 2.0, 2.0]])
     lines = np.array([[-1.0, 1.0, 3.0, 1.0], [-1.0, 3.0, 3.0, 3.0], [-1.0, -1.0, -0.5, -0.5], [3.0, -1.0, -1.0, 3.0]])
     assert cross(lines, box)[:, 0].tolist() == [True, False, False, True]

@@ -30,7 +30,7 @@ def trace_of(run: Any) -> list[Event]:
     document = json.loads(out.getvalue(), parse_constant=pytest.fail)
     assert set(document) == {"displayTimeUnit", "traceEvents"}
     assert document["displayTimeUnit"] == "ns"
-    events = document["traceEvents"]
+    events: list[dict[str, Any]] = document["traceEvents"]
     for event in events:
         assert event["ph"] in {"M", "X", "C"}
         assert isinstance(event["name"], str)
@@ -71,14 +71,17 @@ def trace_of(run: Any) -> list[Event]:
 
 
 def whole(number: float) -> bool:
+    """Whether a number is an integer but for rounding."""
     return abs(number - round(number)) < 1e-3
 
 
 def ns(microseconds: float) -> int:
+    """Whole nanoseconds of microseconds."""
     return round(microseconds * 1000)
 
 
 def by_thread(events: list[Event]) -> dict[tuple[int, int], list[Event]]:
+    """The slices of each thread, in their order."""
     threads = defaultdict(list)
     for event in events:
         if event["ph"] == "X":
@@ -87,6 +90,7 @@ def by_thread(events: list[Event]) -> dict[tuple[int, int], list[Event]]:
 
 
 def counters(events: list[Event]) -> dict[tuple[int, str], list[tuple[float, int]]]:
+    """The points of each counter: instant and value."""
     result = defaultdict(list)
     for event in events:
         if event["ph"] == "C":
@@ -102,7 +106,7 @@ def run_of(rows: list[tuple[Any, ...]], **columns: Any) -> Run:
     timeline[["start_s", "end_s"]] *= 1e-12
     none = pd.DataFrame()
     gpus = pd.DataFrame({"step": 0, "gpu": sorted(set(timeline["gpu"])), "node": 0})
-    frames = dict.fromkeys(("steps", "layers", "experts", "links"), none)
+    frames: dict[str, Any] = dict.fromkeys(("steps", "layers", "experts", "links"), none)
     return Run(name="by hand", summary={}, manifest={}, gpus=gpus, timeline=timeline, **frames)
 
 

@@ -1,3 +1,5 @@
+"""Figures of points: their axes, lines, colours and intervals."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -45,6 +47,7 @@ def sweep(axes: Mapping[str, list[Any]], *, variants: tuple[str, ...] = ("only",
 
 
 def scenario(**fields: Any) -> dict[str, Any]:
+    """A resolved scenario of few fields."""
     return {"name": "x", "seed": 1, "routing": {"strategy": "switch", "capacity": None}, **fields}
 
 
@@ -61,6 +64,7 @@ def compared(run: Callable[..., Run]) -> dict[str, Run]:
 
 
 def test_the_axes_of_compared_runs_are_the_fields_that_differ(run: Callable[..., Run]) -> None:
+    """They come before variant and seed."""
     points = points_of(compared(run))
     fields = ["routing.strategy", "routing.capacity.factor", "routing.capacity.scope"]
     assert list(points.columns[:5]) == [*fields, "variant", "seed"]
@@ -69,6 +73,7 @@ def test_the_axes_of_compared_runs_are_the_fields_that_differ(run: Callable[...,
 
 
 def test_the_name_of_a_preset_stands_for_its_fields(run: Callable[..., Run]) -> None:
+    """Fields that only differ with the preset are no axes of their own."""
     networks = [{"name": "a", "copies": "per-rank"}, {"name": "b", "copies": "per-node"}]
     runs = {
         str(i): replace(run(), scenario=scenario(cluster={"network": network, "nodes": 1}))
@@ -81,6 +86,7 @@ def test_the_name_of_a_preset_stands_for_its_fields(run: Callable[..., Run]) -> 
 
 
 def test_a_line_a_router_and_no_capacity_ends_every_line(run: Callable[..., Run]) -> None:
+    """Dropless runs are the last point of each line."""
     found = lines(points_of(compared(run)), "routing.capacity.factor", "drop_rate")
     assert [line.x for line in found] == [[1.25, "none"]] * 2
     assert [line.name for line in found] == ["switch", "mixtral"]
@@ -91,6 +97,7 @@ def test_a_line_a_router_and_no_capacity_ends_every_line(run: Callable[..., Run]
 
 
 def test_one_colour_a_strategy_in_all_figures(run: Callable[..., Run]) -> None:
+    """Variants of a strategy differ by their dash."""
     runs = compared(run)
     switch, switch_limited, mixtral, mixtral_limited = run_styles(runs)
     assert switch.colour == switch_limited.colour != mixtral.colour == mixtral_limited.colour
@@ -103,12 +110,14 @@ def test_one_colour_a_strategy_in_all_figures(run: Callable[..., Run]) -> None:
 
 
 def test_one_strategy_gets_a_colour_a_variant() -> None:
+    """Otherwise all would look alike."""
     assert len({style.colour for style in styles(["switch"] * 8)}) == 8
     both = styles([str(i % 10) for i in range(40)])
     assert len({(style.colour, style.dash, style.symbol) for style in both}) == 40
 
 
 def test_means_and_intervals_are_students() -> None:
+    """They equal SciPy's; one value has no interval."""
     values = [1.0, 2.0, 4.0, 5.5]
     mean, low, high = interval(values)
     expected = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
@@ -118,6 +127,7 @@ def test_means_and_intervals_are_students() -> None:
 
 
 def test_a_panel_an_axis_and_a_whisker_over_seeds() -> None:
+    """A numeric axis is logarithmic where its values are far apart."""
     points = sweep({"workload.tokens_per_gpu": [32, 64, 512], "cluster.network": ["a", "b"]}, seeds=3)
     figure = draw("latency_axes", {}, points)
     assert figure.layout.xaxis.title.text == "batch [tokens per GPU and step]"
@@ -137,6 +147,7 @@ def test_a_panel_an_axis_and_a_whisker_over_seeds() -> None:
 
 
 def test_balance_against_skew_has_requested_and_processed() -> None:
+    """Two panels for each variant."""
     points = sweep({"workload.popularity.exponent": [0, 0.2, 0.4]}, variants=("a", "b"))
     figure = draw("skew_balance", {}, points)
     titles = [note.text for note in figure.layout.annotations]
@@ -146,6 +157,7 @@ def test_balance_against_skew_has_requested_and_processed() -> None:
 
 
 def test_nothing_beats_the_points_on_the_frontier() -> None:
+    """No other point is both faster and of more throughput."""
     points = sweep({"workload.tokens_per_gpu": [32, 64, 128]}, variants=("fast", "slow"))
     figure = draw("pareto", {}, points)
     frontier = figure.data[0]
@@ -157,6 +169,7 @@ def test_nothing_beats_the_points_on_the_frontier() -> None:
 
 
 def test_hollow_marks_drop() -> None:
+    """Points that drop tokens are open symbols."""
     points = sweep({"routing.capacity.factor": [None, 1.0]})
     symbols = {trace.name: trace.marker.symbol for trace in draw("pareto", {}, points).data[1:]}
     assert [symbol.endswith("-open") for symbol in symbols.values()] == [False, True]
@@ -164,17 +177,20 @@ def test_hollow_marks_drop() -> None:
 
 @pytest.mark.parametrize("name", [name for name in POINT_FIGURES if name != "pareto"])
 def test_without_its_axis_a_figure_says_so(name: str) -> None:
+    """It is marked as having nothing to show."""
     figure = draw(name, {}, sweep({"other": ["a"]}))
     assert figure.layout.meta == "nothing"
     assert "var" in figure.layout.annotations[0].text
 
 
 def test_variants_that_no_axis_tells_apart_are_an_axis() -> None:
+    """The name of the variant is then the first axis."""
     assert varying(sweep({"a": [1, 2]}, variants=("x", "y"))) == ["variant", "a"]
     assert varying(sweep({"a": [1, 2], "b": [3]})) == ["a"]
 
 
 def test_points_alone_have_no_figure_of_runs() -> None:
+    """The error lists the figures that points have, or what they lack."""
     with pytest.raises(InputError, match="of a sweep's points alone: capacity_drops"):
         draw("timeline", {}, sweep({"a": [1]}))
     with pytest.raises(InputError, match="found no column 'variant'"):
@@ -184,6 +200,7 @@ def test_points_alone_have_no_figure_of_runs() -> None:
 
 
 def test_figures_are_attributes(run: Callable[..., Run]) -> None:
+    """Each figure is a method; an unknown one is an AttributeError."""
     plot = Plots({"only": run()})
     assert plot.timeline() == plot("timeline")
     assert "pareto" in dir(plot)
@@ -194,6 +211,7 @@ def test_figures_are_attributes(run: Callable[..., Run]) -> None:
 
 
 def test_of_many_lines_other_axes_are_held_at_their_first_value() -> None:
+    """A note in the figure says at which."""
     points = sweep({"workload.tokens_per_gpu": [1, 2, 4], "a": [1, 2, 3], "b": ["x", "y", "z"]}, variants=("v", "w"))
     found, held = few_lines(points, "workload.tokens_per_gpu", "step_time_s.mean", 8)
     assert held == "at b x"
@@ -204,11 +222,13 @@ def test_of_many_lines_other_axes_are_held_at_their_first_value() -> None:
 
 
 def test_mappings_on_an_axis_become_their_fields() -> None:
+    """Text that is no mapping stays an axis of its own."""
     points = sweep({"routing.capacity": ['{"factor": 1.0, "scope": "global"}', "none"], "other": ["{broken", "{}"]})
     assert axes_of(with_axes(points, {})) == ["routing.capacity.factor", "routing.capacity.scope", "other"]
 
 
 def test_seeds_of_compared_variants_get_their_axes(run: Callable[..., Run]) -> None:
+    """Points of several seeds take the axes of the runs."""
     runs = compared(run)
     alone = points_of(runs)
     points = pd.concat([alone[alone.columns[3:]].assign(seed=seed) for seed in (1, 2)], ignore_index=True)
@@ -219,6 +239,7 @@ def test_seeds_of_compared_variants_get_their_axes(run: Callable[..., Run]) -> N
 
 
 def test_of_several_seeds_the_summary_figures_show_means(run: Callable[..., Run]) -> None:
+    """Bars end at the mean over seeds."""
     runs = {"a": run("a", skew=1.0), "b": run("b", skew=0.5)}
     one = points_of(runs)
     two = one.assign(seed=2, imbalance_penalty=one["imbalance_penalty"] + 0.2)

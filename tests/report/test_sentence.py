@@ -6,6 +6,7 @@ import io
 
 import pandas as pd
 import pytest
+from rich.table import Table
 
 from moesim.report.sentence import sentence
 from moesim.report.terminal import print_table
@@ -33,6 +34,7 @@ def points(**variants: list[float]) -> pd.DataFrame:
 
 
 def told(runs: pd.DataFrame) -> str:
+    """The sentence about points, paired by seed."""
     summary = runs.drop(columns="seed").groupby("variant", sort=False).mean()
     return sentence(summary, paired(runs))
 
@@ -113,7 +115,8 @@ def test_names_of_users_are_one_printable_line() -> None:
     assert "\n" not in told(points(**{"a": [1.0], "b\nc": [0.5]}))
 
 
-def shown(table: object) -> str:
+def shown(table: Table) -> str:
+    """The table as it is printed."""
     stream = io.StringIO()
     print_table(table, stream)
     return stream.getvalue()

@@ -1,3 +1,5 @@
+"""Tables on a terminal and off it."""
+
 from __future__ import annotations
 
 import io
@@ -13,17 +15,22 @@ from moesim.report.terminal_tables import points_text_table
 
 
 class Terminal(io.StringIO):
+    """A stream that claims to be a terminal."""
+
     def isatty(self) -> bool:
+        """It is one."""
         return True
 
 
 def text_of(table: Any) -> str:
+    """A table as it is printed."""
     out = io.StringIO()
     print_table(table, out)
     return out.getvalue()
 
 
 def test_compare_has_one_line_a_variant_uncut(runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Off a terminal the width does not matter."""
     monkeypatch.setenv("COLUMNS", "40")
     long = "a very long variant name that no terminal of eighty columns has room for beside ten numbers"
     text = text_of(compare_table({**{name: run.summary for name, run in runs.items()}, long: runs["random"].summary}))
@@ -37,6 +44,7 @@ def test_compare_has_one_line_a_variant_uncut(runs: dict[str, Run], monkeypatch:
 
 
 def test_best_values_carry_a_star(runs: dict[str, Run]) -> None:
+    """The random router drops nothing and is marked for it."""
     line = next(
         line
         for line in text_of(compare_table({name: run.summary for name, run in runs.items()})).splitlines()
@@ -46,6 +54,7 @@ def test_best_values_carry_a_star(runs: dict[str, Run]) -> None:
 
 
 def test_markup_and_escapes_in_names_are_only_text(runs: dict[str, Run]) -> None:
+    """Rich's markup is shown, and escapes are removed."""
     text = text_of(compare_table({"[bold red]x[/]": runs["random"].summary, "\x1b[31my": {}}))
     assert "[bold red]x[/]" in text
     assert "[31my" in text
@@ -54,11 +63,13 @@ def test_markup_and_escapes_in_names_are_only_text(runs: dict[str, Run]) -> None
 
 
 def test_a_summary_without_values_is_a_row_of_dashes() -> None:
+    """Nothing is computed of it."""
     row = text_of(compare_table({"empty": {}})).splitlines()[-1]
     assert set(row.split()) == {"empty", "-"}
 
 
 def test_summary_of_one_run(runs: dict[str, Run]) -> None:
+    """Parts that never ran have no line."""
     run = runs["capacity 1.25"]
     text = text_of(summary_table(run.summary, run.manifest))
     for word in ("step time, p99", "imbalance penalty", "drop rate", "tokens/s/GPU", "wait", "seed 1", "1 measured"):
@@ -68,10 +79,12 @@ def test_summary_of_one_run(runs: dict[str, Run]) -> None:
 
 
 def test_summary_of_nothing_is_no_error() -> None:
+    """The table has its rows all the same."""
     assert "step time, mean" in text_of(summary_table({}, {}))
 
 
 def test_a_terminal_gets_colours_and_its_own_width(runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bold text is written there."""
     for name, value in {"TERM": "xterm-256color", "COLUMNS": "100"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -81,6 +94,7 @@ def test_a_terminal_gets_colours_and_its_own_width(runs: dict[str, Run], monkeyp
 
 
 def test_balancedness_over_the_steps_is_a_line_of_blocks(runs: dict[str, Run]) -> None:
+    """Missing values are gaps, and many steps are averaged."""
     assert sparkline([0, 0.5, 1.0, float("nan"), 2.0, -1.0]) == "▁▅█ █▁"
     assert sparkline([]) == ""
     assert sparkline([1.0] * 30 + [0.0] * 30, width=4) == "██▁▁"  # neighbours are averaged
@@ -92,6 +106,7 @@ def test_balancedness_over_the_steps_is_a_line_of_blocks(runs: dict[str, Run]) -
 
 
 def test_what_may_be_chance_is_marked(runs: dict[str, Run]) -> None:
+    """A difference whose interval contains zero is marked."""
     metrics = ["step_time_s.mean", "imbalance_penalty"]
     paired = pd.DataFrame(
         {"variant": "random", "metric": metrics, "difference": 0.1, "n": 5, "significant": [False, True]}

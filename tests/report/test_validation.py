@@ -29,6 +29,7 @@ SLOW = pd.DataFrame(
 
 
 def test_a_panel_a_table_with_the_diagonal_and_both_splits() -> None:
+    """Fitted rows and held-out ones have a colour each, in one legend."""
     figure = predicted_against_measured(SCORES)
     assert [trace.name for trace in figure.data if trace.mode == "markers"] == ["fitted", "held out", "fitted"]
     assert figure.data[1].x.tolist() == pytest.approx([1.0])  # milliseconds
@@ -37,12 +38,14 @@ def test_a_panel_a_table_with_the_diagonal_and_both_splits() -> None:
 
 
 def test_of_many_rows_some_are_drawn() -> None:
+    """At most 400 of a table and split."""
     many = pd.concat([SCORES.head(1)] * 5000, ignore_index=True)
     drawn = sum(len(trace.x) for trace in predicted_against_measured(many).data if trace.mode == "markers")
     assert 200 < drawn <= 400
 
 
 def test_the_caption_says_how_many_rows_are_drawn() -> None:
+    """It says nothing where all of them are."""
     many = pd.concat([SCORES.head(1)] * 5000 + [SCORES.tail(2)], ignore_index=True)
     caption = predicted_caption(predicted_against_measured(many), len(many))
     assert "387 of 5,002 rows are drawn, at most 400 of each table and split" in caption
@@ -50,6 +53,7 @@ def test_the_caption_says_how_many_rows_are_drawn() -> None:
 
 
 def test_slowdown_is_a_mean_over_tokens_by_ep_size_and_escaped() -> None:
+    """Names of tables are text in the titles."""
     figure = slowdown_against_ep(SLOW)
     measured = next(trace for trace in figure.data if trace.name == "measured")
     assert measured.x.tolist() == [8, 64]
@@ -58,11 +62,13 @@ def test_slowdown_is_a_mean_over_tokens_by_ep_size_and_escaped() -> None:
 
 
 def test_nothing_to_draw_says_so() -> None:
+    """Both figures have a note instead."""
     assert "No row" in predicted_against_measured(SCORES.head(0)).layout.annotations[0].text
     assert "No table" in slowdown_against_ep(SLOW.head(0)).layout.annotations[0].text
 
 
 def test_rows_of_the_table_are_per_cent_and_dashes() -> None:
+    """What is not known is a dash."""
     errors = pd.DataFrame(
         {
             **{name: ["x"] for name in ("table", "framework", "kernel", "dtype", "regime", "rows")},
@@ -82,6 +88,7 @@ def test_rows_of_the_table_are_per_cent_and_dashes() -> None:
 
 
 def test_few_skipped_files_are_a_line_each_many_are_names_in_one() -> None:
+    """Names that occur in several folders are counted."""
     assert skipped_lines(["a/x.csv", "b/x.csv"]) == [f"skipped, of no known layout: {name}/x.csv" for name in "ab"]
     (line,) = skipped_lines([f"{folder}/{name}" for folder in "abc" for name in ("z.csv", "y\n.csv", "x.csv")])
     assert line == "skipped, 9 files of no known layout: x.csv (3), y .csv (3), z.csv (3)"

@@ -1,3 +1,5 @@
+"""The longest steps, and what made them long."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from moesim.report import Run, worst_steps
 
 
 def test_longest_first_with_the_guilty(run: Callable[..., Run]) -> None:
+    """The layer, expert and GPU of the longest step are named."""
     made = run()
     steps, layers, experts, gpus = (frame.copy() for frame in (made.steps, made.layers, made.experts, made.gpus))
     steps["step_time_s"] = 1.0
@@ -28,6 +31,7 @@ def test_longest_first_with_the_guilty(run: Callable[..., Run]) -> None:
 
 
 def test_a_model_without_moe_layers_blames_no_expert(run: Callable[..., Run]) -> None:
+    """Layer, expert and drop rate are missing values."""
     made = run()
     steps = made.steps.assign(requested=0, dropped=0)
     found = worst_steps(replace(made, steps=steps, layers=made.layers.iloc[:0], experts=made.experts.iloc[:0]))
@@ -39,6 +43,7 @@ def test_a_model_without_moe_layers_blames_no_expert(run: Callable[..., Run]) ->
 
 
 def test_no_steps_give_an_empty_frame(run: Callable[..., Run]) -> None:
+    """It has its columns."""
     made = run()
     found = worst_steps(replace(made, steps=made.steps.iloc[:0]))
     assert found.empty

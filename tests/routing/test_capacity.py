@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_scores_of_all_experts_are_read_by_expert_where_each_token_chooses_all(o
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], dtype=np.float32)
     expert = np.argsort(-scores, axis=1).astype(np.int32)
     wanted = Assignment.of(expert, np.take_along_axis(scores, expert, axis=1))
-    limits = {"n_experts": 2, "capacity_factor": 0.34, "overflow": overflow}
+    limits: dict[str, Any] = {"n_experts": 2, "capacity_factor": 0.34, "overflow": overflow}
     given, by_weight = apply_capacity(wanted, scores=scores, **limits), apply_capacity(wanted, **limits)
     np.testing.assert_array_equal(given.served, by_weight.served)
     if overflow == "drop-by-probability":  # two places each: tokens 0 and 2 at expert 0, 1 and 2 at expert 1
@@ -69,7 +70,7 @@ def test_each_scope_has_a_capacity_of_its_own() -> None:
 def test_first_choices_before_second_ones() -> None:
     """Expert 0 has two places: token-major gives them to token 0 and 1, choice-major to tokens 1 and 2."""
     wanted = request([[1, 0], [0, 2], [0, 2]], [[0.6, 0.4], [0.7, 0.3], [0.9, 0.1]])
-    places = {"n_experts": 3, "capacity_factor": 1.0}
+    places: dict[str, Any] = {"n_experts": 3, "capacity_factor": 1.0}
     assert apply_capacity(wanted, **places).served.tolist() == [[1, 0], [0, 2], [-1, 2]]
     got = apply_capacity(wanted, **places, overflow="drop-by-choice")
     assert got.served.tolist() == [[1, -1], [0, 2], [0, 2]]
@@ -225,7 +226,7 @@ def test_nobody_is_dropped_while_there_is_room(
         ({"rounding": "up"}, "rounding"),
     ],
 )
-def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
+def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     """What a policy cannot do without is required with a ValueError."""
     with pytest.raises(ValueError, match=message):
         apply_capacity(request([[0], [1]]), **{"n_experts": 2, "capacity_factor": 1.0, **arguments})
@@ -348,7 +349,7 @@ def test_no_token_left_behind_retries_round_by_round() -> None:
 def test_one_after_the_other_takes_the_best_expert_with_room() -> None:
     """Three tokens want expert 0, which has one place; the second takes the last place of expert 2, its next best."""
     x = [[9.0, 1.0, 2.0], [9.0, 1.0, 2.0], [9.0, 1.0, 2.0]]
-    asked = {"n_experts": 3, "capacity_factor": 1.0, "scores": x}
+    asked: dict[str, Any] = {"n_experts": 3, "capacity_factor": 1.0, "scores": x}
     got = apply_capacity(route(x, strategy="switch", top_k=1), overflow="reroute-to-best", **asked)
     assert got.served.tolist() == [[0], [2], [1]]
     got = apply_capacity(route(x, strategy="switch", top_k=1), overflow="reroute-to-next", **asked)
@@ -396,7 +397,7 @@ def test_weights_are_renormalised_over_the_survivors() -> None:
     assert plain.served.tolist() == [[0, 1], [-1, -1], [-1, 2]]
     np.testing.assert_array_equal(plain.weight, wanted.weight)
     got = apply_capacity(wanted, n_experts=3, capacity_factor=0.5, renormalise=True)
-    np.testing.assert_allclose(got.weight, [[0.6, 0.4], [0, 0], [0, 1]], rtol=1e-6)
+    np.testing.assert_allclose(got.weight, np.array([[0.6, 0.4], [0, 0], [0, 1]]), rtol=1e-6)
 
 
 def test_padding_fills_every_expert_to_its_capacity() -> None:
@@ -444,7 +445,7 @@ def test_kept_and_dropped_are_those_of_tutel(case: str, k: int, prioritised: int
     clear = ordered[:, k - 1] > ordered[:, k]
     assert clear.sum() > 100
     np.testing.assert_array_equal(expert[clear], indices[clear])
-    np.testing.assert_allclose(weight[clear], weights[clear], rtol=5e-6)
+    np.testing.assert_allclose(np.asarray(weight[clear]), np.asarray(weights[clear]), rtol=5e-6)
     if not case.startswith("ties"):
         np.testing.assert_array_equal(served, kept)
 
@@ -478,7 +479,7 @@ def test_what_was_dropped_before_stays_dropped(overflow: str) -> None:
     logits = np.random.default_rng(0).normal(size=(256, 16)).astype(np.float32)
     first = apply_capacity(route(logits, strategy="mixtral", top_k=4), n_experts=16, capacity_factor=1.0)
     scores = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    where = {"source": np.arange(256) % 4, "device": np.arange(16) // 4}
+    where: dict[str, Any] = {"source": np.arange(256) % 4, "device": np.arange(16) // 4}
     second = apply_capacity(first, n_experts=16, capacity_factor=1.25, overflow=overflow, scores=scores, **where)
     assert first.dropped.any()
     assert (second.dropped == (second.served < 0)).all()
@@ -493,13 +494,14 @@ def test_a_choice_that_was_not_made_gives_no_priority(likes: int) -> None:
     scores = np.array([[0, 0.2, 0, 0], [0.1, 0.6, 0.2, 0.1]], dtype=np.float32)
     if likes != 1:
         scores[0, likes] = 0.8
-    capped = {"n_experts": 4, "capacity_factor": 0.5, "overflow": "drop-by-priority"}
+    capped: dict[str, Any] = {"n_experts": 4, "capacity_factor": 0.5, "overflow": "drop-by-priority"}
     assert apply_capacity(Assignment.of(expert, weight), scores=scores, **capped).served[:, 0].tolist() == [-1, 1]
 
 
 @pytest.mark.parametrize("factor", [1e6, 1e18, 1e30, 1e300])
 @pytest.mark.parametrize("rounding", ["megatron", "deepspeed", "v-moe", "flaxformer", "mesh", "lingvo", "tutel"])
 def test_as_much_as_one_likes_is_no_limit(rounding: str, factor: float) -> None:
+    """Factors so large that the capacity would overflow."""
     assignment = route(np.eye(8, dtype=np.float32), strategy="switch", top_k=1)
     got = apply_capacity(assignment, n_experts=8, capacity_factor=factor, rounding=rounding)
     assert not got.dropped.any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def test_a_router_of_ones_own_may_take_a_selection_bias() -> None:
     assert route(x, strategy="biased-argmax", top_k=1, bias=[0, 0, 5]).expert.tolist() == [[2]]
 
 
-WRONG = {
+WRONG: dict[str, tuple[Callable[[NDArray[np.int32]], Any], str]] = {
     "a tuple": (lambda e: (e, e), "a tuple, wanted an Assignment"),
     "a row more": (lambda e: e[[*range(len(e)), 0]], "wanted whole numbers of shape"),
     "a row less": (lambda e: e[1:], "wanted whole numbers of shape"),
@@ -174,8 +175,11 @@ def test_a_router_of_ones_own_may_return_other_types_of_numbers() -> None:
     @register_strategy("wide-numbers")
     def wide(logits: NDArray[np.float32], top_k: int, parameters: NoParameters, state: None, draw: Draw) -> Assignment:
         expert = np.argsort(-logits, axis=1)[:, :top_k]
-        return Assignment.of(expert, np.ones(expert.shape))
+        wide: Any = expert, np.ones(expert.shape)
+        return Assignment.of(*wide)
 
     got = route(np.array([[0.0, 1.0, 2.0]]), strategy="wide-numbers", top_k=2)
-    assert (got.expert.tolist(), got.expert.dtype, got.weight.dtype) == ([[2, 1]], np.int32, np.float32)
+    assert got.expert.tolist() == [[2, 1]]
+    assert got.expert.dtype == np.int32
+    assert got.weight.dtype == np.float32
     assert got.served.dtype == np.int32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_every_setting_equals_a_plain_gate(
     x = rng.normal(scale=2, size=(300, 24)).astype(np.float32)
     bias = rng.normal(scale=0.3, size=24).astype(np.float32) if biased else None
     for n_group, topk_group in ((1, 1), (4, 2), (6, 3)):
-        settings = {
+        settings: dict[str, Any] = {
             "score": score,
             "group_score": group_score,
             "masked_score": masked_score,
@@ -121,7 +122,7 @@ def test_a_fill_of_zero_lets_masked_experts_win_over_negative_scores() -> None:
     """The trap of transformers 4.57 to 5.2: with a bias of -1 all kept scores are negative."""
     x = np.zeros((1, 4), dtype=np.float32)
     x[0, :2] = 5.0
-    asked = {"strategy": "deepseek-v3", "top_k": 1, "n_group": 2, "topk_group": 1, "bias": [-1.5] * 4}
+    asked: dict[str, Any] = {"strategy": "deepseek-v3", "top_k": 1, "n_group": 2, "topk_group": 1, "bias": [-1.5] * 4}
     assert route(x, **asked).expert.tolist() == [[0]]
     assert route(x, masked_score="0", **asked).expert.tolist() == [[2]]
 

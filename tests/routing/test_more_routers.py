@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def best(scores: np.ndarray, k: int) -> np.ndarray:
 def softmax(x: np.ndarray) -> np.ndarray:
     """In float64, over the last axis."""
     e = np.exp(x.astype(np.float64) - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
 @given(LOGITS, st.integers(1, 12))
@@ -200,7 +201,7 @@ def test_gshard_leaves_out_second_experts_at_the_stated_rate() -> None:
         ),
     ],
 )
-def test_wrong_parameters_are_refused(arguments: dict, message: str) -> None:
+def test_wrong_parameters_are_refused(arguments: dict[str, Any], message: str) -> None:
     """The error says what would be right."""
     with pytest.raises(InputError, match=message):
         route(np.zeros((2, 12)), **arguments)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,7 @@ def logits(kind: str, tokens: int, experts: int, seed: int = 0) -> np.ndarray:
     return np.zeros_like(x) if kind == "degenerate" else x
 
 
-def asked(name: str, experts: int, top_k: int, tokens: int = 0) -> dict:
+def asked(name: str, experts: int, top_k: int, tokens: int = 0) -> dict[str, Any]:
     """Arguments with which a strategy takes this size."""
     arguments = {"strategy": name, "top_k": min(TOP_K.get(name, top_k), experts), "seed": 5}
     if name == "hash":
@@ -143,7 +145,7 @@ def test_blocks_and_layouts_do_not_matter(name: str) -> None:
         ("hash", {}, 1.0),
     ],
 )
-def test_weights_of_a_token_sum_to_what_the_reference_says(name: str, parameters: dict, total: float) -> None:
+def test_weights_of_a_token_sum_to_what_the_reference_says(name: str, parameters: dict[str, Any], total: float) -> None:
     """For every kind of logits where the sum is a constant; raw probabilities sum to at most 1."""
     for kind in ("random", "quantised", "bfloat16", "degenerate"):
         got = route(logits(kind, 50, 64), **asked(name, 64, 8, 50) | parameters)

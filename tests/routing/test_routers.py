@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def best(scores: np.ndarray, k: int) -> np.ndarray:
 def softmax(x: np.ndarray) -> np.ndarray:
     """In float64, over the last axis."""
     e = np.exp(x.astype(np.float64) - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
 def logits(max_experts: int = 24) -> st.SearchStrategy[np.ndarray]:
@@ -214,7 +214,7 @@ def test_random_draws_every_set_of_experts_alike() -> None:
         ),
     ],
 )
-def test_wrong_arguments_are_refused(arguments: dict, message: str) -> None:
+def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     """The error says what would be right, and is a ValueError."""
     with pytest.raises(InputError, match=message):
         moesim.route(np.zeros((2, 8)), **arguments)
@@ -225,6 +225,7 @@ def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
     """NaN would make every comparison false and the choice a matter of chance."""
     with pytest.raises(ValueError, match="finite"):
         moesim.route([[0.0, bad]], strategy="mixtral", top_k=1)
+    wrong: Any
     for wrong in ([0.0, 1.0], [["a"]], [[1.0, 2.0], [3.0]], None):
         with pytest.raises(InputError, match="shape"):
             moesim.route(wrong, strategy="mixtral", top_k=1)
@@ -234,7 +235,7 @@ def test_logits_that_are_no_numbers_are_refused(bad: float) -> None:
 
 def test_masked_experts_are_never_chosen_while_others_are_left() -> None:
     """Whatever their logits; the weights are those of the others alone."""
-    asked = {"strategy": "softmax-top-k", "top_k": 2}
+    asked: dict[str, Any] = {"strategy": "softmax-top-k", "top_k": 2}
     got = moesim.route([[9.0, 0.0, 1.0, 9.0]], mask=[[False, True, True, False]], **asked)
     assert got.expert.tolist() == [[2, 1]]
     np.testing.assert_allclose(got.weight, softmax(np.array([[1.0, 0.0]])), rtol=1e-6)
@@ -261,7 +262,13 @@ def test_groups_without_experts_within_reach_are_refused(masked_score: str) -> N
     """The best group has one, a token needs two; with another group all is well, and what is masked stays out."""
     mask = np.ones((1, 8), dtype=bool)
     mask[0, 1] = False
-    asked = {"strategy": "mixtral", "top_k": 2, "n_group": 4, "mask": mask, "masked_score": masked_score}
+    asked: dict[str, Any] = {
+        "strategy": "mixtral",
+        "top_k": 2,
+        "n_group": 4,
+        "mask": mask,
+        "masked_score": masked_score,
+    }
     logits = [[5.0, 4, -1, -1, -1, -1, -1, -1]]
     if masked_score == "-inf":
         with pytest.raises(InputError, match="mask: found fewer experts for token 0, wanted top_k"):
@@ -270,7 +277,10 @@ def test_groups_without_experts_within_reach_are_refused(masked_score: str) -> N
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
+    """Counts, seeds and parameters may be NumPy's."""
     x = np.zeros((2, 8))
     asked = {"n_group": np.int64(2), "norm_topk_prob": np.bool_(True), "routed_scaling_factor": np.float32(2)}
-    got = moesim.route(x, strategy="softmax-top-k", top_k=np.int64(2), seed=np.int64(3), **asked)
+    got = moesim.route(
+        x, strategy="softmax-top-k", top_k=cast("int", np.int64(2)), seed=cast("int", np.int64(3)), **asked
+    )
     np.testing.assert_array_equal(got.weight, np.ones((2, 2), dtype=np.float32))

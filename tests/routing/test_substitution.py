@@ -19,7 +19,7 @@ from moesim.routing.substitution import group_mask, router_scores
 def probabilities(x: np.ndarray) -> np.ndarray:
     """Softmax in float32."""
     e = np.exp(x - x.max(axis=1, keepdims=True))
-    return (e / e.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(e / e.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def scores_by(name: str, x: np.ndarray) -> np.ndarray:

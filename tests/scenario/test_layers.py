@@ -15,6 +15,7 @@ BASE = {"cluster": {"gpu": "h100-sxm", "nodes": 1, "gpus_per_node": 8}}
 
 
 def test_layers_say_what_differs_and_are_resolved_as_they_were_written() -> None:
+    """A resolved scenario has the block of the preset."""
     layers = [{"first": 0, "every": 2, "window": 128}]
     found = Scenario.from_dict({**BASE, "model": "gpt-oss-20b"})
     assert found.resolved()["model"]["layers"] == layers
@@ -24,6 +25,7 @@ def test_layers_say_what_differs_and_are_resolved_as_they_were_written() -> None
 
 
 def test_linear_attention_is_labelled_as_estimated() -> None:
+    """A model without it has no such label."""
     linear, plain = (
         Scenario.from_dict({**BASE, "model": name}).provenance for name in ("qwen3-next-80b-a3b", "mixtral-8x7b")
     )
@@ -44,12 +46,14 @@ def test_linear_attention_is_labelled_as_estimated() -> None:
     ],
 )
 def test_layers_that_cannot_be_are_refused_at_their_field(changes: dict[str, Any], message: str) -> None:
+    """The field and what would be right are named."""
     model = {"preset": "gpt-oss-20b", "layers": [], **changes}
     with pytest.raises(ScenarioError, match=re.escape(message)):
         Scenario.from_dict({**BASE, "model": model})
 
 
 def test_queues_refuse_experts_that_differ_by_layer() -> None:
+    """A queue serves experts of one width."""
     model = {"preset": "olmoe-1b-7b", "layers": [{"first": 3, "moe_intermediate_size": 512}]}
     made = Scenario.from_dict({**BASE, "model": model, "simulation": {"experts": "queued"}})
     wanted = r"found queued, wanted grouped, as the experts of olmoe-1b-7b .* are not equally wide"

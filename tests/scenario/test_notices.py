@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,20 @@ workload: {steps: 1, tokens_per_gpu: 8}
 
 
 def write(folder: Path, text: str, name: str = "s.yaml") -> Path:
+    """A file with this text."""
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return path
 
 
 def told(path: Path, **overrides: Any) -> list[str]:
+    """The fields that the notices of a file name."""
     changes = {name.replace("__", "."): value for name, value in overrides.items()}
     return [notice.field for notice in Scenario.from_yaml(path, overrides=changes).warnings]
 
 
 def test_a_notice_is_one_line_with_place_field_value_and_reason(tmp_path: Path) -> None:
+    """As text, and in its parts."""
     scenario = Scenario.from_yaml(write(tmp_path, BASE + "simulation:\n  overlap_slowdown: 0.1\n"))
     (notice,) = scenario.warnings
     text = (
@@ -48,6 +52,7 @@ def test_a_notice_is_one_line_with_place_field_value_and_reason(tmp_path: Path) 
 
 
 def test_they_come_in_the_order_of_the_file(tmp_path: Path) -> None:
+    """Not in the order of the schema."""
     path = write(tmp_path, "simulation: {overlap_slowdown: 0.1}\nrouting: {capacity: {factor: 1.0, tries: 2}}\n" + BASE)
     assert told(path) == ["simulation.overlap_slowdown", "routing.capacity.tries"]
 
@@ -63,11 +68,13 @@ def test_they_come_in_the_order_of_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_an_effect_in_any_variant_or_point_is_one(tmp_path: Path, more: str) -> None:
+    """A field that one variant needs is not idle."""
     path = write(tmp_path, BASE + "simulation: {overlap_slowdown: 0.1}\n" + more)
     assert told(path) == []
 
 
 def test_variants_and_points_that_do_not_matter_change_nothing(tmp_path: Path) -> None:
+    """The notice is that of the base."""
     more = "compare: {a: {}, b: {workload.steps: 2}}\nsweep: {workload.tokens_per_gpu: [2, 4], seed: [1, 2]}"
     path = write(tmp_path, BASE + "simulation: {overlap_slowdown: 0.1}\n" + more)
     scenario = Scenario.from_yaml(path)
@@ -77,10 +84,17 @@ def test_variants_and_points_that_do_not_matter_change_nothing(tmp_path: Path) -
 
 
 def test_a_large_sweep_is_looked_at_by_the_axes_that_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 10,000 points one is made."""
     axes = f"{{workload.steps: {[*range(1, 101)]}, workload.tokens_per_gpu: {[*range(1, 101)]}}}"
     path = write(tmp_path, BASE + f"simulation: {{overlap_slowdown: 0.1}}\nsweep: {axes}")
-    scenario, made, at = Scenario.from_yaml(path), [], Scenario.with_point
-    monkeypatch.setattr(Scenario, "with_point", lambda self, point: made.append(point) or at(self, point))
+    scenario, with_point = Scenario.from_yaml(path), Scenario.with_point
+    made: list[Mapping[str, object]] = []
+
+    def recorded(self: Scenario, point: Mapping[str, object]) -> Scenario:
+        made.append(point)
+        return with_point(self, point)
+
+    monkeypatch.setattr(Scenario, "with_point", recorded)
     assert [notice.field for notice in scenario.warnings] == ["simulation.overlap_slowdown"]
     assert made == [{}]
 
@@ -104,6 +118,7 @@ def test_only_what_this_file_writes_is_judged(tmp_path: Path) -> None:
 
 
 def test_set_makes_no_field_of_a_file_useless_and_may_make_one_useful(tmp_path: Path) -> None:
+    """Overrides are not what a file says."""
     path = write(
         tmp_path, BASE.replace("steps: 1", "steps: 1, context_tokens: 100") + "simulation: {overlap_slowdown: 0.1}"
     )
@@ -114,6 +129,7 @@ def test_set_makes_no_field_of_a_file_useless_and_may_make_one_useful(tmp_path: 
 
 
 def test_what_switches_off_and_what_must_be_written_is_nothing_to_tell(tmp_path: Path) -> None:
+    """A zero or none that says "without"."""
     off = "workload.topics: {count: 0, strength: 0}"
     more = "routing: {capacity: none}\nsimulation: {overlap: none, queue_tokens: none}\n"
     assert told(write(tmp_path, BASE.replace("steps: 1", "steps: 1, topics: {count: 0, strength: 0}") + more)) == [], (
@@ -128,6 +144,8 @@ def test_what_switches_off_and_what_must_be_written_is_nothing_to_tell(tmp_path:
 
 
 def test_the_number_of_shared_experts_beside_their_width(tmp_path: Path) -> None:
+    """The width of all of them makes the number idle."""
+
     def model(**fields: int) -> list[str]:
         data = {"model": {"preset": "deepseek-v3", **fields}, "cluster": {"gpu": "h200-sxm", "nodes": 8}}
         return [notice.field for notice in Scenario.from_dict(data).warnings]
@@ -138,6 +156,7 @@ def test_the_number_of_shared_experts_beside_their_width(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("path", [*SHIPPED, TEMPLATE], ids=lambda path: path.stem)
 def test_what_ships_has_no_field_without_effect_nor_has_what_it_resolves_to(path: Path) -> None:
+    """Every shipped scenario and its variants."""
     scenario = Scenario.from_yaml(path)
     assert [str(notice) for notice in scenario.warnings] == []
     for resolved in (scenario, *scenario.variants().values()):
@@ -153,6 +172,7 @@ def test_a_resolved_scenario_has_all_fields_and_so_says_nothing(tmp_path: Path) 
 
 
 def test_a_result_says_what_had_no_effect_and_its_scenario_gives_it_again(tmp_path: Path) -> None:
+    """In the manifest, without the folder."""
     scenario = Scenario.from_yaml(write(tmp_path, BASE + "simulation: {overlap_slowdown: 0.1}"))
     result = simulate(scenario)
     assert result.manifest["warnings"] == [notice.without_folder() for notice in scenario.warnings]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -414,7 +415,7 @@ def test_weights_stay_as_they_are_stored(gpu: str, weights: str, asked: dict[str
     ],
     ids=["mixtral", "qwen3", "deepseek-v3"],
 )
-def test_a_hugging_face_config_is_a_model(tmp_path: Path, config: dict, checks: dict) -> None:
+def test_a_hugging_face_config_is_a_model(tmp_path: Path, config: dict[str, Any], checks: dict[str, Any]) -> None:
     """By its path, relative to the scenario."""
     (tmp_path / "config.json").write_text(json.dumps(config))
     path = tmp_path / "s.yaml"
@@ -447,7 +448,7 @@ def test_a_config_of_another_model_is_refused(tmp_path: Path, text: str) -> None
         ({"num_hidden_layers": "61"}, "whole numbers for its sizes"),
     ],
 )
-def test_a_config_with_a_wrong_field_is_refused(tmp_path: Path, change: dict, message: str) -> None:
+def test_a_config_with_a_wrong_field_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     """Before anything is made of it."""
     (tmp_path / "config.json").write_text(json.dumps({**DEEPSEEK_V3, **change}))
     (tmp_path / "s.yaml").write_text("model: config.json\ncluster: {gpu: h200-sxm, nodes: 8}\n")
@@ -532,12 +533,13 @@ def test_data_of_python_code_is_as_that_of_a_file(tmp_path: Path) -> None:
     assert (scenario.spec.seed, scenario.spec.workload.steps) == (3, 2)
     assert scenario.spec.workload.trace == str(tmp_path / "t")
     assert [point["workload.popularity.exponent"] for point in scenario.points()] == [0, 0.5, 1]
-    assert "seed: 5\n" in scenario.with_seed(np.int64(5)).resolved_yaml()
+    assert "seed: 5\n" in scenario.with_seed(cast("int", np.int64(5))).resolved_yaml()
     with pytest.raises(ScenarioError, match=r"scenario: found <object object .*, wanted numbers, text, lists"):
         Scenario.from_dict({**BASE, "name": object()})
 
 
 def test_another_seed_is_that_of_variants_and_points() -> None:
+    """But for a variant with a seed of its own."""
     data = {**BASE, "seed": 1, "compare": {"a": {}, "b": {"seed": 7}}, "sweep": {"workload.steps": [1, 2]}}
     scenario = Scenario.from_dict(data).with_seed(5)
     assert (scenario.spec.seed, scenario.resolved()["seed"]) == (5, 5)

@@ -14,6 +14,7 @@ BASE = {"model": "mixtral-8x7b", "cluster": {"gpu": "h100-sxm"}}
 
 
 def points(sweep: Any) -> list[dict[str, Any]]:
+    """The points of a sweep."""
     return Scenario.from_dict({**BASE, "sweep": sweep}).points()
 
 

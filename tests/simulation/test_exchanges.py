@@ -102,6 +102,7 @@ def test_the_case_of_normal_kernels_in_decode() -> None:
 @pytest.mark.parametrize("network", FITTED)
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_both_levels_charge_an_exchange_alike(network: str, nodes: int) -> None:
+    """Closed form and ports differ by less than 5 %."""
     closed, port = (
         parts_us(scenario(network, nodes=nodes, simulation__network=level)) for level in ("closed-form", "port")
     )
@@ -172,11 +173,13 @@ def test_links_scale_what_was_measured_elsewhere() -> None:
     ],
 )
 def test_a_network_is_measured_where_it_was(gpu: str, nodes: int, fields: dict[str, Any], words: str) -> None:
+    """Elsewhere the label says "estimated" and why."""
     assert re.match(words, scenario(gpu=gpu, nodes=nodes, **fields).provenance["network"])
 
 
 @needs_cases
 def test_the_case_of_a_network_of_another_machine() -> None:
+    """It is measured on H100 and estimated on the other."""
     case = Scenario.from_yaml(CASES / "09_network_of_another_machine.yaml")
     assert case.provenance["network"].startswith("estimated: deepep-low-latency")
     on_h100 = case.with_overrides({"cluster.gpu": "h100-sxm", "precision.dispatch": "bf16"})
@@ -197,6 +200,7 @@ def test_stated_rates_replace_fitted_ones() -> None:
 
 
 def test_more_sms_send_faster() -> None:
+    """24 SMs take less than half the time of 4."""
     few, many = (
         parts_us(scenario({"preset": "deepep-normal", "comm_sms": sms}, workload__tokens_per_gpu=1024))
         for sms in (4, 24)
@@ -205,6 +209,7 @@ def test_more_sms_send_faster() -> None:
 
 
 def test_constants_that_nobody_has_fitted() -> None:
+    """The error lists the groups that there are."""
     network = {"preset": "deepep-low-latency", "fitted": ["a/deepep-ll/b/dispatch", "c"]}
     with pytest.raises(ScenarioError, match=r"network.fitted: found a/deepep-ll/b/dispatch, wanted one of .*sglang/"):
         prepare(scenario(network))
@@ -240,6 +245,7 @@ def test_a_gpu_of_ones_own_says_its_network(
 
 
 def test_a_resolved_scenario_gives_the_same_result() -> None:
+    """The cluster is the same in every field."""
     once = scenario("deepep-normal", nodes=2, simulation__network="port")
     again = Scenario.from_dict(once.resolved())
     assert dataclasses.asdict(again.cluster) == dataclasses.asdict(once.cluster)

@@ -33,14 +33,17 @@ SMALL = {
 
 
 def scenario(*faults: dict[str, Any], **changes: Any) -> Scenario:
+    """A small decode with faults."""
     return Scenario.from_yaml("deepseek-v3-decode", overrides={**SMALL, "faults": list(faults), **changes})
 
 
 def run(*faults: dict[str, Any], **changes: Any) -> Result:
+    """Its result."""
     return simulate(scenario(*faults, **changes))
 
 
 def schedule_of(fault: dict[str, Any]) -> FaultSchedule:
+    """The schedule of one fault."""
     return prepare(scenario(fault)).faults
 
 

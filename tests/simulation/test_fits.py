@@ -27,7 +27,8 @@ def refusal(**overrides: Any) -> str:
 
 def gigabytes(text: str, part: str) -> float:
     """The number of a part in the sentence."""
-    return float(re.search(rf"{part} ([\d,.]+) GB", text)[1].replace(",", ""))
+    (found,) = re.findall(rf"{part} ([\d,.]+) GB", text)
+    return float(found.replace(",", ""))
 
 
 def test_gathered_tokens_count_for_the_group_of_gpus_that_gathers_them() -> None:

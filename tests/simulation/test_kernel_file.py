@@ -47,12 +47,14 @@ def group(noun: str, name: str, **changes: float) -> dict[str, Any]:
 
 
 def scenario(folder: Path, kernels: str = "mine.yaml") -> Scenario:
+    """A small model with this entry for its kernels."""
     path = folder / "s.yaml"
     path.write_text(SCENARIO.replace("KERNELS", kernels))
     return Scenario.from_yaml(path)
 
 
 def test_the_constants_of_a_file_replace_those_of_its_parts(tmp_path: Path) -> None:
+    """A launch of one and of two seconds in each of 16 layers."""
     write(
         tmp_path / "mine.yaml",
         experts=group("experts", "trtllm/cutlass/bfloat16", launch_s=1.0),
@@ -65,8 +67,10 @@ def test_the_constants_of_a_file_replace_those_of_its_parts(tmp_path: Path) -> N
 
 
 def test_the_shipped_constants_in_a_file_change_nothing(tmp_path: Path) -> None:
+    """All of them, read back from the file."""
     nouns = ("experts", "elementwise", *LAYERS)
-    write(tmp_path / "mine.yaml", **{noun: dict(load(noun)) for noun in nouns})
+    shipped_constants: dict[str, Any] = {noun: dict(load(noun)) for noun in nouns}
+    write(tmp_path / "mine.yaml", **shipped_constants)
     mine, shipped = simulate(scenario(tmp_path)), simulate(scenario(tmp_path, "trtllm-bf16"))
     assert mine.summary["step_time_s"] == shipped.summary["step_time_s"]
     # but for latent attention and fp8, whose families differ, likewise
@@ -75,6 +79,7 @@ def test_the_shipped_constants_in_a_file_change_nothing(tmp_path: Path) -> None:
 
 
 def test_the_result_says_which_file_and_gpu_and_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By digest, and from the resolved scenario."""
     file = write(tmp_path / "mine.yaml", "h200-sxm", gemm=group("gemm", "trtllm/cublas/bfloat16", launch_s=1e-3))
     result = simulate(scenario(tmp_path))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -99,6 +104,8 @@ def test_the_result_says_which_file_and_gpu_and_runs_again(tmp_path: Path, monke
 
 
 def test_the_experts_are_those_that_the_file_holds(tmp_path: Path) -> None:
+    """The group is chosen by data type, and masked kernels by the network."""
+
     def kernel(precision: Precision, prompts: bool = False, **kernels: Any) -> ExpertKernel:
         masked = network(name="deepep-low-latency")
         family = read_backend(write(tmp_path / "k.yaml", **kernels), precision, masked)
@@ -118,6 +125,7 @@ def test_the_experts_are_those_that_the_file_holds(tmp_path: Path) -> None:
 
 
 def test_layers_take_their_own_data_type_from_the_file_or_what_is_shipped(tmp_path: Path) -> None:
+    """A file may have bf16 alone."""
     only_bf16 = group("gemm", "vllm/cublas/bfloat16", launch_s=0.5)
     layers = read_backend(write(tmp_path / "k.yaml", gemm=only_bf16), FP8).layers(throttled=True)
     assert layers.linear("bf16").launch_s == 0.5
@@ -183,6 +191,7 @@ def test_a_sweep_keeps_runs_of_another_file_apart(tmp_path: Path) -> None:
 def test_what_a_file_lacks_is_an_error_at_the_line_of_the_scenario(
     tmp_path: Path, text: str | dict[str, Any] | None, words: str
 ) -> None:
+    """What is wrong in the file follows."""
     if text is not None:
         (tmp_path / "mine.yaml").write_text(text if isinstance(text, str) else yaml.safe_dump(text))
     with pytest.raises(

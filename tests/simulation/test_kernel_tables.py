@@ -35,6 +35,7 @@ EXPERTS = experts({64: 0.2, 256: 0.8}, moe_ep_size=4)
 
 
 def scenario(folder: Path, kernels: str = "{table: tables}", **changes: Any) -> Scenario:
+    """A small model with this entry for its kernels."""
     path = folder / "s.yaml"
     path.write_text(SCENARIO.replace("KERNELS", kernels))
     return Scenario.from_yaml(path, overrides={name.replace("__", "."): value for name, value in changes.items()})
@@ -48,6 +49,7 @@ def expert_ms(result: Any) -> float:
 
 
 def test_a_run_says_what_was_measured_and_runs_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files, digests and counts of sizes are in the manifest."""
     save(tmp_path / "tables", moe=EXPERTS, gemm=products({32: 0.1}), nccl=EXPERTS[["system"]])
     result = simulate(scenario(tmp_path))
     files = {name: hashlib.sha256((tmp_path / "tables" / name).read_bytes()).hexdigest() for name in _FILES}
@@ -84,12 +86,14 @@ _FILES = ("gemm_test.csv", "moe_test.csv")
 
 
 def test_a_part_that_no_table_has_is_as_without(tmp_path: Path) -> None:
+    """Rows of another number of ranks."""
     save(tmp_path / "tables", moe=experts({64: 0.2, 256: 0.8}, moe_ep_size=2))
     found, plain = simulate(scenario(tmp_path)), simulate(scenario(tmp_path, "trtllm-bf16"))
     assert found.summary == plain.summary
 
 
 def test_every_thread_count_gives_the_same(tmp_path: Path) -> None:
+    """Counts of looked-up sizes as well."""
     save(tmp_path / "tables", moe=EXPERTS)
     one, two = (simulate(scenario(tmp_path), threads=n) for n in (1, 2))
     assert one.summary == two.summary
@@ -97,6 +101,7 @@ def test_every_thread_count_gives_the_same(tmp_path: Path) -> None:
 
 
 def test_the_family_says_whose_rows_and_whose_formulas(tmp_path: Path) -> None:
+    """Rows of vLLM are read for vLLM's kernels alone."""
     save(tmp_path / "tables", moe=EXPERTS.assign(framework="VLLM", kernel_source="vllm_triton"))
     named = simulate(scenario(tmp_path, "{table: tables, family: vllm-bf16}"))
     assert "interpolated" in named.manifest["provenance"]["time of experts"]
@@ -106,6 +111,7 @@ def test_the_family_says_whose_rows_and_whose_formulas(tmp_path: Path) -> None:
 
 
 def test_a_file_of_constants_may_stand_for_the_rest(tmp_path: Path) -> None:
+    """The family of the tables is a file that was calibrated."""
     from moesim.calibration import Calibration
     from moesim.hardware.constants import load
 
@@ -131,6 +137,7 @@ def test_micro_batches_are_looked_up_at_their_own_sizes(tmp_path: Path) -> None:
 
 
 def test_queued_experts_keep_their_formula(tmp_path: Path) -> None:
+    """Batches of a queue have sizes that no table holds."""
     save(tmp_path / "tables", moe=EXPERTS)
     changes = {"simulation__experts": "queued", "workload__steps": 1}
     found, plain = (simulate(scenario(tmp_path, k, **changes)) for k in ("{table: tables}", "trtllm-bf16"))
@@ -155,6 +162,7 @@ def test_a_sweep_keeps_runs_of_another_table_apart(tmp_path: Path) -> None:
 
 
 def test_a_variant_names_a_table_of_its_own(tmp_path: Path) -> None:
+    """Slower rows make the variant slower."""
     save(tmp_path / "tables", moe=EXPERTS)
     save(tmp_path / "slow", moe=EXPERTS.assign(latency_ms=[2.0, 8.0]))
     text = SCENARIO.replace("KERNELS", "{table: tables}") + "compare: {a: {}, b: {cluster.kernels.table: slow}}\n"
@@ -223,6 +231,7 @@ def test_the_measured_tables_change_the_time_of_experts_to_theirs(
     ],
 )
 def test_what_is_wrong_is_an_error_at_its_field(tmp_path: Path, kernels: str, place: str, words: str) -> None:
+    """With line and column where the file has them."""
     save(tmp_path / "tables", moe=EXPERTS)
     with pytest.raises(ScenarioError) as raised:
         check(scenario(tmp_path, kernels))
@@ -241,6 +250,7 @@ def test_what_is_wrong_is_an_error_at_its_field(tmp_path: Path, kernels: str, pl
     ],
 )
 def test_a_wrong_table_is_an_error_at_the_line_of_the_scenario(tmp_path: Path, table: pd.DataFrame, words: str) -> None:
+    """The row and the column of the table follow."""
     save(tmp_path / "tables", moe=table)
     with pytest.raises(
         ScenarioError, match=r"s\.yaml:6:13: cluster\.kernels\.table: found tables, wanted a measured table or a folder"
@@ -259,6 +269,7 @@ def test_a_gpu_of_its_own_needs_its_own_rows(tmp_path: Path) -> None:
 
 
 def test_the_schema_takes_a_name_or_tables() -> None:
+    """Or nothing."""
     schema = json_schema()
     kernels = schema["$defs"]["ClusterSpec"]["properties"]["kernels"]
     assert kernels["anyOf"] == [{"type": "string"}, {"$ref": "#/$defs/KernelTables"}, {"type": "null"}]
@@ -267,6 +278,7 @@ def test_the_schema_takes_a_name_or_tables() -> None:
 
 
 def test_whatever_the_schema_refers_to_is_there() -> None:
+    """Every reference has its definition."""
     schema = json_schema()
     names = re.findall(r'"\$ref": "#/\$defs/(\w+)"', json.dumps(schema))
     assert len(names) > 10

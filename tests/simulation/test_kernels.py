@@ -46,14 +46,17 @@ def scenario(folder: Path, **overrides: Any) -> Scenario:
 
 
 def run(folder: Path, **overrides: Any) -> Result:
+    """The result of the small scenario with these overrides."""
     return simulate(scenario(folder, **overrides))
 
 
 def precision(weights: str, activations: str) -> Precision:
+    """Weights and activations of these types, all else in bf16."""
     return Precision(weights=weights, activations=activations, dispatch="bf16", combine="bf16", kv_cache="bf16")
 
 
 def test_the_default_suits_the_data_types(tmp_path: Path) -> None:
+    """In bf16 it is TensorRT-LLM's, and vLLM's differs."""
     named = run(tmp_path, cluster__kernels="trtllm-bf16")
     default = run(tmp_path)
     assert default.summary["step_time_s"] == named.summary["step_time_s"]
@@ -200,6 +203,7 @@ def test_gpt_oss_120b_fits_one_h100_as_it_is_published() -> None:
 
 
 def test_the_result_says_whose_constants_and_what_changed(tmp_path: Path) -> None:
+    """On another GPU only published specifications change."""
     own = run(tmp_path).manifest["provenance"]["kernel times"]
     other = run(tmp_path, cluster__gpu="h200-sxm").manifest["provenance"]["kernel times"]
     assert own == "estimated: formulas with constants of trtllm-bf16 on h100-sxm"
@@ -217,6 +221,7 @@ def test_the_result_says_whose_constants_and_what_changed(tmp_path: Path) -> Non
     ],
 )
 def test_a_wrong_family_is_an_error_at_its_line(tmp_path: Path, name: str, message: str) -> None:
+    """Unknown names, and families for other activations."""
     path = tmp_path / "s.yaml"
     path.write_text(BASE.replace("gpus_per_node: 4}", f"gpus_per_node: 4, kernels: {name}}}"))
     with pytest.raises(ScenarioError, match=r"s\.yaml:3:.*" + message):
@@ -224,12 +229,14 @@ def test_a_wrong_family_is_an_error_at_its_line(tmp_path: Path, name: str, messa
 
 
 def test_resolved_scenarios_keep_the_family(tmp_path: Path) -> None:
+    """A resolved scenario resolves to itself."""
     kept = scenario(tmp_path, cluster__kernels="vllm-bf16").resolved()
     assert kept["cluster"]["kernels"] == "vllm-bf16"
     assert Scenario.from_dict(kept).resolved() == kept
 
 
 def test_every_family_names_groups_that_are_calibrated() -> None:
+    """On H100 all of them, on H200 none."""
     assert calibrated_backends("h100-sxm") == [*backends()]
     assert calibrated_backends("h200-sxm") == []
     for name, family in backends().items():
@@ -248,6 +255,7 @@ def test_every_family_names_groups_that_are_calibrated() -> None:
 
 
 def durations(folder: Path, family: str, phase: str = "decode", model: str = "olmoe-1b-7b") -> Durations:
+    """Durations of a step with the kernels of a family."""
     made = scenario(folder, model=model)
     narrow = "fp8" if "fp8" in family else "bf16"
     n_layers, n_experts, tokens = len(made.model.moe_layers), made.model.n_experts, np.full(4, 32)
@@ -263,6 +271,7 @@ def durations(folder: Path, family: str, phase: str = "decode", model: str = "ol
 
 
 def test_the_router_of_fused_kernels_is_not_counted_twice(tmp_path: Path) -> None:
+    """It is shorter where the kernel of the experts routes."""
     fused, apart = (durations(tmp_path, name).router[0, 0] for name in ("sglang-fp8-block", "sglang-deepep-fp8"))
     assert fused < apart
 
@@ -270,6 +279,7 @@ def test_the_router_of_fused_kernels_is_not_counted_twice(tmp_path: Path) -> Non
 @pytest.mark.parametrize("phase", ["decode", "prefill"])
 @pytest.mark.parametrize("model", ["mixtral-8x7b", "deepseek-v3"])
 def test_a_family_has_constants_of_every_part(tmp_path: Path, phase: str, model: str) -> None:
+    """Two frameworks differ in each of them."""
     ours, theirs = (durations(tmp_path, name, phase, model) for name in ("trtllm-fp8-block", "vllm-fp8-block"))
     for part in ("attention", "router", "head", "experts"):
         first, second = getattr(ours, part), getattr(theirs, part)
@@ -280,6 +290,7 @@ def test_a_family_has_constants_of_every_part(tmp_path: Path, phase: str, model:
 
 
 def test_a_family_may_take_other_groups_than_its_framework(tmp_path: Path) -> None:
+    """FlashInfer's attention beside the same experts."""
     flash, infer = (
         durations(tmp_path, f"sglang-deepep-fp8{name}", model="deepseek-v3") for name in ("", "-flashinfer")
     )
@@ -309,7 +320,7 @@ def test_a_gpu_is_at_its_power_limit_but_in_decode(name: str, dtype: str) -> Non
         layers = family.layers(throttled=is_throttled(work))
         assert layers.throttled == is_throttled(work)
         took[phase] = gemm_seconds(calibrated_gpu(), *sizes, weights=dtype, activations=dtype, kernels=layers)
-    own = {"weights": dtype, "activations": dtype}
+    own: dict[str, Any] = {"weights": dtype, "activations": dtype}
     alone = product_seconds(
         family.layers(throttled=False).linear(dtype), calibrated_gpu(), *sizes, sustained=False, **own
     )

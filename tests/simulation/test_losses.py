@@ -25,11 +25,13 @@ LOST = {"kind": "gpu-failure", "gpu": 5}
 
 
 def scenario(*faults: dict[str, Any], **changes: Any) -> Scenario:
+    """A small decode with faults and other overrides."""
     overrides = {**SMALL, "faults": list(faults), **{name.replace("__", "."): value for name, value in changes.items()}}
     return Scenario.from_yaml("deepseek-v3-decode", overrides=overrides)
 
 
 def run(*faults: dict[str, Any], **changes: Any) -> Result:
+    """Its result."""
     return simulate(scenario(*faults, **changes))
 
 

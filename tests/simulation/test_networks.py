@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from moesim import Scenario, simulate
 from moesim.cli import main
+from moesim.results import Result
 from moesim.simulation.routing_step import micro_batches_of
 from moesim.types import Batch
 
@@ -52,7 +54,7 @@ def test_both_interpreters_agree_on_every_shipped_scenario(
 ) -> None:
     """As large as they are, for a step."""
     text = (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
-    changes = {"simulation.network": network, "simulation.overlap": overlap}
+    changes: dict[str, Any] = {"simulation.network": network, "simulation.overlap": overlap}
     if "trace:" in text:
         changes["workload.trace"] = str(recorded(tmp_path))
     else:
@@ -112,7 +114,7 @@ def recorded(folder: Path) -> Path:
 def test_two_batches_process_every_token_once() -> None:
     """Loads and bytes are those of one batch, whatever the overlap."""
 
-    def result(overlap: str):
+    def result(overlap: str) -> Result:
         return simulate(Scenario.from_yaml("deepseek-v3-decode", overrides={**SMALL, "simulation.overlap": overlap}))
 
     one, two = result("none"), result("two-batch")
@@ -127,5 +129,5 @@ def test_micro_batches_are_the_halves_of_every_rank() -> None:
     """An odd number gives the first half one more; every token is in one of them."""
     batch = Batch(step=0, source=np.array([1, 0, 1, 1, 0, 1, 1], dtype=np.int32), sequence=np.zeros(7, np.int32))
     first, second = micro_batches_of(batch, 2)
-    assert first.tolist() == [0, 1, 2, 3]
-    assert second.tolist() == [4, 5, 6]
+    assert np.asarray(first).tolist() == [0, 1, 2, 3]
+    assert np.asarray(second).tolist() == [4, 5, 6]

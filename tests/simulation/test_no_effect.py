@@ -177,6 +177,7 @@ def _numbers(scenario: Scenario) -> str:
 def test_what_has_no_effect_has_none_and_what_has_one_shows(
     field: str, value: Any, other: Any, idle: Any, counts: Any, trace: Path
 ) -> None:
+    """The numbers agree exactly where the notice stands."""
     if idle is not None:
         first, second = (_scenario(field, own, idle, trace) for own in (value, other))
         assert field in [notice.field for notice in first.warnings]
@@ -188,6 +189,7 @@ def test_what_has_no_effect_has_none_and_what_has_one_shows(
 
 
 def test_a_slow_link_that_no_message_takes() -> None:
+    """One node has no links across nodes."""
     fault = {"kind": "slow-link", "level": "across_nodes", "factor": 9.0}
     data = override(BASE, {"simulation.network": "port", "cluster.nodes": 1, "faults": [fault]}, "test")
     scenario = Scenario.from_dict(data)
@@ -198,4 +200,5 @@ def test_a_slow_link_that_no_message_takes() -> None:
 
 
 def test_every_rule_is_shown_at_work() -> None:
+    """The cases above hold one of each rule."""
     assert {field for field, *_ in CASES} == {*RULES, "faults.0.level"}

@@ -197,9 +197,9 @@ def test_what_routers_do_in_training_only_they_do_where_the_phase_is_train(
     }
 
     def violation(phase: str, **parameters: Any) -> float:
-        written = {"routing.parameters": parameters, "workload.phase": phase}
+        written: dict[str, Any] = {"routing.parameters": parameters, "workload.phase": phase}
         written |= {} if phase == "decode" else {"model.n_layers": 2}
-        return simulate(Scenario.from_dict(scenario, overrides=written)).summary["max_violation"]["mean"]
+        return float(simulate(Scenario.from_dict(scenario, overrides=written)).summary["max_violation"]["mean"])
 
     in_training = {key: type(value)(1 - value) for key, value in at_inference.items()}
     plain, trained = violation("decode", **at_inference), violation("decode", **in_training)

@@ -24,11 +24,13 @@ SMALL = {
 
 
 def scenario(**changes: Any) -> Scenario:
+    """A small decode with these overrides."""
     overrides = {**SMALL, **{name.replace("__", "."): value for name, value in changes.items()}}
     return Scenario.from_yaml("deepseek-v3-decode", overrides=overrides)
 
 
 def run(**changes: Any) -> Result:
+    """Its result."""
     return simulate(scenario(**changes))
 
 

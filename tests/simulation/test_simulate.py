@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from moesim.simulation.prepare import prepare
 from moesim.simulation.program import lay_out_step
 from moesim.simulation.routing_step import route_step
 from moesim.simulation.state import start
-from moesim.types import PARTS, Batch
+from moesim.types import PARTS, Batch, equal_decodes
 from moesim.workload import import_recordings
 
 SMALL = {
@@ -61,7 +62,7 @@ COMBINATIONS = [
 
 
 @pytest.mark.parametrize("overrides", COMBINATIONS, ids=lambda o: ",".join(f"{k}={v}" for k, v in o.items()) or "base")
-def test_the_frames_conserve_tokens_bytes_and_time(overrides: dict) -> None:
+def test_the_frames_conserve_tokens_bytes_and_time(overrides: dict[str, Any]) -> None:
     """What the frames say adds up, exactly for counts."""
     scenario = Scenario.from_dict(SMALL, overrides=overrides)
     result = simulate(scenario)
@@ -69,9 +70,9 @@ def test_the_frames_conserve_tokens_bytes_and_time(overrides: dict) -> None:
     assert (
         experts.requested + experts.rerouted_in == experts.processed + experts.dropped + experts.rerouted_away
     ).all()
-    tokens = scenario.spec.workload.tokens_per_gpu * scenario.cluster.n_gpus
-    assert (steps.tokens == tokens).all()
-    assert (layers.requested == tokens * scenario.spec.routing.top_k).all()
+    tokens = scenario.resolved()["workload"]["tokens_per_gpu"] * scenario.cluster.n_gpus
+    assert steps["tokens"].eq(tokens).all()
+    assert layers["requested"].eq(tokens * scenario.resolved()["routing"]["top_k"]).all()
     assert len(layers) == len(scenario.model.moe_layers) * scenario.spec.workload.steps
     assert set(layers.layer) == {0, 2}
     for column in ("requested", "processed", "dropped"):
@@ -95,7 +96,7 @@ def test_the_frames_conserve_tokens_bytes_and_time(overrides: dict) -> None:
 
 
 @pytest.mark.parametrize("overrides", COMBINATIONS[:9:2], ids=str)
-def test_one_seed_gives_the_same_bytes_for_any_number_of_threads(overrides: dict, tmp_path: Path) -> None:
+def test_one_seed_gives_the_same_bytes_for_any_number_of_threads(overrides: dict[str, Any], tmp_path: Path) -> None:
     """All files but the manifest, which holds wall times."""
     scenario = Scenario.from_dict(SMALL, overrides=overrides)
     for threads in (1, 2, 5):
@@ -283,10 +284,7 @@ def test_perfectly_balanced_tokens_take_the_analytic_time(tmp_path: Path) -> Non
         scenario.model,
         scenario.cluster,
         scenario.precision,
-        phase="decode",
-        tokens_per_gpu=np.full(4, 8),
-        context_tokens=2048,
-        sequence_tokens=4096,
+        equal_decodes(np.full(4, 8), 2048),
         slot_tokens=np.full((2, 8), 8),
         slot_rank=np.repeat(np.arange(4, dtype=np.int32), 2),
     )
@@ -299,8 +297,8 @@ def test_perfectly_balanced_tokens_take_the_analytic_time(tmp_path: Path) -> Non
     copies = 9
     dispatch, combine = exchange_rates(scenario.cluster, scenario.precision, scenario.model.hidden_size)
     exchanges = sum(int(e.latency_ps[0]) + copies * int(e.out_ps[0, 0]) for e in (dispatch, combine))
-    moe = ps(durations.attention[0]) + ps(durations.router[0]) + ps(durations.experts[0, 0]) + exchanges
-    dense = ps(durations.attention[0]) + ps(durations.dense[0])
+    moe = ps(durations.attention[0, 0]) + ps(durations.router[0, 0]) + ps(durations.experts[0, 0]) + exchanges
+    dense = ps(durations.attention[1, 0]) + ps(durations.dense[1, 0])
     expected = 2 * moe + dense + ps(durations.head[0])
     assert round(result.steps.step_time_s[0] * 1e12) == expected
     assert result.summary["breakdown_s"]["wait"] == 0

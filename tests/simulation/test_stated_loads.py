@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from moesim.scenario import presets
 from moesim.scenario.schema import LOAD_KINDS, POPULARITY_FIELDS, PopularitySpec
 from moesim.study import plan_sweep
 
-BASE = {
+BASE: dict[str, Any] = {
     "model": {"preset": "olmoe-1b-7b", "n_layers": 2},
     "cluster": {"gpu": "h100-sxm", "nodes": 1, "gpus_per_node": 4},
     "workload": {"steps": 4, "tokens_per_gpu": 512},
@@ -23,7 +24,7 @@ BASE = {
 COUNTS = np.random.default_rng(2).lognormal(sigma=0.8, size=(2, 64)).round(3) * 1000
 
 
-def stated(popularity: object, overrides: dict | None = None, **parts: object) -> Scenario:
+def stated(popularity: object, overrides: dict[str, Any] | None = None, **parts: object) -> Scenario:
     """Two layers of OLMoE, 64 experts of which a token takes 8, on four GPUs."""
     scenario = Scenario.from_dict({**BASE, **parts}, overrides={"workload.popularity": popularity})
     return scenario if overrides is None else scenario.with_overrides(overrides)
@@ -32,7 +33,7 @@ def stated(popularity: object, overrides: dict | None = None, **parts: object) -
 def shares(scenario: Scenario) -> np.ndarray:
     """Of the requested load [2, 64]."""
     load = simulate(scenario).experts.groupby(["layer", "expert"])["requested"].sum().to_numpy().reshape(2, -1)
-    return load / load.sum(axis=1, keepdims=True)
+    return np.asarray(load / load.sum(axis=1, keepdims=True))
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def assert_counted(found: np.ndarray) -> None:
 
 
 def test_a_lognormal_load_runs_and_has_the_stated_deviation() -> None:
-    """ln of the load, in the mean of two layers of 64 experts."""
+    """Logarithms: ln of the load, in the mean of two layers of 64 experts."""
     found = shares(stated({"kind": "lognormal", "sigma": 0.8}))
     assert np.log(found).std(axis=1).mean() == pytest.approx(0.8, abs=0.15)
     np.testing.assert_array_equal(found, shares(stated({"sigma": 0.8})))  # the kind is told by its field
@@ -108,13 +109,13 @@ def test_variants_with_other_routers_see_the_tokens_of_the_base(counts: Path) ->
         }
     )
     study = compare(scenario)
-    routers = [Scenario.from_dict(run.scenario).spec.workload.popularity.router for run in study.results.values()]
-    assert [router.top_k for router in routers] == [8, 8]
+    assert [run.scenario["workload"]["popularity"]["router"]["top_k"] for run in study.results.values()] == [8, 8]
     own, fewer = study.results["own"], study.results["fewer"]
     assert fewer.summary["max_violation"]["mean"] > own.summary["max_violation"]["mean"] + 0.5  # less is spread
     alone = simulate(Scenario.from_dict(fewer.scenario))
     assert alone.experts.equals(fewer.experts)
-    assert scenario.with_point({"routing.top_k": 2}).spec.workload.popularity.router.top_k == 8
+    point = scenario.with_point({"routing.top_k": 2}).resolved()
+    assert point["workload"]["popularity"]["router"]["top_k"] == 8
 
 
 def test_a_router_of_the_scenario_gives_the_load_by_its_own_rules(counts: Path) -> None:
@@ -161,7 +162,7 @@ def test_a_preset_may_be_named_or_changed() -> None:
 
 def test_every_kind_says_what_it_reads() -> None:
     """The table that tells kinds by their fields and finds those without effect."""
-    assert set(POPULARITY_FIELDS) == set(PopularitySpec.model_fields["kind"].annotation.__args__)
+    assert set(POPULARITY_FIELDS) == set(get_args(PopularitySpec.model_fields["kind"].annotation))
     read = {field for fields in POPULARITY_FIELDS.values() for field in fields}
     assert read == set(PopularitySpec.model_fields) - {"name", "kind", "router", "source"}
     assert set(LOAD_KINDS) < set(POPULARITY_FIELDS)
@@ -187,7 +188,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("popularity, message", WRONG)
-def test_what_is_wrong_is_said(popularity: dict, message: str) -> None:
+def test_what_is_wrong_is_said(popularity: dict[str, Any], message: str) -> None:
     """The field, what was found and what would be right."""
     with pytest.raises(ScenarioError, match=message):
         simulate(stated(popularity))

@@ -36,6 +36,7 @@ CASES = [{}, TRAINING, FAULTS, {"simulation.experts": "queued"}, {"simulation.ov
 
 
 def plan_of(**changes: Any) -> RunPlan:
+    """The plan of the small scenario with these overrides."""
     return prepare(Scenario.from_dict(BASE, overrides=changes))
 
 

@@ -8,25 +8,28 @@ import sys
 
 import pytest
 
-from moesim.study.execute import _sigint_blocked
+from moesim.study.execute import sigint_blocked
 
 HEARS = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, set()))"
 
 
 def test_processes_that_start_do_not_hear_ctrl_c() -> None:
+    """Afterwards they do again."""
+
     def deaf() -> bool:
         return subprocess.run([sys.executable, "-c", HEARS], capture_output=True, check=True).stdout == b"True\n"
 
-    with _sigint_blocked():
+    with sigint_blocked():
         assert deaf()
     assert not deaf()
 
 
 def test_ctrl_c_during_their_start_comes_afterwards(hears_interrupts: None) -> None:
+    """It is raised once the start is complete."""
     reached = []
 
     def start() -> None:
-        with _sigint_blocked():
+        with sigint_blocked():
             signal.raise_signal(signal.SIGINT)
             reached.append("the end")
 

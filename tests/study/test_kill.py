@@ -40,7 +40,8 @@ def test_a_sweep_that_was_killed_20_times_is_whole(make: Callable[..., Scenario]
 
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MOESIM_THREADS": "1"}
     subprocess.run(command("whole"), cwd=tmp_path, env=environment, check=True, timeout=900)
-    points, kept, killed = tmp_path / "cut" / "points", {}, 0
+    points, killed = tmp_path / "cut" / "points", 0
+    kept: dict[str, int] = {}
     for life in range(KILLS):
         workers = 2 if life % 3 == 2 else 1
         process = subprocess.Popen(command("cut", workers), cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)

@@ -25,7 +25,7 @@ from moesim import (
     sweep,
 )
 from moesim.study import execute, plan_sweep
-from moesim.study.sources import _with_imports, inputs_of
+from moesim.study.sources import inputs_of, with_imports
 from moesim.study.store import Store, key_of
 from moesim.workload import import_recordings
 
@@ -225,7 +225,7 @@ def test_another_result_is_not_touched(make: Any, tmp_path: Path) -> None:
 
 def test_what_cannot_be_a_sweep_is_refused(make: Any, tmp_path: Path) -> None:
     """Before anything runs or is written."""
-    wrong = [
+    wrong: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         ({"sweep": None}, {}, "sweep: found no axes"),
         ({"sweep": {"routing.top_k": [9, 10]}}, {}, "at most the 8 experts"),
         ({"sweep": {"routing.topk": [1]}}, {}, "wanted top_k"),
@@ -250,8 +250,9 @@ def test_a_variant_may_refine_what_the_sweep_sets(make: Any) -> None:
         compare={"position": {}, "random": {"routing.capacity.overflow": "drop-at-random"}},
     )
     found = [
-        (c.scenario.spec.routing.capacity.factor, c.scenario.spec.routing.capacity.overflow)
+        (capacity.factor, capacity.overflow)
         for c in plan_sweep(scenario)
+        if c.scenario is not None and (capacity := c.scenario.spec.routing.capacity) is not None
     ]
     assert found == [(f, o) for f in (1.0, 1.5) for o in ("drop-by-position", "drop-at-random")]
 
@@ -275,7 +276,7 @@ def test_the_key_of_a_run_knows_the_modules_that_its_router_imports(tmp_path: Pa
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "__init__.py").write_text("from . import more\n")
     (tmp_path / "folder" / "more.py").write_text("import near\n" + HELPER.format(first=0))
-    found = _with_imports(tmp_path / "near.py", tmp_path)
+    found = with_imports(tmp_path / "near.py", tmp_path)
     names = {file.relative_to(tmp_path).as_posix() for file in found}
     assert names == {"near.py", "near_help.py", "folder/__init__.py", "folder/more.py"}
 
@@ -306,7 +307,7 @@ def test_seeds_of_what_is_not_random_are_refused(make: Any, tmp_path: Path) -> N
     import_recordings([tmp_path / "r.jsonl"], tmp_path / "t.parquet")
     recorded = {"steps": 2, "tokens_per_gpu": 4, "trace": str(tmp_path / "t.parquet")}
     axes = {"routing.capacity.factor": [1.0, 1.5]}
-    variants = {"dropless": {}, "tight": {"routing.capacity": {"factor": 1.0}}}
+    variants: dict[str, Any] = {"dropless": {}, "tight": {"routing.capacity": {"factor": 1.0}}}
     with pytest.raises(InputError, match="seeds: found several, wanted 1: the tokens are recorded"):
         compare(make(workload=recorded, sweep=None, compare=variants), seeds=3)
     same = make(workload=recorded, sweep=axes, compare=None)

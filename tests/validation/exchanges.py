@@ -79,7 +79,7 @@ class Row:
 
 def rows() -> list[Row]:
     """The rows of all tables, without those of more than LARGEST tokens."""
-    found = []
+    found: list[Row] = []
     for name, reader in READERS.items():
         kind = load_layout(name)
         for path in sorted(MEASURED.glob(f"{name}_*.parquet")):
@@ -90,6 +90,7 @@ def rows() -> list[Row]:
 
 def _deepep(frame: pd.DataFrame, preset: str, columns: str, **more: str) -> Iterator[Row]:
     """Rows of DeepEP's own tables, each with the constants of its version: those of the preset are of the newest."""
+    row: Any
     for row in frame.itertuples():
         versions = [f"sglang/{preset.replace('low-latency', 'll')}/{row.version}/{part}" for part in PARTS]
         yield Row(
@@ -115,6 +116,7 @@ def _normal(frame: pd.DataFrame) -> Iterator[Row]:
 def _nccl(frame: pd.DataFrame) -> Iterator[Row]:
     """A message of a GPU as tokens: all of them gathered, or one of each GPU for each other."""
     operations = {"all_gather": "dispatch", "reduce_scatter": "combine", "alltoall": "dispatch"}
+    row: Any
     for row in frame[frame["op_name"].isin(operations)].itertuples():
         gpus, elements = int(row.num_gpus), int(row.message_size) // int(row.num_gpus)
         hidden = min(4096, elements)
@@ -133,6 +135,7 @@ def _nccl(frame: pd.DataFrame) -> Iterator[Row]:
 
 
 def _wrappers(frame: pd.DataFrame) -> Iterator[Row]:
+    row: Any
     for row in frame[frame["comm_backend"].isin(BACKENDS)].itertuples():
         network: dict[str, Any] = {"preset": BACKENDS[row.comm_backend]}
         if row.phase == "combine":  # of the type that dispatch had
@@ -213,7 +216,8 @@ def errors(chosen: list[Row]) -> pd.DataFrame:
 @contextmanager
 def routed_once() -> Iterator[None]:
     """Within it, steps that differ in nothing that routing reads are routed once, which saves most of the time."""
-    route, known = STEPS.route_step, {}
+    route = STEPS.route_step
+    known: dict[tuple[Any, ...], Any] = {}
 
     def route_step(plan: RunPlan, state: RunState, batch: Batch, *others: Any, **more: Any) -> Any:
         key = (plan.model.n_experts, plan.top_k, plan.cluster.n_gpus, batch.n_tokens, plan.copy_rule)

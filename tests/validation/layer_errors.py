@@ -44,7 +44,8 @@ def rows() -> list[tuple[str, str, int, float, float, float]]:
         predicted = predict_columns(frame, kind, gpus=published_gpus())[:, 0]
         error = 100 * (predicted / (kind.unit_s * frame[kind.measured[0]].to_numpy()) - 1)
         size = np.abs(error)
-        found.append((what, HELD_OUT[name], len(frame), np.median(size), np.quantile(size, 0.9), np.median(error)))
+        told = (float(np.median(size)), float(np.quantile(size, 0.9)), float(np.median(error)))
+        found.append((what, HELD_OUT[name], len(frame), *told))
     return found
 
 

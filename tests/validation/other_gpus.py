@@ -46,7 +46,7 @@ def error(values: pd.Series) -> str:
 
 def of_our_versions(table: Table) -> bool:
     """Whether a table is of a version whose constants ship."""
-    frameworks = table.frame["framework"].unique() if "framework" in table.frame else []
+    frameworks = set(table.frame["framework"]) if "framework" in table.frame else set()
     return all(f"_{VERSIONS.get(name, '')}_" in table.stem for name in frameworks)
 
 
@@ -79,8 +79,8 @@ def counted(table: Table, predicted: np.ndarray) -> pd.DataFrame:
         scores = scores[scores["regime"].eq(wanted)]
     frame = table.frame.loc[scores["row"]]
     if table.layout.name == "moe":
-        known = well_behaved(frame).to_numpy()  # others are tuned for each shape or not at all
-        scores, known = scores[known], True
+        scores = scores[well_behaved(frame).to_numpy()]  # others are tuned for each shape or not at all
+        known = np.ones(len(scores), dtype=bool)
     else:
         known = table.layout.group(frame).isin(list(shipped(table.layout))).to_numpy()
     return scores.assign(known=known, same=of_measured_sizes(table, scores["row"]))

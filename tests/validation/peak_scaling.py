@@ -15,6 +15,8 @@ Reads the constants and tables that ship with the package.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -91,7 +93,12 @@ def main() -> None:
     print(found.round(3).to_string(), f"\nmean exponent {found['exponent'].mean():.3f}\n")
     h100 = published_gpus()["h100_sxm"]
     peaks = peak_flops(h100, "fp8") / peak_flops(h100, "bf16")
-    by = {"index": ["framework", "gemm_dtype"], "columns": "milliseconds", "values": "ratio", "observed": True}
+    by: dict[str, Any] = {
+        "index": ["framework", "gemm_dtype"],
+        "columns": "milliseconds",
+        "values": "ratio",
+        "observed": True,
+    }
     cells = speedups().pivot_table(**by, aggfunc=lambda values: f"{values.median():.2f} ({len(values)})")
     print(f"times of BF16 / FP8, peaks are {peaks:.2f}\n{cells.to_string()}\n")
     print(f"constants of BF16 carried over to FP8, {MANY_TOKENS} tokens and more")

@@ -93,6 +93,7 @@ def node_limited() -> list[Row]:
     table = compare(scenario).summary
     spec = scenario.spec
     n_nodes, layers = spec.cluster.nodes, spec.model.n_layers - len(spec.model.dense_layers)
+    assert spec.workload.tokens_per_gpu is not None
     n_tokens = spec.cluster.gpus_per_node * n_nodes * spec.workload.tokens_per_gpu
     copy = sum(
         payload_bytes(spec.model.hidden_size, getattr(scenario.precision, way)) for way in ("dispatch", "combine")

@@ -22,7 +22,7 @@ import pandas as pd
 
 from moesim.calibration.columns import numbers
 from moesim.calibration.fitting import fit_constants
-from moesim.calibration.gpus import gpu_of
+from moesim.calibration.gpus import gpu_of, published_gpus
 from moesim.calibration.layout import load_layout
 from moesim.calibration.layouts.expert_rows import EVEN, KEY, ungated
 from moesim.calibration.layouts.gemm import resident
@@ -77,7 +77,10 @@ def layers(frame: pd.DataFrame, dtype_name: str) -> Times:
         for name, *sizes in frame[list(KEY)].itertuples(index=False, name=None)
     ]
     widest = max(len(values) for values, *_ in found)
-    padded, counts = (np.stack([np.pad(each[i], (0, widest - len(each[i]))) for each in found]) for i in (0, 1))
+    padded, counts = (
+        np.stack([np.pad(values, (0, widest - len(values))) for values in columns])
+        for columns in ([each[0] for each in found], [each[1] for each in found])
+    )
     active, rows = (np.array([each[i] for each in found]) for i in (2, 3))
     tokens, hidden, inner, slices = numbers(frame, "num_tokens", "hidden_size", "inter_size", "moe_tp_size")
     inner = np.ceil(inner / slices)
@@ -89,7 +92,7 @@ def layers(frame: pd.DataFrame, dtype_name: str) -> Times:
         stream = (padded > 0) * (weights * dtype.weight_bytes / (c["bandwidth_share"] * bandwidth))[:, None]
         experts = (p_norm(compute, stream, c["norm"]) * counts).sum(axis=1)
         moved = c["token_bytes"] * tokens * hidden + c["row_bytes"] * rows * (2 * hidden + 3 * inner)
-        return c["launch_s"] + c["expert_s"] * active + moved / bandwidth + experts
+        return np.asarray(c["launch_s"] + c["expert_s"] * active + moved / bandwidth + experts)
 
     return seconds
 
@@ -112,6 +115,11 @@ def products(frame: pd.DataFrame, dtype_name: str) -> Times:
     return seconds
 
 
+def of_gpu(times: Times, gpu: GpuSpec) -> Callable[[Mapping[str, float]], np.ndarray]:
+    """Seconds by constants on one GPU."""
+    return lambda constants: times(constants, gpu)
+
+
 FORMS = {"moe": (LAYER, layers), "gemm": (PRODUCT, products)}
 
 
@@ -122,17 +130,18 @@ def fitted(kind_name: str) -> dict[str, dict[str, float]]:
     frame = frame[kind.usable(frame) & kind.fitted(frame)].reset_index(drop=True)
     if kind_name == "moe":
         frame = frame[well_behaved(frame)].reset_index(drop=True)
-    found, h100 = {}, gpu_of("h100_sxm")
+    found, h100 = {}, published_gpus()["h100_sxm"]
     for name, rows in frame.groupby(kind.group(frame)):
         times = form(rows, str(name).rpartition("/")[2])
         measured = rows[kind.measured[0]].to_numpy() * kind.unit_s
-        found[str(name)] = fit_constants(search, list(search), {}, lambda c, times=times: times(c, h100), measured)
+        found[str(name)] = fit_constants(search, list(search), {}, of_gpu(times, h100), measured)
     return found
 
 
 def errors(system: str, kind_name: str, constants: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
     """Rows of a system that count and have constants, with `short`, the error of the short formula, beside `error`."""
     form, gpu, found = FORMS[kind_name][1], gpu_of(system), []
+    assert gpu is not None
     for table in (table for table in tables_of(system) if table.layout.name == kind_name):
         scores = counted(table, predict_usable(table)).query("known").reset_index(drop=True)
         frame = table.frame.loc[scores["row"]].reset_index(drop=True)

@@ -42,6 +42,7 @@ REACHED = [
 
 @pytest.mark.parametrize("name, regime, median, p90", REACHED)
 def test_errors_on_shapes_never_fitted(name: str, regime: str, median: float, p90: float) -> None:
+    """Median and 90th percentile stay below their bounds."""
     folder = Path(os.environ["MOESIM_DATA"]) / "measured" if "MOESIM_DATA" in os.environ else SHIPPED
     kind = load_layout(name)
     frame = pd.read_parquet(folder / f"{name}_h100_calib.parquet")
@@ -103,6 +104,7 @@ def test_sums_of_4_gpus_from_those_of_2_and_8() -> None:
 
 
 def test_the_table_of_the_readme_is_what_the_command_prints() -> None:
+    """Line by line."""
     root = Path(__file__).parents[2]
     readme = (root / "README.md").read_text(encoding="utf-8")
     section = readme[readme.index("`python -m tests.validation.layer_errors`") :]
@@ -114,6 +116,7 @@ def test_the_table_of_the_readme_is_what_the_command_prints() -> None:
 
 @pytest.mark.parametrize("name", sorted({name for name, *_ in REACHED}))
 def test_every_row_is_predicted_on_a_gpu_never_measured(name: str) -> None:
+    """Frameworks and kernels without constants take the nearest."""
     # another framework, another kernel, another data type: the nearest group, never nothing
     kind = load_layout(name)
     frame = pd.read_parquet(SHIPPED / f"{name}_h100_calib.parquet").head(200)

@@ -57,6 +57,9 @@ def test_uniform_routing_drops_the_mean_excess_of_a_binomial() -> None:
     assert len(study.results) == 9
     for name, result in study.results.items():
         spec = Scenario.from_dict(result.scenario).spec
+        assert spec.workload.tokens_per_gpu is not None
+        assert spec.routing.top_k is not None
+        assert spec.routing.capacity is not None
         n_tokens = 8 * spec.workload.tokens_per_gpu
         share = spec.routing.top_k / spec.model.n_experts
         capacity = ceil(n_tokens * share * spec.routing.capacity.factor)

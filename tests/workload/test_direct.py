@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from moesim.workload.direct import DirectSampler
 N_EXPERTS = 16
 
 
-def tokens(**changes: object) -> SyntheticTokens:
+def tokens(**changes: Any) -> SyntheticTokens:
     """Two layers of 16 experts; 4 topics."""
-    values = {
+    values: dict[str, Any] = {
         "seed": 5,
         "n_layers": 2,
         "n_experts": N_EXPERTS,

@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,7 @@ from moesim.workload import RecordedTokens, import_recordings, read_trace
 RECORD = {"problem_id": 0, "token_idx": 0, "layer": 0, "experts": [1, 0], "gating_probs": [0.75, 0.25]}
 
 
-def recording(path: Path, *changes: dict) -> Path:
+def recording(path: Path, *changes: dict[str, Any]) -> Path:
     """A file of one record a change."""
     text = "".join(json.dumps({**RECORD, **change}) + "\n" for change in changes)
     if path.suffix == ".gz":
@@ -87,7 +88,7 @@ def test_the_same_recording_gives_the_same_bytes(tmp_path: Path) -> None:
         ({"gating_probs": [-0.25, 1]}, r"found \[-0\.25, 1\], wanted 2 finite numbers from 0"),
     ],
 )
-def test_a_wrong_record_is_named_by_file_and_line(tmp_path: Path, change: dict, message: str) -> None:
+def test_a_wrong_record_is_named_by_file_and_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     """Nothing is written then."""
     source = recording(tmp_path / "r.jsonl", change)
     with pytest.raises(TraceError, match=message):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,12 @@ def test_neighbours_are_alike(load: np.ndarray) -> None:
 
 def test_few_layers_stand_for_all() -> None:
     """Layers of a cut model are at equal distances through the whole."""
-    law = {"sigma": (0.62,), "groups": 8, "group_exponent": (0.8, 0.1, 0.3, 0.85, 0.35), "group_sigma": (0.15,)}
+    law: dict[str, Any] = {
+        "sigma": (0.62,),
+        "groups": 8,
+        "group_exponent": (0.8, 0.1, 0.3, 0.85, 0.35),
+        "group_sigma": (0.15,),
+    }
     whole, some = (
         np.mean(
             [balancedness(lognormal_loads(seed, n, 256, **law).reshape(n, 32, 8).sum(axis=2)) for seed in range(40)]

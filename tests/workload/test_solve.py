@@ -36,7 +36,7 @@ def realised(
     fill_logits(77, 0, 0, 0, popularity, affinity, topic, logits)
     chosen = route(logits, 0, 0)
     load = np.bincount(chosen[chosen >= 0], minlength=len(popularity))[: len(popularity)]
-    return load / load.sum()
+    return np.asarray(load / load.sum())
 
 
 def assert_reached(share: np.ndarray, found: np.ndarray, n_choices: int) -> None:

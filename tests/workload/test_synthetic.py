@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -9,9 +11,9 @@ from scipy import stats
 from moesim.workload import SyntheticTokens
 
 
-def tokens(**changes: object) -> SyntheticTokens:
+def tokens(**changes: Any) -> SyntheticTokens:
     """Two ranks, three layers, eight experts."""
-    values = {
+    values: dict[str, Any] = {
         "seed": 5,
         "n_layers": 3,
         "n_experts": 8,
@@ -103,4 +105,4 @@ def test_no_topics_are_as_topics_without_strength() -> None:
     choices = [np.empty((100, 2), dtype=np.int32) for _ in range(2)]
     for source, own in zip((none, weak), choices, strict=True):
         source.experts(0, 0, 0, 100, own)
-    np.testing.assert_array_equal(*choices)
+    np.testing.assert_array_equal(choices[0], choices[1])

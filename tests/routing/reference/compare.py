@@ -133,7 +133,7 @@ def check_chosen(
         np.testing.assert_allclose(
             np.sort(weight[~open_groups]), np.sort(expected_weight[~open_groups]), rtol=5e-6, atol=1e-37
         )
-    return rows
+    return np.asarray(rows)
 
 
 def tied(score: np.ndarray, k: int) -> np.ndarray:
@@ -141,7 +141,7 @@ def tied(score: np.ndarray, k: int) -> np.ndarray:
     if k >= score.shape[1]:
         return np.zeros(len(score), dtype=bool)
     ranked = np.sort(score, axis=1)
-    return ranked[:, -k] == ranked[:, -k - 1]
+    return np.asarray(ranked[:, -k] == ranked[:, -k - 1])
 
 
 def _open(score: np.ndarray, k: int, ranked_by: np.ndarray | None, lowest_first: bool) -> np.ndarray:
@@ -154,7 +154,7 @@ def _open(score: np.ndarray, k: int, ranked_by: np.ndarray | None, lowest_first:
     at_cut = score == np.sort(score, axis=1)[:, -k, None]
     least = ranked_by.min(axis=1, where=at_cut, initial=np.inf)
     most = ranked_by.max(axis=1, where=at_cut, initial=-np.inf)
-    return ties & (least < most)
+    return np.asarray(ties & (least < most))
 
 
 def _take(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -163,7 +163,7 @@ def _take(values: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 def softmax(x: np.ndarray) -> np.ndarray:
     """As the references compute it, [T, E]."""
-    return torch.softmax(torch.from_numpy(x), dim=-1, dtype=torch.float32).numpy()
+    return np.asarray(torch.softmax(torch.from_numpy(x), dim=-1, dtype=torch.float32))
 
 
 def kept_of(expert: np.ndarray, n_experts: int) -> np.ndarray:

@@ -23,7 +23,7 @@ def lowest_first(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
         def topk(x: Any, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Any:  # noqa: A002
             found = sort(x, dim=dim, descending=largest, stable=True)
-            return torch.return_types.topk([part.narrow(dim, 0, int(k)) for part in found])
+            return torch.return_types.topk((found[0].narrow(dim, 0, int(k)), found[1].narrow(dim, 0, int(k))))
 
         def stable_sort(x: Any, dim: int = -1, descending: bool = False) -> Any:
             return sort(x, dim=dim, descending=descending, stable=True)

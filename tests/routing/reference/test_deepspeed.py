@@ -179,5 +179,5 @@ def test_capacity(k: int, n_experts: int, minimum: int) -> None:
             source=sequence,
         )
         limits = torch.tensor(factor * k), torch.tensor(minimum)
-        expected = [int(deepspeed._capacity(torch.empty(int(t), n_experts), *limits)) for t in tokens]
+        expected = [int(deepspeed._capacity(torch.empty(int(t), n_experts), *limits)) for t in tokens]  # noqa: SLF001
         np.testing.assert_array_equal(got.capacity, expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,8 @@ def run(module: str, name: str, x: np.ndarray, *, bias: np.ndarray | None = None
     with torch.no_grad():
         weight.copy_(torch.eye(n_experts))
         if bias is not None:
-            getattr(router, "e_score_correction_bias", getattr(router, "bias", None)).copy_(torch.from_numpy(bias))
+            own = router.e_score_correction_bias if hasattr(router, "e_score_correction_bias") else router.bias
+            own.copy_(torch.from_numpy(bias))
         return [part.numpy() for part in router(torch.from_numpy(x.copy()))]
 
 
@@ -66,7 +68,7 @@ def test_softmax_over_all_experts(
     """Mixtral, Qwen3-MoE and OLMoE."""
     n_experts, k = size
     x = logits(family, n_experts)
-    parameters = {} if normalise is None else {"norm_topk_prob": normalise}
+    parameters: dict[str, Any] = {} if normalise is None else {"norm_topk_prob": normalise}
     _, weight, expert = run(module, name, x, num_experts_per_tok=k, **parameters)
     theirs = Chosen(expert=expert, weight=weight, score=softmax(x))
     got = route(x, strategy=strategy, top_k=k, **parameters)
@@ -107,7 +109,12 @@ def test_deepseek_v2_greedy(size: tuple[int, int], family: str, lowest_first: bo
     """No groups."""
     n_experts, k = size
     x = logits(family, n_experts)
-    config = {"topk_method": "greedy", "n_group": None, "topk_group": None, "routed_scaling_factor": 16.0}
+    config: dict[str, Any] = {
+        "topk_method": "greedy",
+        "n_group": None,
+        "topk_group": None,
+        "routed_scaling_factor": 16.0,
+    }
     _, weight, expert = run("deepseek_v2", "DeepseekV2TopkRouter", x, num_experts_per_tok=k, **config)
     got = route(x, strategy="deepseek-v2", top_k=k, routed_scaling_factor=16.0)
     theirs = Chosen(expert=expert, weight=weight, score=softmax(x))
@@ -121,7 +128,7 @@ def test_deepseek_v2_groups(size: tuple[int, int, int, int], family: str, lowest
     """A group is as good as its best expert."""
     n_experts, k, n_group, topk_group = size
     x = logits(family, n_experts)
-    groups = {"n_group": n_group, "topk_group": topk_group, "routed_scaling_factor": 16.0}
+    groups: dict[str, Any] = {"n_group": n_group, "topk_group": topk_group, "routed_scaling_factor": 16.0}
     _, weight, expert = run(
         "deepseek_v2",
         "DeepseekV2TopkRouter",
@@ -147,7 +154,7 @@ def test_deepseek_v3(
     n_experts, k, n_group, topk_group = size
     x = logits(family, n_experts)
     bias = np.zeros(n_experts, dtype=np.float32) if bias_around is None else spread(n_experts, bias_around)
-    parameters = {
+    parameters: dict[str, Any] = {
         "n_group": n_group,
         "topk_group": topk_group,
         "norm_topk_prob": normalise,
@@ -167,7 +174,7 @@ def test_deepseek_v3(
 def test_switch_counts_by_sequence(family: str, n_experts: int, capacity: int) -> None:
     """Its capacity is a number of the configuration; it takes the first maximum, so that ties need no care."""
     x = logits(family, n_experts).reshape(6, 50, n_experts)
-    config = {"expert_capacity": capacity, "router_bias": False, "router_dtype": "float32"}
+    config: dict[str, Any] = {"expert_capacity": capacity, "router_bias": False, "router_dtype": "float32"}
     config |= {"router_jitter_noise": 0.0, "router_ignore_padding_tokens": False}
     kept, probability, _ = run("switch_transformers", "SwitchTransformersTop1Router", x, **config)
     flat = x.reshape(-1, n_experts)
@@ -198,7 +205,7 @@ def test_nllb_is_gshard_with_a_capacity_of_its_own(
     Left alone, torch would sort tokens of equal priority in any order.
     """
     x = logits(family, n_experts)
-    config = {"expert_capacity": None, "router_bias": False, "router_dtype": "float32"}
+    config: dict[str, Any] = {"expert_capacity": None, "router_bias": False, "router_dtype": "float32"}
     config |= {"router_ignore_padding_tokens": False, "second_expert_policy": "all"}
     config |= {"normalize_router_prob_before_dropping": True, "batch_prioritized_routing": prioritised}
     config |= {"moe_eval_capacity_token_fraction": fraction}
