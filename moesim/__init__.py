@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from moesim.simulation.simulate import simulate
     from moesim.study.compare import compare
     from moesim.study.evolve import evolve
+    from moesim.study.sweep import sweep
     from moesim.types import Assignment
 
 __version__ = "0.1.0"

@@ -14,19 +14,8 @@ from moesim.scenario import Scenario
 
 _SESSION = os.urandom(16).hex()
 """Stands for the code of routers that this process alone knows: nobody finds their runs again."""
-_SHAPING = (
-    "scenario",
-    "workload",
-    "routing",
-    "placement",
-    "hardware",
-    "calibration",
-    "engine",
-    "metrics",
-    "compiled",
-    "types",
-)
-"""Packages whose sources shape a summary, with `simulation` and the summary itself."""
+NOT_SHAPING = ("cli", "report", "study")
+"""Packages that read finished runs: no summary depends on them."""
 
 
 def inputs_of(scenario: Scenario, files_sha256: str = "") -> str:
@@ -88,10 +77,13 @@ def _imports(file: Path) -> Iterator[tuple[str, int]]:
 def package_sha256() -> str:
     """A digest of the code that computes a summary: while moesim is developed its version stays the same."""
     package = Path(__file__).parent.parent
-    files = [file for name in (*_SHAPING, "simulation") for file in (package / name).rglob("*") if file.is_file()]
-    files += [package / "results" / name for name in ("summary.py", "collect.py")]
     digest = hashlib.sha256()
-    for file in sorted(files):
-        if file.suffix in (".py", ".yaml", ".parquet", ".json"):
-            digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
+    for file in shaping_files(package):
+        digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()
+
+
+def shaping_files(package: Path) -> list[Path]:
+    """The sources and data of a package on which summaries may depend, in order: all but those of NOT_SHAPING."""
+    files = (file for file in sorted(package.rglob("*")) if file.suffix in (".py", ".yaml", ".parquet", ".json"))
+    return [file for file in files if file.relative_to(package).parts[0] not in NOT_SHAPING]

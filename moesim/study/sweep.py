@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,10 @@ STREAM_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """A point of a sweep and a variant, with the seeds that the sweep names; a wrong one has an error instead."""
+class SweepPoint:
+    """A variant at coordinates of a sweep, with its seeds; `error` says why it cannot run, if so."""
 
-    place: Mapping[str, Any]
+    coordinates: Mapping[str, Any]
     variant: str
     scenario: Scenario | None
     seeds: tuple[int, ...]
@@ -42,7 +42,7 @@ class Cell:
     error: str = ""
 
 
-def plan_sweep(scenario: Scenario) -> list[Cell]:
+def plan_sweep(scenario: Scenario) -> list[SweepPoint]:
     """Every point and variant of a sweep, checked, in order: points as they are listed, in each all variants.
 
     The seed is no axis: `seed: [1, 2, 3]` in a sweep is the seeds that every point runs with.
@@ -50,22 +50,26 @@ def plan_sweep(scenario: Scenario) -> list[Cell]:
     Raises:
         ScenarioError: no points; a variant replaces what the sweep sets; or nothing in the plan can run.
     """
-    points = scenario.points()
-    if not points:
+    listed = scenario.points()
+    if not listed:
         raise scenario.error("sweep", "no axes", "dotted fields with lists of values under 'sweep:'")
     names: list[str | None] = [*scenario.variant_names()] or [None]
-    places: dict[str, tuple[dict[str, Any], list[int]]] = {}
-    for point in points:
-        place = {name: value for name, value in point.items() if name != "seed"}
-        seeds = places.setdefault(text(place), (place, []))[1]
-        seeds.extend([point["seed"]] if "seed" in point else [])
-    cells = [cell for place, seeds in places.values() for cell in _cells(scenario, place, names, tuple(seeds))]
-    if all(cell.scenario is None for cell in cells):
-        raise ScenarioError(cells[0].error)
-    settled = resolve_sampling({i: cell.scenario for i, cell in enumerate(cells) if cell.scenario is not None})
+    seeds_at: dict[str, tuple[dict[str, Any], list[int]]] = {}
+    for values in listed:
+        coordinates = {name: value for name, value in values.items() if name != "seed"}
+        seeds = seeds_at.setdefault(text(coordinates), (coordinates, []))[1]
+        seeds.extend([values["seed"]] if "seed" in values else [])
+    planned = [
+        point
+        for coordinates, seeds in seeds_at.values()
+        for point in _with_variants(scenario, coordinates, names, tuple(seeds))
+    ]
+    if all(point.scenario is None for point in planned):
+        raise ScenarioError(planned[0].error)
+    resolved = resolve_sampling({i: point.scenario for i, point in enumerate(planned) if point.scenario is not None})
     return [
-        Cell(**{**vars(cell), "scenario": settled.get(i), "seeds": cell.seeds or _own_seed(settled.get(i))})
-        for i, cell in enumerate(cells)
+        replace(point, scenario=resolved.get(i), seeds=point.seeds or _own_seed(resolved.get(i)))
+        for i, point in enumerate(planned)
     ]
 
 
@@ -102,16 +106,16 @@ def sweep(
     wanted = first_seeds(seeds, until_ci)
     if workers < 1:
         raise InputError(f"workers: found {workers}, wanted 1 or more")
-    cells = plan_sweep(scenario)
+    planned = plan_sweep(scenario)
     if workers > 1 or dask is not None:
-        _check_routers(cells)
-    _check_seeds(scenario, cells, several=wanted > 1)
+        _check_routers(planned)
+    _check_seeds(scenario, planned, several=wanted > 1)
     if wanted > 1:
-        check_random(cell.scenario for cell in cells if cell.scenario is not None)
+        check_random(point.scenario for point in planned if point.scenario is not None)
     store = Store(folder)
     warnings = tuple(notice.without_folder() for notice in scenario.warnings)
-    run = _Run(scenario.spec.name, cells, store, pilot=None if until_ci is None else PILOT, warnings=warnings)
-    run.add_seeds(dict.fromkeys(range(len(cells)), wanted))
+    run = _Run(scenario.spec.name, planned, store, pilot=None if until_ci is None else PILOT, warnings=warnings)
+    run.add_seeds(dict.fromkeys(range(len(planned)), wanted))
     try:
         run.all(workers, dask, progress)
         if until_ci is not None:
@@ -127,33 +131,33 @@ class _Run:
     """The state of one sweep: which runs there are, which of them are finished, which failed."""
 
     def __init__(
-        self, name: str, cells: list[Cell], store: Store, *, pilot: int | None, warnings: tuple[str, ...] = ()
+        self, name: str, planned: list[SweepPoint], store: Store, *, pilot: int | None, warnings: tuple[str, ...] = ()
     ) -> None:
-        self._name, self._cells, self._store, self._pilot, self._warnings = name, cells, store, pilot, warnings
-        self._axes, self._baseline = tuple(cells[0].place), cells[0].variant
-        self._keys: list[dict[int, str]] = [{} for _ in cells]  # seed -> key, by cell
+        self._name, self._planned, self._store, self._pilot, self._warnings = name, planned, store, pilot, warnings
+        self._axes, self._baseline = tuple(planned[0].coordinates), planned[0].variant
+        self._keys: list[dict[int, str]] = [{} for _ in planned]  # seed -> key, by planned point
         self._errors: dict[str, str] = {}
         self._next_publish = 0.0
 
     def add_seeds(self, wanted: Mapping[int, int]) -> None:
-        """Plan so many seeds in all of each cell; what the sweep itself names stays as it is."""
+        """Plan so many seeds in all for the planned points by index; seeds that the sweep itself names stay."""
         for i, count in wanted.items():
-            cell = self._cells[i]
-            first = cell.seeds[0] if cell.seeds else 0
-            seeds = cell.seeds if len(cell.seeds) > 1 else range(first, first + count)
+            point = self._planned[i]
+            first = point.seeds[0] if point.seeds else 0
+            seeds = point.seeds if len(point.seeds) > 1 else range(first, first + count)
             for seed in seeds:
-                if cell.scenario is not None and seed not in self._keys[i]:
-                    self._keys[i][seed] = key_of(cell.scenario.with_seed(seed), cell.inputs)
+                if point.scenario is not None and seed not in self._keys[i]:
+                    self._keys[i][seed] = key_of(point.scenario.with_seed(seed), point.inputs)
 
     def all(self, workers: int, dask: str | None, progress: Progress | None) -> None:
         """Run what is not finished."""
         pending: dict[str, Scenario] = {}
         needed = []
-        for cell, keys in zip(self._cells, self._keys, strict=True):
+        for point, keys in zip(self._planned, self._keys, strict=True):
             for seed, key in keys.items():
-                if cell.scenario is not None and key not in self._errors and self._store.get(key) is None:
-                    pending[key] = cell.scenario.with_seed(seed)
-                    needed.append(cell.bytes)
+                if point.scenario is not None and key not in self._errors and self._store.get(key) is None:
+                    pending[key] = point.scenario.with_seed(seed)
+                    needed.append(point.bytes)
         if dask is None:
             _check_memory(needed, workers)
         if progress is not None:
@@ -169,12 +173,12 @@ class _Run:
                     progress(self._name, done, len(pending))
 
     def seeds_by_pilot(self, until_ci: float, most: int | None) -> dict[int, int]:
-        """Seeds of each cell: at every point as many as the variant that varies most against the baseline needs."""
-        places: dict[str, list[int]] = {}
-        for i, cell in enumerate(self._cells):
-            places.setdefault(text(dict(cell.place)), []).append(i)
+        """Seeds of each planned point: at equal coordinates as many as the variant that varies most needs."""
+        by_coordinates: dict[str, list[int]] = {}
+        for i, point in enumerate(self._planned):
+            by_coordinates.setdefault(text(dict(point.coordinates)), []).append(i)
         wanted = {}
-        for own in places.values():
+        for own in by_coordinates.values():
             frame = points_frame(self._rows(own), self._axes)
             if len(frame):
                 wanted.update(dict.fromkeys(own, seeds_wanted(frame, until_ci, most, baseline=self._baseline)))
@@ -182,7 +186,7 @@ class _Run:
 
     def study(self) -> Study:
         """All that is finished, in the order of the plan, with its statistics."""
-        points = points_frame(self._rows(range(len(self._cells))), self._axes)
+        points = points_frame(self._rows(range(len(self._planned))), self._axes)
         frame = paired(points, self._axes, baseline=self._baseline, pilot=self._pilot)
         return self._of(points=points, paired=frame)
 
@@ -194,54 +198,59 @@ class _Run:
         start = time.monotonic()
         if start < self._next_publish:
             return
-        points = points_frame(self._rows(range(len(self._cells))), self._axes)
+        points = points_frame(self._rows(range(len(self._planned))), self._axes)
         self._store.publish(self._of(points=points))
         self._next_publish = time.monotonic() + max(STREAM_S, 50 * (time.monotonic() - start))
 
-    def _rows(self, cells: Any) -> Iterator[tuple[Mapping[str, Any], str, int, Mapping[str, Any]]]:
-        for i in cells:
+    def _rows(self, planned: Any) -> Iterator[tuple[Mapping[str, Any], str, int, Mapping[str, Any]]]:
+        for i in planned:
             for seed, key in self._keys[i].items():
                 summary = self._store.get(key) if key not in self._errors else None
                 if summary is not None:
-                    yield self._cells[i].place, self._cells[i].variant, seed, summary
+                    yield self._planned[i].coordinates, self._planned[i].variant, seed, summary
 
     def _failures(self) -> list[dict[str, Any]]:
         failed = []
-        for cell, keys in zip(self._cells, self._keys, strict=True):
+        for point, keys in zip(self._planned, self._keys, strict=True):
             runs: list[tuple[int | None, str]] = [(seed, self._errors.get(key, "")) for seed, key in keys.items()]
-            runs = runs or [(None, cell.error)]
+            runs = runs or [(None, point.error)]
             for seed, error in runs:
                 if error:
-                    place = {name: text(value) for name, value in cell.place.items()}
-                    failed.append({**place, "variant": cell.variant, "seed": seed, "error": error})
+                    coordinates = {name: text(value) for name, value in point.coordinates.items()}
+                    failed.append({**coordinates, "variant": point.variant, "seed": seed, "error": error})
         return failed
 
 
-def _cells(scenario: Scenario, place: dict[str, Any], names: list[str | None], seeds: tuple[int, ...]) -> list[Cell]:
-    """A point with every variant; its own error is that of them all."""
+def _with_variants(
+    scenario: Scenario, coordinates: dict[str, Any], names: list[str | None], seeds: tuple[int, ...]
+) -> list[SweepPoint]:
+    """The scenario at these coordinates with every variant; if it is wrong itself, all variants have its error."""
     try:
-        point = scenario.with_point(place)
+        there = scenario.with_point(coordinates)
     except InputError as error:
         variants = [scenario.spec.name if name is None else name for name in names]
-        return [Cell(place=place, variant=v, scenario=None, seeds=seeds, error=str(error)) for v in variants]
-    return [_cell(point, place, name, seeds) for name in names]
+        return [
+            SweepPoint(coordinates=coordinates, variant=v, scenario=None, seeds=seeds, error=str(error))
+            for v in variants
+        ]
+    return [_sweep_point(there, coordinates, name, seeds) for name in names]
 
 
-def _cell(point: Scenario, place: dict[str, Any], name: str | None, seeds: tuple[int, ...]) -> Cell:
-    variant = point.spec.name if name is None else name
+def _sweep_point(there: Scenario, coordinates: dict[str, Any], name: str | None, seeds: tuple[int, ...]) -> SweepPoint:
+    variant = there.spec.name if name is None else name
     try:
-        run = point if name is None else point.variant(name)
+        run = there if name is None else there.variant(name)
     except InputError as error:
-        return Cell(place=place, variant=variant, scenario=None, seeds=seeds, error=str(error))
+        return SweepPoint(coordinates=coordinates, variant=variant, scenario=None, seeds=seeds, error=str(error))
     for field in run.changes():
-        if any(axis == field or axis.startswith(f"{field}.") for axis in place):
+        if any(axis == field or axis.startswith(f"{field}.") for axis in coordinates):
             raise run.error(field, "a value that the sweep sets too", "it in the variant or in the sweep, not in both")
     try:
         plan = prepare(run)
     except InputError as error:
-        return Cell(place=place, variant=variant, scenario=None, seeds=seeds, error=str(error))
-    return Cell(
-        place=place,
+        return SweepPoint(coordinates=coordinates, variant=variant, scenario=None, seeds=seeds, error=str(error))
+    return SweepPoint(
+        coordinates=coordinates,
         variant=variant,
         scenario=run,
         seeds=seeds,
@@ -250,9 +259,9 @@ def _cell(point: Scenario, place: dict[str, Any], name: str | None, seeds: tuple
     )
 
 
-def _check_routers(cells: Sequence[Cell]) -> None:
+def _check_routers(planned: Sequence[SweepPoint]) -> None:
     """Refuse routers that other processes do not know."""
-    for name in (cell.scenario.spec.routing.strategy for cell in cells if cell.scenario is not None):
+    for name in (point.scenario.spec.routing.strategy for point in planned if point.scenario is not None):
         if name is not None and is_of_session(name):
             wanted = "package.module:name of one in a file, for workers to import, or workers=1"
             raise InputError(f"routing.strategy: found {name}, which this process alone knows, wanted {wanted}")
@@ -273,10 +282,10 @@ def _own_seed(scenario: Scenario | None) -> tuple[int, ...]:
     return () if scenario is None else (scenario.spec.seed,)
 
 
-def _check_seeds(scenario: Scenario, cells: list[Cell], *, several: bool) -> None:
+def _check_seeds(scenario: Scenario, planned: list[SweepPoint], *, several: bool) -> None:
     """Refuse several seeds where the sweep names seeds, or a variant has another."""
     if several and any("seed" in point for point in scenario.points()):
         raise scenario.error("sweep.seed", "seeds in the sweep", "either these, or a number of seeds")
-    found = {cell.seeds[:1] for cell in cells if cell.seeds}
+    found = {point.seeds[:1] for point in planned if point.seeds}
     if several and len(found) > 1:
         raise scenario.error("compare", "variants with seeds of their own", "one seed, by which variants are paired")
