@@ -1,4 +1,4 @@
-"""Rows that do not show what their columns say: by the column `flag` of a table, else by known patterns."""
+"""Known artefacts, rows that do not show what their columns say: by a column `flag`, else by known patterns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SPIKE = 1.3
-"""A latency of more than so many times that of a larger size on the same curve is a bad choice of the tuner."""
+"""A latency that is this many times that of a larger size on the same curve shows a bad choice of the tuner."""
 
 _ALWAYS = ("system", "framework", "version", "kernel_source", "op_name")
 
@@ -21,15 +21,15 @@ def without_artefacts(
 ) -> pd.Series[bool]:
     """Rows that are no artefact, bool [R].
 
-    Where the table has a column `flag`, those without a flag; else those that
-    are no spike and not `wrong`.
+    If the table has a column `flag`, these are the rows without a flag; else those
+    that are neither a spike nor `wrong`.
 
     Args:
         frame: a table with `latency_ms`.
         size: the column along which latencies of a curve grow.
-        curve: columns whose values a curve shares, beside system, framework, version, kernel and operation; those
-            that the table lacks are passed over.
-        wrong: finds other artefacts of this kind of table.
+        curve: columns whose values a curve shares, in addition to system, framework, version, kernel and operation;
+            columns that the table lacks are ignored.
+        wrong: finds other artefacts of this layout.
     """
     if "flag" in frame:
         return unflagged(frame)

@@ -43,7 +43,7 @@ _ALONG = {
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Constants by noun and group, and their errors.
+    """Constants by part and group, and their errors.
 
     `errors`: a row a kind of table and group: `n`, `median` and `p90` of the
     absolute error of the rows fitted, `cv_median` and `cv_p90` of rows that
@@ -62,7 +62,7 @@ class Calibration:
 
     @property
     def used_in_steps(self) -> dict[str, Constants]:
-        """The constants that a scenario takes which names the file; the others are for `validate` alone."""
+        """The constants that a scenario which names the file reads; `validate` reads the others too."""
         return used_in_steps(self.kernels)
 
     def write(self, path: str | Path) -> None:

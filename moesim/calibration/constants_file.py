@@ -42,9 +42,9 @@ _STEP: Mapping[str, Any] = {
     "mla_bmm": AbsorbedConstants,
     "allreduce": AllReduceConstants,
 }
-"""The nouns that the computing parts of a step take, with the sums of heads that GPUs share, and their constants."""
+"""The parts whose constants a step takes, and the dataclass of these constants."""
 _TABLES: Mapping[str, Any] = {**_STEP, "mlp": FeedForwardConstants}
-"""The nouns of all layers that have tables."""
+"""The same of all layers that have tables."""
 _EXCHANGES: Mapping[str, tuple[Any, str]] = {
     "deepep-ll": (LowLatency, "framework/deepep-ll/version/direction"),
     "deepep-normal": (Normal, "framework/deepep-normal/version/direction"),
@@ -54,11 +54,11 @@ _EXCHANGES: Mapping[str, tuple[Any, str]] = {
 """Constants of collectives and the form of their groups, by the second part of these."""
 _LAYER = "framework/kernel/data type"
 _APART = ("deepep", "wideep")
-"""Kernels of experts that are timed without their router."""
+"""Beginnings of the names of expert kernels that were timed without their router."""
 
 
 def read_kernels(path: str | Path) -> dict[str, Constants]:
-    """The constants of a file, {part: {group: {constant: value}}}, of all nouns.
+    """The constants of a file, {part: {group: {constant: value}}}, of all parts.
 
     Raises:
         InputError: it cannot be read, holds something else, or constants that their formula does not take.
@@ -93,7 +93,7 @@ def read_backend(path: str | Path, precision: Precision, network: NetworkSpec | 
 
 
 def used_in_steps(kernels: Mapping[str, Constants]) -> dict[str, Constants]:
-    """What a step takes of constants by noun: those of its computing parts, of elementwise kernels the one group."""
+    """The subset of constants, by part and group, that a simulated step reads."""
     parts = {part: groups for part, groups in kernels.items() if part in _STEP}
     if "elementwise" in parts and ELEMENTWISE not in parts["elementwise"]:
         del parts["elementwise"]

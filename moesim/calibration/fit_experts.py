@@ -58,7 +58,6 @@ FOLDS = 5
 """Parts of the curves (a kernel, shape and parallelism each) that are left out in turn."""
 TABLES = {"moe": ["calib", "between_calib"]}
 """Tables of a layout: of the fused layers one with powers of two as token counts, one with those between."""
-EVEN = ("balanced", "uniform")
 POINT = ["framework", "kernel_source", "moe_dtype", "hidden_size", "inter_size", "moe_tp_size", "moe_ep_size"]
 HEADER = """\
 # Constants of the experts' kernels; what each means: moesim/hardware/expert.py. Written by
@@ -111,10 +110,10 @@ def slowdowns(frame: pd.DataFrame, value: Array) -> pd.Series[Any]:
     """Time of each skewed row over that of the evenly spread one, by row of the frame; NaN where there is none."""
     keys = [*POINT, "num_tokens"]
     data = frame[keys].assign(value=np.asarray(value))
-    even = data[frame.distribution.isin(EVEN).to_numpy()].set_index(keys).value
+    even = data[frame.distribution.isin(expert_rows.EVEN).to_numpy()].set_index(keys).value
     even = even[~even.index.duplicated()]
     ratio = data.value.to_numpy() / even.reindex(pd.MultiIndex.from_frame(data[keys])).to_numpy()
-    return pd.Series(np.where(frame.distribution.isin(EVEN), np.nan, ratio), index=frame.index)
+    return pd.Series(np.where(frame.distribution.isin(expert_rows.EVEN), np.nan, ratio), index=frame.index)
 
 
 def shown(name: str, predicted_: Any, measured: Any) -> None:

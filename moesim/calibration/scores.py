@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.calibration.checks import Mask
+from moesim.calibration.layouts.expert_rows import EVEN
 from moesim.calibration.reading import Table
 from moesim.hardware.constants import Constants
 
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEYS = ("table", "framework", "kernel", "dtype", "regime", "rows")
-"""What an error is given for; `rows` is "fitted" or "held out", or OWN."""
+"""The columns by which errors are given; `rows` is "fitted", "held out" or OWN."""
 
 OWN = "own constants"
-"""Rows predicted by constants of the user's own, of which it is not known what they were fitted to."""
+"""Rows predicted by the user's own constants, whose fitted rows are not known."""
 
 KIND_KEYS = ("kind", "rows")
-"""The same, of all tables of a kind together."""
+"""The columns by which errors of all tables of a layout are given."""
 
 _DTYPES = (
     "moe_dtype",
@@ -37,10 +38,9 @@ _DTYPES = (
     "nccl_dtype",
     "comm_dtype",
 )
-_EVEN = ("balanced", "uniform")
 
 MATTERS = 1.3
-"""Measured slowdown from which imbalance is said to matter."""
+"""The smallest measured slowdown of rows in which imbalance matters."""
 
 
 def of_groups(table: Table, constants: Constants) -> Mask:
@@ -114,7 +114,7 @@ def slowdowns(table: Table, predicted: NDArray[np.float64], mine: Mask | None = 
     key = [name for name in key if name not in {"distribution", *layout.measured}]
     curve = [name for name in key if name != "num_tokens"]
     joined = part[[*key, "distribution"]].assign(m=scores["measured_s"], p=scores["predicted_s"], row=part.index)
-    even = joined["distribution"].isin(_EVEN)
+    even = joined["distribution"].isin(EVEN)
     base = joined[even].drop_duplicates(key).drop(columns=["distribution", "row"])
     pairs = joined[~even].merge(base, on=key, suffixes=("", "_even"))
     if not len(pairs):

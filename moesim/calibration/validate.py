@@ -92,8 +92,8 @@ def validate(data: str | Path | None = None, *, kernels: Mapping[str, Constants]
     Args:
         data: a folder of tables, one table, or aiconfigurator:<system> for an installed aiconfigurator-core; None
             for the tables that ship with moesim.
-        kernels: constants by noun and group before the shipped ones, as `calibrate` gives them; rows of groups that
-            they lack are predicted as without them.
+        kernels: constants by part and group that replace the shipped ones, as `calibrate` gives them; rows of groups
+            that they lack are predicted as without them.
 
     Raises:
         InputError: there is nothing to read. What is wrong with single tables and rows is in `problems`.
@@ -185,7 +185,7 @@ def _with_predictions(table: Table, predicted: Any) -> pd.DataFrame:
 
 
 def _named(kernels: Mapping[str, Constants]) -> str:
-    """Groups of constants by their nouns, as text."""
+    """Groups of constants by their parts, as text."""
     return "; ".join(f"{part}: {', '.join(groups)}" for part, groups in kernels.items())
 
 

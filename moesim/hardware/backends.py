@@ -22,17 +22,17 @@ LAYERS = (
     "mla_generation",
     "mla_bmm",
 )
-"""Nouns of constants for which a family may take other groups than its framework's own."""
+"""Parts for which a backend may take the constants of another group than its framework's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
     """The kernels of all parts of a step.
 
-    `parts` is its entry of backends.yaml. `constants`, by noun, come before the
-    shipped ones; they are of `file`, which has the digest `sha256`, and were
-    fitted on `gpu`. Without a file these are empty. `measured`: tables that come
-    before the formulas.
+    `parts` is the backend's entry of backends.yaml. `constants`, by part and
+    group, take precedence over the shipped ones; they come from `file`, whose
+    digest is `sha256`, and were fitted on `gpu`. All four are empty if no file
+    was named. `measured` holds tables that take precedence over formulas.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Backend:
 
     @property
     def digest(self) -> str:
-        """Of the files that it rests on beside those that ship; "" where there are none."""
+        """The digest of the user's files that the backend reads; "" if there are none."""
         return self.sha256 + (self.measured.sha256 if self.measured is not None else "")
 
     @property
     def framework(self) -> str:
-        """Of the layers where nothing else is said."""
+        """The framework of all layers for which `parts` names no other group."""
         return self.parts.get("framework", LayerKernels.framework)
 
     def layers(self, *, throttled: bool) -> LayerKernels:
@@ -75,17 +75,17 @@ class Backend:
 
 
 def backends() -> dict[str, dict[str, str]]:
-    """Every family by name: its `summary` and the group of constants of each part."""
+    """Every backend by name: its `summary` and the group of constants of each part."""
     groups: dict[str, dict[str, str]] = document("backends")["groups"]
     return groups
 
 
 _OF_DEEPEP: Mapping[str, str] = {"low-latency": "sglang-deepep-fp8", "normal": "sglang-deepep-fp8-normal"}
-"""Families of fp8 whose kernels run behind DeepEP's exchanges."""
+"""The backends of fp8 whose kernels run behind DeepEP's exchanges, by its mode."""
 
 
 def default_backend(precision: Precision, network: NetworkSpec | None = None) -> str:
-    """The family that suits the data types and the network; all are calibrated on one GPU.
+    """The backend that suits the data types and the network. All backends are calibrated on one GPU.
 
     DeepGEMM's masked kernels take the rows as DeepEP's low-latency dispatch
     leaves them, so they run behind that exchange alone. The constants of fp8
@@ -97,12 +97,12 @@ def default_backend(precision: Precision, network: NetworkSpec | None = None) ->
 
 
 def calibrated_backends(gpu: str) -> list[str]:
-    """Families whose constants were fitted on the GPU of that name."""
+    """The backends whose constants were fitted on the GPU of that name."""
     return [*backends()] if gpu == calibrated_gpu().name else []
 
 
 def check_backend(backend: Backend, precision: Precision) -> None:
-    """Refuse a family that computes in another data type, or that unpacks weights where these are not packed.
+    """Refuse a backend that computes in another data type, or that unpacks weights which are not packed.
 
     Raises:
         InputError: what would be right.
@@ -121,9 +121,10 @@ def check_backend(backend: Backend, precision: Precision) -> None:
 
 
 def suits(group: str, precision: Precision) -> bool:
-    """Whether a group of the experts serves a precision: it computes in a like data type and takes such weights.
+    """Whether a group of constants of the experts suits a precision.
 
-    A kernel for narrow weights takes no others; any kernel stands in for one of narrow weights, with their bytes.
+    Its kernel must multiply in a data type that is narrow if and only if the activations are. A kernel for narrow
+    weights takes no others; any kernel stands in for one of narrow weights, which then has their bytes.
     """
     dtype, own = kernel_dtype(group.rpartition("/")[2]), _dtype(precision)
     same = is_narrow(dtype.compute) == is_narrow(own.compute)
@@ -137,7 +138,7 @@ def _dtype(precision: Precision) -> KernelDtype:
 def expert_kernel(
     backend: Backend, gpu: GpuSpec, precision: Precision, *, prompts: bool, throttled: bool
 ) -> ExpertKernel:
-    """The experts' kernel of a family on a GPU, with the data types of the scenario.
+    """The experts' kernel of a backend on a GPU, with the data types of the scenario.
 
     `prompts`: the step has tokens of prompts; `throttled`: GPUs are at their power limit.
 
@@ -151,10 +152,10 @@ def expert_kernel(
 
 
 def backend_of(name: str) -> Backend:
-    """The family of that name.
+    """The backend of that name.
 
     Raises:
-        InputError: there is no such family; the text says which there are and what is like it.
+        InputError: there is no such backend; the text names all of them and the most similar one.
     """
     known = backends()
     if name not in known:
@@ -179,7 +180,7 @@ def provenance(backend: Backend, gpu: GpuSpec, precision: Precision) -> str:
 
 
 def _stand_in(backend: Backend, precision: Precision) -> str:
-    """What is said of narrow weights whose own kernel has no constants."""
+    """A remark on weights that are narrower than those of the backend's kernel; "" if there is none to make."""
     kernel, own = kernel_dtype(backend.parts["experts"].rpartition("/")[2]), _dtype(precision)
     if kernel.weights_only or not own.weights_only:
         return ""

@@ -1,4 +1,4 @@
-"""The grouped GEMMs of the experts that live on one rank, with what their kernels do beside them.
+"""How long the experts of one rank take: grouped GEMMs, and what their kernels do around these.
 
 Source of the form: chosen on part of the measured layers of H100 (moesim.calibration.fit_experts).
 """
@@ -25,26 +25,26 @@ Seconds = NDArray[np.float64]
 class ExpertConstants:
     """The constants of one kernel; effective, not physical: a share may absorb what the formula leaves out.
 
-    Of time: `launch_s`, `ranks_launch_s` more where experts are spread over
-    ranks, `serial_s` for each element of the hidden size (loops that nothing
-    runs beside), `per_expert_s` an active expert, `scan_s` an expert of the
-    rank (finding the active ones, hidden behind the work by `scan_norm`),
-    `per_choice_s` a choice of a token handed to the rank.
+    Seconds: `launch_s` of a layer, `ranks_launch_s` in addition if experts are
+    spread over ranks, `serial_s` for each element of the hidden size (loops that
+    overlap with nothing), `per_expert_s` for each active expert, `scan_s` for each
+    expert of the rank (the search for active ones, which overlaps with the work by
+    the p-norm `scan_norm`), `per_choice_s` for each choice of a token that the
+    rank received.
 
-    Of traffic, bytes at the memory bandwidth: `token_hidden` of a token handed
-    to the rank and element of the hidden size, `choice_hidden`, `choice_inner`
-    of each of its choices, wherever they go, and hidden or inner element,
-    `row_hidden`, `row_inner` of a row that the rank computes. What is beyond
-    the bytes that the memory must see, MOVED_BYTES an element, is work of the
+    Traffic, in bytes at the memory bandwidth: `token_hidden` for each token that
+    the rank received and element of the hidden size; `choice_hidden` and
+    `choice_inner` for each of its choices, wherever they go, and hidden or inner
+    element; `row_hidden` and `row_inner` for each row that the rank computes. Bytes
+    beyond MOVED_BYTES an element, which the memory does not see, are work of the
     SMs at `sm_bytes_per_s` each: faster memory does not speed it up.
 
-    Of the products: `bandwidth_share` and `compute_share` of the peaks,
-    `throttle` the part of the latter that the power limit takes,
-    `hottest_share` how far the most loaded expert's computing waits for its own
-    weights instead of running while other weights are read, `restream` the part
-    of an expert's weights read again by each further tile of rows, `norm` the
-    exponent that joins computing and streaming, `tile_low` and `tile_high` the
-    smallest and the largest tile.
+    Products: `bandwidth_share` and `compute_share` of the peaks; `throttle`, the
+    part of the latter that the power limit takes; `hottest_share`, how far the most
+    loaded expert's computing waits for its own weights instead of running while
+    other weights are read; `restream`, the part of an expert's weights that each
+    tile of rows after its first reads again; `norm`, the p-norm of computing and
+    streaming; `tile_low` and `tile_high`, rows of the smallest and largest tile.
     """
 
     launch_s: float = field(metadata=fitted(17e-6, 1e-6, 2e-4))
@@ -71,18 +71,18 @@ class ExpertConstants:
 
 
 GATED = 3
-"""Matrices of a gated network, of which the constants are."""
+"""Matrices of a gated network. The constants were fitted on such networks."""
 
 MAX_TOKENS = 2**40
-"""Tokens of an expert that its time is asked for: int64 holds the sum over all experts."""
+"""The largest load of an expert: int64 holds the sum over all experts."""
 
 MOVED_BYTES = 12.0
-"""Bytes of an element of a row that the memory sees: permute 2 + 2, quantise 2 + 1, read 1, write 2, sum up 2."""
+"""Bytes of each element of a row that pass through memory: permute 2 + 2, quantise 2 + 1, read 1, write 2, sum 2."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertShape:
-    """What one rank holds of an MoE layer: numbers, or arrays of them that broadcast to the rows of a table.
+    """The part of an MoE layer that one rank holds, in numbers or arrays that broadcast to the rows of a table.
 
     `inner_size` is that of one expert after tensor-parallel slicing,
     `n_experts` and `top_k` are of the whole layer, `n_ranks` share its experts
@@ -111,11 +111,12 @@ class ExpertShape:
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What the loads of one rank come to: arrays of one shape.
+    """Sums over the experts of a rank, arrays of one shape.
 
-    `active` experts with a token, `rows` assignments, `padded` the rows that
-    are computed, of each active expert at least a tile, `further` tiles beyond
-    the first of each expert, `hottest` the largest load.
+    `active` is the number of experts with a token, `rows` that of assignments,
+    `padded` that of rows that are computed, for each active expert at least one
+    tile; `extra_tiles` are those after the first of each expert, `max_load` is the
+    largest load.
     """
 
     active: Any
@@ -126,7 +127,7 @@ class Load:
 
 
 def summarize(tokens_per_expert: NDArray[np.int64], mean_load: ArrayLike | None, tiles_of: tuple[float, float]) -> Load:
-    """The loads [N, E] of N ranks, with the smallest and the largest tile of the kernel.
+    """The sums of the loads [N, E] of N ranks for a kernel with this smallest and largest tile.
 
     Libraries choose one tile for all experts by the mean load of the batch, [N]
     or one number. Without a mean load every expert has the tile that suits it.
@@ -164,7 +165,7 @@ def expert_time(
     *,
     sustained: bool = True,
 ) -> Seconds:
-    """Time of the experts of one rank and layer, seconds, of the shape of the load; none where there is no row.
+    """Seconds of the experts of one rank and layer, in the shape of the load; 0 if there is no row.
 
     launch + serial + time per active expert and choice + traffic / bandwidth
     + norm(norm(FLOPs of the padded rows / peak, weights of the active experts / bandwidth) + wait, search for them).
@@ -177,11 +178,11 @@ def expert_time(
     Args:
         load: of each rank.
         shape: of the experts; numbers or arrays that broadcast to the load.
-        tokens: handed to the rank, of which each makes `top_k` choices.
+        tokens: that the rank received, each of which makes `top_k` choices.
         gpu: its published peaks.
         dtype: of the operands.
         constants: of the kernel.
-        sustained: under sustained load, at the power limit; else the layer was timed alone.
+        sustained: whether the GPU is at its power limit; else the layer was timed alone.
     """
     c, bandwidth = constants, memory_bandwidth(gpu)
     hidden, inner = shape.hidden_size, shape.inner_size
@@ -215,7 +216,7 @@ def _moved(bytes_each: float, elements: Any, gpu: GpuSpec, constants: ExpertCons
 
 
 def tokens_per_row(shape: ExpertShape) -> Any:
-    """Distinct tokens for each row of a rank where choices are spread evenly: T (1 - (1 - 1/R)^K) of T K / R rows."""
+    """Distinct tokens for each row of a rank if choices are spread evenly: T (1 - (1 - 1/R)^K) of T K / R rows."""
     ranks, top_k = shape.n_ranks, shape.top_k
     return ranks / top_k * (1.0 - (1.0 - 1.0 / ranks) ** top_k)
 

@@ -28,10 +28,11 @@ from moesim.types import GpuSpec, LayerShape
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertKernel:
-    """A calibrated kernel on a GPU: `name` of its group of constants, framework/kernel/dtype.
+    """A calibrated kernel on a GPU.
 
-    `sustained`: the GPU is at its power limit; else the clock falls as it does
-    while one layer is timed alone.
+    `name` is that of its group of constants, framework/kernel/dtype. The GPU is at
+    its power limit if `sustained`; else the clock falls as it does while one layer
+    is timed alone.
     """
 
     name: str
@@ -42,12 +43,12 @@ class ExpertKernel:
 
     @classmethod
     def from_preset(cls, name: str, gpu: GpuSpec | None = None) -> ExpertKernel:
-        """The kernel of a group ("trtllm/cutlass/fp8_block") or of a family ("trtllm-fp8-block").
+        """The kernel of a group ("trtllm/cutlass/fp8_block") or of a backend ("trtllm-fp8-block").
 
-        Another GPU than the calibrated one, which is the default, changes the published specifications alone.
+        The default is the calibrated GPU; another one changes only the published specifications.
 
         Raises:
-            InputError: there is no such group or family, or the GPU has no peak for its data type.
+            InputError: there is no such group or backend, or the GPU has no peak for its data type.
         """
         backends = load("backends")
         group = str(backends[name]["experts"]) if name in backends else name
@@ -68,12 +69,12 @@ class ExpertKernel:
         tokens: ArrayLike | None = None,
         mean_load: ArrayLike | None = None,
     ) -> Seconds:
-        """Time of the experts of one rank and layer, seconds [...]; a rank without tokens takes none.
+        """Seconds [...] of the experts of one rank and layer; 0 for a rank without tokens.
 
         Args:
             tokens_per_expert: assignments of each of its experts, [..., E].
             shape: of the experts; a model stands for all its experts on one rank.
-            tokens: handed to the rank, [...]; by default as many as evenly
+            tokens: that the rank received, [...]; by default as many as evenly
                 spread choices bring: those with at least one choice here.
             mean_load: assignments an expert of the whole batch, [...], by which
                 the kernel chooses its tile; by default every expert has the tile that suits it.
@@ -134,15 +135,15 @@ def expert_seconds(
     n_ranks: int,
     tokens: int | None = None,
 ) -> Seconds:
-    """Time of the experts of each layer and rank, seconds [L, G]; a rank without tokens takes none.
+    """Seconds [L, G] of the experts of each layer and rank; 0 for a rank without tokens.
 
     Args:
-        kernel: that runs them.
+        kernel: of the experts.
         shape: of the experts.
         slot_tokens: assignments processed by each slot, [L, S].
         slot_rank: GPU of each slot, [S].
         n_ranks: G.
-        tokens: handed to every rank; by default as many as evenly spread choices bring.
+        tokens: that every rank received; by default as many as evenly spread choices bring.
     """
     order, first = np.argsort(slot_rank, kind="stable"), np.searchsorted(np.sort(slot_rank), np.arange(n_ranks))
     counts = np.bincount(slot_rank, minlength=n_ranks)

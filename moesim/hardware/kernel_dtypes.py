@@ -1,4 +1,4 @@
-"""What the names of data types in kernels and measured tables mean: how weights are stored, and what is multiplied."""
+"""The data types of kernels and measured tables: how weights are stored, what is multiplied, what stands in."""
 
 from __future__ import annotations
 
@@ -113,14 +113,15 @@ def dtype_of(name: str) -> KernelDtype:
 
 
 _UNLIKE = ("modelopt", "deepep-decode", "deepep-prefill", "wideep")
-"""Kernels that stand for no other: one that was never tuned, and those that were timed without their router."""
+"""Kernels that stand in for no other: one that was never tuned, and those that were timed without their router."""
 
 
 def nearest_group(group: str, known: Iterable[str]) -> str | None:
-    """The calibrated group that stands in for one: framework/kernel/dtype; None if nothing is like it.
+    """The calibrated group of experts that stands in for a group framework/kernel/dtype; None if none is similar.
 
-    Itself; else the same kernel with a data type of like operands; else the
-    most similar data type, of the same framework if possible.
+    That is the group itself if it is known, else the same kernel with a similar
+    data type, else another kernel with the most similar data type, if possible of
+    the same framework.
     """
     framework, kernel, dtype = group.split("/")
     types = (dtype, *_STAND_INS.get(dtype, ()))
@@ -142,11 +143,11 @@ def with_known_dtype(group: str, known: Iterable[str]) -> str:
 
 
 def nearest(group: str, constants: Constants) -> Mapping[str, float] | None:
-    """The constants of a group, else of the most similar one; None where there are none.
+    """The constants of a group, else of the most similar one; None if there are none.
 
-    A group is framework/kernel/version or data type; the last part counts
-    most, then the first, then the middle. The last of equals is taken, as
-    versions stand in order.
+    A group is framework/kernel/version or framework/kernel/data type. Its last word
+    counts most, then the first, then those between. Of equally similar groups the
+    last is taken, as versions are in order.
     """
     if group in constants:
         return constants[group]

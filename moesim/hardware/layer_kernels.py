@@ -50,16 +50,16 @@ EVERY = slice(None)
 class LayerKernels:
     """Kernels of all layers but the experts.
 
-    `framework`: trtllm, vllm or sglang. `groups`: what a family takes instead
-    of the framework's own, by noun: "gemm" the group of products in its data
-    type, "attention_context", "attention_generation" and "mla_bmm" another
-    framework, "mla_context" and "mla_generation" framework/module; data types
-    and the template of the heads follow from the scenario. `constants`: groups
-    by noun in place of the shipped ones, as `moesim calibrate` writes them; the
-    nearest of the data type, else the shipped ones. A group that is missing is
-    replaced by the nearest. `measured`: tables whose rows of exactly these
-    kernels come before the formulas. `throttled`: the GPU is at its power limit;
-    else each kernel comes as near to it as when timed alone, by its own length.
+    `framework` is trtllm, vllm or sglang. `groups` names, by part, what a backend
+    takes instead of the framework's own: of "gemm" the group of products in its
+    data type, of "attention_context", "attention_generation" and "mla_bmm" another
+    framework, of "mla_context" and "mla_generation" framework/module; data types
+    and the template of the heads follow from the scenario. `constants`, by part
+    and group as `moesim calibrate` writes them, replace the shipped ones of the
+    same data type. The nearest group stands in for one that is missing. `measured`
+    holds tables whose rows of exactly these kernels take precedence over formulas.
+    A GPU is at its power limit if `throttled`; else each kernel comes as near to
+    the limit as when it was timed alone, by how long it computes.
     """
 
     framework: str = "trtllm"
@@ -78,19 +78,19 @@ class LayerKernels:
         series: ArrayLike = 0.0,
         extra_seconds: Callable[[Any], NDArray[np.float64]] | None = None,
     ) -> NDArray[np.float64]:
-        """Seconds at sizes [G]: measured, else of the formula for places of [G] (arguments of Measured.instead)."""
+        """Seconds at sizes [G]: measured, else of the formula for places of [G] (arguments of Measured.measured_or)."""
         if self.measured is None:
             return formula(EVERY)
         return self.measured.measured_or(formula, kind, group, shape, sizes, series, extra_seconds)
 
     def scaled(self, factor: float) -> LayerKernels:
-        """The same for a caller who multiplies what they take by a factor."""
+        """The same kernels for a caller that multiplies their seconds by a factor."""
         if factor == 1.0 or self.measured is None:
             return self
         return replace(self, measured=self.measured.scaled_by(f"times {factor:g}, as fitted in a module"))
 
     def linear(self, activations: str) -> GemmConstants:
-        """Dense layers whose activations are multiplied in a data type."""
+        """The constants of dense layers whose activations are multiplied in a data type."""
         group = self._linear(activations)
         return GemmConstants(**self._of("gemm", _LINEAR_OF.get(group, group)))
 
@@ -108,12 +108,12 @@ class LayerKernels:
         return group
 
     def elementwise(self) -> ElementwiseConstants:
-        """Norms, sums and activations."""
+        """The constants of norms, sums and activations."""
         mine = self.constants.get("elementwise", {}).get(ELEMENTWISE)
         return ElementwiseConstants(**(mine or load("elementwise")[ELEMENTWISE]))
 
     def prefill(self, layer: LayerShape, precision: Precision) -> PrefillConstants:
-        """The attention kernel over prompts."""
+        """The constants of the attention kernel over prompts."""
         return PrefillConstants(**self._of("attention_context", self._prefill(layer, precision)))
 
     def prefill_rows(self, layer: LayerShape, precision: Precision) -> str:
@@ -125,11 +125,11 @@ class LayerKernels:
         return f"{self._framework('attention_context')}/{_template(layer)}/{types}"
 
     def prefill_compute(self, precision: Precision) -> str:
-        """The data type of its products, which is the cache's where that is narrow."""
+        """The data type that attention over prompts multiplies in, which is the cache's if that is narrow."""
         return "fp8" if _cache(precision) == "fp8" else "bf16"
 
     def decode(self, layer: LayerShape, precision: Precision) -> DecodeConstants:
-        """The attention kernel over the cache."""
+        """The constants of the attention kernel over the cache."""
         return DecodeConstants(**self._of("attention_generation", self._decode(layer, precision)))
 
     def decode_rows(self, layer: LayerShape, precision: Precision) -> str:
@@ -143,12 +143,12 @@ class LayerKernels:
         return f"{framework}/{template}/{_cache(precision)}"
 
     def mla_prefill(self, precision: Precision) -> MlaPrefillConstants:
-        """Latent attention over prompts with what stands around its linear layers; the host keeps ahead of the GPU."""
+        """The constants of latent attention over prompts without its linear layers; the host keeps ahead of GPUs."""
         found = MlaPrefillConstants(**self._of("mla_context", self._module("mla_context", _MLA_PREFILL, precision)))
         return replace(found, host_s=0.0)
 
     def mla_decode(self, precision: Precision) -> MlaDecodeConstants:
-        """Latent attention over the cache with what stands around its linear layers."""
+        """The constants of latent attention over the cache without its linear layers."""
         group = self._module("mla_generation", _MLA_DECODE, precision)
         return MlaDecodeConstants(**self._of("mla_generation", group))
 
@@ -160,7 +160,7 @@ class LayerKernels:
         return group if same else f"{group} with {precision.weights} weights and {precision.activations} activations"
 
     def absorbed(self) -> AbsorbedConstants:
-        """The products into the latent and out of it, in bf16."""
+        """The constants of the products into the latent and out of it, in bf16."""
         return AbsorbedConstants(**self._of("mla_bmm", self.absorbed_rows()))
 
     def absorbed_rows(self) -> str:
@@ -168,7 +168,7 @@ class LayerKernels:
         return f"{self._framework('mla_bmm')}/bmm/bfloat16"
 
     def allreduce(self) -> AllReduceConstants:
-        """Sums over the GPUs of a node."""
+        """The constants of sums over the GPUs of a node."""
         return AllReduceConstants(**self._of("allreduce", self.allreduce_rows()))
 
     def allreduce_rows(self) -> str:
@@ -207,4 +207,4 @@ def _template(layer: LayerShape) -> str:
 
 
 DEFAULT = LayerKernels()
-"""Where a scenario names no kernels."""
+"""The kernels of a scenario that names none."""

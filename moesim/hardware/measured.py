@@ -1,4 +1,4 @@
-"""Latencies out of measured tables instead of formulas, where there are measurements around a size."""
+"""Latencies that are looked up in measured tables instead of computed, for sizes among the measured ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PARTS: Mapping[str, str] = {
     "mla_bmm": "absorbed products",
     "allreduce": "all-reduce",
 }
-"""Kinds of tables that a step takes, and the part that results count each under."""
+"""The layouts of tables that a step takes, and the part under which results count each."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +51,7 @@ class Rows:
 
     @cached_property
     def groups(self) -> frozenset[str]:
-        """The groups that there are."""
+        """All groups of the rows."""
         return frozenset(self.group.tolist())
 
 
@@ -83,13 +83,13 @@ class Curve:
 class Measured:
     """The measured tables of a run.
 
-    `name` of the file or folder; `files`: the digest of each table in it;
-    `sha256` of them all; `rows` by kind of table; `excluded`: parts that take
-    their formula all the same, and why. `seen` fills with what was looked up,
-    each size once; `curves` with what that took, `even` with what the formula
-    gives evenly loaded experts. `scaled`: what the caller does to the latencies
-    that it looks up, "" = it takes them as they are; `levels`: the sizes where
-    one did something, and what.
+    `name` is that of the file or folder, `files` has the digest of each table in
+    it, `sha256` is the digest of all; `rows` are by layout; `excluded` names the
+    parts that take their formula nevertheless, and why. Lookups fill `seen` (each
+    size once), `curves` (the curves that they took) and `even` (seconds of evenly
+    loaded experts by the formula). `scaled` says what the caller does to the
+    latencies that it looks up, "" if it takes them as they are; `levels` keeps
+    the sizes that were scaled, and how.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Measured:
     levels: dict[Hashable, str] = field(default_factory=dict)
 
     def scaled_by(self, what: str) -> Measured:
-        """The same tables for a caller who scales what they give, which then is no measured time."""
+        """The same tables for a caller that scales their latencies, which then are not measured times."""
         return replace(self, scaled=what)
 
     def seconds(
@@ -113,10 +113,11 @@ class Measured:
         """Measured seconds at sizes [G], NaN where the formula has to stand.
 
         Args:
-            kind: of the table.
+            kind: name of the layout.
             group: framework/kernel/data type.
             shape: in the order of the kind's columns.
-            sizes: along the curve; what has none takes no time and is not looked up; NaN: prompts of several lengths.
+            sizes: along the curve; a size of 0 takes no time and is not looked up, NaN stands for prompts of several
+                lengths.
             series: which of the curves of a shape, a number or [G]; between two of them the same law holds.
         """
         asked, series_of = np.broadcast_arrays(np.asarray(sizes, np.float64), np.asarray(series, np.float64))

@@ -12,9 +12,9 @@ from moesim.hardware.measured import Measured
 from moesim.types import Precision
 
 _EVEN = {"moe": "balanced", "wideep_context": "uniform", "wideep_generation": "uniform"}
-"""Kinds of tables of experts, and how their evenly loaded rank was loaded."""
-_HANDED_ALL = ("moe", "wideep_context")
-"""Those whose rank was handed the tokens of all ranks, where an exchange would deliver fewer."""
+"""The layouts of experts, and the even distribution of tokens in each."""
+_RECEIVED_ALL = ("moe", "wideep_context")
+"""The layouts whose timed rank received the tokens of all ranks, of which an exchange would deliver fewer."""
 _SLOWED = "times the slowdown of the actual loads by formula"
 
 
@@ -30,20 +30,20 @@ def at_measured_level(
     ranks: int,
     tensor_parallel: int = 1,
 ) -> NDArray[np.float64]:
-    """Seconds of experts [L, G] by the formula, moved to the level that was measured; as they are where none was.
+    """Seconds of experts [L, G] by the formula, scaled to the measured level; unchanged if there is no measurement.
 
-    Tables hold a few distributions of tokens, a run has loads of its own. So
-    the table gives the level, and the formula what the routing makes of it:
+    Tables hold a few distributions of tokens, a run has loads of its own. So the
+    table gives the level, and the formula gives the slowdown by the actual loads:
 
         formula(actual loads) x measured(even loads) / formula(even loads)
 
     with the table's curve over global tokens for the same widths, number of
-    experts, choices and ranks. The last formula is that of what was timed:
-    collectors of `moe_*` and `wideep_context_*` hand the tokens of all ranks to
-    the one that they time, of which an exchange would deliver those that chose
-    an expert there. This difference is the formula's too: none on one rank, 1
-    to 4 % of TensorRT-LLM's layers on eight, up to a quarter on 64. The rank of
-    `wideep_generation_*` had what is delivered.
+    experts, choices and ranks. The denominator is the formula for what was timed:
+    in `moe_*` and `wideep_context_*` the timed rank received the tokens of all
+    ranks, of which an exchange would deliver only those that chose one of its
+    experts. The formula accounts for the difference: none on one rank, 1 to 4 %
+    of TensorRT-LLM's layers on eight, up to a quarter on 64. In
+    `wideep_generation_*` the rank received what an exchange delivers.
 
     Args:
         seconds: of each layer and rank.
@@ -73,11 +73,11 @@ def at_measured_level(
 
 
 def _even_seconds(kernel: ExpertKernel, shape: ExpertShape, kind: str, tokens: int, ranks: int) -> float:
-    """The formula for the rank that a table of that kind timed."""
+    """Seconds by the formula of the rank that a table of that layout timed."""
     from moesim.hardware.token_loads import token_loads  # compiled by Numba, which takes a second to import
 
     loads = token_loads(_EVEN[kind], tokens, shape.n_experts, shape.top_k, ranks)
-    received_tokens = np.array([tokens]) if kind in _HANDED_ALL and ranks > 1 else None
+    received_tokens = np.array([tokens]) if kind in _RECEIVED_ALL and ranks > 1 else None
     mean = tokens * shape.top_k / shape.n_experts
     return float(kernel.time(loads, shape, tokens=received_tokens, mean_load=mean)[0])
 

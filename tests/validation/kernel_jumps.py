@@ -12,8 +12,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from moesim.calibration.fit_experts import CORE, EVEN, POINT, read
+from moesim.calibration.fit_experts import CORE, POINT, read
 from moesim.calibration.layouts import moe
+from moesim.calibration.layouts.expert_rows import EVEN
 
 JUMP = 1.25
 SHOWN = 3

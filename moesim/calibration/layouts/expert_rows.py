@@ -48,14 +48,14 @@ COLUMNS: Mapping[str, str] = {
 """Columns of every layout of expert layers."""
 
 KEY = ("distribution", "num_tokens", "num_experts", "topk", "moe_ep_size")
-"""What the loads of a row follow from."""
+"""The columns that determine the loads of a row."""
 
 EVEN = ("balanced", "uniform")
 SHAPE = ("hidden_size", "inter_size", "num_experts", "topk")
-"""Columns of what a model's experts are."""
+"""The columns of the experts' shape."""
 
 _NO_GATE = "nongated"
-"""In the name of a kernel."""
+"""A word in the names of kernels without gates."""
 _NEMOTRON = (
     (2688, 1856, 128, 6),
     (4096, 2688, 512, 22),
@@ -69,13 +69,13 @@ CHUNK = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertTiming:
-    """What layouts of expert layers differ in.
+    """How the rank of a row was timed, which differs by layout.
 
-    `handed` gives the tokens handed to the timed rank, [R], of a frame; None:
-    those that an exchange would deliver. `skewed_multiple`: the counts of a
-    random distribution were rounded up to multiples of it. `host_s`: no latency
-    is below it, as the host launched the kernels while they were timed, and
-    the GPU idled for `idle_s` of it before the products began.
+    `received_tokens` gives the tokens that the timed rank received, [R], of a
+    frame; None stands for those that an exchange would deliver. The counts of a
+    random distribution were rounded up to multiples of `skewed_multiple`. No
+    latency is below `host_s`, as the host launched the kernels while they were
+    timed; the GPU idled for `idle_s` of it before the products began.
     """
 
     group: Callable[[pd.DataFrame], pd.Series[str]]
@@ -87,7 +87,7 @@ class ExpertTiming:
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """R rows with D draws: load [R, D], shape and tokens handed over [R, 1]."""
+    """R rows with D draws: load [R, D], shape and received tokens [R, 1]."""
 
     load: Load
     shape: ExpertShape
@@ -185,7 +185,7 @@ def latency(
 
 
 def all_tokens(frame: pd.DataFrame) -> NDArray[np.float64]:
-    """The tokens of all ranks, handed to every one, [R]."""
+    """The tokens of all ranks, which every rank receives, [R]."""
     return frame.num_tokens.to_numpy(dtype=np.float64)
 
 

@@ -1,8 +1,9 @@
 """Fused MoE layers of one rank: `moe_*`.
 
 Timed: router softmax and top-k, permutation, quantisation of activations, both
-grouped GEMMs and the weighted sum, on the most loaded rank, which is handed the
-tokens of all ranks. No exchange, no shared expert, no product of the gate.
+grouped GEMMs and the weighted sum, on the most loaded rank, which receives the
+tokens of all ranks. There is no exchange, no shared expert and no product of the
+gate.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ def usable(frame: pd.DataFrame) -> pd.Series[bool]:
 
 
 def _wrong(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Artefacts beside spikes.
+    """Artefacts that are no spikes.
 
     SGLang's Triton path computes the choices of remote experts too where a
     model with the default router is spread over ranks; SGLang and vLLM route
     DeepSeek-V3 by groups, which drops half of the intended experts; a smaller
-    slice of the experts takes no longer than a larger one, but for bad tuning.
+    slice of the experts takes longer than a larger one only if it was tuned badly.
     """
     clamped = (frame.framework == "SGLang") & (frame.moe_ep_size > 1) & expert_rows.of_shapes(frame, _DEFAULT_ROUTER)
     grouped = (frame.framework != "TRTLLM") & (frame.hidden_size == 7168) & (frame.num_experts == 256)

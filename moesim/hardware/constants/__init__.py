@@ -19,7 +19,7 @@ Constants = Mapping[str, Mapping[str, float]]
 
 @cache
 def document(part: str) -> dict[str, Any]:
-    """<noun>.yaml beside this file: `groups`, and a header that says where they come from."""
+    """<part>.yaml in this folder: `groups`, and a header that says where they come from."""
     content: dict[str, Any] = shipped_yaml(Path(__file__).with_name(f"{part}.yaml"))
     return content
 
@@ -33,7 +33,7 @@ def shipped_yaml(path: Path) -> Any:
 
 
 def load(part: str) -> dict[str, dict[str, float]]:
-    """The constants of every group of a noun: {group: {constant: value}}."""
+    """The constants of every group of a part: {group: {constant: value}}."""
     groups: dict[str, dict[str, float]] = document(part)["groups"]
     return groups
 

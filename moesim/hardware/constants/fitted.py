@@ -1,4 +1,4 @@
-"""What belongs to a constant of a formula beside its value: where a fit searches for it, and what a file may hold."""
+"""The metadata of a formula's constants: where a fit searches for each, and which values a file may hold."""
 
 from __future__ import annotations
 
