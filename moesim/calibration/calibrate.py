@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.atomic import write_file
-from moesim.calibration.checks import accept
+from moesim.calibration.checks import Inspection
 from moesim.calibration.constants_file import used_in_steps
 from moesim.calibration.gpus import gpu_of, published_gpus
 from moesim.calibration.layout import Layout
@@ -181,10 +181,11 @@ def _check_experts(tables: list[Table], system: str) -> None:
         if table.layout.part != "experts":
             continue
         frame, others = table.frame, ~table.scored | table.frame["system"].ne(system)
+        rows = Inspection(path=table.path, frame=frame, raw=frame, problems=problems)
         divided = frame["num_experts"] % frame["moe_ep_size"] == 0
-        accept(table.path, frame, "moe_ep_size", divided | others, "a divisor of num_experts", problems)
+        rows.accept("moe_ep_size", divided | others, "a divisor of num_experts")
         known = frame["moe_dtype"].isin(list(KERNEL_DTYPES))
-        accept(table.path, frame, "moe_dtype", known | others, f"one of {', '.join(KERNEL_DTYPES)}", problems)
+        rows.accept("moe_dtype", known | others, f"one of {', '.join(KERNEL_DTYPES)}")
     if problems:
         raise InputError("; ".join(problems))
 

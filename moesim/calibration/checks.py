@@ -6,6 +6,7 @@ Problems are lines "file: row, column: found X, wanted Y", one for all rows of a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,44 @@ _MAX_OTHERWISE = 10**9
 
 _CHOICES = ("topk", "num_topk")
 """Columns of the experts that a token chooses, of `num_experts`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """A table that is checked.
+
+    `frame` has the rows of the file `path` as `typed` gives them, `raw` the same
+    rows as they were read; what is wrong is added to `problems`.
+    """
+
+    path: str
+    frame: pd.DataFrame
+    raw: pd.DataFrame
+    problems: list[str]
+
+    def accept(
+        self, column: str, right: pd.Series[bool], wanted: str, *, also: str = "", as_read: bool = False
+    ) -> Mask:
+        """`right` as an array; the first row that is wrong becomes a problem, which says how many others there are.
+
+        Args:
+            column: whose value is shown.
+            right: whether each row is.
+            wanted: what would be right.
+            also: another column whose value is shown.
+            as_read: show the value as it was read.
+        """
+        good = right.to_numpy(dtype=np.bool_)
+        wrong = np.flatnonzero(~good)
+        if len(wrong):
+            row = int(wrong[0])
+            others = f" (and {len(wrong) - 1:,} rows more)" if len(wrong) > 1 else ""
+            place = f" on {self.frame[also].iloc[row]}" if also else ""
+            value = (self.raw if as_read else self.frame)[column].iloc[row]
+            self.problems.append(
+                f"{self.path}: row {row + 1}, column {column}: found {_shown(value)}{place}, wanted {wanted}{others}"
+            )
+        return good
 
 
 def typed(frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:
@@ -77,25 +116,17 @@ def _numbers(values: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def right_inputs(
-    path: str,
-    frame: pd.DataFrame,
-    layout: Layout,
-    systems: Mapping[str, GpuSpec | None],
-    known: Iterable[str],
-    problems: list[str],
-    raw: pd.DataFrame,
+    table: Inspection, layout: Layout, systems: Mapping[str, GpuSpec | None], known: Iterable[str]
 ) -> Mask:
     """Rows whose inputs are right, [R]: sizes, names, a known system, data types that it has.
 
     Args:
-        path: of the table, for its problems.
-        frame: R rows as `typed` gives them.
+        table: the rows.
         layout: of the table.
         systems: the GPU of each word in column `system`, None for an unknown one.
         known: names of systems to choose from.
-        problems: to which what is wrong is added.
-        raw: the same rows as they were read.
     """
+    frame = table.frame
     good = np.ones(len(frame), dtype=np.bool_)
     for column, sort in layout.columns.items():
         if sort == "number" and column not in layout.measured:
@@ -103,22 +134,23 @@ def right_inputs(
             right = (frame[column] >= least) & (frame[column] <= most) & (frame[column] % 1 == 0)
             beyond = (frame[column] > most).any()
             wanted = f"a whole number from {least} {f'to {most:,}' if beyond else 'on'}"
-            good &= accept(path, frame, column, right, wanted, problems, raw=raw)
+            good &= table.accept(column, right, wanted, as_read=True)
     for column in _CHOICES:
         if column in layout.columns:
             right = (frame[column] <= frame["num_experts"]) | ~good
-            good &= accept(path, frame, column, right, "no more than num_experts", problems)
-    good &= _right_names(path, frame, layout, problems)
+            good &= table.accept(column, right, "no more than num_experts")
+    good &= _right_names(table, layout)
     there = frame["system"].map({system: gpu is not None for system, gpu in systems.items()}).astype(bool)
-    good &= accept(path, frame, "system", there, f"one of {', '.join(known)}", problems)
+    good &= table.accept("system", there, f"one of {', '.join(known)}")
     for column in (*_COMPUTING, *_MOVING):
         if column in frame:
-            good &= _right_dtype(path, frame, column, systems, problems)
+            good &= _right_dtype(table, column, systems)
     return good
 
 
-def _right_names(path: str, frame: pd.DataFrame, layout: Layout, problems: list[str]) -> Mask:
+def _right_names(table: Inspection, layout: Layout) -> Mask:
     """Rows whose words leave the name of their group in its parts, which slashes divide."""
+    frame = table.frame
     good = np.ones(len(frame), dtype=np.bool_)
     for column in map(str, frame.select_dtypes("string").columns):
         divided = frame[column].isin([word for word in frame[column].unique() if "/" in word])
@@ -127,14 +159,13 @@ def _right_names(path: str, frame: pd.DataFrame, layout: Layout, problems: list[
             whole = rows.assign(**{column: rows[column].str.replace("/", "-")})
             right = ~divided
             right[divided] = layout.group(rows).str.count("/") == layout.group(whole).str.count("/")
-            good &= accept(path, frame, column, right, "a name without slashes", problems)
+            good &= table.accept(column, right, "a name without slashes")
     return good
 
 
-def _right_dtype(
-    path: str, frame: pd.DataFrame, column: str, systems: Mapping[str, GpuSpec | None], problems: list[str]
-) -> Mask:
+def _right_dtype(table: Inspection, column: str, systems: Mapping[str, GpuSpec | None]) -> Mask:
     """Rows whose data type is known and, where the kernel computes in it, one that the GPU has."""
+    frame = table.frame
     pairs = frame["system"] + "\n" + frame[column].astype(str)
     right = {}
     for pair in pairs.unique():
@@ -147,7 +178,7 @@ def _right_dtype(
         first = next((str(pair).partition("\n")[0] for pair, good in right.items() if not good), "")
         gpu = systems.get(first)
         wanted += f" that the GPU has ({', '.join(gpu.peak_tflops)})" if gpu else " that the GPU has"
-    return accept(path, frame, column, pairs.map(right).astype(bool), wanted, problems, also="system")
+    return table.accept(column, pairs.map(right).astype(bool), wanted, also="system")
 
 
 def computing_dtype(word: str) -> str | None:
@@ -174,31 +205,6 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
     "fp16": ("fp16", "float16", "half"),
     "fp32": ("fp32", "float32", "tf32", "float"),
 }
-
-
-def accept(
-    path: str,
-    frame: pd.DataFrame,
-    column: str,
-    right: pd.Series[bool],
-    wanted: str,
-    problems: list[str],
-    also: str = "",
-    raw: pd.DataFrame | None = None,
-) -> Mask:
-    """`right` as an array; the first row that is wrong, as in `raw`, becomes a problem, with how many there are."""
-    good = right.to_numpy(dtype=np.bool_)
-    wrong = np.flatnonzero(~good)
-    if len(wrong):
-        row = int(wrong[0])
-        others = f" (and {len(wrong) - 1:,} rows more)" if len(wrong) > 1 else ""
-        place = f" on {frame[also].iloc[row]}" if also else ""
-        shown = frame if raw is None else raw
-        problems.append(
-            f"{path}: row {row + 1}, column {column}: found {_shown(shown[column].iloc[row])}{place}, wanted {wanted}"
-            f"{others}"
-        )
-    return good
 
 
 def _shown(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.calibration.checks import right_inputs, typed
+from moesim.calibration.checks import Inspection, right_inputs, typed
 from moesim.calibration.gpus import gpu_of, published_gpus
 from moesim.calibration.layout import LAYOUTS, Layout, layout_of, load_layout
 from moesim.errors import InputError
@@ -53,7 +53,8 @@ def predict_table(
         raise InputError(f"{where}: column {missing[0]} is missing, wanted {', '.join(found.columns)}")
     rows, problems = typed(frame.reset_index(drop=True), found), list[str]()
     systems = {str(system): gpu_of(str(system), gpus) for system in rows["system"].unique()}
-    right_inputs(where, rows, found, systems, gpus or published_gpus(), problems, frame)
+    table = Inspection(path=where, frame=rows, raw=frame, problems=problems)
+    right_inputs(table, found, systems, gpus or published_gpus())
     if problems:
         raise InputError("; ".join(problems))
     seconds = predict_columns(rows, found, gpus=gpus, constants=constants)

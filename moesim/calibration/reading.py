@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.calibration.checks import Mask, accept, right_inputs, typed
+from moesim.calibration.checks import Inspection, Mask, right_inputs, typed
 from moesim.calibration.gpus import gpu_of, published_gpus
 from moesim.calibration.layout import LAYOUTS, Layout, layout_of
 from moesim.calibration.layouts.expert_rows import known_distribution
@@ -138,9 +138,10 @@ def _checked(path: str, stem: str, layout: Layout, frame: pd.DataFrame, reading:
     raw = frame.reset_index(drop=True)
     frame = typed(raw, layout)
     systems = {str(system): gpu_of(str(system), reading.gpus) for system in frame["system"].unique()}
-    predictable = right_inputs(path, frame, layout, systems, reading.gpus, reading.problems, raw)
+    inspection = Inspection(path=path, frame=frame, raw=raw, problems=reading.problems)
+    predictable = right_inputs(inspection, layout, systems, reading.gpus)
     usable = _usable(frame, layout, predictable)
-    scored = usable & _measured(path, frame, layout, usable, reading.problems, raw)
+    scored = usable & _measured(inspection, layout, usable)
     artefact = predictable & ~usable
     if "distribution" in layout.columns:  # after load balancing rows cannot be predicted, which is no artefact
         artefact &= known_distribution(frame).to_numpy(dtype=np.bool_)
@@ -160,21 +161,15 @@ def _usable(frame: pd.DataFrame, layout: Layout, predictable: Mask) -> Mask:
     return usable
 
 
-def _measured(
-    path: str,
-    frame: pd.DataFrame,
-    layout: Layout,
-    usable: Mask,
-    problems: list[str],
-    raw: pd.DataFrame,
-) -> Mask:
+def _measured(table: Inspection, layout: Layout, usable: Mask) -> Mask:
     """Rows whose latencies are right; of several one may be 0, as the counts that a node need not exchange."""
+    frame = table.frame
     good = np.ones(len(frame), dtype=np.bool_)
     for column in layout.measured:
         right = (frame[column] >= 0) & (frame[column] < np.inf)
-        good &= accept(path, frame, column, right | ~usable, "a latency", problems, raw=raw)
+        good &= table.accept(column, right | ~usable, "a latency", as_read=True)
     some = frame[list(layout.measured)].sum(axis=1) > 0
-    return good & accept(path, frame, layout.measured[0], some | ~(usable & good), "a latency above 0", problems)
+    return good & table.accept(layout.measured[0], some | ~(usable & good), "a latency above 0")
 
 
 def predict_usable(
