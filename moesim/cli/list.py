@@ -20,6 +20,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("hidden_size", "hidden"),
         ("moe_intermediate_size", "expert width"),
         ("attention", "attention"),
+        ("layers", "layers that differ"),
         ("router", "router"),
         ("source", "source"),
     ),

@@ -1,0 +1,83 @@
+"""Runs of models whose layers differ: every layer takes the time of its own class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from moesim import Result, Scenario, simulate
+from moesim.hardware import Durations, step_durations
+from moesim.simulation.prepare import prepare
+from moesim.types import equal_decodes
+from moesim.types.picoseconds import picoseconds
+
+CONTEXT = 9000
+
+
+def scenario(model: str, **changes: Any) -> Scenario:
+    """Eight layers of a model on 8 H200, experts chosen at random, 16 tokens a GPU."""
+    shape: dict[str, Any] = {"preset": model, "n_layers": 8, **changes}
+    return Scenario.from_dict(
+        {
+            "model": shape,
+            "cluster": {"gpu": "h200-sxm", "nodes": 1, "gpus_per_node": 8},
+            "workload": {"steps": 1, "tokens_per_gpu": 16, "context_tokens": CONTEXT},
+            "keep": {"timeline_steps": 1},
+        }
+    )
+
+
+def seconds_of(result: Result, part: str) -> dict[int, int]:
+    """Picoseconds of a part on the first GPU by layer."""
+    tasks = result.timeline
+    own = tasks[(tasks.kind == part) & (tasks.gpu == 0)]
+    took = np.rint((own.end_s - own.start_s) * 1e12).astype(np.int64)
+    return dict(zip(own.layer.tolist(), took.tolist(), strict=True))
+
+
+def durations(made: Scenario) -> Durations:
+    """Of a step of that scenario, with any loads of the experts."""
+    plan = prepare(made)
+    n_layers, n_slots = plan.placement.expert.shape
+    return step_durations(
+        plan.model,
+        plan.cluster,
+        plan.precision,
+        equal_decodes(np.full(8, 16), CONTEXT),
+        slot_tokens=np.ones((n_layers, n_slots), dtype=np.int64),
+        slot_rank=plan.placement.rank,
+        kernels=plan.kernels,
+    )
+
+
+@pytest.mark.parametrize("engine", ["compiled", "simpy"])
+@pytest.mark.parametrize(
+    "model, changes",
+    [
+        ("gpt-oss-20b", {}),
+        ("llama-4-maverick", {"dense_layers": [0, 2, 4, 6], "n_experts": 8}),
+        ("qwen3-next-80b-a3b", {"n_experts": 64}),
+    ],
+)
+def test_every_layer_takes_the_time_of_its_class(engine: str, model: str, changes: dict[str, Any]) -> None:
+    """As `step_durations` has it for the class; layers have just the parts that their class has."""
+    made = scenario(model, **changes).with_overrides({"simulation.engine": engine})
+    result, known = simulate(made), durations(made)
+    assert len(made.model.layers) > 1
+    classes = made.model.class_of_layer
+    for part in ("attention", "router", "dense", "shared_experts"):
+        by_class = picoseconds(getattr(known, part)[:, 0])
+        found = seconds_of(result, part)
+        assert found == {layer: by_class[classes[layer]] for layer in found}, part
+        assert set(found) == {layer for layer in range(8) if by_class[classes[layer]]}
+    assert len({*seconds_of(result, "attention").values()}) == 2
+
+
+def test_a_window_that_never_binds_changes_nothing() -> None:
+    """A window as long as the context; one of 128 tokens is faster."""
+    plain = simulate(scenario("gpt-oss-20b", layers=[]))
+    wide = simulate(scenario("gpt-oss-20b", layers=[{"every": 2, "window": CONTEXT}]))
+    assert wide.summary["step_time_s"] == plain.summary["step_time_s"]
+    assert simulate(scenario("gpt-oss-20b")).steps.step_time_s[0] < plain.steps.step_time_s[0]
