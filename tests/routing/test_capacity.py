@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,7 @@ from scipy import stats
 
 from moesim import Assignment, apply_capacity, route
 from moesim.routing import OVERFLOWS, SCOPES
-
-PUBLISHED = Path(__file__).parents[1] / "data" / "routing_cases"
-"""What reference implementations made of two batches; its README says which."""
-
-
-def request(expert: list[list[int]], weight: list[list[float]] | None = None) -> Assignment:
-    """An assignment from nested lists."""
-    experts = np.array(expert, dtype=np.int32)
-    weights = np.ones(experts.shape) if weight is None else np.array(weight)
-    return Assignment.of(experts, weights.astype(np.float32))
+from tests.routing.requests import request
 
 
 def test_position_serves_the_earliest_token() -> None:
@@ -97,67 +87,6 @@ def test_random_selection_is_fair_and_a_function_of_the_seed() -> None:
         kept += got.served[:, 0] >= 0
     assert kept.sum() == 4000
     assert np.abs(kept - 500).max() < 4 * np.sqrt(2000 * 0.25 * 0.75)
-
-
-@pytest.mark.parametrize(
-    "case, capacities",
-    [
-        (
-            (1000, 7, 2, 1.1),
-            {"megatron": 315, "deepspeed": 315, "v-moe": 316, "tutel": 314, "flaxformer": 157, "lingvo": 160},
-        ),
-        (
-            (700, 7, 1, 1.1),
-            {"megatron": 111, "deepspeed": 110, "v-moe": 112, "tutel": 110, "flaxformer": 110, "lingvo": 112},
-        ),
-        (
-            (30, 64, 6, 1.0),
-            {"megatron": 3, "deepspeed": 3, "v-moe": 4, "tutel": 6, "flaxformer": 4, "lingvo": 4, "mesh": 4},
-        ),
-    ],
-)
-def test_every_library_rounds_in_its_way(case: tuple[int, int, int, float], capacities: dict[str, int]) -> None:
-    """Worked from their sources."""
-    tokens, experts, k, factor = case
-    for rounding, capacity in capacities.items():
-        got = apply_capacity(
-            request([[*range(k)]] * tokens), n_experts=experts, capacity_factor=factor, rounding=rounding
-        )
-        assert got.capacity.tolist() == [capacity], rounding
-
-
-@pytest.mark.parametrize("case", ["A_T512_E8", "ties_A_T512_E8"])
-@pytest.mark.parametrize("k", [1, 2])
-@pytest.mark.parametrize("prioritised", [0, 1])
-@pytest.mark.parametrize("factor", ["0.5", "1.0"])
-def test_kept_and_dropped_are_those_of_v_moe(case: str, k: int, prioritised: int, factor: str) -> None:
-    """Ties too: its order is defined and the same as ours."""
-    with np.load(PUBLISHED / "inputs" / f"{case}.npz") as inputs:
-        x = inputs["logits"]
-    name = f"vmoe_top{k}_bpr{prioritised}_cf{factor}__{case}.npz"
-    with np.load(PUBLISHED / "expected" / name) as expected:
-        indices, kept, weights = expected["indices"], expected["kept"], expected["weights"]
-    got = apply_capacity(
-        route(x, strategy="softmax-top-k", top_k=k),
-        n_experts=8,
-        capacity_factor=float(factor),
-        overflow="drop-by-priority" if prioritised else "drop-by-choice",
-        rounding="v-moe",
-    )
-    order = np.argsort(got.expert, axis=1)  # the cases list experts by index
-    np.testing.assert_array_equal(np.take_along_axis(got.expert, order, 1), indices)
-    np.testing.assert_array_equal(np.take_along_axis(got.served >= 0, order, 1), kept)
-    np.testing.assert_allclose(np.take_along_axis(got.weight, order, 1), weights, rtol=5e-6)
-
-
-@pytest.mark.parametrize(
-    "tokens, experts, k, factor, capacity",
-    [(700, 7, 1, 1.1, 111), (512, 8, 2, 1.25, 160), (10, 3, 1, 1.0, 4), (1, 64, 1, 1.0, 1)],
-)
-def test_capacity_rounds_as_megatron(tokens: int, experts: int, k: int, factor: float, capacity: int) -> None:
-    """ceil(tokens * k / experts * factor) in floating point: 111 where exact arithmetic has 110."""
-    got = apply_capacity(request([[*range(k)]] * tokens), n_experts=experts, capacity_factor=factor)
-    assert got.capacity.tolist() == [capacity]
 
 
 def test_choices_that_were_not_made_are_neither_served_nor_dropped() -> None:
@@ -261,135 +190,6 @@ def test_a_uniform_router_drops_what_the_binomial_law_says(experts: int, k: int,
     assert abs(np.mean(rates) - law) < 4 * np.std(rates, ddof=1) / math.sqrt(len(rates))
 
 
-REROUTES = [name for name, policy in sorted(OVERFLOWS.items()) if policy.reroutes_as]
-
-
-@given(
-    st.integers(1, 40),
-    st.integers(2, 6),
-    st.integers(1, 2),
-    st.floats(0.1, 2),
-    st.sampled_from(REROUTES),
-    st.sampled_from(sorted(SCOPES)),
-    st.integers(1, 4),
-    st.integers(0, 10_000),
-)
-def test_rerouting_fills_places_and_never_more(
-    tokens: int, experts: int, k: int, factor: float, overflow: str, scope: str, tries: int, seed: int
-) -> None:
-    """Load stays within capacity, experts of a token stay distinct, and a drop means that no candidate had room."""
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(tokens, experts)).astype(np.float32)
-    wanted = route(x, strategy="mixtral", top_k=k)
-    source, device = rng.integers(0, 3, tokens), rng.integers(0, 3, experts)
-    got = apply_capacity(
-        wanted,
-        n_experts=experts,
-        capacity_factor=factor,
-        overflow=overflow,
-        scope=scope,
-        scores=x,
-        source=source,
-        device=device,
-        tries=tries,
-    )
-    np.testing.assert_array_equal(got.expert, wanted.expert)
-    moved = got.rerouted
-    assert (got.served[moved] != got.expert[moved]).all()
-    assert (got.served[~moved & ~got.dropped] == got.expert[~moved & ~got.dropped]).all()
-    assert not (got.dropped & moved).any()
-    assert ((got.served < 0) == got.dropped).all()
-    assert sum(got.by_cause().values()) == moved.sum() + got.dropped.sum()
-    for row in got.served.tolist():
-        served = [e for e in row if e >= 0]
-        assert len(set(served)) == len(served)
-    group = np.zeros(tokens, dtype=int) if scope in {"global", "device"} else np.unique(source, return_inverse=True)[1]
-    place = np.unique(device, return_inverse=True)[1] if scope == "device" else np.arange(experts)
-    room = np.repeat(got.capacity[:, None], place.max() + 1, axis=1)
-    for t, j in zip(*np.nonzero(got.served >= 0), strict=True):
-        room[group[t], place[got.served[t, j]]] -= 1
-    assert (room >= 0).all()
-    for t, j in zip(*np.nonzero(got.dropped), strict=True):
-        assert room[group[t], place[got.expert[t, j]]] == 0
-        others = [e for e in np.argsort(-x[t], kind="stable") if e not in got.expert[t]]
-        if overflow == "expanded-drop":
-            others = [e for e in others if device[e] == source[t]]
-        if overflow == "reroute-to-next":
-            others = others[:tries]
-        assert all(e in got.served[t] or room[group[t], place[e]] == 0 for e in others)
-    np.testing.assert_array_equal(got.weight[moved], np.take_along_axis(x, np.maximum(got.served, 0), axis=1)[moved])
-
-
-def test_no_token_left_behind_retries_round_by_round() -> None:
-    """Mesh: all that are still unrouted offer choice i before any offers choice i + 1."""
-    rng = np.random.default_rng(3)
-    x = (rng.normal(size=(60, 5)) + np.array([2, 1, 0, 0, 0])).astype(np.float32)
-    capacity, left, wanted = 12, np.full(5, 12), np.full(60, -1)
-    ranked = np.argsort(-x, axis=1, kind="stable")
-    for choice in range(3):
-        for t in range(60):
-            e = ranked[t, choice]
-            if wanted[t] < 0 and left[e] > 0:
-                wanted[t], left[e] = e, left[e] - 1
-    got = apply_capacity(
-        route(x, strategy="switch", top_k=1),
-        n_experts=5,
-        capacity_factor=1.0,
-        overflow="reroute-to-next",
-        scores=x,
-        tries=2,
-    )
-    assert got.capacity.tolist() == [capacity]
-    np.testing.assert_array_equal(got.served[:, 0], wanted)
-    assert 0 < got.rerouted.sum() < 60
-    causes = {cause: count for cause, count in got.by_cause().items() if count}
-    assert causes == {"over_capacity": int(got.dropped.sum()), "to_next_choice": int(got.rerouted.sum())}
-
-
-def test_one_after_the_other_takes_the_best_expert_with_room() -> None:
-    """Three tokens want expert 0, which has one place; the second takes the last place of expert 2, its next best."""
-    x = [[9.0, 1.0, 2.0], [9.0, 1.0, 2.0], [9.0, 1.0, 2.0]]
-    asked: dict[str, Any] = {"n_experts": 3, "capacity_factor": 1.0, "scores": x}
-    got = apply_capacity(route(x, strategy="switch", top_k=1), overflow="reroute-to-best", **asked)
-    assert got.served.tolist() == [[0], [2], [1]]
-    got = apply_capacity(route(x, strategy="switch", top_k=1), overflow="reroute-to-next", **asked)
-    assert got.served.tolist() == [[0], [2], [-1]]
-    assert got.lost_tokens() == 1
-
-
-def test_refused_assignments_move_to_experts_of_their_own_device() -> None:
-    """Expert 0 keeps the largest score; token 0 finds a place on its device, token 2's device has no other expert."""
-    x = [[5.0, 1.0, 2.0], [8.0, 0.0, 0.0], [6.0, 0.0, 0.0]]
-    got = apply_capacity(
-        route(x, strategy="switch", top_k=1),
-        n_experts=3,
-        capacity_factor=1.0,
-        overflow="expanded-drop",
-        scores=x,
-        source=[1, 0, 0],
-        device=[0, 1, 1],
-    )
-    assert got.served.tolist() == [[2], [0], [-1]]
-
-
-def test_a_device_shares_its_capacity_among_its_experts() -> None:
-    """Four assignments, two devices: two places each, whoever of its experts is asked (DeepSeek-V2, section 2.2.3)."""
-    wanted = request([[0], [1], [1], [2]], [[0.2], [0.9], [0.8], [0.1]])
-    got = apply_capacity(
-        wanted,
-        n_experts=4,
-        capacity_factor=1.0,
-        scope="device",
-        device=[0, 0, 1, 1],
-        overflow="drop-by-probability",
-        pad=True,
-    )
-    assert got.served.tolist() == [[-1], [1], [1], [2]]
-    assert got.capacity.tolist() == [2]
-    assert got.padding is not None
-    assert got.padding.tolist() == [[0, 1]]
-
-
 def test_weights_are_renormalised_over_the_survivors() -> None:
     """As DeepSpeed and Lingvo's newer form do; a token that lost all weighs nothing."""
     wanted = request([[0, 1], [0, 1], [0, 2]], [[0.6, 0.4], [0.7, 0.3], [0.5, 0.5]])
@@ -409,45 +209,6 @@ def test_padding_fills_every_expert_to_its_capacity() -> None:
     assert got.padding.tolist() == [[0, 1]]
     assert got.by_cause()["to_shared_expert"] == 1 == sum(got.by_cause().values())
     assert apply_capacity(request([[0]]), n_experts=2, capacity_factor=1.0).padding is None
-
-
-@pytest.mark.parametrize("factor, capacity", [(0.0, 5), (-1.0, 3), (-2.0, 5), (1.0, 3), (0.5, 1)])
-def test_tutels_factor_has_a_sign(factor: float, capacity: int) -> None:
-    """0: as large as the largest load; negative: that, but at most the factor's; 3 = floor(1.0 * ceil(6 / 2))."""
-    got = apply_capacity(request([[0], [0], [0], [0], [0], [1]]), n_experts=2, capacity_factor=factor, rounding="tutel")
-    assert got.capacity.tolist() == [capacity]
-    with pytest.raises(ValueError, match="capacity_factor: found 0, wanted a positive number"):
-        apply_capacity(request([[0]]), n_experts=2, capacity_factor=0)
-
-
-@pytest.mark.parametrize("case", ["A_T512_E8", "ties_A_T512_E8"])
-@pytest.mark.parametrize("k", [1, 2, 4])
-@pytest.mark.parametrize("prioritised", [0, 1])
-@pytest.mark.parametrize("factor", ["1.0", "1.25"])
-def test_kept_and_dropped_are_those_of_tutel(case: str, k: int, prioritised: int, factor: str) -> None:
-    """Exactly without ties; with them, whose order torch leaves open, the same experts where the cut is not tied."""
-    with np.load(PUBLISHED / "inputs" / f"{case}.npz") as inputs:
-        x = inputs["logits"]
-    with np.load(PUBLISHED / "expected" / f"tutel_top{k}_bpr{prioritised}_cf{factor}__{case}.npz") as expected:
-        indices, kept, weights = expected["indices"], expected["kept"], expected["weights"]
-    p = np.exp(x - x.max(axis=1, keepdims=True))
-    got = apply_capacity(
-        route(x, strategy="softmax-top-k", top_k=k, norm_topk_prob=k > 1),
-        n_experts=8,
-        capacity_factor=float(factor),
-        overflow="drop-by-priority" if prioritised else "drop-by-choice",
-        rounding="tutel",
-        scores=p / p.sum(axis=1, keepdims=True),
-    )
-    order = np.argsort(got.expert, axis=1)
-    expert, served, weight = (np.take_along_axis(a, order, 1) for a in (got.expert, got.served >= 0, got.weight))
-    ordered = -np.sort(-x, axis=1)
-    clear = ordered[:, k - 1] > ordered[:, k]
-    assert clear.sum() > 100
-    np.testing.assert_array_equal(expert[clear], indices[clear])
-    np.testing.assert_allclose(np.asarray(weight[clear]), np.asarray(weights[clear]), rtol=5e-6)
-    if not case.startswith("ties"):
-        np.testing.assert_array_equal(served, kept)
 
 
 def test_the_order_of_a_large_request_is_that_of_a_stable_sort() -> None:

@@ -105,7 +105,9 @@ def test_a_registered_router_takes_parameters_and_keeps_its_name() -> None:
         by: int = 0
 
     @register_strategy("shifted", parameters=Shift)
-    def shifted(logits: NDArray[np.float32], top_k: int, parameters: Shift, state: None, draw: Draw) -> Assignment:
+    def shifted(
+        logits: NDArray[np.float32], top_k: int, parameters: Shift, state: NDArray[np.float32] | None, draw: Draw
+    ) -> Assignment:
         expert = (np.arange(len(logits) * top_k).reshape(-1, top_k) + parameters.by) % logits.shape[1]
         return Assignment.of(expert.astype(np.int32), np.ones(expert.shape, dtype=np.float32))
 
@@ -155,7 +157,9 @@ def test_what_a_router_of_ones_own_returns_is_checked(wrong: str) -> None:
     blocks = []
 
     @register_strategy(wrong)
-    def route_it(logits: NDArray[np.float32], top_k: int, parameters: NoParameters, state: None, draw: Draw) -> Any:
+    def route_it(
+        logits: NDArray[np.float32], top_k: int, parameters: NoParameters, state: NDArray[np.float32] | None, draw: Draw
+    ) -> Any:
         blocks.append(len(logits))
         first = 7 if len(blocks) == 1 else 6
         expert = change(np.tile(np.array([first, 5], dtype=np.int32), (len(logits), 1)))
@@ -173,7 +177,9 @@ def test_a_router_of_ones_own_may_return_other_types_of_numbers() -> None:
     """As np.argsort does; they become those that kernels read."""
 
     @register_strategy("wide-numbers")
-    def wide(logits: NDArray[np.float32], top_k: int, parameters: NoParameters, state: None, draw: Draw) -> Assignment:
+    def wide(
+        logits: NDArray[np.float32], top_k: int, parameters: NoParameters, state: NDArray[np.float32] | None, draw: Draw
+    ) -> Assignment:
         expert = np.argsort(-logits, axis=1)[:, :top_k]
         wide: Any = expert, np.ones(expert.shape)
         return Assignment.of(*wide)
