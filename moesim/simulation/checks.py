@@ -149,7 +149,7 @@ def _check_memory(scenario: Scenario, plan: RunPlan) -> None:
     """Refuse a model that does not fit the memory of the GPU that holds most slots, or of one that has tokens alone."""
     placement = plan.placement
     tokens = -(-plan.source.tokens_per_step // plan.n_source_ranks)
-    work = equal_work(plan, np.full(plan.parallelism.attention_tp, tokens))
+    work = equal_work(plan, plan.sequences, np.full(plan.parallelism.attention_tp, tokens))
     slots = int(np.bincount(placement.rank, minlength=plan.cluster.n_gpus).max())
     apart = plan.n_source_ranks < plan.cluster.n_gpus
     for slots_per_gpu, source in ((0, True), (slots, False)) if apart else ((slots, True),):

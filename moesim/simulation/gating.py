@@ -30,7 +30,7 @@ def request(
     """
     if plan.draws_choices:
         with profile.timed("generate"):
-            return _rows(plan.source.choices(batch.step, layer, plan.top_k), present), None
+            return _rows(plan.source.choices(batch, layer, plan.top_k), present), None
     strategy = plan.strategy
     assert strategy is not None
     n_tokens = batch.n_tokens
@@ -44,7 +44,7 @@ def request(
         own = present[first:last]
         logits = scratch[: last - first]
         with profile.timed("generate"):
-            plan.source.logits(batch.step, layer, first, last, logits)
+            plan.source.logits(batch, layer, first, last, logits)
         with profile.timed("route"):
             draw = Draw(
                 seed=plan.seed,

@@ -13,6 +13,7 @@ from moesim.simulation.fault_schedule import FaultSchedule
 from moesim.types import (
     Batch,
     ClusterShape,
+    EqualSequences,
     ModelShape,
     Parallelism,
     Placement,
@@ -25,6 +26,9 @@ from moesim.types.policies import CapacityPolicy, Kept, QueuePolicy, Substitutio
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
     """Everything that stays the same over the steps of one run; `prepare` makes it from a scenario.
+
+    `is_training`: the step is a training forward pass. `sequences` are those
+    of the workload, for which memory must suffice.
 
     `strategy` with its `parameters` routes logits, and is None where `source`
     holds the choices of a recorded router. `draws_choices`: the source gives
@@ -41,9 +45,8 @@ class RunPlan:
     parallelism: Parallelism
     kernels: Backend
     source: TokenSource
-    phase: str
-    context_tokens: int
-    sequence_tokens: int
+    is_training: bool
+    sequences: EqualSequences
     draws_choices: bool
     strategy: Strategy[Any] | None
     parameters: Any

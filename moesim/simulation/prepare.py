@@ -22,7 +22,7 @@ from moesim.simulation.fault_schedule import FaultSchedule
 from moesim.simulation.plan import RunPlan, group_nodes
 from moesim.simulation.popularity import Popularity, popularity_of
 from moesim.simulation.sampling import check_sampling, resolve_sampling, router_of
-from moesim.types import Placement, TokenSource
+from moesim.types import EqualSequences, Placement, TokenSource
 from moesim.types.policies import CapacityPolicy, Fault, Kept, QueuePolicy, SubstitutionPolicy, TrainingBalance
 from moesim.workload import RecordedTokens, SyntheticTokens, read_trace
 
@@ -55,9 +55,8 @@ def prepare(scenario: Scenario) -> RunPlan:
         parallelism=scenario.parallelism,
         kernels=_kernels(scenario),
         source=source,
-        phase=workload.phase,
-        context_tokens=workload.context_tokens,
-        sequence_tokens=workload.sequence_tokens,
+        is_training=workload.phase == "train",
+        sequences=_sequences(scenario),
         draws_choices=router is None or workload.sampling == "direct",
         strategy=router,
         parameters=parameters,
@@ -89,6 +88,13 @@ def _plain(noun: type[Policy], fields: object) -> Policy:
 def _faults(scenario: Scenario) -> FaultSchedule:
     faults = [_plain(Fault, fault) for fault in scenario.spec.faults]
     return FaultSchedule(faults, seed=scenario.spec.seed, n_gpus=scenario.cluster.n_gpus)
+
+
+def _sequences(scenario: Scenario) -> EqualSequences:
+    """The sequences of the workload."""
+    workload = scenario.spec.workload
+    decodes = workload.phase == "decode"
+    return EqualSequences(decodes=decodes, length=workload.context_tokens if decodes else workload.sequence_tokens)
 
 
 def _engine(wanted: str, *, queued: bool) -> str:
@@ -178,6 +184,7 @@ def _synthetic(scenario: Scenario, zero: int, popularity: Popularity | None, n_r
         tokens_per_rank=workload.tokens_per_gpu,
         phase=workload.phase,
         sequence_tokens=workload.sequence_tokens,
+        context_tokens=workload.context_tokens,
         zipf_exponent=workload.popularity.exponent if workload.popularity.kind == "zipf" else 0.0,
         topic_count=workload.topics.count,
         topic_strength=workload.topics.strength,
@@ -217,6 +224,7 @@ def _recorded(scenario: Scenario, top_k: int, n_ranks: int) -> RecordedTokens:
         trace,
         n_ranks=n_ranks,
         tokens_per_rank=spec.workload.tokens_per_gpu,
+        alike=_sequences(scenario),
     )
 
 

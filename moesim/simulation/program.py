@@ -13,7 +13,7 @@ from moesim.simulation.exchanges import exchanges
 from moesim.simulation.failures import NEVER, Outages, usable_slots
 from moesim.simulation.plan import RunPlan
 from moesim.simulation.routing_step import micro_batches_of
-from moesim.simulation.work import equal_work
+from moesim.simulation.work import work_of
 from moesim.types import AttentionWork, Placement, Program, RoutedStep, Traffic
 
 
@@ -42,24 +42,21 @@ def _without_missing(program: Program, outages: Outages | None) -> Program:
 
 def _lay_out(plan: RunPlan, routed: RoutedStep, traffic: Traffic, capacity: NDArray[np.int64] | None) -> Program:
     cluster, model, placement = plan.cluster, plan.model, routed.placement
-    tokens = [
-        np.bincount(routed.batch.source[own], minlength=cluster.n_gpus).astype(np.int64)
-        for own in micro_batches_of(routed.batch, plan.micro_batches)
-    ]
-    dispatch, combine = exchanges(plan, tokens)
-    whole = equal_work(plan, np.sum(tokens, axis=0))
+    parts = [routed.batch.part(own) for own in micro_batches_of(routed.batch, plan.micro_batches)]
+    work, whole = [work_of(plan, part) for part in parts], work_of(plan, routed.batch)
+    dispatch, combine = exchanges(plan, [own.tokens for own in work])
     durations = [
         # the head is computed for all tokens at once
         _durations(
             plan,
             placement,
-            dataclasses.replace(equal_work(plan, own), logit_rows=whole.logit_rows),
+            dataclasses.replace(own, logit_rows=whole.logit_rows),
             traffic.slot_tokens[b :: plan.micro_batches],
         )
-        for b, own in enumerate(tokens)
+        for b, own in enumerate(work)
     ]
     if plan.micro_batches > 1:
-        durations[-1] = _with_earlier_tokens(plan, placement, tokens, whole, durations)
+        durations[-1] = _with_earlier_tokens(plan, routed, work, whole, durations)
     return lay_out(
         n_layers=model.n_layers,
         dense_layers=model.dense_layers,
@@ -82,16 +79,17 @@ def _lay_out(plan: RunPlan, routed: RoutedStep, traffic: Traffic, capacity: NDAr
 
 
 def _with_earlier_tokens(
-    plan: RunPlan,
-    placement: Placement,
-    tokens: list[NDArray[np.int64]],
-    whole: AttentionWork,
-    durations: list[Durations],
+    plan: RunPlan, routed: RoutedStep, work: list[AttentionWork], whole: AttentionWork, durations: list[Durations]
 ) -> Durations:
-    """The last micro-batch with what its tokens attend to in prompts that begin in earlier ones."""
-    last = durations[-1]
-    if plan.phase == "decode" or not any((own % plan.sequence_tokens).any() for own in tokens[:-1]):
+    """The last micro-batch with what its tokens attend to in equal prompts that begin in earlier ones.
+
+    Equal prompts are counted by their tokens alone, so that a micro-batch does
+    not know that a prompt of it began before. Others know what is cached.
+    """
+    last, alike = durations[-1], routed.batch.alike
+    if alike is None or alike.decodes or not any((own.tokens % alike.length).any() for own in work[:-1]):
         return last
+    placement = routed.placement
     undivided = _durations(plan, placement, whole, np.zeros_like(placement.expert, dtype=np.int64)).attention
     missing = undivided - np.sum([each.attention for each in durations], axis=0)
     return dataclasses.replace(last, attention=last.attention + np.maximum(missing, 0.0))

@@ -102,12 +102,11 @@ def run_queues(
         expert=routed.placement.expert,
         n_experts=routed.placement.n_experts,
     )
-    return run_queued(program, groups, queues, service_of(plan))
+    return run_queued(program, groups, queues, service_of(plan, prompts=not routed.batch.decodes.all()))
 
 
-def service_of(plan: RunPlan) -> Callable[[int], int]:
+def service_of(plan: RunPlan, *, prompts: bool) -> Callable[[int], int]:
     """Picoseconds that one expert takes for so many tokens alone."""
-    prompts = plan.phase != "decode"
     gpu = without_sms(plan.cluster.gpu, plan.comm_sms)
     kernel = expert_kernel(plan.kernels, gpu, plan.precision, prompts=prompts, throttled=prompts)
     # a kernel of its own: one expert, which every row that it is handed has chosen

@@ -65,7 +65,7 @@ def route_step(
     traffic = _over_micro_batches(micro, plan.micro_batches)
     recorded = plan.is_recorded  # where a recording holds no choice, it is not known
     return RoutedStep(
-        batch=batch if present.all() else _part(batch, present),
+        batch=batch if present.all() else batch.part(present),
         placement=state.placement,
         requested=stack("requested"),
         processed=stack("processed"),
@@ -133,7 +133,7 @@ def _route_layer(
     present = ~outages.missing[batch.source]
     assignment, scores = request(plan, batch, present, layer, dynamics, profile)
     if not present.all():
-        batch = _part(batch, present)
+        batch = batch.part(present)
     with profile.timed("route"):
         router = None if dynamics is None else dynamics.update(plan, batch, assignment)
         unrouted = assignment.unrouted_tokens()
@@ -185,12 +185,6 @@ def rank_of_expert(placement: Placement) -> NDArray[np.int32]:
     expert, first = np.unique(placement.expert[0], return_index=True)
     assert len(expert) == placement.n_experts
     return placement.rank[first]
-
-
-def _part(batch: Batch, rows: NDArray[np.bool_]) -> Batch:
-    """Some tokens of a batch."""
-    ids = None if batch.token_ids is None else batch.token_ids[rows]
-    return Batch(step=batch.step, source=batch.source[rows], sequence=batch.sequence[rows], token_ids=ids)
 
 
 def _slots(
@@ -313,7 +307,7 @@ def _apply_capacity(
     if capacity is None:
         return assignment
     factor = capacity.factor
-    if plan.phase != "train" and capacity.evaluation_factor is not None:
+    if not plan.is_training and capacity.evaluation_factor is not None:
         factor = capacity.evaluation_factor
     local = capacity.overflow == "expanded-drop"
     return apply_capacity(

@@ -55,7 +55,7 @@ from moesim.types.protocols import Planner, ReplicaChoice, Router, TokenSource
 from moesim.types.routed import RoutedStep
 from moesim.types.router import RouterState, RouterStep
 from moesim.types.step_times import QueueTotals, StepTimes, Tasks
-from moesim.types.tokens import Batch, Draw
+from moesim.types.tokens import Batch, Draw, EqualSequences
 
 __all__ = [
     "ACROSS_NODES",
@@ -81,6 +81,7 @@ __all__ = [
     "Batch",
     "ClusterShape",
     "Draw",
+    "EqualSequences",
     "Exchange",
     "GpuSpec",
     "LayerChange",

@@ -43,11 +43,11 @@ class TokenSource(Protocol):
     def batch(self, step: int) -> Batch:
         """The tokens of a step."""
 
-    def logits(self, step: int, layer: int, first: int, last: int, out: NDArray[np.float32]) -> None:
-        """Fill out [last - first, E] with the logits of tokens first..last-1 in the layer-th MoE layer."""
+    def logits(self, batch: Batch, layer: int, first: int, last: int, out: NDArray[np.float32]) -> None:
+        """Fill out [last - first, E] with the logits of tokens first..last-1 of a batch in the layer-th MoE layer."""
 
-    def choices(self, step: int, layer: int, top_k: int) -> Assignment:
-        """The `top_k` choices of each token of a step in the layer-th MoE layer."""
+    def choices(self, batch: Batch, layer: int, top_k: int) -> Assignment:
+        """The `top_k` choices of each token of a batch in the layer-th MoE layer."""
 
     def manifest(self, n_steps: int) -> dict[str, Any]:
         """What a manifest says of the tokens of so many steps, beyond the file that they rest on."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.types import Assignment, Batch
+from moesim.types import Assignment, Batch, EqualSequences
 from moesim.workload.direct import DirectSampler
 from moesim.workload.logits import (
     fill_logits,
@@ -31,6 +31,8 @@ class SyntheticTokens:
         zipf_exponent: popularity of the expert of order r is -exponent * ln r; 0 = uniform.
         topic_count: topics over which the sequences are hashed; 0 = none, as with a strength of 0.
         topic_strength: standard deviation of a topic's affinity to an expert, in logits.
+        sequence_tokens: of a prompt, in prefill and train.
+        context_tokens: cached tokens of a sequence, in decode.
         vocab_size: ids of the vocabulary; their frequencies are Zipf's law, 1 / rank.
         n_zero_experts: logits behind those of the experts, of experts that compute nothing; each is as popular as the
             experts with a load are in the mean, and the others' logits do not depend on them.
@@ -51,6 +53,7 @@ class SyntheticTokens:
         topic_count: int = 0,
         topic_strength: float = 0.0,
         vocab_size: int = 1,
+        context_tokens: int = 0,
         n_zero_experts: int = 0,
         popularity: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
     ) -> None:
@@ -75,16 +78,20 @@ class SyntheticTokens:
         self._direct = DirectSampler(seed, self._popularity, self._affinity)
         token = np.arange(self.tokens_per_step)
         self._source = (token // tokens_per_rank).astype(np.int32)
-        if phase == "decode":
+        decodes = phase == "decode"
+        self._alike = EqualSequences(decodes=decodes, length=context_tokens if decodes else sequence_tokens)
+        self._decodes = np.broadcast_to(np.bool_(decodes), token.shape)
+        if decodes:
             self._sequence, self._new_sequences = token.astype(np.int32), 0
+            self._context = np.broadcast_to(np.int32(context_tokens), token.shape)
         else:
             per_rank = -(-tokens_per_rank // sequence_tokens)
             within = token % tokens_per_rank // sequence_tokens
             self._sequence = (self._source * per_rank + within).astype(np.int32)
             self._new_sequences = n_ranks * per_rank
+            self._context = (token % tokens_per_rank % sequence_tokens).astype(np.int32)
         frequency = 1.0 / np.arange(1, vocab_size + 1)
         self._id_bounds = np.cumsum(frequency) / frequency.sum()
-        self._topics: dict[int, NDArray[np.int32]] = {}
 
     def batch(self, step: int) -> Batch:
         """The tokens of a step, in the order of their ranks."""
@@ -92,8 +99,16 @@ class SyntheticTokens:
         topic = np.zeros(len(sequence), dtype=np.int32)
         if self._n_topics > 1:
             topics_of(self._seed, self._n_topics, sequence, topic)
-        self._topics = {step: topic}  # only the current step's are asked for
-        return Batch(step=step, source=self._source, sequence=sequence, token_ids=self.token_ids(step))
+        return Batch(
+            step=step,
+            source=self._source,
+            sequence=sequence,
+            topic=topic,
+            decodes=self._decodes,
+            context=self._context,
+            token_ids=self.token_ids(step),
+            alike=self._alike,
+        )
 
     def token_ids(self, step: int) -> NDArray[np.int64]:
         """Vocabulary ids of the tokens of a step, [T], the most frequent first: 0, 1, 2, ..."""
@@ -101,38 +116,32 @@ class SyntheticTokens:
         uniforms_of(self._seed, step, u)
         return np.minimum(np.searchsorted(self._id_bounds, u), len(self._id_bounds) - 1).astype(np.int64)
 
-    def logits(self, step: int, layer: int, first: int, last: int, out: NDArray[np.float32]) -> None:
-        """Fill out [last - first, E] with the logits of tokens first..last-1 in the layer-th MoE layer."""
+    def logits(self, batch: Batch, layer: int, first: int, last: int, out: NDArray[np.float32]) -> None:
+        """Fill out [last - first, E] with the logits of tokens first..last-1 of a batch in the layer-th MoE layer."""
         fill_logits(
             self._seed,
-            step,
+            batch.step,
             layer,
             first,
             self._popularity[layer],
             self._affinity[layer],
-            self._topics_of(step)[first:last],
+            batch.topic[first:last],
             out,
         )
 
-    def experts(self, step: int, layer: int, first: int, last: int, out: NDArray[np.int32]) -> None:
+    def experts(self, batch: Batch, layer: int, first: int, last: int, out: NDArray[np.int32]) -> None:
         """Fill out [last - first, K] with the top K of such logits, the best first, drawn directly.
 
         The law is that of `logits`, the draws are others; see `direct`.
         """
-        self._direct.fill(step, layer, first, self._topics_of(step)[first:last], out)
+        self._direct.fill(batch.step, layer, first, batch.topic[first:last], out)
 
-    def choices(self, step: int, layer: int, top_k: int) -> Assignment:
-        """The choices of all tokens of a step, as `experts` draws them. Weights are NaN: no policy may read them."""
-        expert = np.empty((self.tokens_per_step, top_k), dtype=np.int32)
-        self.experts(step, layer, 0, len(expert), expert)
+    def choices(self, batch: Batch, layer: int, top_k: int) -> Assignment:
+        """The choices of all tokens of a batch, as `experts` draws them. Weights are NaN: no policy may read them."""
+        expert = np.empty((batch.n_tokens, top_k), dtype=np.int32)
+        self.experts(batch, layer, 0, len(expert), expert)
         return Assignment.of(expert, np.broadcast_to(np.float32(np.nan), expert.shape))
 
     def manifest(self, n_steps: int) -> dict[str, Any]:  # noqa: ARG002 - the Protocol's
         """Nothing: the scenario says all of synthetic tokens."""
         return {}
-
-    def _topics_of(self, step: int) -> NDArray[np.int32]:
-        """The topic of each token of a step, [T]."""
-        if step not in self._topics:
-            self.batch(step)
-        return self._topics[step]

@@ -263,6 +263,7 @@ def sampling(settings: Settings) -> list[Row]:
         topic_count=8,
         topic_strength=0.3,
     )
+    batch = source.batch(0)
     mixtral = strategy("mixtral")
     parameters = parameters_for(mixtral, {})
     expert = np.empty((settings.tokens, TOP_K), dtype=np.int32)
@@ -272,11 +273,10 @@ def sampling(settings: Settings) -> list[Row]:
         for first in range(0, settings.tokens, BLOCK_TOKENS):
             last = min(first + BLOCK_TOKENS, settings.tokens)
             logits = scratch[: last - first]
-            source.logits(0, 0, first, last, logits)
+            source.logits(batch, 0, first, last, logits)
             expert[first:last] = mixtral.route(logits, TOP_K, parameters, None, Draw()).expert
 
-    source.batch(0)
-    calls: dict[str, Call] = {"ours": lambda: source.experts(0, 0, 0, settings.tokens, expert), "fused": fused}
+    calls: dict[str, Call] = {"ours": lambda: source.experts(batch, 0, 0, settings.tokens, expert), "fused": fused}
     found = medians(calls, settings.repeats)
     return [
         Row(

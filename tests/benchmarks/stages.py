@@ -49,7 +49,8 @@ def logits() -> None:
     )
     out = np.empty((TOKENS, EXPERTS), dtype=np.float32)
     rng = np.random.default_rng(1)
-    ours = best_of(lambda: source.logits(0, 0, 0, TOKENS, out))
+    batch = source.batch(0)
+    ours = best_of(lambda: source.logits(batch, 0, 0, TOKENS, out))
     row("logits", ours, "numpy Generator.gumbel", best_of(lambda: rng.gumbel(size=out.shape)))
 
 

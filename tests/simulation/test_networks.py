@@ -127,7 +127,9 @@ def test_two_batches_process_every_token_once() -> None:
 
 def test_micro_batches_are_the_halves_of_every_rank() -> None:
     """An odd number gives the first half one more; every token is in one of them."""
-    batch = Batch(step=0, source=np.array([1, 0, 1, 1, 0, 1, 1], dtype=np.int32), sequence=np.zeros(7, np.int32))
+    none = np.zeros(7, np.int32)
+    source = np.array([1, 0, 1, 1, 0, 1, 1], dtype=np.int32)
+    batch = Batch(step=0, source=source, sequence=none, topic=none, decodes=none == 0, context=none)
     first, second = micro_batches_of(batch, 2)
     assert np.asarray(first).tolist() == [0, 1, 2, 3]
     assert np.asarray(second).tolist() == [4, 5, 6]

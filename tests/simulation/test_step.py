@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 
 from moesim import Scenario, compare, simulate
+from moesim.hardware.attention import attention_seconds
 from moesim.placement import place
 from moesim.results import Collector
 from moesim.simulation.conditions import conditions
 from moesim.simulation.plan import RunPlan
 from moesim.simulation.prepare import prepare
+from moesim.simulation.routing_step import micro_batches_of
 from moesim.simulation.state import RunState, start
 from moesim.simulation.step import StepOutcome, run_step
+from moesim.simulation.work import work_of
+from moesim.types import Part
+from moesim.types.picoseconds import picoseconds
 
 BASE: dict[str, Any] = {
     "model": {"preset": "olmoe-1b-7b", "n_layers": 3},
@@ -102,6 +107,56 @@ def test_a_placement_may_be_replaced_between_steps(changes: dict[str, Any]) -> N
             load = np.take_along_axis(other.requested, shuffled.expert, axis=1)
             np.testing.assert_array_equal(outcome.routed.traffic.slot_tokens, load)
         state = outcome.state
+
+
+@pytest.mark.parametrize("phase", ["decode", "prefill", "train"])
+def test_equal_sequences_token_by_token_take_the_time_of_the_scalars(phase: str) -> None:
+    """To the picosecond, where every token says its sequence and context; the last prompt of a rank is short."""
+    plan = plan_of(**{"workload.phase": phase, "workload.sequence_tokens": 20, "workload.context_tokens": 777})
+    state, batch = start(plan), plan.source.batch(0)
+    assert batch.alike is not None
+    stated = run_step(plan, state, batch, conditions(plan, state))
+    by_token = run_step(plan, state, dataclasses.replace(batch, alike=None), conditions(plan, state))
+    np.testing.assert_array_equal(by_token.times.parts_ps, stated.times.parts_ps)
+
+
+@pytest.mark.parametrize("overlap", ["none", "two-batch"])
+def test_a_step_may_mix_prompts_and_decodes(overlap: str) -> None:
+    """Each of eight GPUs has a prompt of 12 tokens, one of 8 after 50 that are cached, and 12 sequences that decode.
+
+    Attention is what the hardware says of these sequences. Routing, experts and exchanges see 32 tokens of a GPU.
+    """
+    plan = plan_of(**{"workload.steps": 1, "simulation.overlap": overlap})
+    state, plain = start(plan), plan.source.batch(0)
+    place_of = np.arange(plain.n_tokens) % 32  # of a token among those of its GPU
+    number = np.where(place_of < 12, 0, np.where(place_of < 20, 1, place_of))
+    context = np.where(place_of < 12, place_of, np.where(place_of < 20, 50 + place_of - 12, 100 * place_of))
+    batch = dataclasses.replace(
+        plain,
+        sequence=(plain.source * 32 + number).astype(np.int32),
+        decodes=place_of >= 20,
+        context=context.astype(np.int32),
+        alike=None,
+    )
+    mixed, decode = (run_step(plan, state, own, conditions(plan, state)) for own in (batch, plain))
+    np.testing.assert_array_equal(mixed.routed.processed, decode.routed.processed)
+    np.testing.assert_array_equal(mixed.times.bytes, decode.times.bytes)
+    work = work_of(plan, batch)
+    assert (work.prompt_tokens, work.decode_tokens) == (8 * 20, 8 * 12)
+    assert [sorted(column) for column in work.prompts.new_tokens.T.tolist()] == [[8, 12]] * 8
+    parts = [work] if overlap == "none" else [work_of(plan, batch.part(own)) for own in micro_batches_of(batch, 2)]
+    assert sum(part.prompt_tokens for part in parts) == 8 * 20
+    (layers,) = plan.model.layers
+    kernels = plan.kernels.layers(throttled=True)
+    seconds = [
+        attention_seconds(layers.shape, plan.cluster.gpu, plan.precision, part, kernels=kernels) for part in parts
+    ]
+    own_ps = len(layers.indices) * sum(picoseconds(part) for part in seconds)
+    if overlap == "none":
+        np.testing.assert_array_equal(mixed.times.parts_ps[:, Part.ATTENTION], own_ps)
+    else:  # SMs that the network's kernels hold, and what an exchange beside it slows down, come on top
+        assert (mixed.times.parts_ps[:, Part.ATTENTION] > own_ps).all()
+        assert (mixed.times.parts_ps[:, Part.ATTENTION] < 1.6 * own_ps).all()
 
 
 def test_a_scenario_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:

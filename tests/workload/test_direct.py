@@ -36,14 +36,14 @@ def tokens(**changes: Any) -> SyntheticTokens:
 def directly(source: SyntheticTokens, step: int, top_k: int, first: int = 0, last: int = 40_000) -> np.ndarray:
     """Choices of layer 1."""
     out = np.empty((last - first, top_k), dtype=np.int32)
-    source.experts(step, 1, first, last, out)
+    source.experts(source.batch(step), 1, first, last, out)
     return out
 
 
 def by_logits(source: SyntheticTokens, step: int, top_k: int) -> np.ndarray:
     """The largest logits of layer 1, in order."""
     logits = np.empty((40_000, N_EXPERTS), dtype=np.float32)
-    source.logits(step, 1, 0, 40_000, logits)
+    source.logits(source.batch(step), 1, 0, 40_000, logits)
     return np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
 
 
@@ -167,7 +167,7 @@ def test_a_draw_depends_on_step_layer_and_seed() -> None:
     """Else tokens would repeat."""
     here = directly(tokens(), 3, 4)
     other_layer = np.empty_like(here)
-    tokens().experts(3, 0, 0, 40_000, other_layer)
+    tokens().experts(tokens().batch(3), 0, 0, 40_000, other_layer)
     for other in (directly(tokens(), 4, 4), directly(tokens(seed=6), 3, 4), other_layer):
         assert 0.5 < (other != here).mean() < 1
 

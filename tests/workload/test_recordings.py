@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from moesim.errors import OutputError, TraceError
+from moesim.types import EqualSequences
 from moesim.workload import RecordedTokens, import_recordings, read_trace
 
 RECORD = {"problem_id": 0, "token_idx": 0, "layer": 0, "experts": [1, 0], "gating_probs": [0.75, 0.25]}
@@ -161,22 +160,32 @@ def test_replay_goes_through_the_trace_and_starts_again(tmp_path: Path) -> None:
     source = recording(tmp_path / "r.jsonl", *({"token_idx": i, "experts": [i, 3]} for i in range(3)))
     import_recordings([source], tmp_path / "t.parquet")
     tokens = RecordedTokens(read_trace(tmp_path / "t.parquet"), n_ranks=2, tokens_per_rank=1)
-    assert [tokens.choices(step, 0, 2).expert[:, 0].tolist() for step in range(3)] == [[0, 1], [2, 0], [1, 2]]
-    assert tokens.batch(1).source.tolist() == [0, 1]
-    assert tokens.passes(3) == 2.0
-    whole = RecordedTokens(read_trace(tmp_path / "t.parquet"), n_ranks=2, tokens_per_rank=None)
-    assert whole.tokens_per_step == 3
-    assert whole.batch(0).source.tolist() == [0, 0, 1]
+    firsts = [tokens.choices(tokens.batch(step), 0, 2).expert[:, 0].tolist() for step in range(3)]
+    assert firsts == [[0, 1], [2, 0], [1, 2]]
 
 
-@pytest.mark.skipif("MOESIM_DATA" not in os.environ, reason="MOESIM_DATA names no folder of recordings")
-def test_the_recorded_mixtral_is_imported_whole(tmp_path: Path) -> None:
-    """247 tokens of 32 layers, 15 pairs missing; the loads per layer show the published skew."""
-    source = Path(os.environ["MOESIM_DATA"]) / "traces" / "routing" / "mixtral_8x7b_gsm8k.jsonl.gz"
-    report = import_recordings([source], tmp_path / "t.parquet")
-    assert (report.n_tokens, report.n_layers, report.top_k, report.n_sequences) == (247, 32, 2, 2)
-    assert "15 of 7904" in report.notes[0]
+def test_a_trace_is_read_once_until_it_changes(tmp_path: Path) -> None:
+    """The same arrays stand for the same file; another content gives others."""
+    source = recording(tmp_path / "r.jsonl", *({"token_idx": i, "experts": [i, 3]} for i in range(3)))
+    import_recordings([source], tmp_path / "t.parquet")
     trace = read_trace(tmp_path / "t.parquet")
-    first = trace.expert[0, trace.sequence == 0]
-    load = np.bincount(first[first >= 0], minlength=8)
-    assert 0.3 <= load.max() / load.mean() - 1 <= 0.5
+    assert read_trace(tmp_path / "t.parquet") is trace
+    source = recording(tmp_path / "r.jsonl", *({"token_idx": i, "experts": [i, 3]} for i in range(2)))
+    (tmp_path / "t.parquet").unlink()
+    import_recordings([source], tmp_path / "t.parquet")
+    assert read_trace(tmp_path / "t.parquet").n_tokens == 2
+
+
+def test_recorded_sequences_are_prompts_unless_the_workload_says_otherwise(tmp_path: Path) -> None:
+    """The context of a token is its place in its recorded sequence; equal sequences restart on every rank."""
+    rows = [{"problem_id": p, "token_idx": i, "experts": [i % 3, 3]} for p, n in ((0, 2), (1, 4)) for i in range(n)]
+    import_recordings([recording(tmp_path / "r.jsonl", *rows)], tmp_path / "t.parquet")
+    trace = read_trace(tmp_path / "t.parquet")
+    batch = RecordedTokens(trace, n_ranks=2, tokens_per_rank=None).batch(0)
+    assert (batch.context.tolist(), bool(batch.decodes.any()), batch.alike) == ([0, 1, 0, 1, 2, 3], False, None)
+    alike = EqualSequences(decodes=False, length=2)
+    batch = RecordedTokens(trace, n_ranks=2, tokens_per_rank=None, alike=alike).batch(0)
+    assert (batch.context.tolist(), batch.sequence.tolist()) == ([0, 1, 0, 0, 1, 0], [0, 0, 1, 1, 1, 1])
+    alike = EqualSequences(decodes=True, length=9)
+    batch = RecordedTokens(trace, n_ranks=2, tokens_per_rank=None, alike=alike).batch(0)
+    assert (batch.context.tolist(), bool(batch.decodes.all())) == ([9] * 6, True)

@@ -28,7 +28,7 @@ def tokens(**changes: Any) -> SyntheticTokens:
 def logits(source: SyntheticTokens, step: int = 0, layer: int = 0, first: int = 0, last: int = 100) -> np.ndarray:
     """Logits as a new array."""
     out = np.empty((last - first, 8), dtype=np.float32)
-    source.logits(step, layer, first, last, out)
+    source.logits(source.batch(step), layer, first, last, out)
     return out
 
 
@@ -104,5 +104,5 @@ def test_no_topics_are_as_topics_without_strength() -> None:
     assert (logits(tokens(topic_count=1, topic_strength=2.0)) != logits(weak)).any()
     choices = [np.empty((100, 2), dtype=np.int32) for _ in range(2)]
     for source, own in zip((none, weak), choices, strict=True):
-        source.experts(0, 0, 0, 100, own)
+        source.experts(source.batch(0), 0, 0, 100, own)
     np.testing.assert_array_equal(choices[0], choices[1])
