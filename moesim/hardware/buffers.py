@@ -1,4 +1,4 @@
-"""The memory that an exchange takes on each GPU: what an all-gather gathers, and the buffers of DeepEP."""
+"""The memory that an exchange takes on each GPU: the tokens that an all-gather gathers, and the buffers of DeepEP."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def exchange_bytes(
         cluster: its network and the GPUs of a node.
         precision: data types of dispatch and combine.
         hidden_size: elements of a token.
-        tokens_per_gpu: of one step, which each GPU that has tokens sends.
-        group_tokens: of one step in the whole expert-parallel group.
+        tokens_per_gpu: tokens of one step, which each GPU that has tokens sends.
+        group_tokens: tokens of one step in the whole expert-parallel group.
         group_gpus: GPUs of the group.
         n_slots: slots of a layer in the group.
-        arriving: distinct tokens that the GPU is sent.
+        arriving: distinct tokens that are sent to the GPU.
     """
     network, payload = cluster.network, payload_bytes(hidden_size, precision.dispatch)
     if group_gpus == 1:
@@ -60,14 +60,14 @@ def exchange_bytes(
 
 
 def low_latency_bytes(tokens: int, hidden_size: int, n_experts: int) -> int:
-    """What DeepEP reserves for its low-latency kernels: two each of send buffers, receive buffers and counters.
+    """Bytes that DeepEP reserves for its low-latency kernels: two send buffers, two receive buffers, two of counters.
 
     Source: DeepEP, `get_low_latency_rdma_size_hint`. A buffer has a message for
     every expert and token: bf16 with a header on the way there, with the range
     of each 128 elements on the way back.
 
     Args:
-        tokens: that a GPU dispatches at most (`num_max_dispatch_tokens_per_rank`).
+        tokens: tokens that a GPU dispatches at most (`num_max_dispatch_tokens_per_rank`).
         hidden_size: elements of a token.
         n_experts: experts of a layer, their copies included.
     """
@@ -80,7 +80,7 @@ def low_latency_bytes(tokens: int, hidden_size: int, n_experts: int) -> int:
 
 
 def normal_bytes(hidden_size: int, n_ranks: int, n_sms: int, gpus_per_node: int) -> int:
-    """What DeepEP reserves for its normal kernels: queues over NVLink, and over RDMA where there are several nodes.
+    """Bytes that DeepEP reserves for its normal kernels: queues over NVLink, and over RDMA between several nodes.
 
     Source: DeepEP, `Config.get_nvl_buffer_size_hint` and `get_rdma_buffer_size_hint`,
     with its recommended settings of the number of ranks. Every two SMs are a channel.
@@ -88,8 +88,8 @@ def normal_bytes(hidden_size: int, n_ranks: int, n_sms: int, gpus_per_node: int)
     Args:
         hidden_size: elements of a token, sent in bf16 at most.
         n_ranks: GPUs that exchange.
-        n_sms: that the kernels run on.
-        gpus_per_node: of the cluster.
+        n_sms: SMs that the kernels run on.
+        gpus_per_node: GPUs of a node of the cluster.
     """
     channels, n_nodes = n_sms // 2, math.ceil(n_ranks / gpus_per_node)
     _, near, far = _CHUNKS[min(bisect_left(_CHUNKS, (n_ranks,)), len(_CHUNKS) - 1)]

@@ -36,15 +36,19 @@ _MIN_UNITS = 1e-12
 class DecodeConstants:
     """Constants of one kernel and data type of the cache.
 
-    `launch_s`; `unit_s`, and `unit_head_s` for each query head of the unit;
-    `byte_s`: an SM's time for each cached byte, `token_head_s` for each
-    cached token and query head 128 wide; `alone_s` and `alone_byte_s` instead
-    of `unit_s` and `byte_s` while units are so few that none hides another's
-    latency; `split_s`: of adding the parts; `bandwidth_share`;
-    `cache_speedup`; `window_tokens`: read beyond a window; `query_passes`: how
-    often queries and outputs are moved; `per_query_head`: 1 where every query
-    head is a unit of its own; `norm`; `exposed_units`: units of an SM whose
-    time hides no bytes, those of the others overlap by `norm`.
+    A launch takes `launch_s`. On an SM that many units share, a unit takes
+    `unit_s` and `unit_head_s` for each of its query heads, `byte_s` for each
+    cached byte, and `token_head_s` for each cached token and query head of 128
+    elements. Where units are so few that none hides another's latency, a unit
+    takes `alone_s` and `alone_byte_s` instead of `unit_s` and `byte_s`. Adding
+    the parts of split units takes `split_s`. Where `per_query_head` is 1, every
+    query head is a unit of its own.
+
+    Bytes move at `bandwidth_share` of the published bandwidth, and
+    `cache_speedup` times faster from the L2 cache. Queries and outputs are moved
+    `query_passes` times. Beyond a window `window_tokens` more are read. The
+    first `exposed_units` units of an SM hide no bytes, later ones overlap with
+    them by the p-norm of `norm`.
     """
 
     launch_s: float = field(metadata=fitted(8e-6, 2e-6, 3e-5))
@@ -82,7 +86,7 @@ def decode_seconds(
     """Seconds of the attention of one new token of each request; no requests take no time.
 
     Args:
-        constants: of the kernel.
+        constants: constants of the kernel.
         gpu: its bandwidth and SMs.
         requests: number of requests.
         context_tokens: tokens of each whose keys and values are read; their mean where requests differ.
@@ -143,11 +147,11 @@ def split_seconds(
     """Seconds of units over the SMs with the best split of their tokens.
 
     Units have `tokens` in the mean and `longest` at most. They stay whole, or
-    are cut into a power of two of parts; a part takes no less than its shortest
-    useful length. `together` and `alone`: seconds of a unit and of
-    each of its tokens where many units share the SMs, and of one that has an SM
-    to itself. More parts cost each unit more, so that a batch is never slower
-    than the parts that it is cut into.
+    are cut into a power of two of parts, of which none takes less than
+    MIN_SPLIT_TOKENS tokens would. `together` are the seconds of a unit and of each
+    of its tokens where many units share the SMs, `alone` those of a unit that has
+    an SM to itself. More parts cost each unit more, so that a batch is never
+    slower than the parts that it is cut into.
     """
     best = np.maximum(units / gpu.n_sms * (together[0] + tokens * together[1]), alone[0] + longest * alone[1])
     parts = 2

@@ -1,4 +1,4 @@
-"""What is made of dense linear layers: feed-forward networks, router, head, and their sums over a node."""
+"""Parts that are made of dense linear layers: feed-forward networks, router, head, and their sums over a node."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WIDE_BYTES = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class FeedForwardConstants:
-    """A gated network as one graph: `launch_s` beside its products, `passes` over inputs, gates and products."""
+    """A gated network as one graph takes `launch_s` besides its products, and `passes` over what is between them."""
 
     launch_s: float = field(metadata=fitted(5e-6, 1e-7, 1e-3))
     passes: float = field(metadata=fitted(1.0, 0.01, 20.0))
@@ -63,7 +63,7 @@ def gemm_seconds(
 
 
 def elementwise_seconds(gpu: GpuSpec, rows: Counts, bytes_per_row: float, kernels: LayerKernels = DEFAULT) -> Seconds:
-    """One pass over `rows` rows of memory, for example a norm or a residual sum."""
+    """Seconds of one pass over `rows` rows of memory, for example of a norm or a residual sum."""
     return pass_seconds(kernels.elementwise(), gpu, rows, bytes_per_row)
 
 
@@ -77,9 +77,9 @@ def network_seconds(
     tensor_parallel: int = 1,
     kernels: LayerKernels = DEFAULT,
 ) -> Seconds:
-    """A feed-forward network of inner width `width`: up (and gate) as one product, the activation, down.
+    """Seconds of a feed-forward network of inner width `width`: up (and gate) as one product, the activation, down.
 
-    Over `tensor_parallel` GPUs each has an equal part of the width; their sum is `sum_seconds`.
+    Each of `tensor_parallel` GPUs has an equal part of the width; the sum over them takes `sum_seconds`.
     """
     weights, activations = precision.weights, precision.activations
     mine = -(-width // tensor_parallel)
@@ -94,7 +94,7 @@ def network_seconds(
 def sum_seconds(
     layer: LayerShape, gpu: GpuSpec, rows: Counts, tensor_parallel: int, kernels: LayerKernels = DEFAULT
 ) -> Seconds:
-    """The all-reduce that adds up the parts of a tensor-parallel layer inside a node, bf16; none for one GPU."""
+    """Seconds of the bf16 all-reduce that adds up the parts of a tensor-parallel layer inside a node; 0 for one GPU."""
     elements = np.asarray(rows) * layer.hidden_size
 
     def formula(where: Any) -> Seconds:
@@ -117,7 +117,10 @@ def feed_forward_seconds(
     weights: str,
     activations: str,
 ) -> Seconds:
-    """A gated network as tables time it: two products, and passes over what stands between; arrays broadcast."""
+    """Seconds of a gated network as tables time it: two products, and passes over what is between them.
+
+    All arguments that are arrays broadcast.
+    """
     product = partial(product_seconds, linear, gpu, rows, weights=weights, activations=activations, sustained=False)
     moved = constants.passes * rows * (hidden + 3 * width) * _WIDE_BYTES
     seconds = constants.launch_s + product(2 * width, hidden) + product(hidden, width) + moved / memory_bandwidth(gpu)
@@ -125,7 +128,7 @@ def feed_forward_seconds(
 
 
 def router_seconds(layer: LayerShape, gpu: GpuSpec, rows: Counts, kernels: LayerKernels = DEFAULT) -> Seconds:
-    """The gate's product, in bf16 as published, and one pass that picks the top k of its float32 scores."""
+    """Seconds of the gate's product, in bf16 as published, and of one pass that picks its float32 top k."""
     gate = gemm_seconds(
         gpu, rows, layer.n_experts, layer.hidden_size, weights="bf16", activations="bf16", kernels=kernels
     )
@@ -133,7 +136,7 @@ def router_seconds(layer: LayerShape, gpu: GpuSpec, rows: Counts, kernels: Layer
 
 
 def head_seconds(model: ModelShape, gpu: GpuSpec, rows: Counts, kernels: LayerKernels = DEFAULT) -> Seconds:
-    """The last norm and the product with the vocabulary, in bf16, for the rows whose next token is wanted."""
+    """Seconds of the last norm and the product with the vocabulary, in bf16, for rows whose next token is wanted."""
     norm = elementwise_seconds(gpu, rows, 4.0 * model.hidden_size, kernels)
     return norm + gemm_seconds(
         gpu, rows, model.vocab_size, model.hidden_size, weights="bf16", activations="bf16", kernels=kernels

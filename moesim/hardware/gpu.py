@@ -31,7 +31,7 @@ _FADING = 0.13
 
 
 def peak_flops(gpu: GpuSpec, dtype: str) -> float:
-    """Published dense peak for a data type, FLOP/s; of the next wider type where the GPU lacks it.
+    """The published dense peak for a data type, FLOP/s, or for the next wider type where the GPU lacks it.
 
     Raises:
         InputError: the GPU has no peak for the type nor for a wider one.
@@ -43,7 +43,7 @@ def peak_flops(gpu: GpuSpec, dtype: str) -> float:
 
 
 def without_sms(gpu: GpuSpec, held: int) -> GpuSpec:
-    """The GPU while so many of its SMs are held by others: peaks in proportion, memory as fast as before."""
+    """The GPU while `held` of its SMs run other kernels: with lower peaks in proportion, and the same memory."""
     left = gpu.n_sms - held
     peaks = {dtype: peak * left / gpu.n_sms for dtype, peak in gpu.peak_tflops.items()}
     return replace(gpu, n_sms=left, peak_tflops=peaks) if held else gpu
@@ -60,12 +60,12 @@ def sm_loads(gpu: GpuSpec) -> float:
 
 
 def wide_sm_efficiency(gpu: GpuSpec, dtype: str) -> float:
-    """Part of its share of the peak that a dense product keeps on an SM that computes more a clock than H100's.
+    """Factor (<= 1) on the achieved share of the peak for SMs that compute more a clock than those of H100.
 
-    What else a tile takes does not grow with the tensor cores: with twice the
-    FLOP a clock products are 1.8 times as fast (FP8 against BF16 in H100's
-    tables, `tests/validation/peak_scaling.py`). Of narrower SMs these tell
-    nothing: 1.
+    The rest of a tile's time does not shrink with faster tensor cores: with twice
+    the FLOP a clock, products are 1.8 times as fast (FP8 against BF16 in H100's
+    tables, `tests/validation/peak_scaling.py`). These tables say nothing of
+    narrower SMs, whose factor is 1.
     """
     per_clock = peak_flops(gpu, dtype) / gpu.n_sms / (gpu.clock_ghz * 1e9)
     fitted = _FITTED_FLOPS_PER_CLOCK[min(max(DTYPE_BYTES[dtype], 1.0), 2.0)]
@@ -73,16 +73,16 @@ def wide_sm_efficiency(gpu: GpuSpec, dtype: str) -> float:
 
 
 def throttling(peak_s: NDArray[np.float64], loss: float, *, sustained: bool) -> NDArray[np.float64] | float:
-    """How many times longer tensor cores take than at their full clock, as the power limit lowers it.
+    """How many times longer tensor cores take at the clock that the power limit leaves than at their full clock.
 
     Busy tensor cores draw more than the limit allows, so that the clock falls
-    by up to `loss`. A GPU that computes all the time is there. A kernel that
-    was timed alone gets there while it runs: the longer it computes, the more.
+    by up to `loss`. On a GPU that computes all the time it has fallen. While a
+    kernel is timed alone it falls gradually: the longer the kernel computes, the more.
 
     Args:
         peak_s: seconds that the kernel computes at the published peak.
         loss: part of the rate that is lost under sustained load.
-        sustained: under sustained load; else timed alone.
+        sustained: whether the GPU is under sustained load; else the kernel is timed alone.
     """
     reached = 1.0 if sustained else peak_s / (peak_s + _HEATING_S)
     return 1.0 / (1.0 - loss * reached)
@@ -95,10 +95,10 @@ def stream_seconds(
     cache_speedup: float,
     cold: NDArray[np.float64] | float = 0.0,
 ) -> NDArray[np.float64]:
-    """Moving bytes at a share of the bandwidth, `cache_speedup` times that for what the L2 cache still holds of them.
+    """Seconds to move bytes at a share of the bandwidth, or `cache_speedup` times faster from the L2 cache.
 
-    Nothing stays in the cache of what exceeds it, all of what fills 0.6 of it; in between a part does.
-    `cold`: the part of `moved` that comes from the memory in any case, as other layers passed since its last use.
+    Bytes that fill up to 0.6 of the cache stay in it, of bytes that exceed it none do, and in between a part does.
+    `cold` is the part of `moved` that comes from the memory in any case, as other layers ran since its last use.
     """
     cache = gpu.l2_cache_mb * 2.0**20
     missed = np.clip((moved / cache - _CACHE_KEEPS) / (1.0 - _CACHE_KEEPS), 0.0, 1.0)
@@ -107,5 +107,5 @@ def stream_seconds(
 
 
 def wide_bytes(precision: Precision) -> float:
-    """Bytes of an element that is never stored narrower than two bytes: embeddings, router, head, residual stream."""
+    """Bytes of an element of embeddings, router, head or residual stream, which is never narrower than two bytes."""
     return max(2.0, DTYPE_BYTES[precision.weights])

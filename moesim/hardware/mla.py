@@ -34,7 +34,12 @@ _HOST_NORM = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class MlaWidths:
-    """Elements: residual stream, query latent (0 for none), KV latent, and of a head: unrotated, rotated, value."""
+    """Widths in elements.
+
+    These are the widths of the residual stream, of the query latent (0 where
+    there is none), of the KV latent, and of a head's unrotated part, rotated part
+    and value.
+    """
 
     hidden: int
     query_latent: int
@@ -45,7 +50,7 @@ class MlaWidths:
 
     @property
     def cached(self) -> int:
-        """Elements of a cached token: the latent and the one rotated key."""
+        """Elements of a cached token, which are the latent and the one rotated key."""
         return self.latent + self.rotated
 
     @property
@@ -62,14 +67,16 @@ DEEPSEEK_V3 = MlaWidths(hidden=7168, query_latent=1536, latent=512, plain=128, r
 class MlaDecodeConstants:
     """Constants of one kernel and data type of the cache.
 
-    `launch_s`: of the kernel, or of all that a module launches beside its
-    products; `unit_s`, `token_s`: of a request and of each of its tokens on an
-    SM that others share, `alone_s`, `alone_token_s` on one that it has to
-    itself; `split_s`: of adding the parts of a split request;
-    `compute_share`, `bandwidth_share` of the peaks; `cache_speedup`;
-    `query_passes`: how often queries and outputs are moved; `norm`;
-    `linear_factor`: how much longer a module's linear layers take than each of
-    them alone, as their inputs are scaled and copied in between; 1 of a kernel.
+    `launch_s` is what the kernel takes to launch, or all that a module launches
+    other than its products. A request takes `unit_s` and each of its tokens
+    `token_s` on an SM that requests share, `alone_s` and `alone_token_s` on one
+    that it has to itself; adding the parts of split requests takes `split_s`.
+    Products and bytes reach `compute_share` and `bandwidth_share` of the published
+    peaks, bytes are `cache_speedup` times faster from the L2 cache, and queries
+    and outputs are moved `query_passes` times; the three overlap by the p-norm of
+    `norm`. The linear layers of a module take `linear_factor` times as long as
+    each of them alone, as their inputs are scaled and copied in between; the
+    factor of a kernel alone is 1.
     """
 
     launch_s: float = field(metadata=fitted(2e-5, 1e-6, 2e-4))
@@ -89,11 +96,11 @@ class MlaDecodeConstants:
 
 @dataclass(frozen=True, kw_only=True)
 class MlaPrefillConstants(PrefillConstants):
-    """Constants of attention over prompts with what a module does beside its products.
+    """Constants of attention over prompts with what else a module does.
 
-    `prompt_s` of each prompt; `token_passes`: how often the residual stream of
-    a token is moved (norms, rotation, copies); `host_s`: of the host where it
-    launches kernels one by one, of which the GPU waits for some.
+    Each prompt takes `prompt_s` more, the residual stream of each token is moved
+    `token_passes` times (norms, rotation, copies), and the host needs `host_s`
+    where it launches kernels one by one, of which the GPU waits for some.
     """
 
     launch_s: float = field(metadata=fitted(2e-5, 1e-6, 1e-3))
@@ -140,13 +147,13 @@ def mla_decode_seconds(
     """Seconds of the absorbed attention of one new token of each request; no requests take no time.
 
     Args:
-        constants: of the kernel.
+        constants: constants of the kernel.
         gpu: its peaks and SMs.
         requests: number of requests.
         context_tokens: tokens of each that are read; their mean where requests differ.
         heads: query heads of this GPU.
         cache_bytes: bytes of a cached element.
-        widths: of the latent.
+        widths: widths of the latents and of a head.
         longest_tokens: tokens of the longest request; by default all are as long.
         replayed: timed again and again, so that a small cache stays in the L2 cache; in a step it is read from memory.
     """
@@ -220,18 +227,18 @@ def mla_mixed_seconds(
     """Seconds [...] of attention over prompts of W kinds with `around_s`, its linear layers; none take no time.
 
     Args:
-        constants: of the kernel or module.
+        constants: constants of the kernel or module.
         gpu: its peaks and SMs.
         prompts: number of prompts of each kind, [W, ...].
         prompt_tokens: new tokens of each, [W, ...].
         heads: query heads of this GPU, each with keys and values of its own.
         compute: data type of the kernel's matrix products.
         cached_tokens: tokens of each prompt in the cache already, [W, ...].
-        widths: of the heads.
+        widths: widths of the latents and of a head.
         window: keys that a token sees, 0 for all.
         around_s: seconds of the linear layers.
-        absorbed: multiplied in the latent, which all heads share, as in decode.
-        sustained: under sustained load, at the power limit; else it was timed alone.
+        absorbed: whether it is multiplied in the latent, which all heads share, as in decode.
+        sustained: whether the GPU is under sustained load, at its power limit; else the module was timed alone.
     """
     c = constants
     count, length = (np.asarray(x, dtype=np.float64) for x in (prompts, prompt_tokens))

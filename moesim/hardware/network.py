@@ -1,4 +1,4 @@
-"""What a token copy costs at the ports of the network."""
+"""The time that a copy of a token takes at the ports of the network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEFAULT_SMS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class ExchangeLoad:
-    """What a GPU has to send in one exchange: `tokens` with `top_k` of `experts` on `gpus` GPUs (of a group)."""
+    """Each of the `gpus` GPUs of a group sends `tokens` tokens, each of them to `top_k` of `experts` experts."""
 
     tokens: float
     top_k: int
@@ -37,18 +37,18 @@ def exchange_rates(
     hidden_size: int,
     load: ExchangeLoad | None = None,
 ) -> tuple[Exchange, Exchange]:
-    """The ports' view of dispatch and of combine: integer picoseconds a token copy, at least 1.
+    """The rates of the ports in dispatch and in combine, in integer picoseconds a copy of a token, at least 1.
 
     A port sends and receives at the bandwidth of its level; egress and ingress
-    are equal, as published links are full duplex. A network whose constants
-    are fitted takes its times from the load, so that random choices take what
-    was fitted; latencies and bandwidths that it states besides replace them.
+    are equal, as published links are full duplex. The times of a network whose
+    constants are fitted follow from the load, so that random choices take what
+    was fitted; latencies and bandwidths that the network states replace them.
 
     Args:
-        cluster: GPUs and network.
+        cluster: its GPUs and network.
         precision: data types of the payloads.
         hidden_size: elements of a token.
-        load: needed by a fitted network alone.
+        load: what each GPU sends; only a fitted network needs it.
     """
     network = cluster.network
     return (
@@ -93,9 +93,9 @@ def _exchange(
 def _fitted(
     cluster: ClusterShape, direction: int, dtype: str, hidden_size: int, load: ExchangeLoad
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Seconds of a copy at the ports of each level, and of latency, of random choices as they were fitted.
+    """Seconds of a copy at the ports of each level, and of the latency, where choices are random as in the fit.
 
-    What was measured ends with the busiest port, which carries more than the mean.
+    A measured exchange ends with the busiest port, which carries more than the mean.
     The steps of a run have few loads that differ, so that each is worked out once.
     """
     network = cluster.network
@@ -122,9 +122,9 @@ def _fitted(
 
 
 def _wrapped_kernel(group: str, direction: int) -> str:
-    """The group of the DeepEP kernel that a framework's wrapper calls, "" if the group is no wrapper.
+    """The group of the DeepEP kernel that a framework's wrapper calls; "" if the group is no wrapper.
 
-    No table has a wrapper across nodes. There it takes at least what its kernel takes.
+    No table has a wrapper across nodes, where it takes at least as long as its kernel.
     """
     backend = group.split("/")[2]
     kernel = next((name for ending, name in _WRAPPED.items() if backend.endswith(ending)), "")

@@ -4,8 +4,8 @@
 
 A unit of work is a tile of 128 query rows of one head and request; where
 kernels pack the query heads of a KV head, their rows share tiles. A unit has a
-time of its own (first loads, last store) beside that of its blocks of 128 keys:
-two matrix products at a share of the peak, and the exponentials of the scores.
+time of its own (first loads, last store), and each of its blocks of 128 keys has
+one: two matrix products at a share of the peak, and the exponentials of the scores.
 """
 
 from __future__ import annotations
@@ -31,13 +31,14 @@ _WIDE_BYTES = 2.0
 class PrefillConstants:
     """Constants of one kernel and data type.
 
-    `launch_s`; `unit_s` of a tile of queries; `compute_share`,
-    `bandwidth_share` of the peaks; `throttle`: the part of the former that the
-    power limit takes; `score_s`: an SM's time for each score
-    beside the products; `longest_units`: unit times on the longest row;
-    `kv_passes`: how often keys and values are moved, queries and outputs
-    once; `cache_speedup`; `window_blocks`: blocks beyond a window that a tile
-    visits nevertheless; `packs`: 1 where query heads of a KV head share tiles.
+    A launch takes `launch_s`, a tile of queries `unit_s`. Products run at
+    `compute_share` of the published peak, of which the power limit takes the
+    part `throttle`; each score takes an SM `score_s` more. The longest row takes
+    `longest_units` unit times. Bytes move at `bandwidth_share` of the published
+    bandwidth, and `cache_speedup` times faster from the L2 cache; keys and values
+    are moved `kv_passes` times, queries and outputs once. A tile visits
+    `window_blocks` blocks beyond a window. Where `packs` is 1, the query heads of a
+    KV head share tiles.
     """
 
     launch_s: float = field(metadata=fitted(1e-5, 1e-6, 5e-5))
@@ -106,7 +107,7 @@ def mixed_seconds(
     """Seconds [...] of causal attention of prompts of W kinds in one launch; no prompts take no time.
 
     Args:
-        constants: of the kernel.
+        constants: constants of the kernel.
         gpu: its peaks and SMs.
         prompts: number of prompts of each kind, [W, ...].
         prompt_tokens: new tokens of each, [W, ...].
@@ -117,7 +118,7 @@ def mixed_seconds(
         compute: data type of the matrix products.
         window: keys that a token sees, 0 for all.
         cached_tokens: tokens of each prompt whose keys and values exist already, [W, ...].
-        sustained: under sustained load, at the power limit; else the kernel was timed alone.
+        sustained: whether the GPU is under sustained load, at its power limit; else the kernel was timed alone.
     """
     c = constants
     count, tokens, cached, heads, kv_heads, key, value, window = (
@@ -146,7 +147,7 @@ def mixed_seconds(
 
 
 def _causal(length: Array, share: Array, window: Array, extra: float) -> tuple[Array, Array, Array]:
-    """Tiles of a prompt's query rows, the blocks of keys that they visit together, and those of the last tile.
+    """The number of tiles of a prompt's query rows, of blocks that these visit together, and of those of the last tile.
 
     `share` query heads stand in one tile of 128 rows, so its rows are of
     128 / share tokens. Tile i ends at token (i + 1) 128 / share, hence all but

@@ -1,4 +1,4 @@
-"""What is exchanged: copies of tokens with random experts, the bytes of a copy, and what each port carries of them."""
+"""The sizes of an exchange: copies of tokens with random experts, bytes of a copy, and what each port carries."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Array = NDArray[np.float64]
 class Shape:
     """An exchange of tokens with random experts.
 
-    `tokens` of a GPU, of `experts` experts on `gpus` GPUs in `nodes` nodes;
-    `hidden` elements a token; `sms`: SMs that the kernels run on, where they
-    are few. `near` and `far`: bytes that each of a GPU's ports within the node
-    and across nodes carries; `peer`: those for one peer, by which NCCL chooses.
+    Each of `gpus` GPUs in `nodes` nodes sends `tokens` tokens of `hidden` elements
+    to some of `experts` experts. The kernels run on `sms` SMs, where these are
+    few. `near` and `far` are the bytes that a GPU's ports within the node and
+    across nodes carry, `peer` those for one peer, by which NCCL chooses.
     """
 
     tokens: Array
@@ -70,7 +70,7 @@ def shape(
 def port_copies(
     rule: str, *, tokens: Array, top_k: Array, experts: Array, gpus: Array, nodes: Array
 ) -> tuple[Array, Array]:
-    """Mean copies at each port of a GPU, (within its node, across nodes), of random choices."""
+    """Mean copies at each port of a GPU, (within its node, across nodes), where choices are random."""
     a_node, remote = gpus / nodes, (nodes - 1.0) / nodes
     if rule == "all":
         return tokens * nodes * (a_node - 1.0), tokens * (nodes - 1.0)
@@ -83,11 +83,11 @@ def port_copies(
 def busiest_ports(
     rule: str, *, tokens: Array, top_k: Array, experts: Array, gpus: Array, nodes: Array
 ) -> tuple[Array, Array]:
-    """Mean copies at the busiest port of all GPUs, (within nodes, across nodes), of random choices.
+    """Mean copies at the busiest port of all GPUs, (within nodes, across nodes), where choices are random.
 
     Counts of a port are nearly normal, with the variance of choices that go
-    there or do not; of G such counts the largest is where (G - 3/8) / (G + 1/4)
-    of a normal distribution are below (Blom 1958).
+    there or do not; the largest of G such counts is about the (G - 3/8) / (G + 1/4)
+    quantile of a normal distribution (Blom 1958).
     """
     near, far = port_copies(rule, tokens=tokens, top_k=top_k, experts=experts, gpus=gpus, nodes=nodes)
     if rule == "all":
