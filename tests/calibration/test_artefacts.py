@@ -20,7 +20,7 @@ LAYOUTS = ("moe", "gemm", "attention_context", "attention_generation", "mla_cont
 
 @pytest.mark.parametrize("name", [*LAYOUTS, "allreduce", "elementwise"])
 def test_the_known_patterns_are_what_the_tables_flag(name: str) -> None:
-    """Few rows fit a pattern and have no flag, and the reverse."""
+    """The few rows that fit a pattern without a flag, or the reverse, are counted."""
     table = pd.read_parquet(MEASURED / f"{name}_h100_calib.parquet")
     flagged = table["flag"].ne("")
     fine = load_layout(name).usable(table.drop(columns="flag"))

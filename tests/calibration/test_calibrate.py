@@ -120,7 +120,7 @@ LAYERS = {
 
 @pytest.mark.slow
 def test_constants_of_all_layers_are_those_that_a_scenario_takes(tmp_path: Path) -> None:
-    """Every latency of one's own GPU is twice that of H100: so is the time of its step, but for the network."""
+    """Every latency of one's own GPU is twice that of H100: so is the time of its step, without the network."""
     for name, (_, group) in LAYERS.items():
         kind, rows = load_layout(name), pd.read_parquet(MEASURED / f"{name}_h100_calib.parquet")
         rows = rows[kind.usable(rows) & kind.group(rows).eq(group)]
@@ -148,7 +148,7 @@ def test_a_gpu_is_known_by_the_name_of_its_preset_too(folder: Path) -> None:
 
 
 def test_what_cannot_be_calibrated_is_named(folder: Path, nccl: pd.DataFrame) -> None:
-    """Unknown systems, rows of another one, tables without a formula."""
+    """Unknown systems, rows of another one, and latencies below zero."""
     with pytest.raises(InputError, match="system: found abacus"):
         calibrate(folder, "abacus")
     with pytest.raises(InputError, match="column system: found usable rows of h100_sxm, wanted b200_sxm"):

@@ -132,7 +132,7 @@ def test_what_is_not_known_is_nan_and_the_rest_does_not_change() -> None:
 
 
 def test_tables_without_flags_lose_their_known_artefacts() -> None:
-    """Spikes, and kernels that were run in the wrong mode."""
+    """Spikes, and rows whose times do not follow from their sizes."""
     tokens = [1, 2, 4, 8]
     table = pd.concat(
         [

@@ -130,7 +130,7 @@ def test_a_wrong_latency_makes_no_artefact_of_other_rows(tmp_path: Path, moe: pd
 
 
 def test_constants_of_ones_own_predict_their_groups_and_no_others(tmp_path: Path) -> None:
-    """The other groups have the shipped ones' errors or none."""
+    """The other groups are predicted by the shipped constants."""
     rows = pd.read_parquet(MEASURED / "gemm_h100_calib.parquet")
     rows[rows["framework"].eq("TRTLLM")].to_parquet(tmp_path / "gemm.parquet")
     name = "trtllm/cublas/fp8"

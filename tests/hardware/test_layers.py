@@ -167,7 +167,7 @@ def test_a_faster_gpu_is_never_slower(case: tuple[Any, ...], compute: float, ban
 
 @given(cases(), st.data())
 def test_splitting_a_batch_is_never_faster(case: tuple[Any, ...], data: st.DataObject) -> None:
-    """But for what stays in the L2 cache, which a part may fit, and the menus of tiles: the best of a menu jumps by
+    """Except for what stays in the L2 cache, which a part may fit, and for menus of tiles: the best of a menu jumps by
     less than half a per cent, tiles that follow from the rows alone by a sixth. The GPU itself jumps more there.
     """
     constants, seconds, sizes = case

@@ -12,7 +12,7 @@ from moesim.report import FIGURES, Run, draw, figure_data
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_has_its_data(name: str, runs: dict[str, Run]) -> None:
-    """Without a gap, but for figures of axes that these runs do not differ in."""
+    """No value is missing; figures of axes that these runs do not differ in are empty."""
     table = figure_data(draw(name, runs))
     if name in ("capacity_drops", "skew_balance", "latency_axes"):
         assert table.empty  # runs without a scenario differ in nothing

@@ -71,7 +71,7 @@ def trace_of(run: Any) -> list[Event]:
 
 
 def whole(number: float) -> bool:
-    """Whether a number is an integer but for rounding."""
+    """Whether a number is an integer, up to rounding."""
     return abs(number - round(number)) < 1e-3
 
 

@@ -253,7 +253,7 @@ def test_data_of_python_code_is_as_that_of_a_file(tmp_path: Path) -> None:
 
 
 def test_another_seed_is_that_of_variants_and_points() -> None:
-    """But for a variant with a seed of its own."""
+    """A variant with a seed of its own keeps it."""
     data = {**BASE, "seed": 1, "compare": {"a": {}, "b": {"seed": 7}}, "sweep": {"workload.steps": [1, 2]}}
     scenario = Scenario.from_dict(data).with_seed(5)
     assert (scenario.spec.seed, scenario.resolved()["seed"]) == (5, 5)

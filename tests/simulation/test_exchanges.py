@@ -187,7 +187,7 @@ def test_the_case_of_a_network_of_another_machine() -> None:
 
 
 def test_stated_rates_replace_fitted_ones() -> None:
-    """A latency of 1 ms is one; without `fitted` the four lists are the whole network, as ever."""
+    """A latency of 1 ms is one; without `fitted` the four lists are the whole network."""
     stated = scenario({"preset": "deepep-low-latency", "dispatch_latency_us": [1000.0, 1000.0]})
     assert parts_us(stated)[0] == pytest.approx(1000 + parts_us(scenario())[0], rel=0.03)
     assert parts_us(stated)[1] == pytest.approx(parts_us(scenario())[1])

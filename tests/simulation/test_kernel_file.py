@@ -73,7 +73,7 @@ def test_the_shipped_constants_in_a_file_change_nothing(tmp_path: Path) -> None:
     write(tmp_path / "mine.yaml", **shipped_constants)
     mine, shipped = simulate(scenario(tmp_path)), simulate(scenario(tmp_path, "trtllm-bf16"))
     assert mine.summary["step_time_s"] == shipped.summary["step_time_s"]
-    # but for latent attention and fp8, whose families differ, likewise
+    # the same for latent attention and fp8, whose families differ
     for precision in (BF16, FP8):
         assert read_backend(tmp_path / "mine.yaml", precision).parts["experts"]
 

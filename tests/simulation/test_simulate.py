@@ -91,7 +91,7 @@ def test_one_seed_gives_the_same_bytes_for_any_number_of_threads(overrides: dict
 
 
 def test_either_interpreter_gives_the_same_bytes(tmp_path: Path) -> None:
-    """But for the names of the engine in the resolved scenario, the report and the manifest."""
+    """Only the engine's name differs, in the resolved scenario, the report and the manifest."""
     for engine in ("simpy", "compiled"):
         result = simulate(small(simulation__engine=engine, routing__capacity={"factor": 1.0}))
         assert result.manifest["engine"] == engine
@@ -155,7 +155,7 @@ def test_variants_see_the_same_tokens() -> None:
 
 
 def test_a_router_that_sees_the_whole_batch_runs_end_to_end() -> None:
-    """Expert choice: the load of the experts is even whatever the skew, and so is the time but for the copies."""
+    """Expert choice: the load of the experts is even whatever the skew, and so is the time without the copies."""
     result = simulate(small(routing__strategy="expert-choice", routing__top_k=2))
     assert result.summary["max_violation"]["max"] == 0
     assert set(result.experts.requested) == {160 * 2 // 8}

@@ -6,7 +6,7 @@ first one out is not a tie of two equal float32 scores; and on all rows where
 torch is made to take the lowest index first (fixture `lowest_first`).
 
 One difference is by design. References rank by softmax probabilities; we rank
-by logits, whose order is the same but for probabilities that underflow or
+by logits, whose order is the same except for probabilities that underflow or
 round to one number. On rows where different logits tie at the cut in this way
 the chosen probabilities must be equal, not the experts.
 """

@@ -178,7 +178,7 @@ def test_capacity(k: int, n_experts: int, minimum: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_sinkhorn(size: tuple[int, int]) -> None:
-    """The k largest of its matrix, but for rows that rounding to float32 ties; weights without its factors."""
+    """The k largest of its matrix, except in rows that rounding to float32 ties; weights without its factors."""
     n_experts, k = size
     x = logits("normal", n_experts)
     theirs = megatron.sinkhorn(torch.from_numpy(x.copy())).numpy()
