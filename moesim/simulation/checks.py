@@ -1,4 +1,4 @@
-"""What the parts of a run must agree on, what must fit into the memory of a GPU, and what into that of this machine."""
+"""What the parts of a run must agree on, and what must fit into the memory of the GPUs and of this machine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check_plan(scenario: Scenario, plan: RunPlan) -> None:
 
 
 def _check_network(scenario: Scenario, plan: RunPlan) -> None:
-    """Refuse constants of a network that nobody has fitted."""
+    """Refuse a network whose constants were never fitted."""
     network = plan.cluster.network
     for direction, name in enumerate(network.fitted or ()):
         try:
@@ -75,7 +75,7 @@ def _check_capacity(scenario: Scenario, plan: RunPlan) -> None:
 
 
 def _check_capacity_of_groups(scenario: Scenario, plan: RunPlan, capacity: CapacitySpec) -> None:
-    """Refuse what would count the tokens of other groups, or asks which one GPU has an expert that several share."""
+    """Refuse a policy that counts tokens of other groups, or needs the one GPU of an expert which several share."""
     n_groups, shared_by = plan.placement.n_groups, plan.placement.expert_tp
     by_device = capacity.scope == "device" or capacity.overflow == "expanded-drop"
     for field, wrong, wanted in (
@@ -106,7 +106,7 @@ def _check_balancer(scenario: Scenario, plan: RunPlan) -> None:
 
 
 def _check_queues(scenario: Scenario, plan: RunPlan) -> None:
-    """Refuse queues that cannot be, and settings of queues where there are none."""
+    """Refuse queues where they are not possible, and settings of queues where experts are not queued."""
     spec = scenario.spec.simulation
     if plan.queues is not None and (plan.placement.n_groups > 1 or plan.placement.expert_tp > 1):
         raise scenario.error(
@@ -115,7 +115,9 @@ def _check_queues(scenario: Scenario, plan: RunPlan) -> None:
     if plan.queues is None:
         if spec.queue_tokens is not None or spec.queue_overflow != "drop":
             name = "queue_overflow" if spec.queue_tokens is None else "queue_tokens"
-            raise scenario.error(f"simulation.{name}", getattr(spec, name), "simulation.experts: queued beside it")
+            raise scenario.error(
+                f"simulation.{name}", getattr(spec, name), "it together with simulation.experts: queued"
+            )
         return
     widths = {each.shape.moe_intermediate_size for each in plan.model.layers if each.shape.n_experts}
     if len(widths) > 1:

@@ -92,7 +92,7 @@ def conditions(plan: RunPlan, state: RunState, length_ps: float | None = None) -
 
 
 def inject(program: Program, wrong: Conditions, step: int) -> Program:
-    """The program of a step with all that goes wrong in it but failures: slow intervals, and jitter by its number."""
+    """The program of a step with its slow intervals and jitter; failures are added by `with_failure`."""
     if not wrong.schedule.faults:
         return program
     program = _jittered(program, wrong.schedule, step)
@@ -100,7 +100,7 @@ def inject(program: Program, wrong: Conditions, step: int) -> Program:
 
 
 def first_failure(wrong: Conditions, length_ps: int, known: Collection[int]) -> GpuFailure | None:
-    """The first GPU that fails in a step of that length, of those that others do without; `known` ones are left out."""
+    """The first failure within a step of that length which does not stall; GPUs `known` to fail are left out."""
     until_ps = wrong.begin_ps + length_ps
     inside = [
         failure
@@ -114,7 +114,7 @@ def first_failure(wrong: Conditions, length_ps: int, known: Collection[int]) -> 
 
 
 def missing_gpus(failures: Sequence[GpuFailure], clock_ps: int, n_gpus: int) -> NDArray[np.bool_]:
-    """GPUs that a step does without which begins at a time, [G]; others wait for those whose failure stalls."""
+    """GPUs that are missing in a step which begins at that time, [G]; a GPU whose failure stalls is waited for."""
     missing = np.zeros(n_gpus, dtype=np.bool_)
     for failure in failures:
         if not failure.stalls and failure.noticed_before(clock_ps) and clock_ps < failure.end_ps:

@@ -1,4 +1,4 @@
-"""What a network charges the exchanges of a step."""
+"""How long the ports of a network take for the exchanges of a step."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from moesim.types.picoseconds import whole_ps
 
 
 def exchanges(plan: RunPlan, tokens: Sequence[NDArray[np.int64]]) -> tuple[Exchange, Exchange]:
-    """The ports' view of dispatch and of combine of a step.
+    """The times of a copy at the ports, and the latencies, in dispatch and in combine of a step.
 
     Args:
         plan: of the run.
-        tokens: of each GPU, [G], one a micro-batch.
+        tokens: counts of each GPU, [G], for each micro-batch.
     """
     sources = np.concatenate(tokens)
     load = ExchangeLoad(
@@ -33,15 +33,16 @@ def exchanges(plan: RunPlan, tokens: Sequence[NDArray[np.int64]]) -> tuple[Excha
     )
     dispatch, combine = exchange_rates(plan.cluster, plan.precision, plan.model.hidden_size, load)
     if plan.network == "port" and plan.cluster.network.fitted is not None and plan.ports_rule == "per-node":
-        return _side_by_side(plan, load, dispatch, forward=True), _side_by_side(plan, load, combine, forward=False)
+        return _chunkwise(plan, load, dispatch, forward=True), _chunkwise(plan, load, combine, forward=False)
     return dispatch, combine
 
 
-def _side_by_side(plan: RunPlan, load: ExchangeLoad, ports: Exchange, *, forward: bool) -> Exchange:
-    """Ports that take an even load as long, message by message, as levels that pass copies on at once.
+def _chunkwise(plan: RunPlan, load: ExchangeLoad, ports: Exchange, *, forward: bool) -> Exchange:
+    """Ports whose times are shortened by what forwarding whole messages costs an even load.
 
-    The port level hands a message on when it has landed whole, the kernels that
-    were measured do so chunk by chunk.
+    The simulated ports forward a message when all of it has arrived. The
+    measured kernels forward it chunk by chunk, so that both levels are busy at
+    the same time.
     """
     m = min(plan.cluster.gpus_per_node, load.gpus)
     near, far = port_copies(
@@ -53,14 +54,16 @@ def _side_by_side(plan: RunPlan, load: ExchangeLoad, ports: Exchange, *, forward
         nodes=np.asarray(load.gpus // m),
     )
     near_ps, far_ps = (int(whole_ps(float(n) * int(ps))) for n, ps in zip((near, far), ports.out_ps[:, 0], strict=True))
-    factor = _in_turn(near_ps, far_ps, *ports.latency_ps.tolist(), load.gpus, m, forward)
+    factor = _slowdown_of_whole_messages(near_ps, far_ps, *ports.latency_ps.tolist(), load.gpus, m, forward)
     times = [np.maximum(1, whole_ps(ps / factor)) for ps in (ports.out_ps, ports.in_ps)]
     return dataclasses.replace(ports, out_ps=times[0], in_ps=times[1])
 
 
 @lru_cache(maxsize=256)
-def _in_turn(near_ps: int, far_ps: int, within_ps: int, across_ps: int, n_gpus: int, m: int, forward: bool) -> float:
-    """How many times as long ports are busy with an even load when whole messages are handed on."""
+def _slowdown_of_whole_messages(
+    near_ps: int, far_ps: int, within_ps: int, across_ps: int, n_gpus: int, m: int, forward: bool
+) -> float:
+    """Factor by which an even load takes longer where whole messages are forwarded."""
     longer, factor = max(near_ps, far_ps), 1.0
     if n_gpus == m or longer == 0:
         return factor
@@ -76,7 +79,7 @@ _ROUNDS = 4
 
 
 def _even_ps(near_ps: int, far_ps: int, within_ps: int, across_ps: int, n_gpus: int, m: int, forward: bool) -> float:
-    """The mean GPU's time of a two-hop exchange whose ports carry so many copies of a picosecond each."""
+    """Mean time of the GPUs in a two-hop exchange whose ports are busy for so long with an even load, picoseconds."""
     n_nodes, gpu = n_gpus // m, np.arange(n_gpus)
     near, far = near_ps // max(1, (m - 1) * n_nodes), far_ps // (n_nodes - 1)
     copies = np.where(gpu[:, None] % m != gpu % m, near, 0)

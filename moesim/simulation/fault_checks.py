@@ -24,7 +24,7 @@ ALLOWED = {
 
 
 def check_faults(scenario: Scenario) -> None:
-    """Refuse faults that say too little, too much, or cannot be."""
+    """Refuse faults that lack a field, have one too many, or cannot happen in this scenario."""
     n_gpus, network = scenario.cluster.n_gpus, scenario.spec.simulation.network
     for i, fault in enumerate(scenario.spec.faults):
         # a field that says what is so anyway is no field too many: a resolved scenario has all of them
@@ -60,7 +60,7 @@ def _check_loss(scenario: Scenario, where: str, orphans: str, recovery_s: float 
     copies, n_nodes = scenario.cluster.network.copies, scenario.cluster.n_nodes
     if copies == "all" or (copies == "per-node" and n_nodes > 1):
         wanted = (
-            "a network whose copies are neither per-node nor all, where nobody hands on what the lost GPU would have"
+            "a network whose copies are neither per-node nor all, as the GPU that fails would have to forward copies"
         )
         raise scenario.error(f"{where}.kind", "gpu-failure", wanted)
     capacity = scenario.spec.routing.capacity

@@ -1,4 +1,4 @@
-"""The popularity of the experts where a scenario states their load: counted, log-normal, or of hot experts."""
+"""The popularity of the experts where a scenario states their load: as counts, log-normal, or with hot experts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _solved: dict[str, tuple[Strategy[Any], NDArray[np.float32]]] = {}
 
 
 def popularity_of(scenario: Scenario) -> tuple[Popularity | None, tuple[str, str]]:
-    """How to find the popularity of a stated load (None where none is stated); name and sha256 of its file, or "", "".
+    """A function that finds the popularity of a stated load, None without one; name and sha256 of its file, or "", "".
 
     Raises:
         ScenarioError: a file of counts that is wrong or does not fit the model; when called, a load that the router

@@ -140,7 +140,7 @@ def _router(scenario: Scenario, top_k: int) -> tuple[Strategy[Any], Any]:
 
 
 def _limited_to_nodes(scenario: Scenario, found: Strategy[Any], top_k: int, parameters: Any) -> Any:
-    """The parameters of a router with groups of its own, limited to nodes where the balancer says so."""
+    """The router's parameters, whose expert groups are the nodes where `routing.substitution` limits it to these."""
     balancer, n_nodes, n_experts = (
         scenario.spec.routing.substitution,
         group_nodes(scenario.parallelism, scenario.cluster),
@@ -194,7 +194,7 @@ def _synthetic(scenario: Scenario, zero: int, popularity: Popularity | None, n_r
 
 
 def _recorded(scenario: Scenario, top_k: int, n_ranks: int) -> RecordedTokens:
-    """The recorded tokens of the scenario's trace, which must be of its model."""
+    """The recorded tokens of the scenario's trace; refuses a trace of another model."""
     spec, model = scenario.spec, scenario.model
     assert spec.workload.trace is not None
     if spec.routing.strategy not in (None, "recorded"):
@@ -229,7 +229,7 @@ def _recorded(scenario: Scenario, top_k: int, n_ranks: int) -> RecordedTokens:
 
 
 def _kernels(scenario: Scenario) -> Backend:
-    """The kernels that the scenario names: a family, a file of constants, or measured tables before one of these."""
+    """The kernels that the scenario names: a family, a file of constants, or tables whose rows precede one of these."""
     kernels = scenario.spec.cluster.kernels
     if not isinstance(kernels, KernelTables):
         return _family(scenario, kernels, "cluster.kernels")

@@ -1,4 +1,4 @@
-"""The program of a step: what its parts take, and when what follows what."""
+"""The program of a step: its operations, how long each takes, and which ones each waits for."""
 
 from __future__ import annotations
 

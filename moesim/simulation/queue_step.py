@@ -1,4 +1,4 @@
-"""Experts as servers with queues: from choices to groups of tokens, and from a run back to loads."""
+"""Experts as servers with queues: choices become groups of tokens, and what the queues did becomes loads."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def groups_of(
 
 
 def alternates_of(expert: NDArray[np.int32], scores: NDArray[np.float32]) -> NDArray[np.int32]:
-    """As many experts as a token has choices that it did not choose, best first, -1 where there are no more, [T, K].
+    """For each token the K best experts that it did not choose, best first, -1 where there are no more, [T, K].
 
     Args:
         expert: the choices [T, K], -1 = none.
@@ -62,10 +62,10 @@ def alternates_of(expert: NDArray[np.int32], scores: NDArray[np.float32]) -> NDA
 
 
 def even_groups(program: Program) -> tuple[TokenGroups, ...]:
-    """Groups of a step whose load is spread evenly, whatever a GPU sent to itself: as an even load has it.
+    """Groups of a step whose load is spread evenly.
 
     The assignments of all sources are dealt in turn to the GPUs that hold slots and, on each, to its slots. So all
-    GPUs, all slots of a GPU, and all messages of a source are equal but for one token.
+    GPUs, all slots of a GPU, and all messages of a source differ by one token at most.
     """
     n_slots = len(program.slot_rank)
     holders, gpu, slots = np.unique(program.slot_rank, return_inverse=True, return_counts=True)
@@ -94,7 +94,7 @@ def even_groups(program: Program) -> tuple[TokenGroups, ...]:
 def run_queues(
     plan: RunPlan, program: Program, routed: RoutedStep, groups: Sequence[TokenGroups], *, limited: bool
 ) -> QueuedRun:
-    """Run a program with these groups; `limited`: slots have the run's room, else any."""
+    """Run a program with these groups; where `limited`, slots have the room of the run's queues, else any room."""
     assert plan.queues is not None
     queues = Queues(
         room=plan.queues.room if limited else None,
@@ -121,7 +121,7 @@ def service_of(plan: RunPlan, *, prompts: bool) -> Callable[[int], int]:
 
 
 def after_queues(plan: RunPlan, routed: RoutedStep, run: QueuedRun) -> RoutedStep:
-    """The step as its queues left it: what they dropped and handed on is counted, by expert and by cause."""
+    """The loads of a step after its queues: what these dropped and forwarded is counted, by expert and by cause."""
     n = plan.micro_batches
 
     def over_micro_batches(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """How the choices of synthetic tokens are drawn: through their logits, or directly (`moesim.workload.direct`).
 
-Directly is exact where the choices are the largest logits in order and nobody
-reads a weight. All runs of a study draw alike, so that they see the same
+Direct sampling is exact if the router is a plain top-k and no policy reads
+weights. All runs of a study draw alike, so that they see the same
 tokens; which way is decided once, for all of them, and written into each
 scenario. A run that is repeated alone from its resolved scenario then sees the
 tokens that it saw in the study.

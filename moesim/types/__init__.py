@@ -1,7 +1,7 @@
 """The nouns that travel between the stages: frozen dataclasses of arrays and numbers, and Protocols.
 
 In: nothing. Out: ModelShape, LayerShape, GpuSpec, NetworkSpec, ClusterShape, Parallelism,
-Precision (what is simulated), Draw, Batch, AttentionWork (whose tokens), Assignment (who goes where),
+Precision (what is simulated), Draw, Batch, AttentionWork (whose tokens), Assignment (which expert serves which token),
 Placement, Traffic (which slot, which port), Program, Exchange, Timeline (when),
 StepTimes, Tasks (what the clock says of a step), TokenGroups, Queues, QueuedRun
 (experts with queues).

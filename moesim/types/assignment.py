@@ -22,7 +22,7 @@ CAUSES: Mapping[int, str] = {
     QUEUE_FULL: "queue_full",
     LOST_GPU: "lost_gpu",
 }
-"""Why an assignment was dropped, or to whom it was rerouted (to_next_choice, to_best_with_room, to_local_expert)."""
+"""Why an assignment was dropped, or where it was rerouted (to_next_choice, to_best_with_room, to_local_expert)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ class Assignment:
         return 0 if chose == self.expert.size else int(np.count_nonzero(~_any_choice(self.expert)))
 
     def lost_tokens(self, elsewhere: NDArray[np.bool_] | None = None) -> int:
-        """Tokens that made a choice and are served by nobody; `elsewhere` [T] are served by what is no expert here."""
+        """Tokens that made a choice and that no expert serves; tokens `elsewhere` [T] are served without an expert."""
         if self.served is self.expert:
             return 0
         lost = _any_choice(self.expert) & ~_any_choice(self.served)

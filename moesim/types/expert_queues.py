@@ -14,7 +14,7 @@ class TokenGroups:
 
     Sorted by source, then slot. `source`, `slot` int64 [N]; the tokens of group i are `token[first[i]:first[i + 1]]`,
     numbered within the `n_tokens` of the row. `alternates` int32 [n_tokens, J]: the best experts that each
-    token did not choose, best first, -1 beyond them; [n_tokens, 0] where nobody asks.
+    token did not choose, best first, -1 beyond them; [n_tokens, 0] where no queue asks.
     """
 
     source: NDArray[np.int64]
@@ -50,7 +50,7 @@ class Queues:
 class QueuedRun:
     """What happened in a step with expert queues: N nodes (tasks and messages), Q waits; R rows of TokenGroups.
 
-    A node is int64 [N]: `kind` is a Part, `gpu` where it ran or who sent,
+    A node is int64 [N]: `kind` is a Part, `gpu` the one that ran or sent it,
     `layer`, `start_ps` (of a message: when it was ready to leave), `end_ps` (when it had
     landed), `tokens`, and `cause`, the node that let it begin, -1 = the step's begin.
     Of messages `destination` and `level`, -1 for tasks. `waits` int64 [Q, 5]: GPU, layer, from, until, tokens

@@ -36,7 +36,7 @@ class DirectSampler:
     Args:
         seed: of the run.
         popularity: float32 [L, E].
-        affinity: float32 [L, topics, E]; with popularity finite, or -inf for an expert that nobody wants.
+        affinity: float32 [L, topics, E]; with popularity finite, or -inf for an expert that no token chooses.
     """
 
     def __init__(self, seed: int, popularity: NDArray[np.float32], affinity: NDArray[np.float32]) -> None:
