@@ -62,7 +62,7 @@ class ConservationError(RunError):
 
 
 class DeadlockError(RunError):
-    """The engine ended with operations that never ran; the text lists who waits."""
+    """The engine ended with operations that never ran; the text lists which GPUs wait."""
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:

@@ -64,7 +64,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("models", "models"),
         ("paper", "source"),
     ),
-    "overflows": (("summary", "who is refused, and where they go"),),
+    "overflows": (("summary", "which assignments are refused, and where they go"),),
     "scopes": (("summary", "what shares a capacity"),),
     "balancers": (("summary", "what it does"),),
     "placements": (("summary", "what it does"),),

@@ -86,7 +86,7 @@ class NoProgress:
 
 
 class ProgressLines:
-    """A line on stderr now and then, for the log of a run that nobody looks at."""
+    """A line on stderr now and then, for the log of a run without a terminal."""
 
     def __init__(self) -> None:
         self._start = self._last = time.monotonic()
@@ -156,7 +156,7 @@ def _bar(text: str) -> Iterator[ProgressBar]:
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
-    """Those that arrive in a `with` block, raised as ever and noted too.
+    """A list of the interrupts that arrive in a `with` block; each of them is raised as well.
 
     What a callback from C code raises is printed or dropped by its caller, as
     llvmlite's are, and so is an interrupt that arrives in one.
@@ -167,7 +167,7 @@ def _interrupts() -> Iterator[list[int]]:
         seen.append(number)
         signal.default_int_handler(number, frame)
 
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or heard by somebody else
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or handled by the caller
         yield seen
         return
     signal.signal(signal.SIGINT, note)

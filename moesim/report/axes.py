@@ -53,7 +53,7 @@ _BY_VALUE = (
     "routing.capacity.overflow",
     "routing.capacity.scope",
 )
-"""Axes whose values say what they are."""
+"""Axes whose values need no name of the axis next to them."""
 
 
 def axis_title(axis: str) -> str:

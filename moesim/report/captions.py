@@ -10,7 +10,7 @@ CAPTIONS: Mapping[str, str] = {
         "lost to GPUs that were slower, dispatch and combine are communication that nothing hides."
     ),
     "imbalance_penalty": (
-        "How many times longer the mean step takes than the same load spread evenly over GPUs; read it beside the "
+        "How many times longer the mean step takes than the same load spread evenly over GPUs; read it with the "
         "drop rate, and a value below 1 means that the uneven load streams fewer active experts."
     ),
     "drop_tradeoff": (
@@ -35,7 +35,7 @@ CAPTIONS: Mapping[str, str] = {
     ),
     "expert_load": (
         "Load of each expert over the mean requested load of its layer, summed over the measured steps (1 = its fair "
-        "share); where assignments were dropped or rerouted, the processed load stands beside the requested one."
+        "share); where assignments were dropped or rerouted, the processed load stands next to the requested one."
     ),
     "load_animation": (
         "The same for every single step: press play or drag the slider, and see whether the same experts stay hot, "
@@ -64,7 +64,7 @@ CAPTIONS: Mapping[str, str] = {
     ),
     "skew_balance": (
         "How the imbalance grows with the skew of the tokens: what is asked of the experts, what is left of it after "
-        "capacity, and what the GPUs get after placement; read them beside the drop rate."
+        "capacity, and what the GPUs get after placement; read them together with the drop rate."
     ),
     "latency_axes": (
         "Mean step time along every axis that varies, other things equal: a steep line is what to change first; lines "

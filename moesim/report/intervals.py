@@ -27,7 +27,7 @@ def intervals(timeline: pd.DataFrame, group: int | None = None) -> pd.DataFrame:
     entered, with no bytes, and the exchange itself from then on. `of` is the
     exchange that a wait belongs to, empty otherwise. `group` consecutive GPUs
     exchange with one another (None = all do). Where experts are queued
-    there are messages instead of exchanges, and nobody enters last. Sorted by
+    there are messages instead of exchanges, and no GPU enters last. Sorted by
     start, GPU, end.
     """
     if (timeline["kind"] == QUEUE).any():

@@ -105,7 +105,7 @@ def _name(axis: str) -> str:
 
 
 _PAIRED = ("step_time_s.mean", "step_time_s.p99", "tokens_per_s_per_gpu", "imbalance_penalty", "drop_rate")
-"""Metrics whose differences the page shows; of a sweep the first alone."""
+"""Metrics whose differences the page shows; a sweep shows the first alone."""
 
 
 def paired_page_table(paired: pd.DataFrame) -> Table:

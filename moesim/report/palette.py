@@ -1,4 +1,4 @@
-"""Colours that colour-blind readers can tell apart (Okabe and Ito), and who has which."""
+"""Colours that colour-blind readers can tell apart (Okabe and Ito), and what each of them stands for."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def write_trace(run: RunLike, out: TextIO) -> None:
 
 
 def events(run: RunLike) -> Iterator[Event]:
-    """All events: who is who, then the slices and the counters of each GPU."""
+    """All events: the names of processes and threads, then the slices and the counters of each GPU."""
     rows = intervals(run.timeline, group_gpus(run.scenario))
     for side in ("start", "end"):
         rows[side] = _nanoseconds(rows[f"{side}_s"])

@@ -16,7 +16,7 @@ _LABEL_KEYS = ("label", "kind", "provenance", "status")
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One input: its name, its label (one of LABELS, or "" where none was given), a note, and whose it is."""
+    """One input: its name, its label (one of LABELS, or "" if none was given), a note, and the variants with it."""
 
     name: str
     label: str

@@ -54,7 +54,7 @@ class RunLike(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Run:
-    """A run made of plain frames, for those who have no `Result`.
+    """A run made of plain frames, where there is no `Result`.
 
     `summary` is nested like summary.json; the frames have the columns of the
     README (times in seconds, loads in assignments, data in bytes).

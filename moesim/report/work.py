@@ -47,7 +47,7 @@ def differing_work(summaries: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def unequal_note(words: list[str]) -> str:
-    """What a table of runs whose work differs in `words` says below it; "" where it does not."""
+    """The line below a table of runs that differ in this work; "" without words."""
     if not words:
         return ""
     return f"the work differs ({', '.join(words)}): tokens/s/GPU compares, step times and bytes a step do not"

@@ -1,4 +1,4 @@
-"""The steps that took longest, and who is to blame."""
+"""The steps that took longest, and the layer, GPU and expert that made them long."""
 
 from __future__ import annotations
 

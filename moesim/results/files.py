@@ -176,7 +176,7 @@ def read_frame(path: Path, columns: Collection[str]) -> pd.DataFrame:
 
 
 def own_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a result of ours, {} where there is none or that of somebody else."""
+    """The manifest of a folder that moesim wrote, {} where there is none or another program wrote it."""
     try:
         found = read_json(folder / MANIFEST)
     except OutputError:
@@ -185,7 +185,7 @@ def own_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _is_replaceable(target: Path) -> bool:
-    """Whether this is a result of ours, or an empty folder."""
+    """Whether this is a result of moesim, or an empty folder."""
     if not target.is_dir():
         return False
     if not any(target.iterdir()):

@@ -42,7 +42,7 @@ class StepTotals:
 
     @property
     def known_tokens(self) -> NDArray[np.int64]:
-        """Tokens whose choices in the layer are known, [L]: all, or of a recording those that it has."""
+        """Tokens with known choices in each layer, [L]: all of them, or those that the recording holds."""
         everyone = np.full(len(self.requested), self.tokens, dtype=np.int64)
         return everyone if self.recorded_tokens is None else self.recorded_tokens
 

@@ -117,7 +117,7 @@ def _parallelism_rules(spec: ScenarioSpec) -> list[tuple[bool, FieldPath, Any, s
             parallel.attention == "tensor" or shared == 1,
             ("parallelism", "attention_tp"),
             shared,
-            "attention: tensor beside it",
+            "1, unless parallelism.attention is tensor",
         ),
         (
             a_node % shared == 0,

@@ -60,7 +60,7 @@ def _extended(document: Document, path: Path, seen: tuple[Path, ...]) -> Layered
     except ScenarioError as error:
         raise ScenarioError(f"{where}: extends: found {base!r:.200}, wanted a scenario file ({error})") from None
     if target in (*seen, path.resolve()):
-        raise ScenarioError(f"{where}: extends: found {base}, which extends this file in turn")
+        raise ScenarioError(f"{where}: extends: found {base}, which itself extends this file, wanted another file")
     below = _extended(parse_document(text, base), target, (*seen, path.resolve()))
     return Layered(
         data=_merge(below.data, own.data),

@@ -35,7 +35,7 @@ def with_links(gpu: dict[str, Any], network: Any) -> dict[str, Any]:
 
 
 def links_warning(cluster: Any) -> str:
-    """What is to be said of a cluster whose GPU names neither links nor a network that has them; "" = nothing."""
+    """The warning about a GPU that names neither links nor a network that has them; "" if it names either."""
     gpu = cluster.get("gpu") if isinstance(cluster, dict) else None
     if not isinstance(gpu, dict) or {"preset", "network", "link_gb_per_s"} & set(gpu):
         return ""

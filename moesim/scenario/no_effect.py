@@ -12,7 +12,7 @@ from moesim.scenario.schema import LOAD_KINDS, POPULARITY_FIELDS, FaultSpec
 class Rule:
     """A field changes nothing where `idle` holds of the values of the fields that it `reads`.
 
-    `why` is formatted with these values. `unless`: a field of the same file beside which there is nothing to tell.
+    `why` is formatted with these values. With the field `unless` in the same file the rule says nothing.
     """
 
     reads: tuple[str, ...]
@@ -31,7 +31,7 @@ def _is(field: str, found: str, why: str) -> Rule:
     return Rule((field,), lambda value: value == found, why)
 
 
-# who reads logits: every strategy but these, and whatever asks for scores
+# these strategies read no logits; some policies read scores of any strategy
 IGNORES_LOGITS = ("hash", "random", "round-robin")
 READS_SCORES = ("drop-by-priority", "reroute-to-next", "reroute-to-best", "expanded-drop")
 RANDOM_OVERFLOW = "drop-at-random"
@@ -81,7 +81,7 @@ _UNGROUPED = Rule(
     "all experts are one group (routing.parameters.n_group)",
 )
 _NO_MLA = _is_not("model.attention", "mla", "only latent attention has this width")
-_MLA = _is("model.attention", "mla", "latent attention has widths of its own")
+_MLA = _is("model.attention", "mla", "latent attention has its own widths")
 _QUEUED = _is("simulation.experts", "queued", "queued experts are sent one copy a selection")
 # a factor other than 1 makes the rates of the two levels differ
 _PORTS = Rule(

@@ -60,7 +60,7 @@ def _value(spec: ScenarioSpec, field: str) -> Any:
 
 
 def _had_to_be_written(field: str, scenario: Scenario) -> bool:
-    """Whether it has no default, and no preset beside it that has it."""
+    """Whether the field has neither a default nor a preset that states it."""
     *parents, name = field.split(".")
     part = FaultSpec if parents[:1] == ["faults"] else PARTS.get(tuple(parents))
     known = None if part is None else part.model_fields[name]

@@ -88,7 +88,7 @@ def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, A
             counts == (found.counts is not None),
             (*PATH, "kind" if found.counts else "counts"),
             found.kind if found.counts else None,
-            "counts beside a file of counts" if found.counts else "a file, as kind counts needs it",
+            "counts, since a file of counts is named" if found.counts else "a file, as kind counts needs it",
         ),
         (
             found.router is None or found.router.top_k is None or found.router.top_k <= n_experts,

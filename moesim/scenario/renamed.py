@@ -161,7 +161,7 @@ class _Reader:
         if name in data:
             position = self._positions.get(place)
             start = "" if position is None else f"{position}: "
-            raise ScenarioError(f"{start}{old}: found this old name beside the new one, wanted {name} alone")
+            raise ScenarioError(f"{start}{old}: found this old name and the new one, wanted {name} alone")
 
     def _tell(self, key: str, place: FieldPath, field: str, text: str) -> None:
         """Note what was renamed, each old name once, at its first place."""

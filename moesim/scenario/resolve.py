@@ -127,7 +127,7 @@ def _model(value: Any, folder: Path, fail: Fail) -> Any:
     if isinstance(base, str) and base not in names("models") and _is_path(base):
         try:
             fields = read_config((folder / base).expanduser())
-        except (ScenarioError, RuntimeError) as error:  # the latter of a home of nobody
+        except (ScenarioError, RuntimeError) as error:  # the latter of a home of an unknown user
             raise fail(("model",), shown(base), str(error)) from None
         own = {key: item for key, item in value.items() if key != "preset"} if isinstance(value, dict) else {}
         return {**fields, **own}
@@ -169,9 +169,9 @@ def _first_error(error: ValidationError, fail: Fail) -> ScenarioError:
     """The first error of a validation as ours."""
     errors = error.errors(include_url=False, include_context=False)
     first = errors[0]
-    if first["type"] == "missing":  # a field beside it that is misspelt says more
-        beside = [e for e in errors if e["type"] == "extra_forbidden" and e["loc"][:-1] == first["loc"][:-1]]
-        first = (beside or errors)[0]
+    if first["type"] == "missing":  # a misspelt field of the same mapping says more
+        misspelt = [e for e in errors if e["type"] == "extra_forbidden" and e["loc"][:-1] == first["loc"][:-1]]
+        first = (misspelt or errors)[0]
     path: FieldPath = tuple(part for part in first["loc"] if part not in ("[key]", "[name]", "[tables]"))
     kind, message = first["type"], first["msg"]
     if kind == "extra_forbidden":

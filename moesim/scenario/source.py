@@ -83,7 +83,7 @@ def read_text(path: Path) -> str:
     """The text of a YAML file.
 
     Raises:
-        ScenarioError: what is wrong with it; the caller knows who asked for it.
+        ScenarioError: what is wrong with it; the caller adds the place.
     """
     try:
         size = path.stat().st_size

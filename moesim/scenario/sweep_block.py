@@ -72,7 +72,9 @@ def read_sweep(block: Any, fail: Fail) -> list[Point]:
         prefix = None
         for name in block:
             if name not in SWEEP_PARTS:
-                raise fail(("sweep", name), f"{name} beside {' and '.join(parts)}", "it in sweep.grid")
+                raise fail(
+                    ("sweep", name), f"the field {name} next to the parts {' and '.join(parts)}", "it in sweep.grid"
+                )
     read = {"list": _listed, "random": _drawn, "grid": _crossed}
     points = [read[part](value, prefix or ("sweep", part), fail) for part, value in parts.items()]
     seen: dict[str, str] = {}

@@ -61,7 +61,7 @@ def evolve(
     plan = prepare(scenario)
     for i, fault in enumerate(scenario.spec.faults):
         if fault.kind == "gpu-failure":
-            raise scenario.error(f"faults.{i}.kind", "gpu-failure", "simulate, which knows what time it is")
+            raise scenario.error(f"faults.{i}.kind", "gpu-failure", "another fault, or simulate, which has times")
     if plan.queues is not None:
         raise scenario.error("simulation.experts", "queued", "grouped, or simulate, which has queues")
     if plan.training is None:

@@ -68,7 +68,7 @@ def _in_worker(key: str, scenario: Scenario, parent: int | None) -> Outcome:
 def _follow(parent: int) -> None:
     """Make this process end when its parent does: on Ctrl-C by the parent's hand, on SIGKILL by itself.
 
-    loky's processes would wait for five more minutes for work that nobody gives them.
+    loky's processes would wait for five more minutes for work that never comes.
     """
 
     def watch() -> None:
@@ -171,7 +171,7 @@ def compile_for(runs: Mapping[str, Scenario]) -> None:
     """Compile, in this process and once, the kernels that runs use, so that processes find them in the cache.
 
     A scenario of every kind takes one step; the kinds whose kernels were
-    compiled before are noted beside the cache.
+    compiled before are noted next to the cache.
     """
     from moesim.compiled.jit import cache_dir
 

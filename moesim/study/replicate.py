@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_SEEDS = 100
-"""Of `until_ci` where nobody says another number."""
+"""Most seeds of `until_ci` where `seeds` is not given."""
 
 
 def first_seeds(seeds: int | None, until_ci: float | None) -> int:

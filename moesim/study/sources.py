@@ -13,7 +13,7 @@ from moesim.routing.registry import is_of_session
 from moesim.scenario import Scenario
 
 _SESSION = os.urandom(16).hex()
-"""Stands for the code of routers that this process alone knows: nobody finds their runs again."""
+"""Stands for the code of routers that this process alone knows: their runs are not found again."""
 NOT_SHAPING = ("cli", "report", "study")
 """Packages that read finished runs: no summary depends on them."""
 
@@ -31,7 +31,7 @@ def inputs_of(scenario: Scenario, files_sha256: str = "") -> str:
 
 @lru_cache
 def _router_sha256(module: str) -> str:
-    """Of a module and of those beside it that it imports, as they were when this process first read them."""
+    """The digest of a module and of its neighbours that it imports, as this process first read them."""
     import importlib.util
 
     found = importlib.util.find_spec(module)

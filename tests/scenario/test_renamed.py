@@ -134,13 +134,13 @@ def test_an_extended_file_may_have_old_names(tmp_path: Path) -> None:
 )
 def test_both_names_at_once_are_refused(tmp_path: Path, text: str) -> None:
     """Nobody could say which of the two values counts."""
-    with pytest.raises(ScenarioError, match=r"s\.yaml:3:\d+: parallelism.expert_tensor: found this old name beside"):
+    with pytest.raises(ScenarioError, match=r"s\.yaml:3:\d+: parallelism.expert_tensor: found this old name and"):
         read(tmp_path, BASE + text)
 
 
 def test_both_names_among_overrides_are_refused() -> None:
     """As in files."""
-    with pytest.raises(ScenarioError, match=r"^parallelism\.expert_tensor: found this old name beside the new one"):
+    with pytest.raises(ScenarioError, match=r"^parallelism\.expert_tensor: found this old name and the new one"):
         Scenario.from_yaml("quickstart", overrides={"parallelism.expert_tensor": 1, "parallelism.expert_tp": 1})
 
 

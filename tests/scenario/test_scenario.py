@@ -72,7 +72,7 @@ def test_every_shipped_scenario_reproduces_itself(path: Path, tmp_path: Path) ->
         ("compare: [1, 2]", r"s\.yaml:3:1: compare: found \[1, 2\], wanted a mapping of names"),
         ("compare: {a: 1}", r"s\.yaml:3:11: compare\.a: found 1, wanted a mapping of names"),
         ("extends: 3", "extends: found 3"),
-        ("extends: s.yaml", "extends this file in turn"),
+        ("extends: s.yaml", "which itself extends this file"),
     ],
 )
 def test_errors_name_place_field_found_and_wanted(tmp_path: Path, text: str, message: str) -> None:

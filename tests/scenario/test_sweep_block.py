@@ -92,7 +92,7 @@ AXIS = {"workload.topics.strength": {"low": 0, "high": 1}}
         ({"grid": {"seed": {}}}, r"sweep\.grid\.seed: found {}, wanted a list"),
         (
             {"grid": {"seed": [1]}, "routing.top_k": [1]},
-            r"sweep\.routing\.top_k: .* beside grid, wanted it in sweep\.grid",
+            r"sweep\.routing\.top_k: .* next to the parts grid, wanted it in sweep\.grid",
         ),
         ({"list": {}}, r"sweep\.list: found {}, wanted a list of mappings"),
         ({"list": [3]}, r"sweep\.list\.0: found 3"),

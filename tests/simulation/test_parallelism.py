@@ -177,7 +177,7 @@ def test_every_gpu_for_itself_sends_nothing() -> None:
         ({"parallelism.expert": 3}, "parallelism.expert"),
         ({"cluster.nodes": 3, "parallelism.expert": 6}, "groups of whole nodes"),
         ({"parallelism.expert_tp": 3}, "one of 1, 2, 4, which divide the 4 GPUs of a node"),
-        ({"parallelism.attention_tp": 2}, "attention: tensor beside it"),
+        ({"parallelism.attention_tp": 2}, "unless parallelism.attention is tensor"),
         ({"parallelism": {"attention": "tensor", "attention_tp": 8}}, "one of 1, 2, 4"),
         ({"parallelism.expert": 4, "simulation.experts": "queued"}, "one expert-parallel group"),
         ({"parallelism.expert": 4, "routing.capacity": {"factor": 1.0, "scope": "global"}}, "source-rank or sequence"),

@@ -178,7 +178,7 @@ WRONG = [
     ({"share": 0.3, "experts": 64}, "experts: found 64, wanted 1 to 63"),
     ({"share": 0.3, "experts": 1}, "found 0.3 of the load of layer 0 .* at most 1 / top_k = 0.125"),
     ({"kind": "counts"}, "counts: found None, wanted a file"),
-    ({"kind": "zipf", "counts": "a.json"}, "kind: found 'zipf', wanted counts beside a file of counts"),
+    ({"kind": "zipf", "counts": "a.json"}, "kind: found 'zipf', wanted counts, since a file of counts is named"),
     ({"counts": "absent.json"}, "counts: found nothing readable .* in absent.json, wanted counts per layer"),
     ({"sigma": 0.5, "router": {"strategy": "swich"}}, "router: found swich, wanted one of .*did you mean switch"),
     ({"sigma": 0.5, "router": {"top_k": 65}}, "router.top_k: found 65, wanted at most the 64 experts"),

@@ -100,7 +100,7 @@ def panels(
 
 
 def colour_axis(title: str, largest: float, **colorbar: Any) -> dict[str, Any]:
-    """The shared colour scale of heat maps, from 0 to the largest value, with a bar beside the topmost panels."""
+    """The shared colour scale of heat maps, from 0 to the largest value, with a bar next to the topmost panels."""
     return {
         "colorscale": SEQUENTIAL,
         "cmin": 0,

@@ -73,7 +73,7 @@ _ANCHORS = np.array([[_SHARES[place.xanchor], _SHARES[place.yanchor]] for place 
 def label_points(
     figure: go.Figure, labels: Sequence[tuple[float, float, str]], *, font_px: int, height_px: float
 ) -> None:
-    """Label points of a figure, beside them or at the end of a leader line; without a free place a label is left out.
+    """Label points of a figure, next to them or at the end of a leader line; without a free place a label is left out.
 
     Labels take their places one after the other, in several orders where they are few; the best of these is drawn.
 

@@ -1,4 +1,4 @@
-"""Figures of load: who was asked, who was served, and how unevenly."""
+"""Figures of load: what was requested of each expert, what was processed, and how unevenly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Presets: published shapes of models, GPUs and networks, and loads of deployments, data files beside this one."""
+"""Presets: published shapes of models, GPUs and networks, and loads of deployments, data files in this folder."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class CapacitySpec(Part):
     evaluation_factor: float | None = described(
         None, "instead of factor where workload.phase is not train", ge=-1e6, le=1e6
     )
-    overflow: str = described("drop-by-position", "who is refused, and whether the refused try other experts")
+    overflow: str = described("drop-by-position", "which assignments are refused, and whether these try other experts")
     scope: str = described("source-rank", "whose tokens, or which experts, share a capacity")
     minimum: CountOrZero = 0
     rounding: str = described("megatron", "the library whose capacity formula is used")

@@ -32,7 +32,7 @@ class SimulationSpec(Part):
     )
     overlap_slowdown: float = described(
         OVERLAP_SLOWDOWN,
-        "of two-batch: part of the time of an exchange that what is computed beside it takes longer, as both share "
+        "of two-batch: how much longer computing takes during an exchange, in parts of its time, since both share "
         "memory and links; fitted on published steps",
         ge=0,
         le=1,
@@ -40,7 +40,7 @@ class SimulationSpec(Part):
     experts: Literal["grouped", "queued"] = described(
         "grouped",
         "grouped: one kernel a layer and GPU, after everything has arrived; queued: every slot serves what has arrived "
-        "in its queue, no GPU waits for another but for its own tokens (engine simpy, one copy per selected expert)",
+        "in its queue, a GPU waits for its own tokens only (engine simpy, one copy per selected expert)",
     )
     queue_tokens: Count | None = described(None, "of queued: tokens that may wait at a slot; default: any number")
     queue_overflow: Literal["drop", "block", "next"] = described(
