@@ -1,4 +1,4 @@
-"""Who gets the places of an expert: the compiled part of the capacity policies.
+"""Which assignments get the places of an expert: the compiled part of the capacity policies.
 
 A place belongs to a bin: an expert, or all experts of a device together, in
 one scope. `room` [n_bins] is what is left of each and is used up in place;
@@ -6,6 +6,8 @@ one scope. `room` [n_bins] is what is left of each and is used up in place;
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -152,19 +154,47 @@ def draw_scores(seed: int, out: NDArray[np.float32]) -> None:
             out[t, j] = uniform(key(seed, CAPACITY, 0, 0, t * top_k + j), 0)
 
 
+class Bins(NamedTuple):
+    """What shares a capacity, and how many places are left.
+
+    Attributes:
+        group: scope of each token, [T].
+        of_expert: bin of each expert in a scope, [E].
+        per_scope: bins of a scope.
+        room: places that are left of each bin, [scopes * per_scope]; used up in place.
+    """
+
+    group: NDArray[np.int64]
+    of_expert: NDArray[np.int64]
+    per_scope: int
+    room: NDArray[np.int64]
+
+
+class Candidates(NamedTuple):
+    """To which experts refused assignments are offered, and in which order.
+
+    Attributes:
+        scores: [T, E]; -inf = never.
+        allowed: [n, E], the experts that may be offered to a token with row own[t].
+        own: row of `allowed` for each token, [T].
+        order: flat positions in the order in which the refused ask.
+        tries: experts that are offered to each.
+        one_by_one: all offers of one assignment before the next (else a round of first offers, then one of second).
+    """
+
+    scores: NDArray[np.float32]
+    allowed: NDArray[np.bool_]
+    own: NDArray[np.int64]
+    order: NDArray[np.int64]
+    tries: int
+    one_by_one: bool
+
+
 @njit
 def reroute(
     expert: NDArray[np.int32],
-    group: NDArray[np.int64],
-    bin_of: NDArray[np.int64],
-    n_bins: int,
-    scores: NDArray[np.float32],
-    allowed: NDArray[np.bool_],
-    own: NDArray[np.int64],
-    order: NDArray[np.int64],
-    tries: int,
-    one_by_one: bool,
-    room: NDArray[np.int64],
+    bins: Bins,
+    candidates: Candidates,
     served: NDArray[np.int32],
     weight: NDArray[np.float32],
 ) -> None:
@@ -172,19 +202,13 @@ def reroute(
 
     Args:
         expert: requests [T, K]; an expert that a token asked for is not offered to it again.
-        group: scope of each token [T].
-        bin_of: bin of each expert [E] in a scope of `n_bins`.
-        n_bins: bins of a scope.
-        scores: [T, E]; -inf = never.
-        allowed: [n, E], the experts that may be offered to a token with row own[t].
-        own: row of `allowed` for each token [T].
-        order: flat positions in the order in which the refused ask.
-        tries: experts that are offered to each.
-        one_by_one: all offers of one assignment before the next (else a round of first offers, then one of second).
-        room: places that are left of each bin.
+        bins: of the experts, with the places that are left.
+        candidates: the experts that are offered.
         served: [T, K], filled where a place was found.
         weight: [T, K], becomes the score of the new expert there.
     """
+    group, bin_of, n_bins, room = bins
+    scores, allowed, own, order, tries, one_by_one = candidates
     top_k = expert.shape[1]
     last_score = np.full(expert.size, np.inf, dtype=np.float32)
     last_expert = np.full(expert.size, -1, dtype=np.int64)

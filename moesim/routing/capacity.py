@@ -13,13 +13,14 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from numbers import Real
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from moesim.errors import ParameterError
 from moesim.routing.admission import (
+    Bins,
+    Candidates,
     admit_by_choice,
     admit_by_position,
     admit_by_score,
@@ -114,10 +115,10 @@ def apply_capacity(
     weight, cause, rerouted = assignment.weight, assignment.cause, assignment.rerouted
     if policy.reroutes_as != NOT_DROPPED:
         weight = weight.copy()
-        candidates = _Candidates.of(policy, served, n_experts, scores, source, device, tries, ranked_by)
+        candidates = _candidates(policy, served, n_experts, scores, source, device, tries, ranked_by)
         refused = ((assignment.served >= 0) & ~admitted).ravel()  # what was dropped before stays so
         candidates = candidates._replace(order=candidates.order[refused[candidates.order]])
-        reroute(assignment.expert, group, bin_of, n_bins, *candidates, room, served, weight)
+        reroute(assignment.expert, Bins(group, bin_of, n_bins, room), candidates, served, weight)
         moved = (served >= 0) & ~admitted
         cause = np.where(moved, policy.reroutes_as, cause)
         rerouted = rerouted | moved
@@ -227,50 +228,39 @@ def _ranked_by(assignment: Assignment, scores: ArrayLike | None, n_experts: int)
     return np.ascontiguousarray(np.where(assignment.expert >= 0, array, np.float32(-np.inf)))
 
 
-class _Candidates(NamedTuple):
-    """To whom the refused are offered: arguments of `reroute` from scores to one_by_one."""
-
-    scores: NDArray[np.float32]
-    allowed: NDArray[np.bool_]
-    own: NDArray[np.int64]
-    order: NDArray[np.int64]
-    tries: int
-    one_by_one: bool
-
-    @classmethod
-    def of(
-        cls,
-        policy: Overflow,
-        served: NDArray[np.int32],
-        n_experts: int,
-        scores: ArrayLike | None,
-        source: ArrayLike | None,
-        device: ArrayLike | None,
-        tries: int,
-        ranked_by: NDArray[np.float32],
-    ) -> _Candidates:
-        matrix = np.ascontiguousarray(np.empty((0, 0)) if scores is None else scores, dtype=np.float32)
-        n_tokens = len(served)
-        if matrix.shape != (n_tokens, n_experts):
-            found = None if scores is None else f"shape {matrix.shape}"
-            raise ParameterError("scores", found, f"shape ({n_tokens}, {n_experts}), all experts', as rerouting needs")
-        if policy.reroutes_as != TO_LOCAL_EXPERT:
-            return cls(
-                scores=matrix,
-                allowed=np.ones((1, n_experts), dtype=np.bool_),
-                own=np.zeros(n_tokens, dtype=np.int64),
-                order=np.arange(served.size, dtype=np.int64),
-                tries=tries if policy.reroutes_as == TO_NEXT_CHOICE else n_experts,
-                one_by_one=policy.reroutes_as != TO_NEXT_CHOICE,
-            )
-        rank_of_token = _ids("source", source, n_tokens, "overflow 'expanded-drop'")
-        rank_of_expert = _ids("device", device, n_experts, "overflow 'expanded-drop'")
-        ranks, own = np.unique(rank_of_token, return_inverse=True)
-        return cls(
+def _candidates(
+    policy: Overflow,
+    served: NDArray[np.int32],
+    n_experts: int,
+    scores: ArrayLike | None,
+    source: ArrayLike | None,
+    device: ArrayLike | None,
+    tries: int,
+    ranked_by: NDArray[np.float32],
+) -> Candidates:
+    """The experts that a policy offers to the refused."""
+    matrix = np.ascontiguousarray(np.empty((0, 0)) if scores is None else scores, dtype=np.float32)
+    n_tokens = len(served)
+    if matrix.shape != (n_tokens, n_experts):
+        found = None if scores is None else f"shape {matrix.shape}"
+        raise ParameterError("scores", found, f"shape ({n_tokens}, {n_experts}), all experts', as rerouting needs")
+    if policy.reroutes_as != TO_LOCAL_EXPERT:
+        return Candidates(
             scores=matrix,
-            allowed=ranks[:, None] == rank_of_expert[None, :],
-            own=own.astype(np.int64),
-            order=np.argsort(-ranked_by.ravel(), kind="stable"),
-            tries=n_experts,
-            one_by_one=True,
+            allowed=np.ones((1, n_experts), dtype=np.bool_),
+            own=np.zeros(n_tokens, dtype=np.int64),
+            order=np.arange(served.size, dtype=np.int64),
+            tries=tries if policy.reroutes_as == TO_NEXT_CHOICE else n_experts,
+            one_by_one=policy.reroutes_as != TO_NEXT_CHOICE,
         )
+    rank_of_token = _ids("source", source, n_tokens, "overflow 'expanded-drop'")
+    rank_of_expert = _ids("device", device, n_experts, "overflow 'expanded-drop'")
+    ranks, own = np.unique(rank_of_token, return_inverse=True)
+    return Candidates(
+        scores=matrix,
+        allowed=ranks[:, None] == rank_of_expert[None, :],
+        own=own.astype(np.int64),
+        order=np.argsort(-ranked_by.ravel(), kind="stable"),
+        tries=n_experts,
+        one_by_one=True,
+    )

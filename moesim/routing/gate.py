@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,21 +109,19 @@ def route(
     expert = np.empty((len(logits), top_k), dtype=np.int32)
     weight = np.empty((len(logits), top_k), dtype=np.float32)
     summed = {"max": 1, "top-2-sum": 2, "top-k-sum": top_k // parameters.topk_group}[parameters.group_score]
-    _route(
-        logits,
-        np.zeros(logits.shape[1], dtype=np.float32) if state is None else state,
-        state is not None,
-        SCORES.index(parameters.score),
-        parameters.norm_topk_prob,
-        np.float32(parameters.norm_epsilon),
-        np.float32(parameters.routed_scaling_factor),
-        parameters.n_group,
-        parameters.topk_group,
-        summed,
-        parameters.masked_score == "0",
-        expert,
-        weight,
+    settings = _Gate(
+        kind=SCORES.index(parameters.score),
+        biased=state is not None,
+        normalise=parameters.norm_topk_prob,
+        epsilon=np.float32(parameters.norm_epsilon),
+        scaling=np.float32(parameters.routed_scaling_factor),
+        n_group=parameters.n_group,
+        topk_group=parameters.topk_group,
+        summed=summed,
+        masked_is_zero=parameters.masked_score == "0",
     )
+    bias = np.zeros(logits.shape[1], dtype=np.float32) if state is None else state
+    _route(logits, bias, settings, expert, weight)
     return Assignment.of(expert, weight)
 
 
@@ -165,22 +163,29 @@ _SOFTMAX, _SOFTMAX_OF_CHOSEN, _SIGMOID, _SIGMOID_OF_CHOSEN = range(4)
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
 
+class _Gate(NamedTuple):
+    """GateParameters as compiled code takes them; `kind` numbers SCORES, `summed` scores of a group make its own."""
+
+    kind: int
+    biased: bool
+    normalise: bool
+    epsilon: np.float32
+    scaling: np.float32
+    n_group: int
+    topk_group: int
+    summed: int
+    masked_is_zero: bool
+
+
 @njit
 def _route(
     logits: NDArray[np.float32],
     bias: NDArray[np.float32],
-    biased: bool,
-    kind: int,
-    normalise: bool,
-    epsilon: np.float32,
-    scaling: np.float32,
-    n_group: int,
-    topk_group: int,
-    summed: int,
-    masked_is_zero: bool,
+    gate: _Gate,
     expert: NDArray[np.int32],
     weight: NDArray[np.float32],
 ) -> None:
+    kind, biased, normalise, epsilon, scaling, n_group, topk_group, summed, masked_is_zero = gate
     n_experts = logits.shape[1]
     keys, power = room_for_keys(n_experts), np.empty(n_experts, dtype=np.int32)
     block_best = np.empty(keys.shape[0] // BLOCK, dtype=np.int64)
