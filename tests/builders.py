@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from moesim.engine import lay_out
+from moesim.engine import Collective, lay_out
 from moesim.hardware import Durations
 from moesim.placement import place
 from moesim.types import ClusterShape, Exchange, GpuSpec, ModelShape, NetworkSpec, Program, Traffic
@@ -109,20 +109,18 @@ def program(
         "head": np.full(n_gpus, head_ps * PICO),
     }
     return lay_out(
-        n_layers=n_layers,
-        dense_layers=(),
-        layer_class=np.zeros(n_layers, dtype=np.int64),
+        model(n_layers=n_layers, n_shared_experts=0 if shared_ps is None else 1),
         durations=[Durations(**seconds, experts=experts[b::batches]) for b in range(batches)],
-        head=seconds["head"],
         traffic=Traffic(slot_tokens=slots, copies=matrix, node_copies=nodes),
         placement=place("contiguous", n_experts=slots.shape[1], n_layers=n_layers, n_ranks=n_gpus),
         capacity=None if capacity is None else np.array(capacity, dtype=np.int64),
-        copy_rule=copy_rule,
-        gpus_per_node=gpus_per_node or n_gpus,
-        dispatch=dispatch or exchange(n_gpus),
-        combine=combine or exchange(n_gpus, copy_ps=(5, 11)),
-        shared_layers=tuple(range(n_layers)) if shared_ps is not None else (),
+        collective=Collective(
+            copy_rule=copy_rule,
+            gpus_per_node=gpus_per_node or n_gpus,
+            dispatch=dispatch or exchange(n_gpus),
+            combine=combine or exchange(n_gpus, copy_ps=(5, 11)),
+            network=network,
+        ),
         overlap=overlap,
         overlap_slowdown=overlap_slowdown,
-        network=network,
     )

@@ -16,7 +16,7 @@ from moesim.engine.expert_queues import OVERFLOWS as QUEUE_OVERFLOWS
 from moesim.engine.expert_queues import run_queued
 from moesim.engine.faults import jitter, longest_ps, too_long
 from moesim.engine.groups import group_program, in_groups
-from moesim.engine.layout import OVERLAPS, lay_out
+from moesim.engine.layout import OVERLAPS, Collective, lay_out
 from moesim.engine.port_exchange import exchange, latencies
 from moesim.engine.ports import Ports, free_ports
 from moesim.engine.simpy_engine import run
@@ -28,6 +28,7 @@ __all__ = [
     "ENGINES",
     "OVERLAPS",
     "QUEUE_OVERFLOWS",
+    "Collective",
     "Ports",
     "balanced_traffic",
     "exchange",

@@ -18,6 +18,7 @@ from moesim.types import (
     EXCHANGE_KINDS,
     EXCHANGE_STREAM,
     Exchange,
+    ModelShape,
     Part,
     Placement,
     Program,
@@ -98,59 +99,63 @@ class Durations(Protocol):
     def head(self) -> NDArray[np.float64]: ...  # noqa: D102
 
 
+@dataclass(frozen=True, kw_only=True)
+class Collective:
+    """How tokens are exchanged between GPUs.
+
+    Attributes:
+        copy_rule: how many copies of a token are sent (NetworkSpec.copies).
+        gpus_per_node: of the cluster.
+        dispatch: port rates of the dispatch payload.
+        combine: the same of combine.
+        network: how exchanges are timed, "closed-form" or "port".
+        synchronous: whether an exchange ends on all GPUs at once.
+    """
+
+    copy_rule: str
+    gpus_per_node: int
+    dispatch: Exchange
+    combine: Exchange
+    network: str = "closed-form"
+    synchronous: bool = False
+
+
 def lay_out(
+    model: ModelShape,
     *,
-    n_layers: int,
-    dense_layers: tuple[int, ...],
-    layer_class: NDArray[np.int64],
     durations: Sequence[Durations],
-    head: NDArray[np.float64],
     traffic: Traffic,
     placement: Placement,
     capacity: NDArray[np.int64] | None,
-    copy_rule: str,
-    gpus_per_node: int,
-    dispatch: Exchange,
-    combine: Exchange,
-    shared_layers: tuple[int, ...],
+    collective: Collective,
     overlap: str = "none",
     overlap_slowdown: float = 0.0,
-    network: str = "closed-form",
-    synchronous: bool = False,
 ) -> Program:
     """The program of a step: all layers, then the head.
 
     Durations are rounded up to whole picoseconds here, once, so that every sum
-    of them is exact. With two micro-batches what is computed beside an exchange
+    of them is exact. With two micro-batches what is computed during an exchange
     takes longer by a part of the time of that exchange.
 
     Args:
-        n_layers: of the model.
-        dense_layers: those without experts.
-        layer_class: the row of the durations that each layer takes, [n_layers].
-        durations: one a micro-batch, seconds.
-        head: seconds of the head for the whole step, [G].
+        model: its layers and their classes.
+        durations: one a micro-batch, seconds; the head, which runs once for all tokens, is that of the first.
         traffic: of every MoE layer and micro-batch.
         placement: the GPU of each slot.
         capacity: what each slot may admit, [L, S]; None or -1 = unlimited.
-        copy_rule: the collective's (NetworkSpec.copies).
-        gpus_per_node: of the cluster.
-        dispatch: port rates of the dispatch payload.
-        combine: the same of combine.
-        shared_layers: those with shared experts.
+        collective: how tokens are exchanged.
         overlap: a name of OVERLAPS.
-        overlap_slowdown: part of an exchange's closed form that computing beside it loses; only of two micro-batches.
-        network: "closed-form" or "port".
-        synchronous: whether an exchange ends on all GPUs at once.
+        overlap_slowdown: part of an exchange's closed form that computing during it loses; only of two micro-batches.
     """
-    order = _order(n_layers, dense_layers, overlap, shared_layers)
+    order = _order(model.n_layers, model.dense_layers, overlap, model.shared_layers)
+    layer_class = model.class_of_layer
     assert len(durations) == OVERLAPS[overlap].micro_batches
     n_gpus = placement.n_ranks
     duration = np.zeros((len(order.kind), n_gpus), dtype=np.int64)
     split = "attention_in" in {kind for kind, _ in order.tasks}
     for (kind, batch), (rows, moe_index) in order.tasks.items():
         if kind == "head":
-            duration[rows] = picoseconds(head)
+            duration[rows] = picoseconds(durations[0].head)
             continue
         known = picoseconds(getattr(durations[batch], kind))
         if kind == "attention" and split:  # the rest, so that both are the whole
@@ -159,7 +164,7 @@ def lay_out(
     unlimited = np.full_like(traffic.slot_tokens, -1)
     program = Program(
         n_gpus=n_gpus,
-        gpus_per_node=gpus_per_node,
+        gpus_per_node=collective.gpus_per_node,
         kind=order.kind,
         layer=order.layer,
         stream=order.stream,
@@ -168,15 +173,15 @@ def lay_out(
         exchange_row=order.matrix,
         copies=traffic.copies,
         node_copies=traffic.node_copies,
-        copy_rule=copy_rule,
-        dispatch=dispatch,
-        combine=combine,
+        copy_rule=collective.copy_rule,
+        dispatch=collective.dispatch,
+        combine=collective.combine,
         slot_tokens=traffic.slot_tokens,
         slot_capacity=unlimited if capacity is None else np.repeat(capacity, len(durations), axis=0),
         slot_rank=placement.rank,
         micro_batches=len(durations),
-        network=network,
-        synchronous=synchronous,
+        network=collective.network,
+        synchronous=collective.synchronous,
         n_groups=placement.n_groups,
         expert_tp=placement.expert_tp,
     )

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.engine import balanced_traffic, lay_out
+from moesim.engine import Collective, balanced_traffic, lay_out
 from moesim.hardware import Durations, step_durations
 from moesim.simulation.exchanges import exchanges
 from moesim.simulation.failures import NEVER, Outages, usable_slots
@@ -58,23 +58,21 @@ def _lay_out(plan: RunPlan, routed: RoutedStep, traffic: Traffic, capacity: NDAr
     if plan.micro_batches > 1:
         durations[-1] = _with_earlier_tokens(plan, routed, work, whole, durations)
     return lay_out(
-        n_layers=model.n_layers,
-        dense_layers=model.dense_layers,
-        layer_class=model.class_of_layer,
+        model,
         durations=durations,
-        head=durations[0].head,
         traffic=traffic,
         placement=placement,
         capacity=capacity,
-        copy_rule=plan.ports_rule,
-        gpus_per_node=cluster.gpus_per_node,
-        dispatch=dispatch,
-        combine=combine,
-        shared_layers=model.shared_layers,
+        collective=Collective(
+            copy_rule=plan.ports_rule,
+            gpus_per_node=cluster.gpus_per_node,
+            dispatch=dispatch,
+            combine=combine,
+            network=plan.network,
+            synchronous=cluster.network.fitted is not None,
+        ),
         overlap=plan.overlap,
         overlap_slowdown=plan.overlap_slowdown,
-        network=plan.network,
-        synchronous=cluster.network.fitted is not None,
     )
 
 
