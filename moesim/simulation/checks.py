@@ -13,7 +13,6 @@ from moesim.scenario import Scenario
 from moesim.scenario.schema import CapacitySpec
 from moesim.simulation.fault_checks import check_faults
 from moesim.simulation.plan import RunPlan
-from moesim.simulation.routing_step import rank_of_expert
 from moesim.simulation.threads import threads_or_default
 from moesim.simulation.work import equal_work
 
@@ -98,8 +97,9 @@ def _check_balancer(scenario: Scenario, plan: RunPlan) -> None:
     if balancer.policy != "node-limited":
         return
     n_nodes, n_experts = plan.group_nodes, plan.model.n_experts
-    own_node = rank_of_expert(plan.placement) // plan.cluster.gpus_per_node
-    if not np.array_equal(own_node, np.arange(n_experts) // (n_experts // n_nodes)):
+    own_node = np.arange(n_experts) // (n_experts // n_nodes)
+    ranks = map(plan.placement.rank_of_expert, range(len(plan.placement.expert)))
+    if not all(np.array_equal(rank // plan.cluster.gpus_per_node, own_node) for rank in ranks):
         raise scenario.error(
             "routing.substitution.policy", "node-limited", "a placement of consecutive experts on each node"
         )

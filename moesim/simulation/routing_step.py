@@ -180,13 +180,6 @@ def _route_layer(
         )
 
 
-def rank_of_expert(placement: Placement) -> NDArray[np.int32]:
-    """The GPU of each expert's first copy in the first layer, [E]."""
-    expert, first = np.unique(placement.expert[0], return_index=True)
-    assert len(expert) == placement.n_experts
-    return placement.rank[first]
-
-
 def _slots(
     plan: RunPlan, placement: Placement, batch: Batch, assignment: Assignment, layer: int, outages: Outages
 ) -> tuple[Assignment, NDArray[np.int32]]:
@@ -321,7 +314,7 @@ def _apply_capacity(
         scores=scores if scores is None or not plan.keeps_scores else scores[:, : plan.model.n_experts],
         seed=_capacity_seed(plan, batch.step, layer),
         source=batch.sequence if capacity.scope == "sequence" else batch.source,
-        device=rank_of_expert(placement) if local or capacity.scope == "device" else None,
+        device=placement.rank_of_expert(layer) if local or capacity.scope == "device" else None,
         tries=capacity.tries,
         fallback=capacity.fallback,
         pad=capacity.pad,

@@ -41,6 +41,8 @@ def shuffled(*args: Any, **sizes: Any) -> Placement:
         {"simulation.experts": "queued"},
         {"faults": [{"kind": "gpu-failure", "gpu": 2, "start_s": 0.0, "orphans": "drop"}]},
         {"routing.capacity": {"factor": 1.0, "scope": "source-rank", "pad": True}},
+        {"routing.capacity": {"factor": 0.8, "scope": "device"}},
+        {"routing.capacity": {"factor": 0.8, "scope": "source-rank", "overflow": "expanded-drop"}},
     ],
 )
 def test_loads_of_gpus_are_those_of_the_experts_that_they_hold(
