@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -17,6 +18,19 @@ def test_every_module_is_below_350_lines() -> None:
     lines = {path.relative_to(ROOT).as_posix(): len(path.read_text(encoding="utf-8").splitlines()) for path in sources}
     assert len(lines) > 300
     assert {name: n for name, n in lines.items() if n >= MAX_LINES} == {}
+
+
+def test_tests_import_no_private_names() -> None:
+    """What a test needs of moesim is public; ruff's SLF001 says the same of attributes."""
+    private = [
+        f"{path.relative_to(ROOT)}: {name.name}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "moesim"
+        for name in node.names
+        if name.name.startswith("_")
+    ]
+    assert private == []
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
