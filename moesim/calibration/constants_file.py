@@ -14,7 +14,7 @@ from moesim.calibration.predict import parts
 from moesim.errors import InputError
 from moesim.hardware.allreduce import AllReduceConstants
 from moesim.hardware.backends import Backend, backends, default_backend, suits
-from moesim.hardware.collectives import LowLatency, Nccl, Normal, Wrapper
+from moesim.hardware.collectives import FORMS
 from moesim.hardware.constants import Constants
 from moesim.hardware.constants.fitted import limits_of
 from moesim.hardware.decode import DecodeConstants
@@ -31,7 +31,7 @@ from moesim.types import NetworkSpec, Precision
 
 MAX_BYTES = 4_000_000
 
-_STEP: Mapping[str, Any] = {
+_STEP: Mapping[str, type[Any]] = {
     "experts": ExpertConstants,
     "gemm": GemmConstants,
     "elementwise": ElementwiseConstants,
@@ -43,15 +43,15 @@ _STEP: Mapping[str, Any] = {
     "allreduce": AllReduceConstants,
 }
 """The parts whose constants a step takes, and the dataclass of these constants."""
-_TABLES: Mapping[str, Any] = {**_STEP, "mlp": FeedForwardConstants}
+FORMULAS: Mapping[str, type[Any]] = {**_STEP, "mlp": FeedForwardConstants}
 """The same of all layers that have tables."""
-_EXCHANGES: Mapping[str, tuple[Any, str]] = {
-    "deepep-ll": (LowLatency, "framework/deepep-ll/version/direction"),
-    "deepep-normal": (Normal, "framework/deepep-normal/version/direction"),
-    "nccl": (Nccl, "library/nccl/operation"),
-    "moe-a2a": (Wrapper, "framework/moe-a2a/backend/data type/phase"),
+_EXCHANGES: Mapping[str, str] = {
+    "deepep-ll": "framework/deepep-ll/version/direction",
+    "deepep-normal": "framework/deepep-normal/version/direction",
+    "nccl": "library/nccl/operation",
+    "moe-a2a": "framework/moe-a2a/backend/data type/phase",
 }
-"""Constants of collectives and the form of their groups, by the second part of these."""
+"""The form of the groups of collectives, by their second word."""
 _LAYER = "framework/kernel/data type"
 _APART = ("deepep", "wideep")
 """Beginnings of the names of expert kernels that were timed without their router."""
@@ -202,12 +202,14 @@ def _check(path: str | Path, part: str, group: str, values: Mapping[str, float])
             raise InputError(f"{path}: {where}.{name}: found {value}, wanted {wanted}")
 
 
-def _formula(part: str, group: str) -> tuple[Any, str]:
+def _formula(part: str, group: str) -> tuple[type[Any] | None, str]:
     """(the constants of a group's formula, None if there is none; the form of its name)."""
-    if part in _TABLES:
-        return _TABLES[part], _LAYER
-    forms = " or ".join(form for _, form in _EXCHANGES.values())
-    return _EXCHANGES.get(group.partition("/")[2].partition("/")[0], (None, forms))
+    if part in FORMULAS:
+        return FORMULAS[part], _LAYER
+    exchange = group.partition("/")[2].partition("/")[0]
+    if exchange not in _EXCHANGES:
+        return None, " or ".join(_EXCHANGES.values())
+    return FORMS[exchange][0], _EXCHANGES[exchange]
 
 
 def _mapping(path: str | Path, field: str, value: Any) -> Mapping[str, Any]:
