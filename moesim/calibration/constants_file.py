@@ -71,11 +71,12 @@ def read_kernels(path: str | Path) -> dict[str, Constants]:
 
 
 def read_backend(path: str | Path, precision: Precision, network: NetworkSpec | None = None) -> Backend:
-    """The kernels of a step with the constants of a file before the shipped ones.
+    """The backend of a step whose constants come from a file where it has them.
 
-    The experts take the group of the family that suits data types and network, else of
-    the first other family that computes in them, else the nearest; the other
-    layers the nearest of their data type. What the file lacks is as shipped.
+    The experts take the file's group of the backend that suits data types and
+    network, else of the first other backend that computes in them, else the nearest
+    group. Other layers take the nearest group of their data type. Constants that
+    the file lacks are the shipped ones.
 
     Raises:
         InputError: it cannot be read, holds something else, or nothing for these data types that a step takes.

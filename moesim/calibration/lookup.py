@@ -20,17 +20,17 @@ from moesim.types import GpuSpec
 
 
 def with_table(backend: Backend, path: str | Path, gpu: GpuSpec, excluded: Mapping[str, str]) -> Backend:
-    """The family with latencies of measured tables instead of its formulas, where they hold its own kernels.
+    """The backend with measured tables that take precedence over formulas, where they hold its own kernels.
 
     Args:
-        backend: whose rows are taken, and whose formulas stand for the rest.
+        backend: whose kernels are looked up, and whose formulas stand for the rest.
         path: of a table, or of a folder of them.
         gpu: of the scenario, whose rows are taken.
-        excluded: parts that take their formula all the same, and why.
+        excluded: parts that take their formula nevertheless, and why.
 
     Raises:
         InputError: no such file, no table of a layout that a step takes, columns or latencies that are wrong, no row
-            of the GPU or of the family's framework.
+            of the GPU or of the backend's framework.
     """
     place = Path(path)
     content = tuple((file.name, hashlib.sha256(_bytes(file)).hexdigest()) for file in table_files(place))
@@ -72,16 +72,11 @@ def _read(path: str, content: tuple[tuple[str, str], ...], gpu_json: str) -> tup
         raise InputError(f"{path}: column system: found {', '.join(systems)}, wanted rows of {gpu.name}")
     rows, files = defaultdict(list), []
     for table in reading.tables:
-        used_in_steps = rows_for(table, mine)
-        if used_in_steps.scored.any():
-            _refuse(
-                [
-                    problem
-                    for found in far_off(used_in_steps, predict_usable(used_in_steps, gpus=reading.gpus))
-                    for problem in found
-                ]
-            )
-            rows[table.layout.name].append(rows_of(used_in_steps))
+        part = rows_for(table, mine)
+        if part.scored.any():
+            problems, doubts = far_off(part, predict_usable(part, gpus=reading.gpus))
+            _refuse(problems + doubts)
+            rows[table.layout.name].append(rows_of(part))
             files.append(Path(table.path).name)
     if not rows:
         raise InputError(f"{path}: found no row of {gpu.name} that is no artefact, wanted some that a step takes")

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 THROTTLE = 0.23
 THROTTLES: Mapping[str, float] = {"fp8": 0.27, "fp8_block": 0.09}
-"""What the power limit takes, which is not fitted, by data type. Layers that are timed alone hardly show it: it is what
-dense products lose (constants/gemm.yaml), in block-scaled fp8 less, as the tensor cores are less busy there."""
+"""The part of the compute rate that the power limit takes, by data type. It is not fitted, as layers that are timed
+alone hardly show it: it is what dense products lose (constants/gemm.yaml), and less in block-scaled fp8, which keeps the
+tensor cores less busy."""
 
 PULL = 0.1
 """Weight of a constant's distance from where it is pulled to: an e-fold costs as much as a row that is off by 10 %."""
@@ -30,7 +31,7 @@ ROBUST = 0.05
 """Relative error from which a row's cost grows in proportion to its error, no longer to the square."""
 
 TILES = ((16.0, 128.0), (16.0, 64.0), (16.0, 256.0))
-"""Smallest and largest tile that a kernel may have; the pair that fits best is taken."""
+"""Pairs of the smallest and the largest tile of a kernel, of which the one that fits best is taken."""
 
 DRAWS = 16
 MIN_ROWS = 30
