@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 THROTTLE = 0.23
 THROTTLES: Mapping[str, float] = {"fp8": 0.27, "fp8_block": 0.09}
 """The part of the compute rate that the power limit takes, by data type. It is not fitted, as layers that are timed
-alone hardly show it: it is what dense products lose (constants/gemm.yaml), and less in block-scaled fp8, which keeps the
-tensor cores less busy."""
+alone hardly show it: it is what dense products lose (constants/gemm.yaml), and less in block-scaled fp8, which keeps
+the tensor cores less busy."""
 
 PULL = 0.1
 """Weight of a constant's distance from where it is pulled to: an e-fold costs as much as a row that is off by 10 %."""
