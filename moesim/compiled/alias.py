@@ -47,7 +47,7 @@ def fill_alias_table(weight: NDArray[np.float64], table: NDArray[np.uint64]) -> 
     for i in range(n_large):
         table[large[i]] = (_LOW << _S32) | np.uint64(large[i])
     heaviest = np.uint64(np.argmax(weight))
-    for i in range(n_small):  # full but for rounding; those that weigh nothing must not be drawn all the same
+    for i in range(n_small):  # full within rounding; a column that weighs nothing must never be drawn
         alias = np.uint64(small[i]) if weight[small[i]] > 0.0 else heaviest
         table[small[i]] = ((_LOW if weight[small[i]] > 0.0 else np.uint64(0)) << _S32) | alias
 

@@ -1,7 +1,7 @@
 """The decorator of all compiled functions of moesim, and where their machine code is kept.
 
 Numba keys its on-disk cache by the one file a function stands in: it returns
-stale code when a kernel of another file changes, and it cannot write beside a
+stale code when a kernel of another file changes, and it cannot write next to a
 read-only installation. So the cache lives in the user's cache folder, under a
 digest of every compiled source of the package; NUMBA_CACHE_DIR overrides it.
 """
@@ -82,7 +82,7 @@ def _digest() -> str:
 
 
 def _prune(folder: Path) -> None:
-    """Remove the machine code of other versions of the sources that nobody has used for a while."""
+    """Remove the machine code of other versions of the sources that have not been used for a while."""
     oldest = time.time() - KEEP_UNUSED_DAYS * 86400
     for other in folder.parent.iterdir():
         if other != folder and other.is_dir() and other.stat().st_mtime < oldest:

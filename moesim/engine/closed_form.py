@@ -12,7 +12,7 @@ from moesim.types import Exchange, Part, Program
 def transfer_ps(program: Program) -> NDArray[np.int64]:
     """Picoseconds from the last entry of each operation to its end on each GPU, [O, G]; 0 for compute.
 
-    Everybody sends a flag to everybody, so each level that exists costs its
+    Every GPU sends a flag to every other, so each level that exists costs its
     latency; on it a GPU is busy for the longer of what its egress and its
     ingress port carry. Levels work side by side, except that a per-node
     collective passes one after the other and pays both latencies. One GPU

@@ -44,7 +44,7 @@ OVERFLOWS = {
 
 Steps = Generator[simpy.Event, object, None]
 _AFTER_EXPERTS = (2**62,)
-"""Key of tasks among those who ask for a compute stream at one instant; that of experts is their layer and slot."""
+"""Key of tasks among all that ask for a compute stream at one instant; that of experts is their layer and slot."""
 
 
 def run_queued(
@@ -300,7 +300,7 @@ class _QueuedStep:
         flag.callbacks.append(lambda _: self._arrive(group, group.cause))
 
     def _hand_on(self, group: Group) -> None:
-        """Send tokens to the GPU of their next choice; those who have none left are dropped."""
+        """Send tokens to the GPU of their next choice; those that have none left are dropped."""
         used, here = self.alternates_used[group.row], self.rank[group.slot]
         alternates = self.groups[group.row].alternates
         turn = used[group.token]

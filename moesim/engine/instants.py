@@ -62,7 +62,7 @@ class _Phase(simpy.Event):
 
 
 class Turns:
-    """Equal servers that whoever waits for takes in turn: who asked first, at one instant the lowest key.
+    """Equal servers that are taken in turn: the first request first, of one instant that with the lowest key.
 
     Args:
         instants: of the environment.

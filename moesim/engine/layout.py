@@ -195,8 +195,8 @@ def _slowed_by_exchanges(program: Program, loss: float) -> Program:
     computing = np.flatnonzero((program.exchange_row < 0) & (program.kind != Part.HEAD))
     exchanges = np.flatnonzero(program.exchange_row >= 0)
     after = np.searchsorted(computing, exchanges)
-    beside = after < len(computing)  # the last exchanges have nothing beside them
-    np.add.at(duration, computing[after[beside]], lost[exchanges[beside]])
+    during = after < len(computing)  # nothing is computed during the last exchanges
+    np.add.at(duration, computing[after[during]], lost[exchanges[during]])
     return dataclasses.replace(program, duration_ps=duration)
 
 
@@ -217,7 +217,7 @@ _ENDS = ("dense", "shared_experts", "combine")
 
 @dataclass(frozen=True, kw_only=True)
 class _Order:
-    """The operations of a step without their sizes, which every step of a run has in common; nobody writes to it.
+    """The operations of a step without their sizes, which every step of a run has in common; it is never written to.
 
     `tasks`: by kind and micro-batch the rows of `duration_ps` and the MoE layer of each, which experts differ by.
     """

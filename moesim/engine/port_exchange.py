@@ -2,7 +2,7 @@
 
 The whole exchange is one compiled call, made when its last participant has
 entered. That is exact: ports serve all messages of an exchange before any of
-the next, nobody leaves before everybody has entered, and egress never waits for
+the next, no GPU leaves before all have entered, and egress never waits for
 ingress. A zero-byte flag for every pair takes latency only.
 
 Times are int64 picoseconds. G GPUs in nodes of m; `moesim.engine.ports` has the physics of a message.
@@ -84,7 +84,7 @@ def exchange(
 
 @njit
 def _flags(entry: Times, latency: Times, m: int, end: Times) -> None:
-    """Direct: when each GPU has entered itself and everybody's flag has arrived."""
+    """Direct: when each GPU has entered itself and the flags of all others have arrived."""
     n_gpus = len(entry)
     last = np.empty(n_gpus // m, dtype=np.int64)  # when the last flag of each node is in the others
     for node in range(len(last)):

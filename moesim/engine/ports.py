@@ -112,7 +112,7 @@ def receive(
     """Every ingress port of a level takes what stands at its positions, first come first served.
 
     Ties go to the lowest sender. The port is held while it takes the tokens at its own rate; a message of a
-    slower sender lands with its tail and delays nobody.
+    slower sender lands with its tail and delays no other.
     """
     m, slow, free = ports.gpus_per_node, ports.slow, ports.free
     out_ps, in_ps, latency_ps = ports.out_ps, ports.in_ps, ports.latency_ps

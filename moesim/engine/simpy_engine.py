@@ -88,7 +88,7 @@ class Step:
             return begin_slowly
 
         def begin(x: int) -> None:
-            # the list is shared: SimPy takes it off the event before it calls, and nobody else waits
+            # the list is shared: SimPy takes it off the event before it calls, and nothing else waits
             Timeout(env, duration[x], x).callbacks = callbacks
 
         return begin

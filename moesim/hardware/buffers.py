@@ -12,7 +12,7 @@ from moesim.types import DTYPE_BYTES, ClusterShape, Precision
 _ALIGNED = 128
 _HEADER_BYTES = 16
 _SCALED_BLOCK = 128
-_MOST_CHOICES, _MOST_SCALES = 128, 128
+_MAX_CHOICES, _MAX_SCALES = 128, 128
 _CHOICE_BYTES, _SCALE_BYTES, _SOURCE_BYTES = 8 + 4, 4, 8
 # DeepEP's own settings: up to so many ranks, tokens that a channel keeps for each GPU of a node and for each node.
 _CHUNKS = ((8, 256, 132), (16, 288, 140), (64, 288, 128), (96, 480, 132), (128, 560, 132), (160, 720, 132))
@@ -93,7 +93,7 @@ def normal_bytes(hidden_size: int, n_ranks: int, n_sms: int, gpus_per_node: int)
     """
     channels, n_nodes = n_sms // 2, math.ceil(n_ranks / gpus_per_node)
     _, near, far = _CHUNKS[min(bisect_left(_CHUNKS, (n_ranks,)), len(_CHUNKS) - 1)]
-    token = 2 * hidden_size + _SOURCE_BYTES + _MOST_CHOICES * _CHOICE_BYTES + _MOST_SCALES * _SCALE_BYTES
+    token = 2 * hidden_size + _SOURCE_BYTES + _MAX_CHOICES * _CHOICE_BYTES + _MAX_SCALES * _SCALE_BYTES
     peers = min(n_ranks, gpus_per_node)
     nvlink = channels * peers * (near * token + 4 * (2 * n_nodes + 3))
     rdma = channels * n_nodes * 2 * (far * (token + _HEADER_BYTES) + 4 * (2 * gpus_per_node + 2))

@@ -19,7 +19,7 @@ OUTSIDE = "outside the measured sizes"
 NO_SHAPE = "no rows of this shape"
 MIXED = "prompts of several lengths"
 
-PARTS: Mapping[str, str] = {
+LAYOUTS_OF_STEPS: Mapping[str, str] = {
     "moe": "experts",
     "wideep_context": "experts",
     "wideep_generation": "experts",
@@ -122,7 +122,7 @@ class Measured:
         """
         asked, series_of = np.broadcast_arrays(np.asarray(sizes, np.float64), np.asarray(series, np.float64))
         found = np.where(asked == 0, 0.0, np.nan)
-        seen = self.seen.setdefault(PARTS[kind], {})
+        seen = self.seen.setdefault(LAYOUTS_OF_STEPS[kind], {})
         for value in np.unique(series_of[asked != 0]).tolist():
             where = (series_of == value) & (asked != 0)
             curve = self._curve(kind, group, shape, value)
@@ -187,8 +187,8 @@ class Measured:
 
     def _curve(self, kind: str, group: str, shape: tuple[float, ...], series: float) -> Curve | str:
         """The curve, or why there is none."""
-        if PARTS[kind] in self.excluded:
-            return self.excluded[PARTS[kind]]
+        if LAYOUTS_OF_STEPS[kind] in self.excluded:
+            return self.excluded[LAYOUTS_OF_STEPS[kind]]
         key = (kind, group, shape, series)
         if key not in self.curves:
             self.curves[key] = self._find(kind, group, shape, series)

@@ -1,6 +1,6 @@
 """Where experts live: planners, replica choice, and the traffic that follows.
 
-In: sizes and a planner's name, then who is served by which expert. Out: a
+In: sizes and a planner's name, then the expert that serves each assignment. Out: a
 Placement (slots on GPUs), the slot of every assignment, and the tokens per
 slot and per pair of GPUs.
 """

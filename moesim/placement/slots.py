@@ -16,7 +16,7 @@ def assign_slots(
     layer: int,
     usable: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int32]:
-    """The slot that serves each assignment, int32 [T, K], -1 where nobody does.
+    """The slot that serves each assignment, int32 [T, K], -1 where none does.
 
     Round robin, as a rank can do it without asking the others: rank r sends
     its i-th assignment of an expert to copy (r + i) % n_copies of those in its

@@ -1,9 +1,9 @@
-"""Who goes where: routers and capacity policies.
+"""Which experts tokens go to: routers and capacity policies.
 
 In: logits [T, E] (or any scores) and a strategy's parameters. Out: an
 Assignment, the experts and weights of every token. One router per file, its
 parameters and its compiled body together; `registry` lists them without
-importing them; `capacity` takes an Assignment and says who is served.
+importing them; `capacity` takes an Assignment and says which of its requests are served.
 """
 
 from moesim.routing.capacity import apply_capacity

@@ -136,7 +136,7 @@ def apply_capacity(
 
 
 Admission = Callable[[NDArray[np.int32], NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]], None]
-"""(bins, score of each assignment, room, admitted): uses up room and marks in admitted who is served."""
+"""(bins, score of each assignment, room, admitted): uses up room and marks in admitted what is served."""
 
 
 def _by_priority(

@@ -22,7 +22,7 @@ from moesim.types import Assignment, Draw
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertChoiceParameters:
-    """Expert choice has none beside top_k, the mean number of experts a token."""
+    """Expert choice has none except top_k, the mean number of experts a token."""
 
 
 def route(

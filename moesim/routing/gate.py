@@ -61,7 +61,7 @@ G = TypeVar("G", bound=GateParameters)
 def gate(
     name: str, check: Callable[[int, int, GateParameters], None] | None = None, **defaults: Any
 ) -> Strategy[GateParameters]:
-    """A strategy that is this gate with other defaults, and with a rule of its own beside the gate's."""
+    """A strategy that is this gate with other defaults, and with a rule of its own besides the gate's."""
 
     def check_both(n_experts: int, top_k: int, parameters: GateParameters) -> None:
         check_gate(n_experts, top_k, parameters)

@@ -41,7 +41,9 @@ def rank_groups(
     for g in range(kept.shape[0]):
         better = 0
         for other in range(kept.shape[0]):
-            equal = (group_score[other] == group_score[g]) & (other < g)  # without branches, which nobody could predict
+            equal = (group_score[other] == group_score[g]) & (
+                other < g
+            )  # without branches, which no processor could predict
             better += (group_score[other] > group_score[g]) | equal
         kept[g] = better < topk_group
 

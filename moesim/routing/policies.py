@@ -17,7 +17,7 @@ from moesim.types import (
 
 @dataclass(frozen=True, kw_only=True)
 class Overflow:
-    """A policy: in which order assignments are admitted, and to whom the refused are offered."""
+    """A policy: in which order assignments are admitted, and to which experts the refused are offered."""
 
     summary: str
     order: str = "position"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from moesim.errors import ScenarioError
 from moesim.scenario.merge import NONE_WORDS
 from moesim.scenario.no_effect import RULES, Rule, level_rule
-from moesim.scenario.resolve import PARTS
+from moesim.scenario.resolve import SECTIONS
 from moesim.scenario.schema import FaultSpec, ScenarioSpec
 from moesim.scenario.source import shown
 
@@ -62,7 +62,7 @@ def _value(spec: ScenarioSpec, field: str) -> Any:
 def _had_to_be_written(field: str, scenario: Scenario) -> bool:
     """Whether the field has neither a default nor a preset that states it."""
     *parents, name = field.split(".")
-    part = FaultSpec if parents[:1] == ["faults"] else PARTS.get(tuple(parents))
+    part = FaultSpec if parents[:1] == ["faults"] else SECTIONS.get(tuple(parents))
     known = None if part is None else part.model_fields[name]
     return known is not None and known.is_required() and not scenario.written(".".join((*parents, "preset")))
 

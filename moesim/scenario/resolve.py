@@ -24,7 +24,7 @@ from moesim.scenario.popularity import (
 from moesim.scenario.presets import names, preset
 from moesim.scenario.source import Fail, FieldPath, shown, whole_path
 
-PARTS: Mapping[FieldPath, type[BaseModel]] = {
+SECTIONS: Mapping[FieldPath, type[BaseModel]] = {
     (): schema.ScenarioSpec,
     ("model",): schema.ModelSpec,
     ("precision",): schema.PrecisionSpec,
@@ -175,7 +175,7 @@ def _first_error(error: ValidationError, fail: Fail) -> ScenarioError:
     path: FieldPath = tuple(part for part in first["loc"] if part not in ("[key]", "[name]", "[tables]"))
     kind, message = first["type"], first["msg"]
     if kind == "extra_forbidden":
-        part = _IN_LISTS.get(tuple(p for p in path[:-1] if isinstance(p, str)), PARTS.get(path[:-1]))
+        part = _IN_LISTS.get(tuple(p for p in path[:-1] if isinstance(p, str)), SECTIONS.get(path[:-1]))
         known = [*part.model_fields] if part is not None else []
         known += ["extends", "compare", "sweep"] if len(path) == 1 else []
         return fail(path, "an unknown field", nearest(path[-1], known) or f"one of {', '.join(known)}")

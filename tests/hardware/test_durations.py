@@ -20,7 +20,7 @@ from moesim.hardware.p_norm import p_norm
 from moesim.types import ModelShape, Precision
 from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, cluster, work
 
-PARTS = ("attention", "router", "dense", "shared_experts", "experts", "head")
+TIMED = ("attention", "router", "dense", "shared_experts", "experts", "head")
 
 
 def durations(
@@ -62,7 +62,7 @@ def attention(
 def test_shapes_and_types(model: ModelShape, precision: Precision, phase: str) -> None:
     """Every part has a row of each layer that it is in, and a column of each GPU."""
     made = durations(model, precision, [64, 0, 128, 64], phase)
-    for part in PARTS:
+    for part in TIMED:
         values = getattr(made, part)
         assert values.dtype == np.float64
         n_rows = {"experts": len(model.moe_layers)}.get(part, len(model.layers))
@@ -93,7 +93,7 @@ def test_absent_parts_are_zero() -> None:
 def test_no_tokens_take_no_time(phase: str) -> None:
     """No part of a step without tokens takes any."""
     made = durations(DEEPSEEK_V3, FP8, [0, 0], phase)
-    assert not any(getattr(made, part).any() for part in PARTS)
+    assert not any(getattr(made, part).any() for part in TIMED)
 
 
 def test_gemm_by_hand() -> None:

@@ -24,7 +24,7 @@ from tests.hardware.measured_rows import decode, experts, latent, prefill, produ
 from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, H100, MIXTRAL, cluster, work
 from tests.hardware.steps import measured_by, step
 
-PARTS = ("attention", "router", "dense", "shared_experts", "experts", "head")
+TIMED = ("attention", "router", "dense", "shared_experts", "experts", "head")
 
 
 def family(folder: Path, name: str = "trtllm-bf16", **tables: pd.DataFrame) -> Backend:
@@ -106,7 +106,7 @@ def test_rows_of_another_shape_or_kernel_change_nothing(
     """All parts take what the formulas say."""
     kernels = family(tmp_path, moe=experts({64: 1.0}, **changes))
     found, plain = (step(MIXTRAL, BF16, [64], k) for k in (kernels, None))
-    for part in PARTS:
+    for part in TIMED:
         assert getattr(found, part).tolist() == getattr(plain, part).tolist()
     assert measured_by(kernels).provenance()["experts"] == f"estimated: 1 of 1 sizes by formula ({reason})"
 

@@ -12,7 +12,7 @@ from moesim import Scenario, simulate
 from moesim.routing.policies import OVERFLOWS
 from moesim.routing.registry import STRATEGIES
 from moesim.scenario.no_effect import IGNORES_LOGITS, RANDOM_OVERFLOW, READS_SCORES, RULES, WEIGHS_BY_NAME
-from moesim.scenario.resolve import PARTS
+from moesim.scenario.resolve import SECTIONS
 from moesim.types import NOT_DROPPED
 
 SHIPPED = sorted((Path(__file__).parents[2] / "scenarios").glob("*.yaml"))
@@ -185,7 +185,7 @@ def test_the_table_knows_the_fields_strategies_and_policies() -> None:
     """Names in the table are those of the schema and of the registries, which a scenario does not import."""
     for field in RULES:
         *parents, name = field.split(".")
-        assert parents[1:] == ["parameters"] or name in PARTS[tuple(parents)].model_fields, field
+        assert parents[1:] == ["parameters"] or name in SECTIONS[tuple(parents)].model_fields, field
     assert set(IGNORES_LOGITS) < set(STRATEGIES)
     weighs = {n for n, e in STRATEGIES.items() if e.parameters.startswith("gate") or "norm_topk_prob" in e.parameters}
     assert weighs == set(WEIGHS_BY_NAME)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pandas as pd
 
 from moesim.calibration import MEASURED
-from tests.validation.exchanges import PARTS, Row, run_us
+from tests.validation.exchanges import DIRECTIONS, Row, run_us
 
 PUBLISHED_US = {8: (77, 114), 16: (118, 195), 32: (155, 273), 64: (173, 314), 128: (192, 369), 256: (194, 360)}
 VERSION = "0.5.0"
@@ -22,7 +22,7 @@ def table() -> pd.DataFrame:
     measured = pd.read_parquet(MEASURED / "deepep_ll_0.5.6.post2_h100_calib.parquet")
     measured = measured[(measured["num_token"] == 128) & (measured["num_experts"] == 256)].set_index("node_num")
     nodes = [size // 8 for size in PUBLISHED_US]
-    network = {"preset": "deepep-low-latency", "fitted": [f"sglang/deepep-ll/{VERSION}/{part}" for part in PARTS]}
+    network = {"preset": "deepep-low-latency", "fitted": [f"sglang/deepep-ll/{VERSION}/{part}" for part in DIRECTIONS]}
     simulated = [
         run_us(
             Row(
@@ -40,7 +40,7 @@ def table() -> pd.DataFrame:
         for size in PUBLISHED_US
     ]
     out = pd.DataFrame({"EP": list(PUBLISHED_US)})
-    for column, name in enumerate(PARTS):
+    for column, name in enumerate(DIRECTIONS):
         out[f"{name} simulated"] = [round(one[name]) for one in simulated]
         out[f"{name} measured"] = measured[f"{name}_avg_t_us"].reindex(nodes).round().astype("Int64").to_numpy()
         out[f"{name} published"] = [both[column] for both in PUBLISHED_US.values()]

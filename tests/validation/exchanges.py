@@ -32,7 +32,7 @@ from moesim.types import Batch
 
 STEPS = import_module("moesim.simulation.step")
 LEVELS = ("closed-form", "port")
-PARTS = ("dispatch", "combine")
+DIRECTIONS = ("dispatch", "combine")
 LARGEST = 2**17
 DTYPES = {"bfloat16": "bf16", "default": "bf16", "nvfp4": "fp4"}
 BACKENDS = {
@@ -92,7 +92,7 @@ def _deepep(frame: pd.DataFrame, preset: str, columns: str, **more: str) -> Iter
     """Rows of DeepEP's own tables, each with the constants of its version: those of the preset are of the newest."""
     row: Any
     for row in frame.itertuples():
-        versions = [f"sglang/{preset.replace('low-latency', 'll')}/{row.version}/{part}" for part in PARTS]
+        versions = [f"sglang/{preset.replace('low-latency', 'll')}/{row.version}/{part}" for part in DIRECTIONS]
         yield Row(
             gpus=8 * int(row.node_num),
             hidden=int(row.hidden_size),
@@ -100,7 +100,7 @@ def _deepep(frame: pd.DataFrame, preset: str, columns: str, **more: str) -> Iter
             top_k=int(row.num_topk),
             experts=int(row.num_experts),
             network={"preset": preset, "fitted": versions, **{key: int(getattr(row, of)) for key, of in more.items()}},
-            measured_us={part: getattr(row, columns.format(part)) for part in PARTS},
+            measured_us={part: getattr(row, columns.format(part)) for part in DIRECTIONS},
             fitted=bool(row.fitted),
         )
 
@@ -140,7 +140,7 @@ def _wrappers(frame: pd.DataFrame) -> Iterator[Row]:
         network: dict[str, Any] = {"preset": BACKENDS[row.comm_backend]}
         if row.phase == "combine":  # of the type that dispatch had
             network["fitted"] = [
-                f"{row.framework}/moe-a2a/{row.comm_backend}/{row.comm_dtype}/{part}" for part in PARTS
+                f"{row.framework}/moe-a2a/{row.comm_backend}/{row.comm_dtype}/{part}" for part in DIRECTIONS
             ]
         yield Row(
             gpus=int(row.ep_size),
@@ -193,7 +193,7 @@ def scenario(row: Row, level: str) -> Scenario:
 def run_us(row: Row, level: str) -> dict[str, float]:
     """Microseconds of the mean GPU's dispatch and combine."""
     gpus = simulate(scenario(row, level), threads=1).gpus
-    return {part: 1e6 * float(gpus[f"{part}_s"].mean()) for part in PARTS}
+    return {part: 1e6 * float(gpus[f"{part}_s"].mean()) for part in DIRECTIONS}
 
 
 def errors(chosen: list[Row]) -> pd.DataFrame:

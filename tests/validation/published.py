@@ -265,7 +265,7 @@ def throughput() -> list[Row]:
     return [*rows, Row("DeepSeek, served", where, "tokens/s/node", 32206, busy.rate(busy.step_s()))]
 
 
-PARTS = (uniform_drops, st_moe_drops, node_limited, deepep_sizes, overlap_gains, throughput)
+SECTIONS = (uniform_drops, st_moe_drops, node_limited, deepep_sizes, overlap_gains, throughput)
 
 
 def line(row: Row) -> str:
@@ -284,7 +284,7 @@ def line(row: Row) -> str:
 def main() -> None:
     """Print the table."""
     print("| source | configuration | unit | published | simulated | error |\n|---|---|---|---|---|---|")
-    for part in PARTS:
+    for part in SECTIONS:
         for row in part():
             print(line(row), flush=True)
 

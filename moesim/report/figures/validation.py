@@ -14,7 +14,7 @@ from moesim.report.text import label
 MAX_POINTS = 400
 """Rows of a table and split that are drawn."""
 _SPLITS = (("fitted", BLUE, "circle"), ("held out", VERMILLION, "x-thin"), ("own constants", GREEN, "square"))
-_LARGEST = float(np.finfo(np.float32).max)
+_MAX = float(np.finfo(np.float32).max)
 
 
 def predicted_against_measured(scores: pd.DataFrame, most: int = 24) -> go.Figure:
@@ -73,7 +73,7 @@ def predicted_against_measured(scores: pd.DataFrame, most: int = 24) -> go.Figur
 
 def _plotted_ms(seconds: pd.Series[float]) -> NDArray[np.float32]:
     """In milliseconds, of as few digits as a figure shows; what is larger than they can be is the largest."""
-    return (1e3 * seconds).clip(upper=_LARGEST).to_numpy(dtype=np.float32)
+    return (1e3 * seconds).clip(upper=_MAX).to_numpy(dtype=np.float32)
 
 
 def slowdown_against_ep(slow: pd.DataFrame) -> go.Figure:
