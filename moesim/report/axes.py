@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moesim.report.comparison import NONE, axes_of
+from moesim.frames import axes_of
+from moesim.report.comparison import NONE
 from moesim.report.text import printable
 
 CAPACITY = ("routing.capacity.factor",)

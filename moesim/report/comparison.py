@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from moesim.errors import InputError
+from moesim.frames import axes_of, flatten, nested
 from moesim.report.run import Run, RunLike
 
 NONE = "none"
@@ -22,17 +22,6 @@ NONE = "none"
 
 _UNITS_OF_FIELDS = ("cluster.gpu", "cluster.network", "model")
 """Presets: their name stands for all their fields."""
-
-
-def axes_of(points: pd.DataFrame) -> list[str]:
-    """The axis columns of a frame of points: all that stand before `variant`.
-
-    Raises:
-        InputError: the frame has no column `variant`.
-    """
-    if "variant" not in points.columns:
-        raise InputError("the frame of points: found no column 'variant', wanted axes, variant, seed, summary keys")
-    return [str(name) for name in points.columns[: list(points.columns).index("variant")]]
 
 
 def points_of(runs: Mapping[str, RunLike]) -> pd.DataFrame:
@@ -43,13 +32,13 @@ def points_of(runs: Mapping[str, RunLike]) -> pd.DataFrame:
     fields = differing({name: run.scenario for name, run in runs.items()})
     rows = []
     for name, run in runs.items():
-        known = leaves(run.scenario)
+        known = scenario_fields(run.scenario)
         rows.append(
             {
                 **{field: known.get(field) for field in fields},
                 "variant": name,
                 "seed": run.manifest.get("seed"),
-                **leaves(run.summary),
+                **flatten(run.summary),
             }
         )
     return pd.DataFrame(rows, columns=list(dict.fromkeys(key for row in rows for key in row)))
@@ -79,7 +68,7 @@ def _unfolded(axis: pd.Series[Any]) -> list[pd.Series[Any]]:
             tree = json.loads(value) if isinstance(value, str) and value.startswith("{") else None
         except ValueError:
             tree = None
-        trees.append(leaves({str(axis.name): tree}) if isinstance(tree, dict) else {})
+        trees.append(scenario_fields({str(axis.name): tree}) if isinstance(tree, dict) else {})
     fields = list(dict.fromkeys(field for tree in trees for field in tree))
     if not fields:
         return [axis]
@@ -108,21 +97,9 @@ def means(points: pd.DataFrame) -> dict[str, float]:
     return {str(key): float(value) for key, value in numbers.mean().items() if np.isfinite(value)}
 
 
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys joined by dots, nested like summary.json."""
-    tree: dict[str, Any] = {}
-    for key, value in flat.items():
-        *path, last = key.split(".")
-        place = tree
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return tree
-
-
 def differing(scenarios: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The dotted fields that differ between resolved scenarios, without names and without what a preset's name says."""
-    trees = [leaves(scenario) for scenario in scenarios.values()]
+    trees = [scenario_fields(scenario) for scenario in scenarios.values()]
     names = list(dict.fromkeys(field for tree in trees for field in tree if field not in ("name", "seed")))
     values = {field: [_key(tree.get(field)) for tree in trees] for field in names}
     differ = [field for field in names if len(set(values[field])) > 1]
@@ -133,18 +110,13 @@ _FILES = ("trace", "kernels", "table", "family")
 """Fields that may name a file: recordings, constants and measured tables of kernels."""
 
 
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots; `compare` and `sweep` of a scenario are left out."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if not prefix and key in ("compare", "sweep"):
-            continue
-        if isinstance(value, Mapping):
-            flat.update(leaves(value, f"{prefix}{key}."))
-        else:
-            # of a file its name: its folder is of one machine
-            flat[f"{prefix}{key}"] = PurePath(value).name if key in _FILES and isinstance(value, str) else value
-    return flat
+def scenario_fields(scenario: Mapping[str, Any]) -> dict[str, Any]:
+    """The dotted fields of a scenario without `compare` and `sweep`; a file is its name, as folders differ."""
+    flat = flatten({key: value for key, value in scenario.items() if key not in ("compare", "sweep")})
+    return {
+        field: PurePath(value).name if field.rpartition(".")[2] in _FILES and isinstance(value, str) else value
+        for field, value in flat.items()
+    }
 
 
 def _name_of(field: str) -> str | None:

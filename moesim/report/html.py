@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from moesim.errors import InputError
 from moesim.report.captions import CAPTIONS
-from moesim.report.comparison import averaged, differing, leaves, points_of, with_axes
+from moesim.report.comparison import averaged, differing, points_of, scenario_fields, with_axes
 from moesim.report.figures import FIGURES, POINT_FIGURES, draw
 from moesim.report.header_facts import header_facts
 from moesim.report.page import CONFIG
@@ -207,7 +207,7 @@ def _variants(runs: Mapping[str, RunLike]) -> list[dict[str, Any]]:
     pages = []
     for i, (name, run) in enumerate(runs.items()):
         pair = {baseline: runs[baseline].scenario, name: run.scenario}
-        old, new = (leaves(tree) for tree in (runs[baseline].scenario, run.scenario))
+        old, new = (scenario_fields(tree) for tree in (runs[baseline].scenario, run.scenario))
         drawn, _ = _draw(_OF_A_VARIANT, {name: run}, points_of({name: run}), f"-{i}")
         pages.append(
             {
@@ -232,7 +232,7 @@ def _scenarios(runs: Mapping[str, RunLike]) -> str:
     As JSON: `work` has for each pair (left, right) the note of a table of these two, "" where they do the same work.
     """
     fields = differing({name: run.scenario for name, run in runs.items()})
-    trees = [leaves(run.scenario) for run in runs.values()]
+    trees = [scenario_fields(run.scenario) for run in runs.values()]
     values = [[_value(tree.get(field)) for field in fields] for tree in trees]
     summaries = [run.summary for run in runs.values()]
     work = [[unequal_note(differing_work((left, right))) for right in summaries] for left in summaries]

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from moesim.frames import nested
 from moesim.report.axes import axis_text, axis_title, groups, is_numeric, varying
 from moesim.report.columns import COLUMNS, FEW, Cell, Column, cells, columns_of, table_notes
-from moesim.report.comparison import means, nested
+from moesim.report.comparison import means
 from moesim.report.text import printable
 from moesim.report.units import count, number
 from moesim.report.work import compared

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from moesim.report.comparison import nested
+from moesim.frames import nested
 from moesim.report.text import printable
 from moesim.report.units import number, percent
 from moesim.report.work import STEP, THROUGHPUT, differing_work

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from moesim.frames import nested
 from moesim.report.columns import COLUMNS, FEW, Column, columns_of, table_notes
-from moesim.report.comparison import nested
 from moesim.report.terminal import text_table
 from moesim.report.text import printable
 from moesim.report.units import ABSENT, count, number

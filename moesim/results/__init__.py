@@ -8,19 +8,15 @@ rely on, `files` writes atomically.
 
 from moesim.results.collect import Collector, frames_bytes
 from moesim.results.files import prepare_file, prepare_output, versions
-from moesim.results.points import points_frame
 from moesim.results.result import TRACE, Result
 from moesim.results.study import Study
-from moesim.results.summary import flatten
 
 __all__ = [
     "TRACE",
     "Collector",
     "Result",
     "Study",
-    "flatten",
     "frames_bytes",
-    "points_frame",
     "prepare_file",
     "prepare_output",
     "versions",

@@ -12,6 +12,7 @@ import pandas as pd
 
 from moesim.atomic import replacing, write_file
 from moesim.errors import OutputError
+from moesim.frames import filled, flatten, label, mean_over_seeds, points_frame
 from moesim.results.files import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -24,18 +25,11 @@ from moesim.results.files import (
     versions,
     write_json,
 )
-from moesim.results.points import label, mean_over_seeds, points_frame
 from moesim.results.result import Result
-from moesim.results.summary import flatten
 from moesim.scenario.renamed import current_field
 
 if TYPE_CHECKING:
     from moesim.report import Plots
-
-
-def points_of(results: Mapping[str, Result]) -> pd.DataFrame:
-    """One row a variant: `variant`, `seed`, summary keys."""
-    return points_frame(({}, name, int(run.manifest["seed"]), flatten(run.summary)) for name, run in results.items())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -64,7 +58,8 @@ class Study:
 
     def __post_init__(self) -> None:
         if self.points is None:
-            object.__setattr__(self, "points", points_of(self.results))
+            rows = (({}, name, int(run.manifest["seed"]), flatten(run.summary)) for name, run in self.results.items())
+            object.__setattr__(self, "points", points_frame(rows))
         if not self.warnings:
             lines = (line for run in self.results.values() for line in run.manifest.get("warnings", ()))
             object.__setattr__(self, "warnings", tuple(dict.fromkeys(lines)))
@@ -122,7 +117,7 @@ class Study:
         if len(self.points) == len(nested):
             return nested
         means = {str(name): row for name, row in self.summary.to_dict(orient="index").items()}
-        return {variant: _filled(summary, means[variant]) for variant, summary in nested.items()}
+        return {variant: filled(summary, means[variant]) for variant, summary in nested.items()}
 
     def save(self, folder: str | Path) -> Path:
         """Write the study; whole or not at all.
@@ -200,18 +195,6 @@ def write_sweep(folder: Path, study: Study) -> None:
     whole = manifest(study.name, study.axes, study.warnings)
     for name, value in (("errors.json", list(study.errors)), (MANIFEST, whole)):
         write_file(folder / name, json_text(value))
-
-
-def _filled(tree: Mapping[str, Any], flat: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """The tree with its leaves taken from dotted keys; NaN is absent."""
-    filled: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            filled[key] = _filled(value, flat, f"{prefix}{key}.")
-        else:
-            mean = flat[prefix + key]
-            filled[key] = None if pd.isna(mean) else mean
-    return filled
 
 
 def read_points(path: Path) -> pd.DataFrame:

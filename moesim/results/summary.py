@@ -155,17 +155,6 @@ def _long_sum_of(totals: Sequence[StepTotals], name: str) -> NDArray[np.float64]
     return np.asarray(each.sum(axis=0), dtype=np.float64)
 
 
-def flatten(summary: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots."""
-    flat: dict[str, Any] = {}
-    for key, value in summary.items():
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[prefix + key] = value
-    return flat
-
-
 def _spread(values: NDArray[np.floating]) -> dict[str, float]:
     p50, p95, p99 = np.percentile(values, [50, 95, 99])
     return {

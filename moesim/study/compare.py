@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from moesim.errors import ScenarioError
-from moesim.results import Result, Study, flatten, points_frame
+from moesim.frames import flatten, points_frame
+from moesim.results import Result, Study
 from moesim.scenario import Scenario
 from moesim.simulation import PreparedRun, prepared, resolve_sampling, run
 from moesim.study.replicate import check_common, first_seeds, seeds_wanted

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from moesim.errors import InputError, MoesimError, RunError
-from moesim.results import flatten
+from moesim.frames import flatten
 from moesim.scenario import Scenario
 from moesim.simulation import simulate
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from moesim.errors import InputError
-from moesim.results.points import label
+from moesim.frames import label
 from moesim.scenario import Scenario
 from moesim.scenario.no_effect import nothing_random
 from moesim.study import statistics

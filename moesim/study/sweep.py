@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from moesim.errors import InputError, ScenarioError, TooLargeError
-from moesim.results import Study, points_frame
-from moesim.results.points import text
+from moesim.frames import points_frame, text
+from moesim.results import Study
 from moesim.routing.registry import is_of_session
 from moesim.scenario import Scenario
 from moesim.simulation import resolve_sampling

@@ -13,9 +13,10 @@ import pytest
 from scipy import stats
 
 from moesim.errors import InputError
+from moesim.frames import axes_of
 from moesim.report import POINT_FIGURES, Plots, Run, draw, points_of, report_html
 from moesim.report.axes import few_lines, interval, lines, varying
-from moesim.report.comparison import axes_of, leaves, with_axes
+from moesim.report.comparison import scenario_fields, with_axes
 from moesim.report.palette import run_styles, styles
 from moesim.report.units import number
 
@@ -258,13 +259,13 @@ def test_files_are_told_by_their_names() -> None:
         "workload": {"trace": "elsewhere/a.parquet", "steps": 3},
         "cluster": {"kernels": {"table": "elsewhere/measured", "family": "trtllm-bf16"}},
     }
-    assert leaves(tree) == {
+    assert scenario_fields(tree) == {
         "workload.trace": "a.parquet",
         "workload.steps": 3,
         "cluster.kernels.table": "measured",
         "cluster.kernels.family": "trtllm-bf16",
     }
-    assert leaves({"cluster": {"kernels": "elsewhere/mine.yaml"}}) == {"cluster.kernels": "mine.yaml"}
+    assert scenario_fields({"cluster": {"kernels": "elsewhere/mine.yaml"}}) == {"cluster.kernels": "mine.yaml"}
 
 
 def test_an_interval_ends_where_its_value_cannot_be() -> None:

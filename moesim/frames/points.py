@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from moesim.errors import InputError
+
 Row = tuple[Mapping[str, Any], str, int, Mapping[str, Any]]
 """Axes, variant, seed, flat summary of one run."""
 
@@ -26,6 +28,17 @@ def points_frame(rows: Iterable[Row], axes: Sequence[str] = ()) -> pd.DataFrame:
     for key in keys:
         columns[key] = _numbers([summary.get(key) for *_, summary in runs])
     return pd.DataFrame(columns)
+
+
+def axes_of(points: pd.DataFrame) -> list[str]:
+    """The axis columns of a frame of points: all that stand before `variant`.
+
+    Raises:
+        InputError: the frame has no column `variant`.
+    """
+    if "variant" not in points.columns:
+        raise InputError("the frame of points: found no column 'variant', wanted axes, variant, seed, summary keys")
+    return [str(name) for name in points.columns[: list(points.columns).index("variant")]]
 
 
 def mean_over_seeds(points: pd.DataFrame, axes: Sequence[str] = ()) -> pd.DataFrame:
