@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from moesim.scenario.schema import ModelSpec
+from moesim.scenario.schema import LayersSpec, ModelSpec
 from moesim.scenario.source import FieldPath
 from moesim.types import LayerChange, LayerShape, ModelShape
 
@@ -14,11 +14,14 @@ Rule = tuple[bool, FieldPath, Any, str]
 
 def model_shape(spec: ModelSpec) -> ModelShape:
     """The model of a scenario."""
-    own = {"first", "every"}
-    changes = tuple(
-        LayerChange(first=each.first, every=each.every, fields=each.model_dump(exclude=own)) for each in spec.layers
-    )
+    changes = tuple(LayerChange(first=each.first, every=each.every, fields=_changed(each)) for each in spec.layers)
     return ModelShape(**spec.model_dump(exclude={"layers"}), changes=changes)
+
+
+def _changed(spec: LayersSpec) -> dict[str, Any]:
+    """The fields that layers have of their own; a router of their own has its own parameters alone."""
+    fields = spec.model_dump(exclude={"first", "every"})
+    return {**({"router_parameters": {}} if "router" in fields else {}), **fields}
 
 
 def estimated_attention(spec: ModelSpec) -> dict[str, str]:
@@ -36,7 +39,6 @@ def model_rules(spec: ModelSpec) -> list[Rule]:
     """What the fields of a model must agree on, layer by layer where these differ."""
     dense, model = spec.dense_layers, ("model",)
     rules: list[Rule] = [
-        (spec.top_k <= spec.n_experts, (*model, "top_k"), spec.top_k, f"at most the {spec.n_experts} experts"),
         (
             len(set(dense)) == len(dense) and all(i < spec.n_layers for i in dense),
             (*model, "dense_layers"),
@@ -62,6 +64,7 @@ def _layer_rules(layer: LayerShape, name: str) -> list[tuple[bool, str, str]]:
     indexer = (layer.index_heads, layer.index_head_dim)
     limits = sum(n > 0 for n in (layer.window, layer.chunk, layer.index_top_k))
     return [
+        (layer.top_k <= layer.n_experts, "top_k", f"at most the {layer.n_experts} experts"),
         (layer.n_experts > 0 or layer.intermediate_size > 0, "intermediate_size", "the size of the dense layers"),
         (layer.attention != "mla" or all(latent), "kv_lora_rank", "all sizes of MLA"),
         (layer.attention != "linear" or all(state), "linear_value_heads", "all sizes of linear attention"),

@@ -61,7 +61,7 @@ def _check_capacity(scenario: Scenario, plan: RunPlan) -> None:
         raise scenario.error("routing.capacity.pad", True, "false with a network whose copies go to all")
     if capacity.pad and capacity.scope != "source-rank":
         raise scenario.error("routing.capacity.pad", True, "scope source-rank, whose ranks each send their padding")
-    if OVERFLOWS[capacity.overflow].reroutes_as and plan.strategy is None:
+    if OVERFLOWS[capacity.overflow].reroutes_as and plan.is_recorded:
         raise scenario.error(
             "routing.capacity.overflow", capacity.overflow, "one that drops: a trace of choices has no other scores"
         )
@@ -92,7 +92,7 @@ def _check_balancer(scenario: Scenario, plan: RunPlan) -> None:
     balancer = scenario.spec.routing.substitution
     if balancer is None:
         return
-    if plan.strategy is None:
+    if plan.is_recorded:
         raise scenario.error("routing.substitution", balancer.policy, "none: a trace of choices has no scores")
     if balancer.policy != "node-limited":
         return
@@ -125,7 +125,7 @@ def _check_queues(scenario: Scenario, plan: RunPlan) -> None:
         raise scenario.error("simulation.experts", "queued", wanted)
     if spec.engine == "compiled":
         raise scenario.error("simulation.engine", "compiled", "auto or simpy, which runs queued experts")
-    if plan.forwards_overflow and plan.strategy is None:
+    if plan.forwards_overflow and plan.is_recorded:
         raise scenario.error(
             "simulation.queue_overflow", "next", "drop or block: a trace of choices has no other scores"
         )
@@ -140,10 +140,11 @@ def _check_balancing(scenario: Scenario, plan: RunPlan) -> None:
     balancing = scenario.spec.routing.training
     if balancing is None:
         return
-    if plan.strategy is None:
+    if plan.is_recorded:
         raise scenario.error("routing.training", "a mechanism", "none: a trace holds the choices of its router")
-    if balancing.mechanism == "loss-free" and not plan.strategy.takes_bias:
-        wanted = f"none or aux-loss: {plan.strategy.name} has no selection bias"
+    unbiased = [router.strategy.name for router in plan.routers if not router.strategy.takes_bias]
+    if balancing.mechanism == "loss-free" and unbiased:
+        wanted = f"none or aux-loss: {unbiased[0]} has no selection bias"
         raise scenario.error("routing.training.mechanism", balancing.mechanism, wanted)
 
 
@@ -190,8 +191,9 @@ def run_bytes(plan: RunPlan, threads: int | None = None) -> tuple[int, int]:
     )
     # a layer's ids, weights and flags for every thread, and the step's matrices (requested and evenly spread)
     at_once = min(threads_or_default(threads), n_layers)
-    tokens = plan.source.tokens_per_step * (16 + 40 * plan.top_k) * at_once
-    if plan.strategy is not None and (plan.strategy.scope == "batch" or plan.keeps_scores):
+    tokens = plan.source.tokens_per_step * (16 + 40 * max(plan.model.choices_of_layer)) * at_once
+    whole = any(router.strategy.scope == "batch" for router in plan.routers)
+    if whole or (plan.keeps_scores and not plan.is_recorded):
         # logits, probabilities, order and flags of a whole layer for every thread
         tokens += plan.source.tokens_per_step * 24 * model.n_experts * at_once
     step = 16 * n_layers * (8 * model.n_experts + 4 * n_slots + 6 * n_gpus * n_gpus * plan.micro_batches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -27,7 +28,7 @@ def exchanges(plan: RunPlan, tokens: Sequence[NDArray[np.int64]]) -> tuple[Excha
     sources = np.concatenate(tokens)
     load = ExchangeLoad(
         tokens=float(sources[sources > 0].mean()) if sources.any() else 0.0,
-        top_k=plan.top_k,
+        top_k=round(statistics.mean(plan.model.choices_of_layer)),
         experts=plan.model.n_experts,
         gpus=plan.parallelism.group_gpus,
     )

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.routing import group_mask, rebalance, router_scores
-from moesim.simulation.plan import RunPlan
+from moesim.simulation.plan import LayerRouter, RunPlan
 from moesim.simulation.profile import Profile
 from moesim.simulation.router_dynamics import RouterDynamics
 from moesim.types import Assignment, Batch, Draw
@@ -30,9 +30,9 @@ def request(
     """
     if plan.draws_choices:
         with profile.timed("generate"):
-            return _rows(plan.source.choices(batch, layer, plan.top_k), present), None
-    strategy = plan.strategy
-    assert strategy is not None
+            return _rows(plan.source.choices(batch, layer, plan.model.choices_of_layer[layer]), present), None
+    router = plan.routers[layer]
+    strategy = router.strategy
     n_tokens = batch.n_tokens
     whole = strategy.scope == "batch"
     step = n_tokens if whole else BLOCK_TOKENS
@@ -57,7 +57,9 @@ def request(
                 logits = logits[own]
             if dynamics is not None:
                 dynamics.shift(logits, batch.source[first:last][own])
-            block, block_scores = _route_block(plan, logits, draw, load, None if dynamics is None else dynamics.bias)
+            block, block_scores = _route_block(
+                plan, router, logits, draw, load, None if dynamics is None else dynamics.bias
+            )
             blocks.append(block)
             if plan.keeps_scores:
                 scores.append(block_scores)
@@ -88,6 +90,7 @@ def _rows(assignment: Assignment, present: NDArray[np.bool_]) -> Assignment:
 
 def _route_block(
     plan: RunPlan,
+    router: LayerRouter,
     logits: NDArray[np.float32],
     draw: Draw,
     load: NDArray[np.int64],
@@ -97,16 +100,16 @@ def _route_block(
 
     The scores are [T, E], or [0, 0] where no policy reads them.
     """
-    assert plan.strategy is not None
-    substitution, parameters = plan.substitution, plan.parameters
+    substitution = plan.substitution
     needed = plan.keeps_scores or plan.keeps_priorities or substitution is not None
-    by_sigmoid = plan.strategy.by_sigmoid(parameters)
-    scores = router_scores(logits, by_sigmoid=by_sigmoid) if needed else np.empty((0, 0), dtype=np.float32)
-    if substitution is not None and substitution.policy == "node-limited" and not plan.has_groups:
-        mask = group_mask(scores, n_group=plan.group_nodes, topk_group=substitution.nodes, summed=plan.scores_per_node)
+    scores = router_scores(logits, by_sigmoid=router.by_sigmoid) if needed else np.empty((0, 0), dtype=np.float32)
+    if substitution is not None and substitution.policy == "node-limited" and not router.has_groups:
+        # a node is ranked by the sum of its top_k / nodes best scores, as in DeepSeek-V3, section 2.1.2
+        summed = max(1, router.top_k // substitution.nodes)
+        mask = group_mask(scores, n_group=plan.group_nodes, topk_group=substitution.nodes, summed=summed)
         logits[~mask] = -np.inf
         scores[~mask] = -np.inf
-    block = plan.strategy.route(logits, plan.top_k, parameters, bias, draw)
+    block = router.strategy.route(logits, router.top_k, router.parameters, bias, draw)
     if substitution is not None and substitution.policy == "least-loaded":
         block = rebalance(block, scores, threshold=substitution.threshold, load=load)
     return block, scores

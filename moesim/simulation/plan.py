@@ -24,14 +24,38 @@ from moesim.types.policies import CapacityPolicy, Kept, QueuePolicy, Substitutio
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerRouter:
+    """The router of an MoE layer: a strategy with its parameters, of which every token takes `top_k` choices."""
+
+    strategy: Strategy[Any]
+    parameters: Any
+    top_k: int
+
+    @property
+    def n_zero_experts(self) -> int:
+        """Experts that it scores and that compute nothing."""
+        return self.strategy.zero_experts(self.parameters)
+
+    @property
+    def by_sigmoid(self) -> bool:
+        """Whether its scores are sigmoids of the logits, else their softmax."""
+        return self.strategy.by_sigmoid(self.parameters)
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether it has expert groups of its own, through which it is limited to nodes."""
+        return self.strategy.with_groups is not None
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunPlan:
     """Everything that stays the same over the steps of one run; `prepare` makes it from a scenario.
 
     `is_training`: the step is a training forward pass. `sequences` are those
     of the workload, for which memory must suffice.
 
-    `strategy` with its `parameters` routes logits, and is None where `source`
-    holds the choices of a recorded router. `draws_choices`: the source gives
+    `routers` has the router of each MoE layer, and is empty where `source`
+    holds the choices of a recorded one. `draws_choices`: the source gives
     choices instead of logits. `capacity`, `substitution`, `training` and
     `queues` are None where the run has none. `placement` is that of the first
     step. `network` is how exchanges are timed: "closed-form" or "port".
@@ -48,8 +72,7 @@ class RunPlan:
     is_training: bool
     sequences: EqualSequences
     draws_choices: bool
-    strategy: Strategy[Any] | None
-    parameters: Any
+    routers: tuple[LayerRouter, ...]
     capacity: CapacityPolicy | None
     substitution: SubstitutionPolicy | None
     training: TrainingBalance | None
@@ -75,14 +98,9 @@ class RunPlan:
         return batch.step - self.warmup_steps
 
     @property
-    def top_k(self) -> int:
-        """Choices of a token."""
-        return self.model.top_k
-
-    @property
     def is_recorded(self) -> bool:
         """Whether the tokens are those of a recording, with the choices of its router."""
-        return self.strategy is None
+        return not self.routers
 
     @property
     def micro_batches(self) -> int:
@@ -127,9 +145,8 @@ class RunPlan:
 
     @property
     def n_logits(self) -> int:
-        """Experts that the router scores: the model's, and those that compute nothing."""
-        assert self.strategy is not None
-        return self.model.n_experts + self.strategy.zero_experts(self.parameters)
+        """Experts that every router scores: the model's, and those that compute nothing."""
+        return self.model.n_experts + self.routers[0].n_zero_experts
 
     @property
     def comm_sms(self) -> int:
@@ -137,20 +154,9 @@ class RunPlan:
         return self.cluster.network.comm_sms if self.micro_batches > 1 else 0
 
     @property
-    def has_groups(self) -> bool:
-        """Whether the router has expert groups of its own, through which it is limited to nodes."""
-        return self.strategy is not None and self.strategy.with_groups is not None
-
-    @property
     def group_nodes(self) -> int:
         """Nodes that an expert-parallel group is on."""
         return group_nodes(self.parallelism, self.cluster)
-
-    @property
-    def scores_per_node(self) -> int:
-        """How many scores of a node are summed to rank it: top_k / nodes, as DeepSeek-V3, section 2.1.2."""
-        assert self.substitution is not None
-        return max(1, self.top_k // self.substitution.nodes)
 
 
 def group_nodes(parallelism: Parallelism, cluster: ClusterShape) -> int:

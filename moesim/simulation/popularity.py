@@ -111,11 +111,11 @@ def _router(scenario: Scenario) -> tuple[Strategy[Any], Any, int]:
     own = {"strategy": model.router, "parameters": dict(model.router_parameters)}
     for fields in ({"strategy": stated.strategy, "parameters": stated.parameters}, own):
         try:
-            found, parameters = router_of(scenario.with_parts(routing=routing.model_copy(update=fields)))
+            found, parameters = router_of(scenario.with_parts(routing=routing.model_copy(update=fields)), model)
             found.validate(model.n_experts + found.zero_experts(parameters), top_k, parameters)
         except InputError as error:
             raise scenario.error("workload.popularity.router", fields["strategy"], str(error)) from None
         if found.scope == "token" and found.obeys_mask:
             return found, parameters, top_k
     plain = {"strategy": "softmax-top-k", "parameters": {}}
-    return *router_of(scenario.with_parts(routing=routing.model_copy(update=plain))), top_k
+    return *router_of(scenario.with_parts(routing=routing.model_copy(update=plain)), model), top_k

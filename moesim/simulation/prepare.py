@@ -19,10 +19,10 @@ from moesim.scenario import Scenario
 from moesim.scenario.schema import KernelTables
 from moesim.simulation.checks import check_plan
 from moesim.simulation.fault_schedule import FaultSchedule
-from moesim.simulation.plan import RunPlan, group_nodes
+from moesim.simulation.plan import LayerRouter, RunPlan, group_nodes
 from moesim.simulation.popularity import Popularity, popularity_of
-from moesim.simulation.sampling import check_sampling, resolve_sampling, router_of
-from moesim.types import EqualSequences, Placement, TokenSource
+from moesim.simulation.sampling import check_sampling, has_own_router, resolve_sampling, router_of
+from moesim.types import EqualSequences, LayerShape, ModelShape, Placement, TokenSource
 from moesim.types.policies import CapacityPolicy, Fault, Kept, QueuePolicy, SubstitutionPolicy, TrainingBalance
 from moesim.workload import RecordedTokens, SyntheticTokens, read_trace
 
@@ -41,15 +41,15 @@ def prepare(scenario: Scenario) -> RunPlan:
     scenario = resolve_sampling({"": scenario})[""]
     spec = scenario.spec
     workload, routing, simulation = spec.workload, spec.routing, spec.simulation
-    top_k = routing.top_k or scenario.model.top_k
-    router, parameters = (None, None) if workload.trace is not None else _router(scenario, top_k)
+    model = dataclasses.replace(scenario.model, top_k=routing.top_k or scenario.model.top_k)
+    routers = () if workload.trace is not None else _routers(scenario, model)
     check_sampling(scenario)
     n_source_ranks = scenario.cluster.n_gpus - (spec.placement.expert_gpus or 0)
-    source, file = _source(scenario, router, parameters, top_k, n_source_ranks)
+    source, file = _source(scenario, model, routers, n_source_ranks)
     queued = simulation.experts == "queued"
     plan = RunPlan(
         seed=spec.seed,
-        model=dataclasses.replace(scenario.model, top_k=top_k),
+        model=model,
         cluster=scenario.cluster,
         precision=scenario.precision,
         parallelism=scenario.parallelism,
@@ -57,9 +57,8 @@ def prepare(scenario: Scenario) -> RunPlan:
         source=source,
         is_training=workload.phase == "train",
         sequences=_sequences(scenario),
-        draws_choices=router is None or workload.sampling == "direct",
-        strategy=router,
-        parameters=parameters,
+        draws_choices=not routers or workload.sampling == "direct",
+        routers=routers,
         capacity=None if routing.capacity is None else _plain(CapacityPolicy, routing.capacity),
         substitution=None if routing.substitution is None else _plain(SubstitutionPolicy, routing.substitution),
         training=None if routing.training is None else _plain(TrainingBalance, routing.training),
@@ -108,35 +107,47 @@ def _overlap(wanted: str | None, phase: str) -> str:
 
 
 def _source(
-    scenario: Scenario, router: Strategy[Any] | None, parameters: Any, top_k: int, n_ranks: int
+    scenario: Scenario, model: ModelShape, routers: tuple[LayerRouter, ...], n_ranks: int
 ) -> tuple[TokenSource, tuple[str, str]]:
     """Where the tokens come from; name and sha256 of the file that they rest on, or "", ""."""
-    if router is None:
-        recorded = _recorded(scenario, top_k, n_ranks)
+    if not routers:
+        recorded = _recorded(scenario, model, n_ranks)
         return recorded, (os.path.basename(recorded.trace.path), recorded.trace.sha256)
     popularity, file = popularity_of(scenario)
-    return _synthetic(scenario, router.zero_experts(parameters), popularity, n_ranks), file
+    return _synthetic(scenario, routers[0].n_zero_experts, popularity, n_ranks), file
 
 
-def _router(scenario: Scenario, top_k: int) -> tuple[Strategy[Any], Any]:
-    """The strategy of the scenario with its parameters, the model's own where it names none."""
-    routing, model = scenario.spec.routing, scenario.model
-    name = routing.strategy or model.router
+def _routers(scenario: Scenario, model: ModelShape) -> tuple[LayerRouter, ...]:
+    """The router of each MoE layer."""
+    by_class = [_router(scenario, each.shape) if each.shape.n_experts else None for each in model.layers]
+    routers = tuple(found for i in model.class_of_layer if (found := by_class[i]) is not None)
+    zero = sorted({router.n_zero_experts for router in routers})
+    if len(zero) > 1:
+        wanted = "routers that score equally many experts that compute nothing in all layers"
+        raise scenario.error("model.router_parameters", " and ".join(map(str, zero)), wanted)
+    return routers
+
+
+def _router(scenario: Scenario, layer: LayerShape) -> LayerRouter:
+    routing, top_k = scenario.spec.routing, layer.top_k
+    own = has_own_router(scenario, layer)
+    name = layer.router if own else routing.strategy or layer.router
     try:
-        found, parameters = router_of(scenario)
+        found, parameters = router_of(scenario, layer)
         parameters = _limited_to_nodes(scenario, found, top_k, parameters)
-        found.validate(model.n_experts + found.zero_experts(parameters), top_k, parameters)
+        found.validate(layer.n_experts + found.zero_experts(parameters), top_k, parameters)
     except ParameterError as error:
         given = f"routing.parameters.{error.argument}"
         where = given if error.argument in routing.parameters else "routing"
         if error.argument == "top_k" and routing.top_k is not None:
             where = "routing.top_k"
+        where = "model.layers" if own else where
         raise scenario.error(where, f"{error.argument} {error.found} for {name}", error.wanted) from None
     except ScenarioError:  # of a field of its own
         raise
     except InputError as error:
-        raise scenario.error("routing.strategy", name, str(error)) from None
-    return found, parameters
+        raise scenario.error("model.layers" if own else "routing.strategy", name, str(error)) from None
+    return LayerRouter(strategy=found, parameters=parameters, top_k=top_k)
 
 
 def _limited_to_nodes(scenario: Scenario, found: Strategy[Any], top_k: int, parameters: Any) -> Any:
@@ -193,9 +204,9 @@ def _synthetic(scenario: Scenario, zero: int, popularity: Popularity | None, n_r
     )
 
 
-def _recorded(scenario: Scenario, top_k: int, n_ranks: int) -> RecordedTokens:
+def _recorded(scenario: Scenario, model: ModelShape, n_ranks: int) -> RecordedTokens:
     """The recorded tokens of the scenario's trace; refuses a trace of another model."""
-    spec, model = scenario.spec, scenario.model
+    spec = scenario.spec
     assert spec.workload.trace is not None
     if spec.routing.strategy not in (None, "recorded"):
         raise scenario.error(
@@ -207,10 +218,11 @@ def _recorded(scenario: Scenario, top_k: int, n_ranks: int) -> RecordedTokens:
         trace = read_trace(spec.workload.trace)
     except InputError as error:
         raise scenario.error("workload.trace", spec.workload.trace, str(error)) from None
-    of_model = f"as model {model.name} has"
+    of_model, top_k = f"as model {model.name} has", max(model.choices_of_layer)
+    same = top_k == max(scenario.model.choices_of_layer)
     for field_name, found, wanted, why in (
         ("layers", trace.n_layers, len(model.moe_layers), of_model),
-        ("top_k", trace.top_k, top_k, of_model if top_k == model.top_k else "as routing.top_k says"),
+        ("top_k", trace.top_k, top_k, of_model if same else "as routing.top_k says"),
     ):
         if found != wanted:
             raise scenario.error("workload.trace", f"{found} {field_name}", f"{wanted}, {why}")

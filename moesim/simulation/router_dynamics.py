@@ -40,18 +40,18 @@ def router_step(layers: Sequence[RouterUpdate]) -> RouterStep | None:
 class RouterDynamics:
     """Shifts the logits of one layer in one step, and sums up what the state after the step depends on."""
 
-    def __init__(self, plan: RunPlan, state: RouterState) -> None:
-        assert plan.strategy is not None
+    def __init__(self, plan: RunPlan, layer: int, state: RouterState) -> None:
+        router = plan.routers[layer]
         self._state = state
-        self._by_sigmoid = plan.strategy.by_sigmoid(plan.parameters)
+        self._by_sigmoid = router.by_sigmoid
         self._probability = np.zeros((plan.cluster.n_gpus, plan.n_logits))
         self._squares = 0.0
-        self.bias = state.bias if plan.strategy.takes_bias and state.bias.any() else None
+        self.bias = state.bias if router.strategy.takes_bias and state.bias.any() else None
 
     @classmethod
-    def of(cls, plan: RunPlan, state: RouterState | None) -> RouterDynamics | None:
+    def of(cls, plan: RunPlan, layer: int, state: RouterState | None) -> RouterDynamics | None:
         """The dynamics of a layer's router; None where it has no state, as it does not evolve."""
-        return None if state is None else cls(plan, state)
+        return None if state is None else cls(plan, layer, state)
 
     def shift(self, logits: NDArray[np.float32], source: NDArray[np.int32]) -> None:
         """Shift the logits [T, E] of tokens of these ranks [T], in place, and count them."""

@@ -129,7 +129,7 @@ def _route_layer(
     plan: RunPlan, placement: Placement, batch: Batch, layer: int, state: RouterState | None, outages: Outages
 ) -> _RoutedLayer:
     profile = Profile()
-    dynamics = RouterDynamics.of(plan, state)
+    dynamics = RouterDynamics.of(plan, layer, state)
     present = ~outages.missing[batch.source]
     assignment, scores = request(plan, batch, present, layer, dynamics, profile)
     if not present.all():
@@ -153,7 +153,7 @@ def _route_layer(
             for tokens in micro_batches_of(batch, plan.micro_batches)
         ]
         slot_tokens, copies, node_copies = (np.stack(counts) for counts in zip(*micro, strict=True))
-        groups = _groups(plan, placement, batch, assignment, slot, scores) if plan.queues is not None else ()
+        groups = _groups(plan, placement, batch, assignment, slot, scores, layer) if plan.queues is not None else ()
         padding = _pad(plan, placement, assignment, layer, slot_tokens[0], copies[0], node_copies[0])
     with profile.timed("metrics"):
         expert, served = assignment.expert, assignment.served
@@ -206,13 +206,14 @@ def _groups(
     assignment: Assignment,
     slot: NDArray[np.int32],
     scores: NDArray[np.float32] | None,
+    layer: int,
 ) -> tuple[TokenGroups, ...]:
     """The tokens as they queue at the slots, of each micro-batch."""
     alternates = np.empty((batch.n_tokens, 0), dtype=np.int32)
     if plan.forwards_overflow:
         assert scores is not None
         chosen = np.concatenate([assignment.expert, assignment.served], axis=1)
-        alternates = alternates_of(chosen, scores[:, : plan.model.n_experts])[:, : plan.top_k]
+        alternates = alternates_of(chosen, scores[:, : plan.model.n_experts])[:, : plan.model.choices_of_layer[layer]]
     n_slots = placement.expert.shape[1]
     return tuple(
         groups_of(slot[tokens], batch.source[tokens], n_slots, alternates[tokens])

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from moesim.errors import InputError, ScenarioError
 from moesim.routing import OVERFLOWS, Strategy, parameters_for, strategy
 from moesim.scenario import Scenario
+from moesim.types import LayerShape
 
 Key = TypeVar("Key")
 
@@ -64,15 +65,16 @@ def why_not_direct(scenario: Scenario) -> ScenarioError | None:
 
 
 def _order_only(scenario: Scenario) -> bool:
+    layers = [each.shape for each in scenario.model.layers if each.shape.n_experts]
     try:
-        found, parameters = router_of(scenario)
+        routers = [router_of(scenario, layer) for layer in layers]
     except InputError:  # an unknown name or parameter, which is refused under its own field
         return False
-    return found.order_only(parameters)
+    return all(found.order_only(parameters) for found, parameters in routers)
 
 
-def router_of(scenario: Scenario) -> tuple[Strategy[Any], Any]:
-    """The strategy of a scenario with its parameters, the model's own where it names none.
+def router_of(scenario: Scenario, layer: LayerShape) -> tuple[Strategy[Any], Any]:
+    """The strategy of a layer with its parameters.
 
     What a router does in training only it does by default where the phase is train.
 
@@ -82,7 +84,16 @@ def router_of(scenario: Scenario) -> tuple[Strategy[Any], Any]:
     """
     routing, model = scenario.spec.routing, scenario.model
     name = routing.strategy or model.router
-    own = dict(model.router_parameters) if name == model.router else {}
+    given = {**(model.router_parameters if name == model.router else {}), **routing.parameters}
+    if has_own_router(scenario, layer):
+        name, given = layer.router, dict(layer.router_parameters)
     found = strategy(name)
     by_phase = {} if scenario.spec.workload.phase == "train" else found.at_inference
-    return found, parameters_for(found, {**by_phase, **own, **routing.parameters})
+    return found, parameters_for(found, {**by_phase, **given})
+
+
+def has_own_router(scenario: Scenario, layer: LayerShape) -> bool:
+    """Whether a layer's router is not the model's, and the scenario names no other one for all layers."""
+    model = scenario.model
+    differs = (layer.router, layer.router_parameters) != (model.router, model.router_parameters)
+    return differs and scenario.spec.routing.strategy in (None, model.router)

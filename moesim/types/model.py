@@ -166,6 +166,11 @@ class ModelShape(LayerShape):
         return shapes, of_class
 
     @cached_property
+    def choices_of_layer(self) -> tuple[int, ...]:
+        """Choices of a token, top-k, in each of `moe_layers`."""
+        return tuple(self.layers[self.class_of_layer[layer]].shape.top_k for layer in self.moe_layers)
+
+    @cached_property
     def class_of_layer(self) -> NDArray[np.int64]:
         """The index in `layers` of the class of each layer, [n_layers]."""
         classes = np.empty(self.n_layers, dtype=np.int64)

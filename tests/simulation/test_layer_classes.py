@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from moesim import Result, Scenario, simulate
+from moesim.errors import ScenarioError
 from moesim.hardware import Durations, step_durations
 from moesim.simulation.prepare import prepare
 from moesim.types import equal_decodes
@@ -81,3 +84,60 @@ def test_a_window_that_never_binds_changes_nothing() -> None:
     wide = simulate(scenario("gpt-oss-20b", layers=[{"every": 2, "window": CONTEXT}]))
     assert wide.summary["step_time_s"] == plain.summary["step_time_s"]
     assert simulate(scenario("gpt-oss-20b")).steps.step_time_s[0] < plain.steps.step_time_s[0]
+
+
+OWN: dict[int, dict[str, Any]] = {
+    0: {},
+    1: {"top_k": 2},
+    2: {"router": "deepseek-v3", "router_parameters": {"n_group": 4, "topk_group": 2}},
+    3: {"router": "hash", "top_k": 3},
+}
+"""By layer what is other than in OLMoE: choices of a token, the router, or both."""
+
+
+def routed(layers: list[dict[str, Any]], **routing: Any) -> Result:
+    """A run of four layers of OLMoE with popular experts."""
+    made = {
+        "model": {"preset": "olmoe-1b-7b", "n_layers": 4, "layers": layers},
+        "cluster": {"gpu": "h100-sxm", "nodes": 1, "gpus_per_node": 8},
+        "workload": {
+            "steps": 2,
+            "tokens_per_gpu": 32,
+            "popularity": {"kind": "zipf", "exponent": 0.8},
+            "sampling": "logits",
+        },
+        "routing": routing,
+    }
+    return simulate(Scenario.from_dict(made))
+
+
+def test_every_layer_routes_as_a_model_whose_layers_are_all_like_it() -> None:
+    """Loads, drops and what else is said of a layer; the same tokens have the same logits in it."""
+    capacity = {"capacity": {"factor": 1.5, "overflow": "drop-by-position"}}
+    mixed = routed([{"first": layer, "every": 4, **own} for layer, own in OWN.items()], **capacity)
+    for layer, own in OWN.items():
+        alike = routed([own], **capacity)
+        found, expected = (each.layers[each.layers.layer == layer] for each in (mixed, alike))
+        assert found.requested.tolist() == [8 * 32 * own.get("top_k", 8)] * 2
+        assert found.dropped.sum() > 0
+        pd.testing.assert_frame_equal(found.reset_index(drop=True), expected.reset_index(drop=True))
+
+
+def test_the_strategy_of_a_scenario_is_that_of_all_layers() -> None:
+    """`routing.strategy` replaces the routers of all layers, and leaves their numbers of choices."""
+    named = routed([{"first": 1, "router": "hash"}], strategy="mixtral")
+    pd.testing.assert_frame_equal(named.layers, routed([], strategy="mixtral").layers)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"top_k": 65}, "model.layers.0.top_k: found 65, wanted at most the 64 experts"),
+        ({"router": "hush"}, "model.layers: found hush, wanted"),
+        ({"router": "longcat", "router_parameters": {"n_zero_experts": 8}}, "found 0 and 8, wanted routers that score"),
+    ],
+)
+def test_routers_that_cannot_be_are_refused(changes: dict[str, Any], message: str) -> None:
+    """At the layer that names them, or under the field that all layers share."""
+    with pytest.raises(ScenarioError, match=re.escape(message)):
+        routed([{"first": 1, **changes}])

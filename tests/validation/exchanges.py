@@ -220,7 +220,13 @@ def routed_once() -> Iterator[None]:
     known: dict[tuple[Any, ...], Any] = {}
 
     def route_step(plan: RunPlan, state: RunState, batch: Batch, *others: Any, **more: Any) -> Any:
-        key = (plan.model.n_experts, plan.top_k, plan.cluster.n_gpus, batch.n_tokens, plan.copy_rule)
+        key = (
+            plan.model.n_experts,
+            max(plan.model.choices_of_layer),
+            plan.cluster.n_gpus,
+            batch.n_tokens,
+            plan.copy_rule,
+        )
         if key not in known:
             known.clear()
             known[key] = route(plan, state, batch, *others, **more)

@@ -24,6 +24,9 @@ class LayersSpec(Part):
     chunk: CountOrZero | None = None
     index_top_k: CountOrZero | None = None
     intermediate_size: CountOrZero | None = None
+    top_k: Count | None = None
+    router: str | None = None
+    router_parameters: dict[str, Any] | None = None
     moe_intermediate_size: Count | None = None
     n_shared_experts: CountOrZero | None = None
     shared_intermediate_size: CountOrZero | None = None
