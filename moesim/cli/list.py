@@ -66,11 +66,13 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "overflows": (("summary", "which assignments are refused, and where they go"),),
     "scopes": (("summary", "what shares a capacity"),),
-    "balancers": (("summary", "what it does"),),
+    "substitutions": (("summary", "what it does"),),
     "placements": (("summary", "what it does"),),
 }
 """Fields of an entry and the column that shows each; pairs are (within node, across nodes), those of a
 popularity from the first MoE layer to the last."""
+RENAMED = {"balancers": "substitutions"}
+"""Kinds by their names in version 0.1.0."""
 
 
 def list_(
@@ -78,6 +80,9 @@ def list_(
     json: JsonOption = False,
 ) -> None:
     """List presets, strategies, policies or placements."""
+    if kind in RENAMED:
+        print(f"warning: {kind} are now called {RENAMED[kind]}; the old name still works", file=sys.stderr)
+        kind = RENAMED[kind]
     if kind not in COLUMNS:
         raise InputError(f"list: found {kind}, wanted {', '.join(COLUMNS)}{did_you_mean(kind, COLUMNS)}")
     found = entries(kind)
@@ -97,7 +102,7 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
         return {
             name: {field: getattr(entry, field) for field, _ in COLUMNS[kind]} for name, entry in STRATEGIES.items()
         }
-    if kind == "balancers":
+    if kind == "substitutions":
         from moesim.routing.policies import SUBSTITUTIONS
 
         return {name: {"summary": summary} for name, summary in SUBSTITUTIONS.items()}

@@ -19,7 +19,7 @@ KNOWN = {
     "strategies": "softmax-top-k",
     "overflows": "reroute-to-best",
     "scopes": "source-rank",
-    "balancers": "least-loaded",
+    "substitutions": "least-loaded",
     "placements": "round-robin",
     "kernels": "sglang-deepep-fp8",
 }
@@ -87,3 +87,10 @@ def test_parameters_in_the_list_are_those_of_the_strategies() -> None:
             other = {key: f" ({value} outside training)" for key, value in found.at_inference.items()}
             expected = [f"{key}={value}{other.get(key, '')}" for key, value in own.items()]
         assert entry.parameters == ", ".join(expected), name
+
+
+def test_a_former_kind_is_listed_with_a_warning_that_says_the_new_name(moesim: Call) -> None:
+    """On stderr, so that stdout is the same."""
+    former, present = moesim("list", "balancers"), moesim("list", "substitutions")
+    assert (former.code, former.out) == (0, present.out)
+    assert former.err == "warning: balancers are now called substitutions; the old name still works\n"
