@@ -30,14 +30,14 @@ _SHORTEST_S = 1e-12
 class AllReduceConstants:
     """Constants of one framework.
 
-    `launch_s`, `hop_s` of each further GPU: of a barrier; `second_s`: of the
-    second of two shots; `one_share`, `two_share` (at 8 GPUs, growing as
-    GPUs^`two_width`) of the links' bandwidth; `most_read_bytes`: what one-shot
-    reads at most, `most_bytes`: message that two-shot takes at most, beyond
-    them NCCL, with `nccl_s`, `nccl_hop_s`, `nccl_fill_s` of filling its
-    pipeline, and `nccl_share`, `nccl_wide_share` at 2 and 8 GPUs; `copies`:
-    how often a message is copied in memory besides; `floor_s`: what the host
-    needs at least.
+    A barrier takes `launch_s`, and `hop_s` for each GPU beyond two; the second of
+    two shots takes `second_s` more. One-shot reaches `one_share` of the links'
+    bandwidth and reads up to `most_read_bytes`, two-shot reaches `two_share` at 8
+    GPUs, growing as GPUs^`two_width`, and takes messages up to `most_bytes`. NCCL
+    takes larger ones: it starts after `nccl_s`, and `nccl_hop_s` for each GPU
+    beyond two, fills its pipeline in `nccl_fill_s`, and reaches `nccl_share` of the
+    bandwidth at 2 GPUs and `nccl_wide_share` at 8. Every message is copied in memory
+    `copies` times as well, and the host needs `floor_s` at least.
     """
 
     launch_s: float = field(metadata=fitted(3e-6, 1e-6, 2e-5))

@@ -35,11 +35,12 @@ NCCL_ACROSS_S, NCCL_NIC_SHARE = 15e-6, 0.8
 class LowLatency:
     """DeepEP low latency, one direction (dispatch or combine).
 
-    `launch_s`, `per_hidden_s` (each element of a token), `per_wave_s` (each
-    round of the SMs over all experts): before the first byte; `link_share` of
-    the published bandwidth; `round_s`: each token that one SM sends after
-    another; `norm` joins start and transfer. Across nodes: `across_launch_s`,
-    `across_hop_s` (times the share of remote peers) and `nic_share`.
+    Before the first byte it takes `launch_s`, `per_hidden_s` for each element of a
+    token and `per_wave_s` for each round of the SMs over all experts. Bytes reach
+    `link_share` of the published bandwidth, and each token that one SM sends after
+    another takes `round_s`; start and transfer overlap by the p-norm of `norm`.
+    Across nodes it takes `across_launch_s` and `across_hop_s` times the share of
+    remote peers, and bytes reach `nic_share` of the network card.
     """
 
     launch_s: float = field(metadata=fitted(8e-6, 1e-6, 5e-5))
@@ -57,13 +58,14 @@ class LowLatency:
 class Normal:
     """DeepEP normal, one direction.
 
-    `launch_s`, `per_hidden_s`: before the first byte; `sm_bytes_per_s` of each
-    SM up to `link_share` of the published bandwidth, joined by `norm`;
-    `per_token_s`: an SM's own work on a token; `fill_s`: filling the chunks of
-    the pipeline. Across nodes likewise, with the exchange of counts before it
-    (which within a node is part of the launch), `across_hop_s` for each
-    doubling of the nodes, and `congestion` times the bytes from
-    CONGESTED_NODES on.
+    Before the first byte it takes `launch_s` and `per_hidden_s` for each element of
+    a token. Each SM sends `sm_bytes_per_s`, all together up to `link_share` of the
+    published bandwidth, combined by the p-norm of `norm`. An SM takes `per_token_s`
+    for its own work on a token, and the chunks of the pipeline take `fill_s` to
+    fill. Across nodes the same holds with constants of their own: the exchange of
+    counts comes first (within a node it is part of the launch), each doubling of
+    the nodes takes `across_hop_s`, and from CONGESTED_NODES on the bytes take
+    `congestion` times as long.
     """
 
     launch_s: float = field(metadata=fitted(25e-6, 1e-6, 1e-4))
@@ -86,7 +88,7 @@ class Normal:
 class Nccl:
     """One operation of NCCL inside a node, the faster of its protocols.
 
-    LL, LL128 and Simple each have a latency, a time for each further GPU
+    LL, LL128 and Simple each have a latency, a time for each other GPU
     (`hop`) and a share of the link. Simple fills its pipeline first, up to
     `fill_s` at `fill_share`. Bandwidths grow as GPUs^`width`.
     """
@@ -108,7 +110,12 @@ class Nccl:
 
 @dataclass(frozen=True, kw_only=True)
 class Wrapper:
-    """A framework's call of a DeepEP exchange: never below `floor_s` of its host, `link_share` as seen from outside."""
+    """A framework's call of a DeepEP exchange.
+
+    It takes at least `floor_s` of the host, and reaches `link_share` of the links
+    and `nic_share` of the network card as seen from outside; they are combined by
+    the p-norm of `norm`.
+    """
 
     floor_s: float = field(metadata=fitted(5e-5, 1e-6, 1e-3))
     link_share: float = field(metadata=fitted(0.6, 0.02, 1.0, POSITIVE))
@@ -128,8 +135,8 @@ def low_latency_seconds(c: LowLatency, gpu: GpuSpec, x: Shape) -> Array:
     start = c.launch_s + c.per_hidden_s * x.hidden + c.per_wave_s * waves
     near = x.near / (c.link_share * within)
     inside = p_norm(start, near + c.round_s * np.maximum(x.tokens / senders, 1.0), c.norm)
-    further = c.across_launch_s + c.across_hop_s * (x.nodes - 1) / x.nodes
-    return np.where(x.nodes > 1, further + np.maximum(x.far / (c.nic_share * across), near), inside)
+    beyond_node = c.across_launch_s + c.across_hop_s * (x.nodes - 1) / x.nodes
+    return np.where(x.nodes > 1, beyond_node + np.maximum(x.far / (c.nic_share * across), near), inside)
 
 
 def normal_seconds(c: Normal, gpu: GpuSpec, x: Shape) -> Array:
@@ -139,8 +146,8 @@ def normal_seconds(c: Normal, gpu: GpuSpec, x: Shape) -> Array:
     inside = c.launch_s + c.per_hidden_s * x.hidden + fill(body + c.per_token_s * x.tokens / x.sms, c.fill_s)
     far = x.far * np.where(x.nodes >= CONGESTED_NODES, c.congestion, 1.0) / (c.nic_share * across)
     body = p_norm(x.near / (x.sms * c.across_sm_bytes_per_s), far, c.across_norm)
-    further = c.across_launch_s + c.across_hop_s * np.log2(x.nodes)
-    return np.where(x.nodes > 1, further + fill(body, c.across_fill_s), inside)
+    beyond_node = c.across_launch_s + c.across_hop_s * np.log2(x.nodes)
+    return np.where(x.nodes > 1, beyond_node + fill(body, c.across_fill_s), inside)
 
 
 def nccl_seconds(c: Nccl, gpu: GpuSpec, x: Shape, *, chooses: bool = False) -> Array:
@@ -162,8 +169,8 @@ def nccl_seconds(c: Nccl, gpu: GpuSpec, x: Shape, *, chooses: bool = False) -> A
     else:
         middle = c.ll128_s + c.ll128_hop_s * peers + wire / c.ll128_share
         inside = np.minimum(np.minimum(low, middle), simple)
-    further = NCCL_ACROSS_S + np.maximum(inside, c.simple_s + x.far / (NCCL_NIC_SHARE * across))
-    return np.where(x.nodes > 1, further, inside)
+    beyond_node = NCCL_ACROSS_S + np.maximum(inside, c.simple_s + x.far / (NCCL_NIC_SHARE * across))
+    return np.where(x.nodes > 1, beyond_node, inside)
 
 
 def wrapper_seconds(c: Wrapper, gpu: GpuSpec, x: Shape) -> Array:

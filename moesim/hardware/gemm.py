@@ -38,14 +38,18 @@ _QUANTISE_BYTES = 3.0
 class GemmConstants:
     """Constants of one library and data type.
 
-    `launch_s`: of the kernels; `per_k_s`: of each input element, the serial
-    main loop; `compute_share`, `bandwidth_share` of the peaks, the former of an
-    SM as wide as H100's; `throttle`: the part of it that the power limit takes; `tile_s`: start
-    and end of a tile; `split_s`: of the sum over a split k; `max_split`: most
-    SMs that share a tile; `widest_tile`: columns; `by_rows`: 1 where the tile
-    follows from the rows alone; `activation_passes`: how often inputs and
-    outputs are moved; `quantise_passes`, `quantise_row_s`: of the kernel that
-    narrows the input, `cache_speedup`: while that fits the L2 cache; `norm`.
+    The kernels take `launch_s` to launch, and the serial main loop `per_k_s` for
+    each input element. Products run at `compute_share` of the published peak on an
+    SM as wide as H100's, of which the power limit takes the part `throttle`;
+    bytes move at `bandwidth_share` of the published bandwidth. The start and the
+    end of a tile take `tile_s`. Up to `max_split` SMs share a tile, whose sums over
+    the parts of k take `split_s` to add. Tiles have up to `widest_tile` columns, and
+    follow from the rows alone where `by_rows` is 1.
+
+    Inputs and outputs are moved `activation_passes` times. The kernel that narrows
+    the input makes `quantise_passes` passes over it, takes `quantise_row_s` for
+    each row, and is `cache_speedup` times faster while its data fit the L2 cache.
+    Tiles and bytes overlap by the p-norm of `norm`.
     """
 
     launch_s: float = field(metadata=fitted(3e-6, 5e-7, 2e-5))
@@ -81,7 +85,7 @@ def product_seconds(
     """Seconds of `count` products [rows, k] x [k, n] in one launch; no rows take no time. Outputs have two bytes.
 
     Args:
-        constants: of the library.
+        constants: constants of the library.
         gpu: its peaks, SMs and L2 cache.
         rows: rows of the input.
         n: columns of the output.
@@ -89,8 +93,8 @@ def product_seconds(
         weights: data type that the weights are stored in, with the scales of its groups.
         activations: data type that is multiplied in.
         count: products of the same shape, each with weights of its own.
-        resident: the weights stay in the L2 cache between calls.
-        sustained: under sustained load, at the power limit; else it was timed alone.
+        resident: whether the weights stay in the L2 cache between calls.
+        sustained: whether the GPU is under sustained load, at its power limit; else the product was timed alone.
     """
     rows, n, k, count = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (rows, n, k, count)))
     each = stored_bytes(weights, activations)
@@ -116,13 +120,14 @@ def _tiled_seconds(
     dtype: str,
     sustained: bool,
 ) -> Array:
-    """The best of the menu, with the stream of bytes beside it: tiles over SMs, at least one, times the time of a tile.
+    """Seconds of the fastest tiles of the menu, overlapped with the stream of bytes.
 
-    The weights of a tile come no faster than its SM loads them: on Hopper that
-    binds nowhere, on Blackwell, whose tensor cores outgrew it, for narrow tiles.
-    Rows beyond a whole tile count in proportion: all measured numbers of rows
-    are powers of two, and libraries have more heights than the menu, so nothing
-    speaks for a second tile at the first row too many.
+    An SM computes its tiles one after the other, at least one. The weights of a
+    tile come no faster than its SM loads them: this limit binds nowhere on Hopper,
+    and for narrow tiles on Blackwell, whose tensor cores outgrew it. Rows beyond a
+    whole tile count in proportion: all measured numbers of rows are powers of two,
+    and libraries have more heights of tiles than the menu, so that nothing speaks
+    for a second tile at the first row too many.
     """
     peak = peak_flops(gpu, dtype)
     rate = c.compute_share * wide_sm_efficiency(gpu, dtype) * peak / gpu.n_sms

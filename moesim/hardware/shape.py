@@ -75,7 +75,7 @@ def port_copies(
     if rule == "all":
         return tokens * nodes * (a_node - 1.0), tokens * (nodes - 1.0)
     copies = tokens * (top_k if rule == "per-selection" else distinct(experts, gpus, top_k))
-    if rule == "per-node":  # what comes from other nodes is handed on inside
+    if rule == "per-node":  # copies from other nodes are forwarded inside
         return copies * (a_node - 1.0) / a_node, tokens * distinct(experts, nodes, top_k) * remote
     return copies * (a_node - 1.0) / gpus, copies * remote
 
