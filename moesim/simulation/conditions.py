@@ -51,7 +51,7 @@ class Conditions:
         return missing_gpus(self.failures, self.begin_ps, self.schedule.n_gpus)
 
 
-def conditions(plan: RunPlan, state: RunState, length_ps: float | None = None) -> Conditions:
+def conditions_of(plan: RunPlan, state: RunState, length_ps: float | None = None) -> Conditions:
     """What goes wrong in the next step.
 
     Where all GPUs that bring tokens are missing, the step begins when the first of them is replaced.
@@ -91,23 +91,23 @@ def conditions(plan: RunPlan, state: RunState, length_ps: float | None = None) -
     )
 
 
-def inject(program: Program, wrong: Conditions, step: int) -> Program:
+def inject(program: Program, conditions: Conditions, step: int) -> Program:
     """The program of a step with its slow intervals and jitter; failures are added by `with_failure`."""
-    if not wrong.schedule.faults:
+    if not conditions.schedule.faults:
         return program
-    program = _jittered(program, wrong.schedule, step)
-    return dataclasses.replace(program, slow_gpus=wrong.slow_gpus, slow_links=wrong.slow_links)
+    program = _jittered(program, conditions.schedule, step)
+    return dataclasses.replace(program, slow_gpus=conditions.slow_gpus, slow_links=conditions.slow_links)
 
 
-def first_failure(wrong: Conditions, length_ps: int, known: Collection[int]) -> GpuFailure | None:
+def first_failure(conditions: Conditions, length_ps: int, known: Collection[int]) -> GpuFailure | None:
     """The first failure within a step of that length which does not stall; GPUs `known` to fail are left out."""
-    until_ps = wrong.begin_ps + length_ps
+    until_ps = conditions.begin_ps + length_ps
     inside = [
         failure
-        for failure in wrong.failures
+        for failure in conditions.failures
         if not failure.stalls
-        and wrong.begin_ps <= failure.begin_ps < until_ps
-        and not failure.noticed_before(wrong.begin_ps)
+        and conditions.begin_ps <= failure.begin_ps < until_ps
+        and not failure.noticed_before(conditions.begin_ps)
         and failure.gpu not in known
     ]
     return min(inside, key=lambda failure: (failure.begin_ps, failure.gpu), default=None)

@@ -10,7 +10,7 @@ from typing import Any
 from moesim.hardware import provenance
 from moesim.results import Collector, Result, versions
 from moesim.scenario import Scenario
-from moesim.simulation.conditions import GpusLostError, conditions
+from moesim.simulation.conditions import GpusLostError, conditions_of
 from moesim.simulation.plan import RunPlan
 from moesim.simulation.prepare import prepare
 from moesim.simulation.profile import Profile
@@ -76,7 +76,7 @@ def run(ready: PreparedRun, *, progress: Progress | None = None, threads: int | 
                 state = after_routing(state, routed)
             else:
                 try:
-                    outcome = run_step(plan, state, batch, conditions(plan, state), pool=pool, profile=profile)
+                    outcome = run_step(plan, state, batch, conditions_of(plan, state), pool=pool, profile=profile)
                 except GpusLostError as error:
                     wanted = "recovery_s, or fewer steps: no more of them can begin"
                     raise scenario.error("faults", str(error), wanted) from None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from moesim.engine import ENGINES, longest_ps, too_long
 from moesim.metrics import later, queued_step_times, step_times
-from moesim.simulation.conditions import Conditions, conditions, first_failure, inject
+from moesim.simulation.conditions import Conditions, conditions_of, first_failure, inject
 from moesim.simulation.failures import Outages, mid_step_failure, with_failure
 from moesim.simulation.plan import RunPlan
 from moesim.simulation.profile import Profile
@@ -37,7 +37,7 @@ def run_step(
     plan: RunPlan,
     state: RunState,
     batch: Batch,
-    wrong: Conditions,
+    conditions: Conditions,
     *,
     pool: Executor | None = None,
     profile: Profile | None = None,
@@ -48,7 +48,7 @@ def run_step(
         plan: of the run.
         state: before the step.
         batch: its tokens.
-        wrong: the conditions from the step's begin on; if the step turns out longer, they are looked at for longer.
+        conditions: from the begin of the step on; where it turns out longer than they say, those of a longer interval.
         pool: threads over the MoE layers; the outcome does not depend on them.
         profile: where the wall time of the stages is added.
 
@@ -60,24 +60,24 @@ def run_step(
     keep_tasks = plan.measured_step(batch) < plan.keep.timeline_steps
     payload = {"dispatch_bytes": plan.dispatch_bytes, "combine_bytes": plan.combine_bytes}
     if plan.queues is None:
-        ran, wrong = _run(plan, state, batch, wrong, pool, profile)
-        balanced, wrong = _run(plan, state, batch, wrong, pool, Profile(), like=ran.routed)
+        ran, conditions = _run(plan, state, batch, conditions, pool, profile)
+        balanced, conditions = _run(plan, state, batch, conditions, pool, Profile(), like=ran.routed)
         routed, balanced_ps = ran.routed, balanced.timeline.makespan_ps
         with profile.timed("metrics"):
             times = step_times(ran.program, ran.timeline, **payload, keep_tasks=keep_tasks)
     else:
-        routed, queues, balanced_ps, wrong = _run_with_queues(plan, state, batch, wrong, pool, profile)
+        routed, queues, balanced_ps, conditions = _run_with_queues(plan, state, batch, conditions, pool, profile)
         with profile.timed("metrics"):
             times = queued_step_times(queues, n_gpus=plan.cluster.n_gpus, **payload, keep_tasks=keep_tasks)
-    clock_ps = wrong.begin_ps + times.makespan_ps
+    clock_ps = conditions.begin_ps + times.makespan_ps
     _check_time(plan, batch, times.makespan_ps, clock_ps)
     after = replace(
         after_routing(state, routed),
         clock_ps=clock_ps,
         step_ps=times.makespan_ps,
-        failures=tuple(failure for failure in wrong.failures if failure.begin_ps < clock_ps < failure.end_ps),
+        failures=tuple(failure for failure in conditions.failures if failure.begin_ps < clock_ps < failure.end_ps),
     )
-    waited_ps = wrong.begin_ps - state.clock_ps
+    waited_ps = conditions.begin_ps - state.clock_ps
     if waited_ps:
         times, balanced_ps = later(times, waited_ps), balanced_ps + waited_ps
     return StepOutcome(routed=routed, times=times, balanced_ps=balanced_ps, state=after)
@@ -101,7 +101,7 @@ def _run(
     plan: RunPlan,
     state: RunState,
     batch: Batch,
-    wrong: Conditions,
+    conditions: Conditions,
     pool: Executor | None,
     profile: Profile,
     *,
@@ -113,7 +113,7 @@ def _run(
     later is routed and laid out again without it. Where the step is longer
     than the conditions say, it is run again with those of a longer interval.
     """
-    outages = Outages(missing=wrong.missing)
+    outages = Outages(missing=conditions.missing)
     ran: _Ran | None = None
     while True:
         routed = like or route_step(plan, state, batch, outages, pool=pool, profile=profile)
@@ -122,25 +122,25 @@ def _run(
                 lay_out_step(plan, routed, outages) if like is None else lay_out_evenly(plan, routed, outages.at_end())
             )
         with profile.timed("engine"):
-            program = inject(laid_out, wrong, batch.step)
+            program = inject(laid_out, conditions, batch.step)
             if ran is None:
                 undisturbed = laid_out
             else:
                 program = with_failure(ran.program, program, ran.timeline, outages.failures[-1])
             ran = _Ran(routed=routed, program=program, timeline=_interpret(plan, program))
         length_ps = ran.timeline.makespan_ps
-        if length_ps > wrong.length_ps:
-            wrong = conditions(plan, state, _LONGER * length_ps)
-            outages, ran = Outages(missing=wrong.missing), None
+        if length_ps > conditions.length_ps:
+            conditions = conditions_of(plan, state, _LONGER * length_ps)
+            outages, ran = Outages(missing=conditions.missing), None
             continue
-        failure = first_failure(wrong, length_ps, [known.gpu for known in outages.failures])
+        failure = first_failure(conditions, length_ps, [known.gpu for known in outages.failures])
         if failure is None:
-            return ran, wrong
+            return ran, conditions
         newest = mid_step_failure(
             undisturbed,
             ran.timeline,
             failure.gpu,
-            at_ps=failure.begin_ps - wrong.begin_ps,
+            at_ps=failure.begin_ps - conditions.begin_ps,
             detection_ps=failure.detection_ps,
         )
         outages = Outages(missing=outages.missing, failures=(*outages.failures, newest))
@@ -158,7 +158,7 @@ def _interpret(plan: RunPlan, program: Program) -> Timeline:
 
 
 def _run_with_queues(
-    plan: RunPlan, state: RunState, batch: Batch, wrong: Conditions, pool: Executor | None, profile: Profile
+    plan: RunPlan, state: RunState, batch: Batch, conditions: Conditions, pool: Executor | None, profile: Profile
 ) -> tuple[RoutedStep, QueuedRun, int, Conditions]:
     """Run a step whose experts are queued, and the same with its load spread evenly: loads, run, the other's time."""
     routed = route_step(plan, state, batch, pool=pool, profile=profile)
@@ -166,18 +166,18 @@ def _run_with_queues(
         program = lay_out_step(plan, routed)
     with profile.timed("engine"):
         while True:
-            run = run_queues(plan, inject(program, wrong, batch.step), routed, routed.groups, limited=True)
-            if run.makespan_ps <= wrong.length_ps:
+            run = run_queues(plan, inject(program, conditions, batch.step), routed, routed.groups, limited=True)
+            if run.makespan_ps <= conditions.length_ps:
                 break
-            wrong = conditions(plan, state, _LONGER * run.makespan_ps)
+            conditions = conditions_of(plan, state, _LONGER * run.makespan_ps)
     routed = after_queues(plan, routed, run)
     even = lay_out_evenly(plan, routed)
     groups = even_groups(even)
     while True:
-        balanced = run_queues(plan, inject(even, wrong, batch.step), routed, groups, limited=False)
-        if balanced.makespan_ps <= wrong.length_ps:
-            return routed, run, balanced.makespan_ps, wrong
-        wrong = conditions(plan, state, _LONGER * balanced.makespan_ps)
+        balanced = run_queues(plan, inject(even, conditions, batch.step), routed, groups, limited=False)
+        if balanced.makespan_ps <= conditions.length_ps:
+            return routed, run, balanced.makespan_ps, conditions
+        conditions = conditions_of(plan, state, _LONGER * balanced.makespan_ps)
 
 
 def _check_time(plan: RunPlan, batch: Batch, step_ps: int, clock_ps: int) -> None:

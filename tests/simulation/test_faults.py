@@ -16,7 +16,7 @@ from moesim import Result, Scenario, simulate
 from moesim.engine import jitter
 from moesim.engine.faults import task_end
 from moesim.errors import ScenarioError, TooLargeError
-from moesim.simulation.conditions import conditions
+from moesim.simulation.conditions import conditions_of
 from moesim.simulation.fault_schedule import FaultSchedule
 from moesim.simulation.prepare import prepare
 from moesim.simulation.state import start
@@ -176,7 +176,7 @@ def test_conditions_are_values_of_a_plan_and_a_state() -> None:
     """Asked for again they are the same, and a longer interval begins with a shorter one."""
     plan = prepare(scenario({"kind": "slow-gpu", "factor": 2.0, "mean_time_between_s": 0.5, "duration_s": 0.25}))
     state = dataclasses.replace(start(plan), clock_ps=3 * 10**12)
-    short, again, long = (conditions(plan, state, length_ps) for length_ps in (1e12, 1e12, 5e12))
+    short, again, long = (conditions_of(plan, state, length_ps) for length_ps in (1e12, 1e12, 5e12))
     assert len(short.slow_gpus) > 0
     np.testing.assert_array_equal(short.slow_gpus, again.slow_gpus)
     inside = long.slow_gpus[long.slow_gpus[:, 1] < 1e12]

@@ -14,7 +14,7 @@ from moesim import Scenario, compare, simulate
 from moesim.hardware.attention import attention_seconds
 from moesim.placement import place
 from moesim.results import Collector
-from moesim.simulation.conditions import conditions
+from moesim.simulation.conditions import conditions_of
 from moesim.simulation.plan import RunPlan
 from moesim.simulation.prepare import prepare
 from moesim.simulation.routing_step import micro_batches_of
@@ -49,7 +49,7 @@ def steps_of(plan: RunPlan) -> Iterator[tuple[RunState, StepOutcome]]:
     """Every step of a run, with the state before it."""
     state = start(plan)
     for batch in plan.batches():
-        outcome = run_step(plan, state, batch, conditions(plan, state))
+        outcome = run_step(plan, state, batch, conditions_of(plan, state))
         yield state, outcome
         state = outcome.state
 
@@ -60,7 +60,7 @@ def test_a_step_is_a_function_of_its_arguments(changes: dict[str, Any]) -> None:
     plan = plan_of(**changes)
     *_, (state, outcome) = steps_of(plan)
     before = dataclasses.replace(state)
-    again = run_step(plan, state, plan.source.batch(plan.n_steps - 1), conditions(plan, state))
+    again = run_step(plan, state, plan.source.batch(plan.n_steps - 1), conditions_of(plan, state))
     assert state == before
     assert again.times.makespan_ps == outcome.times.makespan_ps
     assert again.balanced_ps == outcome.balanced_ps
@@ -95,7 +95,7 @@ def test_a_placement_may_be_replaced_between_steps(changes: dict[str, Any]) -> N
     for batch in plan.batches():
         if batch.step == 1:
             state = dataclasses.replace(state, placement=shuffled)
-        outcome = run_step(plan, state, batch, conditions(plan, state))
+        outcome = run_step(plan, state, batch, conditions_of(plan, state))
         collector.add(batch.step, outcome.routed, outcome.times, outcome.balanced_ps)
         other = unmoved[batch.step].routed
         np.testing.assert_array_equal(outcome.routed.requested, other.requested)
@@ -115,8 +115,8 @@ def test_equal_sequences_token_by_token_take_the_time_of_the_scalars(phase: str)
     plan = plan_of(**{"workload.phase": phase, "workload.sequence_tokens": 20, "workload.context_tokens": 777})
     state, batch = start(plan), plan.source.batch(0)
     assert batch.alike is not None
-    stated = run_step(plan, state, batch, conditions(plan, state))
-    by_token = run_step(plan, state, dataclasses.replace(batch, alike=None), conditions(plan, state))
+    stated = run_step(plan, state, batch, conditions_of(plan, state))
+    by_token = run_step(plan, state, dataclasses.replace(batch, alike=None), conditions_of(plan, state))
     np.testing.assert_array_equal(by_token.times.parts_ps, stated.times.parts_ps)
 
 
@@ -138,7 +138,7 @@ def test_a_step_may_mix_prompts_and_decodes(overlap: str) -> None:
         context=context.astype(np.int32),
         alike=None,
     )
-    mixed, decode = (run_step(plan, state, own, conditions(plan, state)) for own in (batch, plain))
+    mixed, decode = (run_step(plan, state, own, conditions_of(plan, state)) for own in (batch, plain))
     np.testing.assert_array_equal(mixed.routed.processed, decode.routed.processed)
     np.testing.assert_array_equal(mixed.times.bytes, decode.times.bytes)
     work = work_of(plan, batch)
