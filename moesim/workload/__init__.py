@@ -9,12 +9,12 @@ become popularities in `solve`.
 """
 
 from moesim.workload.counts import read_counts
+from moesim.workload.importer import ImportReport, import_recordings
 from moesim.workload.loads import hot_loads, lognormal_loads
 from moesim.workload.recorded import RecordedTokens
-from moesim.workload.recordings import ImportReport, import_recordings
+from moesim.workload.recording import Trace, read_trace, write_trace
 from moesim.workload.solve import solve_layer
 from moesim.workload.synthetic import SyntheticTokens
-from moesim.workload.trace import Trace, read_trace, write_trace
 
 __all__ = [
     "ImportReport",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.types import Assignment, Batch, EqualSequences
-from moesim.workload.trace import Trace
+from moesim.workload.recording import Trace
 
 
 class RecordedTokens:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import TraceError
-from moesim.workload.trace import Trace, check_replaceable, write_trace
+from moesim.workload.recording import Trace, check_replaceable, write_trace
 
 FIELDS = ("problem_id", "token_idx", "layer", "experts", "gating_probs")
 MAX_EXPERTS = 100_000
