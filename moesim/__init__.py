@@ -7,7 +7,7 @@ sweep           the points of a scenario's `sweep:` block, times variants, times
 evolve          a router that balances itself, or collapses, over many steps -> a frame of its loads
 Result, Study   what comes out, and `.load` to read it back
 route           logits [T, E] -> Assignment: who goes where, by a named strategy
-rebalance       Assignment -> Assignment: near-equal experts traded for less loaded ones
+substitute      Assignment -> Assignment: near-equal experts traded for less loaded ones
 group_mask      scores [T, E] -> the experts of each token's best groups, to limit any router to a few nodes
 register_strategy  a router of your own, named `package.module:name` in scenarios
 apply_capacity  Assignment -> Assignment: who is served, who is dropped
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         TraceError,
     )
     from moesim.results import Result, Study
-    from moesim.routing import apply_capacity, group_mask, rebalance, register_strategy, route
+    from moesim.routing import apply_capacity, group_mask, register_strategy, route, substitute
     from moesim.scenario import Scenario
     from moesim.simulation.simulate import simulate
     from moesim.study.compare import compare
@@ -63,10 +63,10 @@ __all__ = [
     "compare",
     "evolve",
     "group_mask",
-    "rebalance",
     "register_strategy",
     "route",
     "simulate",
+    "substitute",
     "sweep",
 ]
 
@@ -79,7 +79,7 @@ _HOME = {
     "compare": "moesim.study",
     "evolve": "moesim.study",
     "group_mask": "moesim.routing",
-    "rebalance": "moesim.routing",
+    "substitute": "moesim.routing",
     "register_strategy": "moesim.routing",
     "route": "moesim.routing",
     "simulate": "moesim.simulation",

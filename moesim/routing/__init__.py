@@ -12,7 +12,7 @@ from moesim.routing.registry import STRATEGIES, parameters_for, register_strateg
 from moesim.routing.rounding import ROUNDINGS, SIGNED
 from moesim.routing.route import route
 from moesim.routing.strategy import Strategy
-from moesim.routing.substitution import group_mask, rebalance, router_scores
+from moesim.routing.substitution import group_mask, router_scores, substitute
 
 __all__ = [
     "FALLBACKS",
@@ -26,9 +26,9 @@ __all__ = [
     "apply_capacity",
     "group_mask",
     "parameters_for",
-    "rebalance",
     "register_strategy",
     "route",
     "router_scores",
     "strategy",
+    "substitute",
 ]

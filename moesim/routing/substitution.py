@@ -1,6 +1,6 @@
 """Inference-time balancers: change the choice of any router, without training.
 
-`rebalance` trades a token's near-equal experts for less loaded ones, in the
+`substitute` trades a token's near-equal experts for less loaded ones, in the
 spirit of LASER (Shahout et al. 2025): where scores are clear the best experts
 stay, where they are close the load decides. `group_mask` limits a token to its
 best groups of experts, for instance nodes (DeepSeek-V3, section 2.1.2), for
@@ -22,7 +22,7 @@ from moesim.routing.groups import choose_groups
 from moesim.types import Assignment
 
 
-def rebalance(
+def substitute(
     assignment: Assignment,
     scores: ArrayLike,
     *,
@@ -63,12 +63,12 @@ def rebalance(
     elif load.shape != (matrix.shape[1],) or load.dtype != np.int64:
         raise ParameterError("load", f"{load.dtype} of shape {load.shape}", f"int64 of shape ({matrix.shape[1]},)")
     expert, weight = assignment.expert.copy(), assignment.weight.copy()
-    _rebalance(matrix, np.float32(threshold), load, expert, weight)
+    _substitute(matrix, np.float32(threshold), load, expert, weight)
     return dataclasses.replace(assignment, expert=expert, weight=weight, served=expert)
 
 
 @njit
-def _rebalance(
+def _substitute(
     scores: NDArray[np.float32],
     threshold: np.float32,
     load: NDArray[np.int64],

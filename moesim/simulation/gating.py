@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.routing import group_mask, rebalance, router_scores
+from moesim.routing import group_mask, router_scores, substitute
 from moesim.simulation.plan import LayerRouter, RunPlan
 from moesim.simulation.profile import Profile
 from moesim.simulation.router_dynamics import RouterDynamics
@@ -111,5 +111,5 @@ def _route_block(
         scores[~mask] = -np.inf
     block = router.strategy.route(logits, router.top_k, router.parameters, bias, draw)
     if substitution is not None and substitution.policy == "least-loaded":
-        block = rebalance(block, scores, threshold=substitution.threshold, load=load)
+        block = substitute(block, scores, threshold=substitution.threshold, load=load)
     return block, scores

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moesim import rebalance, route
+from moesim import route, substitute
 from moesim.metrics import max_violation
 from moesim.routing import parameters_for, strategy
 from moesim.routing.substitution import group_mask, router_scores
@@ -54,7 +54,7 @@ def test_near_equal_choices_go_to_the_least_loaded(
     x = np.random.default_rng(seed).normal(size=(tokens, experts)).astype(np.float32)
     p = probabilities(x)
     routed = route(x, strategy="softmax-top-k", top_k=k)
-    got = rebalance(routed, p, threshold=threshold)
+    got = substitute(routed, p, threshold=threshold)
     np.testing.assert_array_equal(got.expert, plain(p, routed.expert, threshold))
     np.testing.assert_allclose(got.weight, np.take_along_axis(p, got.expert, axis=1), rtol=2e-6)
     assert got.served is got.expert
@@ -65,18 +65,18 @@ def test_a_looser_threshold_balances_more_and_blocks_do_not_matter() -> None:
     x = (np.random.default_rng(1).normal(size=(2000, 16)) + np.linspace(0, 1, 16)).astype(np.float32)
     p = probabilities(x)
     routed = route(x, strategy="mixtral", top_k=2)
-    np.testing.assert_array_equal(rebalance(routed, p, threshold=1.0).expert, routed.expert)
+    np.testing.assert_array_equal(substitute(routed, p, threshold=1.0).expert, routed.expert)
     violation = [
-        float(max_violation(rebalance(routed, p, threshold=threshold).requested_load(16)))
+        float(max_violation(substitute(routed, p, threshold=threshold).requested_load(16)))
         for threshold in (1.0, 0.8, 0.5)
     ]
     assert violation[0] > 1.2 * violation[1] > 1.2 * 1.2 * violation[2]
     load = np.zeros(16, dtype=np.int64)
     blocks = [
-        rebalance(route(x[part], strategy="mixtral", top_k=2), p[part], threshold=0.8, load=load).expert
+        substitute(route(x[part], strategy="mixtral", top_k=2), p[part], threshold=0.8, load=load).expert
         for part in (slice(0, 700), slice(700, 2000))
     ]
-    np.testing.assert_array_equal(np.concatenate(blocks), rebalance(routed, p, threshold=0.8).expert)
+    np.testing.assert_array_equal(np.concatenate(blocks), substitute(routed, p, threshold=0.8).expert)
 
 
 def test_masking_groups_before_the_router_equals_the_gates_own_limit() -> None:
@@ -105,9 +105,9 @@ def test_scores_are_those_of_the_router() -> None:
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda a, p: rebalance(a, p[:, :1]), "scores: found shape"),
-        (lambda a, p: rebalance(a, p, threshold=0.0), "threshold: found 0.0, wanted above 0"),
-        (lambda a, p: rebalance(a, p * np.nan), "scores: found NaN"),
+        (lambda a, p: substitute(a, p[:, :1]), "scores: found shape"),
+        (lambda a, p: substitute(a, p, threshold=0.0), "threshold: found 0.0, wanted above 0"),
+        (lambda a, p: substitute(a, p * np.nan), "scores: found NaN"),
         (lambda a, p: group_mask(p[0], n_group=2, topk_group=1, summed=1), "scores: found shape"),
         (lambda a, p: group_mask(p, n_group=3, topk_group=1, summed=1), "n_group: found 3"),
         (lambda a, p: group_mask(p, n_group=2, topk_group=3, summed=1), "topk_group: found 3"),
@@ -126,4 +126,4 @@ def test_a_load_that_is_none_is_refused(load: np.ndarray) -> None:
     """A shorter one would be written beyond its end."""
     scores = np.full((4, 64), 1 / 64, dtype=np.float32)
     with pytest.raises(ValueError, match=r"load: found int\d+ of shape .*, wanted int64 of shape \(64,\)"):
-        rebalance(route(np.log(scores), strategy="mixtral", top_k=4), scores, load=load)
+        substitute(route(np.log(scores), strategy="mixtral", top_k=4), scores, load=load)
