@@ -152,7 +152,7 @@ def test_the_published_imbalances_are_predicted_from_one() -> None:
 def test_what_depends_on_times_does_not_evolve_without_them() -> None:
     """Lost GPUs and full queues change loads; `evolve` knows neither."""
     lost = [{"kind": "gpu-failure", "gpu": 0}]
-    with pytest.raises(InputError, match=r"faults.0.kind: found gpu-failure, wanted simulate"):
+    with pytest.raises(InputError, match=r"faults.0.kind: found gpu-failure, wanted another fault, or simulate"):
         evolve(scenario().with_overrides({"faults": lost}))
     with pytest.raises(InputError, match=r"simulation.experts: found queued, wanted grouped"):
         evolve(scenario().with_overrides({"simulation.experts": "queued"}))
