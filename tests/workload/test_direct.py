@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import permutations
 from typing import Any
 
@@ -130,7 +131,7 @@ def test_a_collapsed_router_ends_and_keeps_its_law() -> None:
     assert (np.sort(expert, axis=1) == [0, 1, 2]).all()
     assert (expert[:, 0] == 0).all()
     second = int((expert[:, 1] == 1).sum())
-    assert stats.binomtest(second, 20_000, np.e / (np.e + 1)).pvalue > 1e-3
+    assert stats.binomtest(second, 20_000, math.e / (math.e + 1)).pvalue > 1e-3
 
 
 def test_every_expert_can_be_chosen_at_once() -> None:
