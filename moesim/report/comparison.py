@@ -18,7 +18,7 @@ from moesim.frames import axes_of, flatten, nested
 from moesim.report.run import Run, RunLike
 
 NONE = "none"
-"""How an absent capacity, balancer and the like read on an axis."""
+"""How an absent capacity, substitution and the like read on an axis."""
 
 _UNITS_OF_FIELDS = ("cluster.gpu", "cluster.network", "model")
 """Presets: their name stands for all their fields."""

@@ -1,4 +1,4 @@
-"""The capacity policies, their scopes and the balancers by name; tables only, so that a list compiles nothing."""
+"""The capacity policies, their scopes and the substitutions by name; tables only, so that a list compiles nothing."""
 
 from __future__ import annotations
 

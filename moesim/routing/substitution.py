@@ -1,4 +1,4 @@
-"""Inference-time balancers: change the choice of any router, without training.
+"""Substitution of choices at inference, which works with any router and without training.
 
 `substitute` trades a token's near-equal experts for less loaded ones, in the
 spirit of LASER (Shahout et al. 2025): where scores are clear the best experts

@@ -49,8 +49,8 @@ _CHOICE = (
 )
 
 
-def _needs_no_logits(strategy: str, overflow: str | None, balancer: object, balancing: object, queues: str) -> bool:
-    asked = overflow in READS_SCORES or balancer is not None or balancing is not None or queues == "next"
+def _needs_no_logits(strategy: str, overflow: str | None, substitution: object, training: object, queues: str) -> bool:
+    asked = overflow in READS_SCORES or substitution is not None or training is not None or queues == "next"
     return strategy in IGNORES_LOGITS and not asked
 
 

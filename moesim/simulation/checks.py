@@ -89,12 +89,12 @@ def _check_capacity_of_groups(scenario: Scenario, plan: RunPlan, capacity: Capac
 
 
 def _check_balancer(scenario: Scenario, plan: RunPlan) -> None:
-    balancer = scenario.spec.routing.substitution
-    if balancer is None:
+    substitution = scenario.spec.routing.substitution
+    if substitution is None:
         return
     if plan.is_recorded:
-        raise scenario.error("routing.substitution", balancer.policy, "none: a trace of choices has no scores")
-    if balancer.policy != "node-limited":
+        raise scenario.error("routing.substitution", substitution.policy, "none: a trace of choices has no scores")
+    if substitution.policy != "node-limited":
         return
     n_nodes, n_experts = plan.group_nodes, plan.model.n_experts
     own_node = np.arange(n_experts) // (n_experts // n_nodes)
@@ -137,15 +137,15 @@ def _check_queues(scenario: Scenario, plan: RunPlan) -> None:
 
 
 def _check_balancing(scenario: Scenario, plan: RunPlan) -> None:
-    balancing = scenario.spec.routing.training
-    if balancing is None:
+    training = scenario.spec.routing.training
+    if training is None:
         return
     if plan.is_recorded:
         raise scenario.error("routing.training", "a mechanism", "none: a trace holds the choices of its router")
     unbiased = [router.strategy.name for router in plan.routers if not router.strategy.takes_bias]
-    if balancing.mechanism == "loss-free" and unbiased:
+    if training.mechanism == "loss-free" and unbiased:
         wanted = f"none or aux-loss: {unbiased[0]} has no selection bias"
-        raise scenario.error("routing.training.mechanism", balancing.mechanism, wanted)
+        raise scenario.error("routing.training.mechanism", training.mechanism, wanted)
 
 
 def _check_memory(scenario: Scenario, plan: RunPlan) -> None:

@@ -152,21 +152,21 @@ def _router(scenario: Scenario, layer: LayerShape) -> LayerRouter:
 
 def _limited_to_nodes(scenario: Scenario, found: Strategy[Any], top_k: int, parameters: Any) -> Any:
     """The router's parameters, whose expert groups are the nodes where `routing.substitution` limits it to these."""
-    balancer, n_nodes, n_experts = (
+    substitution, n_nodes, n_experts = (
         scenario.spec.routing.substitution,
         group_nodes(scenario.parallelism, scenario.cluster),
         scenario.model.n_experts,
     )
-    if balancer is None or balancer.policy != "node-limited":
+    if substitution is None or substitution.policy != "node-limited":
         return parameters
     if not found.obeys_mask:
         wanted = f"another: {found.name} does not choose by logits alone"
         raise scenario.error("routing.substitution.policy", "node-limited", wanted)
-    if not 1 <= balancer.nodes <= n_nodes:
-        raise scenario.error("routing.substitution.nodes", balancer.nodes, f"1 to the {n_nodes} nodes of a group")
-    if n_experts % n_nodes or balancer.nodes * (n_experts // n_nodes) < top_k:
+    if not 1 <= substitution.nodes <= n_nodes:
+        raise scenario.error("routing.substitution.nodes", substitution.nodes, f"1 to the {n_nodes} nodes of a group")
+    if n_experts % n_nodes or substitution.nodes * (n_experts // n_nodes) < top_k:
         wanted = f"nodes that hold top_k ({top_k}) of {n_experts} experts evenly"
-        raise scenario.error("routing.substitution.nodes", balancer.nodes, wanted)
+        raise scenario.error("routing.substitution.nodes", substitution.nodes, wanted)
     if found.zero_experts(parameters):
         raise scenario.error(
             "routing.substitution.policy", "node-limited", "another: zero-computation experts have no node"
@@ -180,7 +180,7 @@ def _limited_to_nodes(scenario: Scenario, found: Strategy[Any], top_k: int, para
             "node-limited",
             f"another: the router has {n_groups} groups of its own",
         )
-    return found.with_groups(parameters, balancer.nodes, n_nodes)
+    return found.with_groups(parameters, substitution.nodes, n_nodes)
 
 
 def _synthetic(scenario: Scenario, zero: int, popularity: Popularity | None, n_ranks: int) -> SyntheticTokens:

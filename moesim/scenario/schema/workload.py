@@ -38,7 +38,7 @@ class LoadRouterSpec(Part):
 class PopularitySpec(Part):
     """How unequally experts are wanted: by an exponent, or by the load that comes out (lognormal, hot, counts).
 
-    Such a load is that of the topics together, before balancers and capacity.
+    Such a load is that of the topics together, before substitution and capacity.
     """
 
     name: str = described("inline", "shown in reports")
