@@ -89,6 +89,10 @@ def test_two_batch_overlap() -> None:
     assert rate["32 requests, overlap"] < rate["32 requests"]
 
 
+NODES = {"deepseek-v2": 8, "deepseek-v3": 8, "llama-4-scout": 8, "llama-4-maverick": 16}
+"""Nodes of eight GPUs that hold a model in bf16, also of the smallest GPU; others fit on one."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", presets("models"))
 @pytest.mark.parametrize("gpu", presets("gpus"))
@@ -97,7 +101,7 @@ def test_every_model_runs_on_every_gpu(model: str, gpu: str) -> None:
     scenario = Scenario.from_dict(
         {
             "model": model,
-            "cluster": {"gpu": gpu, "nodes": 8 if model.startswith(("deepseek", "llama-4")) else 1},
+            "cluster": {"gpu": gpu, "nodes": NODES.get(model, 1)},
             "workload": {"steps": 1, "tokens_per_gpu": 16},
         }
     )
