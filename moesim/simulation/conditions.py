@@ -20,8 +20,8 @@ from moesim.types import LEVELS, Placement, Program
 from moesim.types.picoseconds import PS_PER_S, picoseconds, whole_ps
 
 _SHORTEST_PS = 10**9
-_LONGER = 4
-"""Random events are drawn for an interval so many times as long as the step before, at least a millisecond."""
+INTERVAL_STEPS = 4
+"""Random events are drawn for an interval so many times as long as the last known step, at least a millisecond."""
 
 
 class GpusLostError(RunError):
@@ -78,7 +78,7 @@ def conditions_of(plan: RunPlan, state: RunState, length_ps: float | None = None
     if not schedule.is_random:
         length_ps = math.inf
     elif length_ps is None:
-        length_ps = max(_SHORTEST_PS, _LONGER * state.step_ps)
+        length_ps = max(_SHORTEST_PS, INTERVAL_STEPS * state.step_ps)
     failures = _with_failures(schedule, placement, failures, begin_ps + 1, begin_ps + length_ps)
     slow_gpus, slow_links = _slow_rows(schedule, failures, begin_ps / PS_PER_S, (begin_ps + length_ps) / PS_PER_S)
     return Conditions(

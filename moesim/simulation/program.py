@@ -43,7 +43,8 @@ def _without_missing(program: Program, outages: Outages | None) -> Program:
 def _lay_out(plan: RunPlan, routed: RoutedStep, traffic: Traffic, capacity: NDArray[np.int64] | None) -> Program:
     cluster, model, placement = plan.cluster, plan.model, routed.placement
     parts = [routed.batch.part(own) for own in micro_batches_of(routed.batch, plan.micro_batches)]
-    work, whole = [work_of(plan, part) for part in parts], work_of(plan, routed.batch)
+    work = [work_of(plan, part) for part in parts]
+    whole = work[0] if len(work) == 1 else work_of(plan, routed.batch)
     dispatch, combine = exchanges(plan, [own.tokens for own in work])
     durations = [
         # the head is computed for all tokens at once

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from moesim.engine import ENGINES, longest_ps, too_long
 from moesim.metrics import later, queued_step_times, step_times
-from moesim.simulation.conditions import Conditions, conditions_of, first_failure, inject
+from moesim.simulation.conditions import INTERVAL_STEPS, Conditions, conditions_of, first_failure, inject
 from moesim.simulation.failures import Outages, mid_step_failure, with_failure
 from moesim.simulation.plan import RunPlan
 from moesim.simulation.profile import Profile
@@ -113,41 +113,50 @@ def _run(
     later is routed and laid out again without it. Where the step is longer
     than the conditions say, it is run again with those of a longer interval.
     """
-    outages = Outages(missing=conditions.missing)
+    at_begin = Outages(missing=conditions.missing)
+    undisturbed = _lay_out(plan, state, batch, at_begin, pool, profile, like)
+    outages, (routed, laid_out) = at_begin, undisturbed
     ran: _Ran | None = None
     while True:
-        routed = like or route_step(plan, state, batch, outages, pool=pool, profile=profile)
-        with profile.timed("layout"):
-            laid_out = (
-                lay_out_step(plan, routed, outages) if like is None else lay_out_evenly(plan, routed, outages.at_end())
-            )
         with profile.timed("engine"):
             program = inject(laid_out, conditions, batch.step)
-            if ran is None:
-                undisturbed = laid_out
-            else:
+            if ran is not None:
                 program = with_failure(ran.program, program, ran.timeline, outages.failures[-1])
             ran = _Ran(routed=routed, program=program, timeline=_interpret(plan, program))
         length_ps = ran.timeline.makespan_ps
         if length_ps > conditions.length_ps:
-            conditions = conditions_of(plan, state, _LONGER * length_ps)
-            outages, ran = Outages(missing=conditions.missing), None
+            conditions = conditions_of(plan, state, INTERVAL_STEPS * length_ps)
+            outages, (routed, laid_out), ran = at_begin, undisturbed, None
             continue
         failure = first_failure(conditions, length_ps, [known.gpu for known in outages.failures])
         if failure is None:
             return ran, conditions
         newest = mid_step_failure(
-            undisturbed,
+            undisturbed[1],
             ran.timeline,
             failure.gpu,
             at_ps=failure.begin_ps - conditions.begin_ps,
             detection_ps=failure.detection_ps,
         )
         outages = Outages(missing=outages.missing, failures=(*outages.failures, newest))
+        routed, laid_out = _lay_out(plan, state, batch, outages, pool, profile, like)
 
 
-_LONGER = 4
-"""How many times the length of a step its conditions are looked at for, where it was longer than was thought."""
+def _lay_out(
+    plan: RunPlan,
+    state: RunState,
+    batch: Batch,
+    outages: Outages,
+    pool: Executor | None,
+    profile: Profile,
+    like: RoutedStep | None,
+) -> tuple[RoutedStep, Program]:
+    """The loads and the program of a step with these outages; with `like`, its loads spread evenly."""
+    if like is not None:
+        return like, lay_out_evenly(plan, like, outages.at_end())
+    routed = route_step(plan, state, batch, outages, pool=pool, profile=profile)
+    with profile.timed("layout"):
+        return routed, lay_out_step(plan, routed, outages)
 
 
 def _interpret(plan: RunPlan, program: Program) -> Timeline:
@@ -169,7 +178,7 @@ def _run_with_queues(
             run = run_queues(plan, inject(program, conditions, batch.step), routed, routed.groups, limited=True)
             if run.makespan_ps <= conditions.length_ps:
                 break
-            conditions = conditions_of(plan, state, _LONGER * run.makespan_ps)
+            conditions = conditions_of(plan, state, INTERVAL_STEPS * run.makespan_ps)
     routed = after_queues(plan, routed, run)
     even = lay_out_evenly(plan, routed)
     groups = even_groups(even)
@@ -177,7 +186,7 @@ def _run_with_queues(
         balanced = run_queues(plan, inject(even, conditions, batch.step), routed, groups, limited=False)
         if balanced.makespan_ps <= conditions.length_ps:
             return routed, run, balanced.makespan_ps, conditions
-        conditions = conditions_of(plan, state, _LONGER * balanced.makespan_ps)
+        conditions = conditions_of(plan, state, INTERVAL_STEPS * balanced.makespan_ps)
 
 
 def _check_time(plan: RunPlan, batch: Batch, step_ps: int, clock_ps: int) -> None:
