@@ -24,7 +24,7 @@ def import_(
 
     `workload: {trace: trace.parquet}` replays it: the choices of a real router, simulated end to end.
     """
-    from moesim.workload import import_recordings
+    from moesim.recordings import import_recordings
 
     report = import_recordings(files, output)
     if quiet:

@@ -14,6 +14,7 @@ from moesim.calibration.lookup import with_table
 from moesim.errors import InputError, ParameterError, ScenarioError
 from moesim.hardware import Backend, backend_of, check_backend, default_backend
 from moesim.placement import place
+from moesim.recordings import read_trace
 from moesim.routing import Strategy
 from moesim.scenario import Scenario
 from moesim.scenario.schema import KernelTables
@@ -22,9 +23,9 @@ from moesim.simulation.fault_schedule import FaultSchedule
 from moesim.simulation.plan import LayerRouter, RunPlan, group_nodes
 from moesim.simulation.popularity import Popularity, popularity_of
 from moesim.simulation.sampling import check_sampling, has_own_router, resolve_sampling, router_of
-from moesim.types import EqualSequences, LayerShape, ModelShape, Placement, TokenSource
+from moesim.types import EqualSequences, LayerShape, ModelShape, Placement, TokenSource, Trace
 from moesim.types.policies import CapacityPolicy, Fault, Kept, QueuePolicy, SubstitutionPolicy, TrainingBalance
-from moesim.workload import RecordedTokens, SyntheticTokens, read_trace
+from moesim.workload import RecordedTokens, SyntheticTokens
 
 Policy = TypeVar("Policy")
 
@@ -218,6 +219,8 @@ def _recorded(scenario: Scenario, model: ModelShape, n_ranks: int) -> RecordedTo
         trace = read_trace(spec.workload.trace)
     except InputError as error:
         raise scenario.error("workload.trace", spec.workload.trace, str(error)) from None
+    if not isinstance(trace, Trace):
+        raise scenario.error("workload.trace", "counts or logits", "a trace of choices")
     of_model, top_k = f"as model {model.name} has", max(model.choices_of_layer)
     same = top_k == max(scenario.model.choices_of_layer)
     for field_name, found, wanted, why in (

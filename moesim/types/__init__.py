@@ -4,7 +4,7 @@ In: nothing. Out: ModelShape, LayerShape, GpuSpec, NetworkSpec, ClusterShape, Pa
 Precision (what is simulated), Draw, Batch, AttentionWork (whose tokens), Assignment (which expert serves which token),
 Placement, Traffic (which slot, which port), Program, Exchange, Timeline (when),
 StepTimes, Tasks (what the clock says of a step), TokenGroups, Queues, QueuedRun
-(experts with queues).
+(experts with queues), Trace, CountsTrace, LogitsTrace (what was recorded).
 """
 
 from moesim.types.assignment import (
@@ -52,6 +52,19 @@ from moesim.types.program import (
     Timeline,
 )
 from moesim.types.protocols import Planner, ReplicaChoice, Router, TokenSource
+from moesim.types.recording import (
+    DECODE,
+    PHASES,
+    PREFILL,
+    TRAIN,
+    UNKNOWN,
+    CountsTrace,
+    LogitsTrace,
+    Recording,
+    TokenColumns,
+    Trace,
+    token_columns,
+)
 from moesim.types.routed import RoutedStep
 from moesim.types.router import RouterState, RouterStep
 from moesim.types.step_times import QueueTotals, StepTimes, Tasks
@@ -62,6 +75,7 @@ __all__ = [
     "CAUSES",
     "COMPUTE_KINDS",
     "COMPUTE_STREAM",
+    "DECODE",
     "DTYPE_BYTES",
     "EXCHANGE_KINDS",
     "EXCHANGE_STREAM",
@@ -70,16 +84,21 @@ __all__ = [
     "NOT_DROPPED",
     "OVER_CAPACITY",
     "PARTS",
+    "PHASES",
+    "PREFILL",
     "QUEUE_FULL",
     "TO_BEST_WITH_ROOM",
     "TO_LOCAL_EXPERT",
     "TO_NEXT_CHOICE",
     "TO_SHARED_EXPERT",
+    "TRAIN",
+    "UNKNOWN",
     "WITHIN_NODE",
     "Assignment",
     "AttentionWork",
     "Batch",
     "ClusterShape",
+    "CountsTrace",
     "Draw",
     "EqualSequences",
     "Exchange",
@@ -87,6 +106,7 @@ __all__ = [
     "LayerChange",
     "LayerClass",
     "LayerShape",
+    "LogitsTrace",
     "ModelShape",
     "NetworkSpec",
     "Parallelism",
@@ -98,6 +118,7 @@ __all__ = [
     "QueueTotals",
     "QueuedRun",
     "Queues",
+    "Recording",
     "ReplicaChoice",
     "RoutedStep",
     "Router",
@@ -107,12 +128,15 @@ __all__ = [
     "StepTimes",
     "Tasks",
     "Timeline",
+    "TokenColumns",
     "TokenGroups",
     "TokenSource",
     "Topology",
+    "Trace",
     "Traffic",
     "attention_work",
     "equal_decodes",
     "equal_prompts",
     "nodes_of",
+    "token_columns",
 ]

@@ -2,30 +2,22 @@
 
 In: numbers of the scenario (seed, shape, skew) or recorded files. Out: token
 sources with the batch of a step and either its logits (`SyntheticTokens`) or
-the choices a real router made (`RecordedTokens`), and the importer of
-recordings. The law of the logits is in `logits`; `direct` draws the choices of
+the choices a real router made (`RecordedTokens`). The law of the logits is in `logits`; `direct` draws the choices of
 that law without them. Loads that are stated (`loads`) or counted (`counts`)
 become popularities in `solve`.
 """
 
 from moesim.workload.counts import read_counts
-from moesim.workload.importer import ImportReport, import_recordings
 from moesim.workload.loads import hot_loads, lognormal_loads
 from moesim.workload.recorded import RecordedTokens
-from moesim.workload.recording import Trace, read_trace, write_trace
 from moesim.workload.solve import solve_layer
 from moesim.workload.synthetic import SyntheticTokens
 
 __all__ = [
-    "ImportReport",
     "RecordedTokens",
     "SyntheticTokens",
-    "Trace",
     "hot_loads",
-    "import_recordings",
     "lognormal_loads",
     "read_counts",
-    "read_trace",
     "solve_layer",
-    "write_trace",
 ]

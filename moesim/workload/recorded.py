@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.types import Assignment, Batch, EqualSequences
-from moesim.workload.recording import Trace
+from moesim.types import Assignment, Batch, EqualSequences, Trace
 
 
 class RecordedTokens:
@@ -71,7 +70,11 @@ class RecordedTokens:
         if top_k != self.trace.top_k:
             raise InputError(f"top_k: found {top_k}, wanted the {self.trace.top_k} choices that were recorded")
         rows = self._rows(batch.step)
-        return Assignment.of(self.trace.expert[layer, rows], self.trace.weight[layer, rows])
+        expert = self.trace.expert[layer, rows]
+        weight = (
+            np.full(expert.shape, np.nan, np.float32) if self.trace.weight is None else self.trace.weight[layer, rows]
+        )
+        return Assignment.of(expert, weight)
 
     def manifest(self, n_steps: int) -> dict[str, Any]:
         """How often the steps go through the trace, and how many of its layers were recorded if not all were."""

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from moesim import Scenario, simulate
+from moesim.recordings import import_recordings
 from moesim.results.result import FRAMES
 from moesim.scenario.merge import override
 from moesim.scenario.no_effect import RULES
-from moesim.workload import import_recordings
 
 BASE: dict[str, Any] = {
     "seed": 3,

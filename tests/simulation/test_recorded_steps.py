@@ -10,9 +10,9 @@ import pytest
 
 from moesim import Scenario, simulate
 from moesim.errors import InputError
+from moesim.recordings import import_recordings
 from moesim.simulation.prepare import prepare
 from moesim.types import Batch, equal_decodes
-from moesim.workload import import_recordings
 from tests.simulation.small import SMALL, small
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from moesim import Result, Scenario, route, simulate
-from moesim.workload import import_recordings
+from moesim.recordings import import_recordings
 
 RECORDING = Path(os.environ.get("MOESIM_DATA", "")) / "cases" / "inputs" / "mixtral_layer1_only.jsonl"
 

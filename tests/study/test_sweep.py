@@ -21,9 +21,9 @@ from moesim import (
     simulate,
     sweep,
 )
+from moesim.recordings import import_recordings
 from moesim.study import execute, plan_sweep
 from moesim.study.store import Store
-from moesim.workload import import_recordings
 
 
 @pytest.fixture

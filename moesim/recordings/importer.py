@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import TraceError
-from moesim.workload.recording import Trace, check_replaceable, write_trace
+from moesim.recordings.parquet import check_replaceable, write_trace
+from moesim.types import Trace, token_columns
 
 FIELDS = ("problem_id", "token_idx", "layer", "experts", "gating_probs")
 MAX_EXPERTS = 100_000
@@ -91,7 +92,14 @@ def _arrays(
         expert[layer, token, : len(experts)] = experts
         weight[layer, token, : len(weights)] = weights
     sequence = np.array([sequence for sequence, _ in tokens], dtype=np.int32)
-    return Trace(expert=expert, weight=weight, sequence=sequence), len(tokens) * n_layers - len(rows)
+    return Trace(
+        expert=expert,
+        weight=weight,
+        **token_columns(len(tokens), sequence=sequence, position=np.array([index for _, index in tokens])),
+        layer_ids=tuple(range(n_layers)),
+        n_experts=int(expert.max()) + 1,
+        layout="moesim-jsonl",
+    ), len(tokens) * n_layers - len(rows)
 
 
 def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

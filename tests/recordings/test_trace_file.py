@@ -12,10 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from moesim.errors import OutputError, TraceError
-from moesim.types import EqualSequences
-from moesim.workload import RecordedTokens, import_recordings, read_trace
+from moesim.recordings import import_recordings, read_trace
+from moesim.types import EqualSequences, Trace
+from moesim.workload import RecordedTokens
 
 RECORD = {"problem_id": 0, "token_idx": 0, "layer": 0, "experts": [1, 0], "gating_probs": [0.75, 0.25]}
+
+
+def read_choices(path: Path) -> Trace:
+    """The trace of choices in a file."""
+    trace = read_trace(path)
+    assert isinstance(trace, Trace)
+    return trace
 
 
 def recording(path: Path, *changes: dict[str, Any]) -> Path:
@@ -44,8 +52,9 @@ def test_import_keeps_order_and_reports_what_is_missing(tmp_path: Path, suffix: 
     assert report.notes == (
         "1 of 6 (token, layer) pairs were not recorded; they make no choice there (1 of 3 tokens are incomplete)",
     )
-    trace = read_trace(tmp_path / "t.parquet")
+    trace = read_choices(tmp_path / "t.parquet")
     assert trace.expert.tolist() == [[[1, 0], [3, 1], [1, 0]], [[2, 3], [-1, -1], [1, 0]]]
+    assert trace.weight is not None
     assert trace.weight[1].tolist() == [[0.75, 0.25], [0.0, 0.0], [0.75, 0.25]]
     assert trace.sequence.tolist() == [0, 0, 1]
     assert trace.n_experts == 4
@@ -159,7 +168,7 @@ def test_replay_goes_through_the_trace_and_starts_again(tmp_path: Path) -> None:
     """Three tokens, two ranks with one token each: steps hold tokens 0 1, 2 0, 1 2."""
     source = recording(tmp_path / "r.jsonl", *({"token_idx": i, "experts": [i, 3]} for i in range(3)))
     import_recordings([source], tmp_path / "t.parquet")
-    tokens = RecordedTokens(read_trace(tmp_path / "t.parquet"), n_ranks=2, tokens_per_rank=1)
+    tokens = RecordedTokens(read_choices(tmp_path / "t.parquet"), n_ranks=2, tokens_per_rank=1)
     firsts = [tokens.choices(tokens.batch(step), 0, 2).expert[:, 0].tolist() for step in range(3)]
     assert firsts == [[0, 1], [2, 0], [1, 2]]
 
@@ -168,19 +177,19 @@ def test_a_trace_is_read_once_until_it_changes(tmp_path: Path) -> None:
     """The same arrays stand for the same file; another content gives others."""
     source = recording(tmp_path / "r.jsonl", *({"token_idx": i, "experts": [i, 3]} for i in range(3)))
     import_recordings([source], tmp_path / "t.parquet")
-    trace = read_trace(tmp_path / "t.parquet")
-    assert read_trace(tmp_path / "t.parquet") is trace
+    trace = read_choices(tmp_path / "t.parquet")
+    assert read_choices(tmp_path / "t.parquet") is trace
     source = recording(tmp_path / "r.jsonl", *({"token_idx": i, "experts": [i, 3]} for i in range(2)))
     (tmp_path / "t.parquet").unlink()
     import_recordings([source], tmp_path / "t.parquet")
-    assert read_trace(tmp_path / "t.parquet").n_tokens == 2
+    assert read_choices(tmp_path / "t.parquet").n_tokens == 2
 
 
 def test_recorded_sequences_are_prompts_unless_the_workload_says_otherwise(tmp_path: Path) -> None:
     """The context of a token is its place in its recorded sequence; equal sequences restart on every rank."""
     rows = [{"problem_id": p, "token_idx": i, "experts": [i % 3, 3]} for p, n in ((0, 2), (1, 4)) for i in range(n)]
     import_recordings([recording(tmp_path / "r.jsonl", *rows)], tmp_path / "t.parquet")
-    trace = read_trace(tmp_path / "t.parquet")
+    trace = read_choices(tmp_path / "t.parquet")
     batch = RecordedTokens(trace, n_ranks=2, tokens_per_rank=None).batch(0)
     assert (batch.context.tolist(), bool(batch.decodes.any()), batch.alike) == ([0, 1, 0, 1, 2, 3], False, None)
     alike = EqualSequences(decodes=False, length=2)
@@ -189,3 +198,25 @@ def test_recorded_sequences_are_prompts_unless_the_workload_says_otherwise(tmp_p
     alike = EqualSequences(decodes=True, length=9)
     batch = RecordedTokens(trace, n_ranks=2, tokens_per_rank=None, alike=alike).batch(0)
     assert (batch.context.tolist(), bool(batch.decodes.all())) == ([9] * 6, True)
+
+
+def test_a_trace_of_the_first_format_is_still_read(tmp_path: Path) -> None:
+    """Two tokens in two layers, rows ordered by token; it may be replaced by another."""
+    lists = [
+        pa.FixedSizeListArray.from_arrays(pa.array(values, dtype), 2)
+        for values, dtype in (([1, 0, 2, 3, 3, 1, -1, -1], pa.int32()), ([0.75, 0.25] * 3 + [0, 0], pa.float32()))
+    ]
+    table = pa.table(
+        {
+            "token": pa.array([0, 0, 1, 1], pa.int64()),
+            "sequence": pa.array([0, 0, 5, 5], pa.int32()),
+            "layer": pa.array([0, 1, 0, 1], pa.int32()),
+            "experts": lists[0],
+            "weights": lists[1],
+        }
+    ).replace_schema_metadata({"format": "moesim-routing-trace-1"})
+    pq.write_table(table, tmp_path / "t.parquet")
+    trace = read_choices(tmp_path / "t.parquet")
+    assert trace.expert.tolist() == [[[1, 0], [3, 1]], [[2, 3], [-1, -1]]]
+    assert (trace.sequence.tolist(), trace.layer_ids, trace.n_experts) == ([0, 5], (0, 1), 4)
+    assert import_recordings([recording(tmp_path / "r.jsonl", {})], tmp_path / "t.parquet").n_tokens == 1
