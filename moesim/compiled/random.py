@@ -19,7 +19,7 @@ from moesim.compiled.jit import njit
 # streams: what a draw is for; numbers are part of the results' identity
 LOGIT_NOISE, POPULARITY, TOPIC_OF_SEQUENCE, TOPIC_AFFINITY, ROUTER, CAPACITY = 1, 2, 3, 4, 5, 6
 TOKEN_ID, HASH_TABLE, DIRECT, JITTER, NOISE, SECOND_EXPERT = 7, 8, 9, 10, 11, 12
-FAULT, TIME_JITTER = 13, 14
+FAULT, TIME_JITTER, SEGMENT_NOISE, SEGMENT_START = 13, 14, 15, 16
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)

@@ -219,6 +219,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         _UNREAD,
         Rule(("workload.topics.count",), lambda count: count == 0, "workload.topics.count is 0"),
     ),
+    "workload.locality": (_RECORDED, _UNREAD),
     "workload.sampling": (_RECORDED,),
     "routing.parameters": (_RECORDED,),
     **dict.fromkeys(

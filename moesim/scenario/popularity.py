@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from moesim.scenario import schema
+from moesim.scenario.model_shape import model_shape
 from moesim.scenario.source import Fail, FieldPath, shown
 
 PATH: FieldPath = ("workload", "popularity")
@@ -60,7 +61,8 @@ def load_router(spec: schema.ScenarioSpec, base_routing: Any) -> schema.LoadRout
 def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, Any, str]]:
     """What its kind needs, as (holds, field, found, wanted)."""
     found, n_experts = spec.workload.popularity, spec.model.n_experts
-    lognormal, hot, counts = (found.kind == kind for kind in schema.LOAD_KINDS)
+    lognormal, hot, shares, counts = (found.kind == kind for kind in ("lognormal", "hot", "shares", "counts"))
+    n_layers = len(model_shape(spec.model).moe_layers)
     deviations = [*found.sigma, *found.group_sigma]
     return [
         (bool(found.sigma) or not lognormal, (*PATH, "sigma"), None, "a number, as kind lognormal needs it"),
@@ -84,6 +86,8 @@ def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, A
             found.experts,
             f"1 to {n_experts - 1} of the {n_experts} experts of {spec.model.name}",
         ),
+        (bool(spec.workload.locality), ("workload", "locality"), "an empty list", "a probability, or some of them"),
+        *_shares_rules(found.shares, n_layers, n_experts, needed=shares),
         (
             counts == (found.counts is not None),
             (*PATH, "kind" if found.counts else "counts"),
@@ -96,4 +100,21 @@ def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, A
             found.router and found.router.top_k,
             f"at most the {n_experts} experts of {spec.model.name}",
         ),
+    ]
+
+
+def _shares_rules(
+    rows: tuple[tuple[float, ...], ...], n_layers: int, n_experts: int, *, needed: bool
+) -> list[tuple[bool, FieldPath, Any, str]]:
+    """What stated shares must be, where a kind needs them."""
+    if not needed:
+        return []
+    path, lengths = (*PATH, "shares"), [len(row) for row in rows]
+    wrong = next((i for i, length in enumerate(lengths) if length != n_experts), -1)
+    empty = next((i for i, row in enumerate(rows) if not sum(row) > 0), -1)
+    return [
+        (bool(rows), path, None, "a list of numbers, as kind shares needs it"),
+        (len(rows) in (1, n_layers), path, f"{len(rows)} lists", f"one, or one for each of {n_layers} MoE layers"),
+        (wrong < 0, path, f"{[*lengths, 0][wrong]} numbers in list {wrong}", f"{n_experts}, one for each expert"),
+        (empty < 0, path, f"only zeros in list {empty}", "a load above 0"),
     ]

@@ -1,4 +1,4 @@
-"""The popularity of the experts where a scenario states their load: as counts, log-normal, or with hot experts."""
+"""The popularity of the experts where a scenario states their load: counts, shares, log-normal, or hot experts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from moesim.scenario.schema import LOAD_KINDS
 from moesim.simulation.sampling import router_of
 from moesim.simulation.threads import default_threads
 from moesim.types import Draw
-from moesim.workload import hot_loads, lognormal_loads, read_counts, solve_layer
+from moesim.workload import hot_loads, lognormal_loads, read_counts, solve_layer, stated_loads
 
 Popularity = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Affinities of the topics [L, topics, E] -> popularities [L, E]."""
@@ -53,6 +53,8 @@ def popularity_of(scenario: Scenario) -> tuple[Popularity | None, tuple[str, str
         except ParameterError as error:
             raise scenario.error("workload.popularity.counts", f"{error.found} in {name}", error.wanted) from None
         file = name, digest
+    elif stated.kind == "shares":
+        load = stated_loads(len(model.moe_layers), stated.shares)
     elif stated.kind == "hot":
         assert stated.share is not None
         assert stated.experts is not None

@@ -25,7 +25,7 @@ from moesim.simulation.popularity import Popularity, popularity_of
 from moesim.simulation.sampling import check_sampling, has_own_router, resolve_sampling, router_of
 from moesim.types import EqualSequences, LayerShape, ModelShape, Placement, TokenSource, Trace
 from moesim.types.policies import CapacityPolicy, Fault, Kept, QueuePolicy, SubstitutionPolicy, TrainingBalance
-from moesim.workload import RecordedTokens, SyntheticTokens
+from moesim.workload import RecordedTokens, SyntheticTokens, by_layer
 
 Policy = TypeVar("Policy")
 
@@ -201,6 +201,7 @@ def _synthetic(scenario: Scenario, zero: int, popularity: Popularity | None, n_r
         topic_count=workload.topics.count,
         topic_strength=workload.topics.strength,
         vocab_size=model.vocab_size,
+        locality=by_layer(workload.locality, len(model.moe_layers)),
         popularity=popularity,
     )
 

@@ -1,7 +1,7 @@
 """How the choices of synthetic tokens are drawn: through their logits, or directly (`moesim.workload.direct`).
 
-Direct sampling is exact if the router is a plain top-k and no policy reads
-weights. All runs of a study draw alike, so that they see the same
+Direct sampling is exact if the router is a plain top-k, tokens are drawn
+independently (no locality) and no policy reads weights. All runs of a study draw alike, so that they see the same
 tokens; which way is decided once, for all of them, and written into each
 scenario. A run that is repeated alone from its resolved scenario then sees the
 tokens that it saw in the study.
@@ -49,6 +49,8 @@ def why_not_direct(scenario: Scenario) -> ScenarioError | None:
     capacity = spec.routing.capacity
     if spec.workload.trace is not None:
         why = "the trace holds the choices"
+    elif any(spec.workload.locality):
+        why = "workload.locality shares noise of logits among tokens"
     elif not _order_only(scenario):
         why = f"routing.strategy {spec.routing.strategy} reads more of the logits than their order"
     elif spec.routing.training is not None:

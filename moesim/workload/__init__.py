@@ -8,7 +8,7 @@ become popularities in `solve`.
 """
 
 from moesim.workload.counts import read_counts
-from moesim.workload.loads import hot_loads, lognormal_loads
+from moesim.workload.loads import by_layer, hot_loads, lognormal_loads, stated_loads
 from moesim.workload.recorded import RecordedTokens
 from moesim.workload.solve import solve_layer
 from moesim.workload.synthetic import SyntheticTokens
@@ -16,8 +16,10 @@ from moesim.workload.synthetic import SyntheticTokens
 __all__ = [
     "RecordedTokens",
     "SyntheticTokens",
+    "by_layer",
     "hot_loads",
     "lognormal_loads",
     "read_counts",
     "solve_layer",
+    "stated_loads",
 ]

@@ -76,6 +76,16 @@ def _orders_of_layers(seed: int, out: NDArray[np.int64]) -> None:
         permutation(key(seed, POPULARITY, 0, layer, _ORDER), out[layer])
 
 
+def by_layer(values: Sequence[float], n_layers: int) -> NDArray[np.float64]:
+    """Numbers of the layers [L]: as many as there are layers are one for each, others are by depth (`_by_depth`)."""
+    return np.array(values, dtype=np.float64) if len(values) == n_layers else _by_depth(values, n_layers)[:, 0]
+
+
+def stated_loads(n_layers: int, shares: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    """Shares [L, E] that are stated for each layer, or once for all of them, scaled to a sum of 1."""
+    return np.repeat(_shares(np.array(shares, dtype=np.float64)), n_layers if len(shares) == 1 else 1, axis=0)
+
+
 def _by_depth(values: Sequence[float], n_layers: int) -> NDArray[np.float64]:
     """[L, 1]: each layer at its middle, so that the mean over few layers is that over many."""
     depth = (np.arange(n_layers) + 0.5) / n_layers

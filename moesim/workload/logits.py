@@ -1,4 +1,4 @@
-"""The law of synthetic logits: popularity + topic affinity + standard Gumbel noise.
+"""The law of synthetic logits: popularity + topic affinity + standard Gumbel noise, which near tokens may share.
 
 With Gumbel noise the argmax of a token is a draw in proportion to
 exp(popularity + affinity), and its top k are a Plackett-Luce draw without
@@ -16,6 +16,8 @@ from moesim.compiled.jit import njit
 from moesim.compiled.random import (
     LOGIT_NOISE,
     POPULARITY,
+    SEGMENT_NOISE,
+    SEGMENT_START,
     TOKEN_ID,
     TOPIC_AFFINITY,
     TOPIC_OF_SEQUENCE,
@@ -25,6 +27,9 @@ from moesim.compiled.random import (
     uniform,
 )
 
+SEGMENT_TOKENS = 8
+"""Tokens of a sequence whose noise locality makes alike."""
+_LEAST, _MOST = np.float32(2.0**-24), np.float32(1.0 - 2.0**-24)
 _SQRT_HALF_BITS = np.int32(0x3F3504F3)
 _EXPONENT_ONE = np.int32(0x3F800000)
 _MANTISSA = np.int32(0x007FFFFF)
@@ -57,6 +62,59 @@ def fill_logits(
         negative_log(row, row_bits, exponent)  # -ln(-ln u): standard Gumbel
         for e in range(out.shape[1]):
             row[e] += popularity[e] + wanted[e]
+
+
+@njit
+def fill_local_logits(
+    seed: int,
+    step: int,
+    layer: int,
+    first: int,
+    popularity: NDArray[np.float32],
+    affinity: NDArray[np.float32],
+    topic: NDArray[np.int32],
+    locality: float,
+    sequence: NDArray[np.int32],
+    position: NDArray[np.int32],
+    out: NDArray[np.float32],
+) -> None:
+    """Fill out [T, E] as `fill_logits` does, with noise that tokens of a segment share.
+
+    With probability `locality`, each on its own, a (token, expert) takes the noise
+    of its segment instead of its own: the law of a token's logits stays, and tokens
+    of a segment choose alike. A segment is a run of SEGMENT_TOKENS tokens of a
+    sequence; `sequence` and `position` [T] say which token of which sequence each is.
+
+    One number decides and is the noise: below `locality` the segment's is taken,
+    else what is above, stretched to (0, 1), is as uniform as a number of its own.
+    """
+    bits = out.view(np.int32)
+    n_experts = out.shape[1]
+    exponent, shared = np.empty(n_experts, dtype=np.float32), np.empty(n_experts, dtype=np.float32)
+    limit, stretch = np.float32(locality), np.float32(1.0 / (1.0 - locality) if locality < 1.0 else 0.0)
+    here = np.uint64(0)
+    for t in range(out.shape[0]):
+        segment = key(seed, SEGMENT_NOISE, position[t] // SEGMENT_TOKENS, layer, sequence[t])
+        if t == 0 or segment != here:
+            here = segment
+            for e in range(n_experts):
+                shared[e] = np.float32(uniform(segment, e))
+        word = key(seed, LOGIT_NOISE, step, layer, first + t)
+        row, row_bits, wanted = out[t], bits[t], affinity[topic[t]]
+        for e in range(n_experts):
+            own = np.float32(uniform(word, e))
+            row[e] = shared[e] if own < limit else min(max((own - limit) * stretch, _LEAST), _MOST)
+        negative_log(row, row_bits, exponent)
+        negative_log(row, row_bits, exponent)
+        for e in range(n_experts):
+            row[e] += popularity[e] + wanted[e]
+
+
+@njit
+def segment_starts(seed: int, sequence: NDArray[np.int32], out: NDArray[np.int32]) -> None:
+    """Fill out [T] with how many tokens of its first segment each sequence has behind it: 0 to SEGMENT_TOKENS - 1."""
+    for t in range(sequence.shape[0]):
+        out[t] = int(uniform(key(seed, SEGMENT_START, 0, 0, sequence[t]), 0) * SEGMENT_TOKENS)
 
 
 @njit

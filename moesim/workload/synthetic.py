@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from moesim.types import Assignment, Batch, EqualSequences
 from moesim.workload.direct import DirectSampler
 from moesim.workload.logits import (
+    fill_local_logits,
     fill_logits,
     popularity_of_layers,
+    segment_starts,
     topic_affinities,
     topics_of,
     uniforms_of,
@@ -36,6 +38,7 @@ class SyntheticTokens:
         vocab_size: ids of the vocabulary; their frequencies are Zipf's law, 1 / rank.
         n_zero_experts: logits behind those of the experts, of experts that compute nothing; each is as popular as the
             experts with a load are in the mean, and the others' logits do not depend on them.
+        locality: of each layer [L], the probability that a token takes its segment's noise (see `logits`); None = 0.
         popularity: gives popularities [L, E] for topics of affinities [L, topics, E]; None = by zipf_exponent.
     """
 
@@ -55,6 +58,7 @@ class SyntheticTokens:
         vocab_size: int = 1,
         context_tokens: int = 0,
         n_zero_experts: int = 0,
+        locality: NDArray[np.float64] | None = None,
         popularity: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
     ) -> None:
         self.tokens_per_step = n_ranks * tokens_per_rank
@@ -90,6 +94,11 @@ class SyntheticTokens:
             self._sequence = (self._source * per_rank + within).astype(np.int32)
             self._new_sequences = n_ranks * per_rank
             self._context = (token % tokens_per_rank % sequence_tokens).astype(np.int32)
+        self._locality = np.zeros(n_layers) if locality is None else locality
+        self._position = self._context  # in its sequence, of the tokens of step 0
+        if decodes:
+            self._position = np.zeros(len(token), dtype=np.int32)
+            segment_starts(seed, self._sequence, self._position)  # else all sequences would turn in the same steps
         frequency = 1.0 / np.arange(1, vocab_size + 1)
         self._id_bounds = np.cumsum(frequency) / frequency.sum()
 
@@ -118,21 +127,20 @@ class SyntheticTokens:
 
     def logits(self, batch: Batch, layer: int, first: int, last: int, out: NDArray[np.float32]) -> None:
         """Fill out [last - first, E] with the logits of tokens first..last-1 of a batch in the layer-th MoE layer."""
-        fill_logits(
-            self._seed,
-            batch.step,
-            layer,
-            first,
-            self._popularity[layer],
-            self._affinity[layer],
-            batch.topic[first:last],
-            out,
+        popularity, affinity, topic = self._popularity[layer], self._affinity[layer], batch.topic[first:last]
+        if self._locality[layer] == 0:
+            fill_logits(self._seed, batch.step, layer, first, popularity, affinity, topic, out)
+            return
+        position = self._position[first:last] + np.int32(batch.step if self._alike.decodes else 0)
+        locality, sequence = self._locality[layer], batch.sequence[first:last]
+        fill_local_logits(
+            self._seed, batch.step, layer, first, popularity, affinity, topic, locality, sequence, position, out
         )
 
     def experts(self, batch: Batch, layer: int, first: int, last: int, out: NDArray[np.int32]) -> None:
         """Fill out [last - first, K] with the top K of such logits, the best first, drawn directly.
 
-        The law is that of `logits`, the draws are others; see `direct`.
+        The law is that of `logits` without locality, the draws are others; see `direct`.
         """
         self._direct.fill(batch.step, layer, first, batch.topic[first:last], out)
 

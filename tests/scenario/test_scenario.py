@@ -44,9 +44,11 @@ def test_every_shipped_scenario_reproduces_itself(path: Path, tmp_path: Path) ->
         ("workload: {phase: decod}", r"'decode', 'prefill' or 'train'"),
         ("workload: 3", "workload: found 3, wanted a mapping of fields"),
         ("workload: {popularity: {exponent: .inf}}", "exponent"),
-        ("workload: {locality: 0.4}", "this version does not model locality"),
+        ("workload: {drift: {half_life_steps: 9}}", "this version does not model drift"),
         ("routing: {capacity: {overflow: drop-by-position}}", "routing.capacity.factor: found nothing"),
         ("routing: {capacity: {factor: 2.0e+6}}", "less than or equal to 1000000"),
+        ("workload: {locality: 1.4}", "workload.locality.*found 1.4, wanted less than or equal to 1"),
+        ("workload: {locality: []}", "workload.locality: found 'an empty list', wanted a probability"),
         ("routing: {top_k: 9}", "at most the 8 experts"),
         ("parallelism: {expert: 3}", "parallelism.expert: found 3, wanted ranks in groups that divide the 8"),
         (

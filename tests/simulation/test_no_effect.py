@@ -31,6 +31,7 @@ FACTOR = {"cluster.network.port_bandwidth_factor": [0.9, 1.0]}
 RECORDED = {"workload.trace": "trace.parquet", "workload.popularity": None}
 LOGNORMAL = {"workload.popularity.kind": "lognormal", "workload.popularity.sigma": 0.3}
 HOT = {"workload.popularity.kind": "hot", "workload.popularity.share": 0.6, "workload.popularity.experts": 2}
+SHARES = {"workload.popularity.kind": "shares"}
 DEAF = {"routing.strategy": "round-robin"}
 SHARED = {"model.n_shared_experts": 1, "model.shared_intermediate_size": 4096}
 MLA = {
@@ -99,6 +100,9 @@ CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] 
     ("workload.topics.count", 4, 5, {"routing.strategy": "hash", "workload.topics.strength": 1.0}, None),
     ("workload.topics.strength", 1.0, 2.0, {}, {"workload.topics.count": 4}),
     ("workload.topics.strength", 1.0, 2.0, RECORDED | {"workload.topics.count": 4}, None),
+    ("workload.popularity.shares", [*range(8)], [*range(2, 10)], {"workload.popularity.kind": "zipf"}, SHARES),
+    ("workload.locality", 0.5, 0.9, DEAF, {}),
+    ("workload.locality", [0.5, 0.2], 0.9, RECORDED, None),
     ("workload.sampling", "logits", "auto", RECORDED, {"routing.strategy": "softmax-top-k"}),
     ("routing.parameters", {"norm_topk_prob": True}, {"n_group": 2}, RECORDED, {"routing.strategy": "softmax-top-k"}),
     ("routing.parameters.norm_topk_prob", True, False, SOFTMAX | {"routing.capacity.factor": 0.6}, SOFTMAX | BY_WEIGHT),

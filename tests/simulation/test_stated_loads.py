@@ -168,6 +168,16 @@ def test_every_kind_says_what_it_reads() -> None:
     assert set(LOAD_KINDS) < set(POPULARITY_FIELDS)
 
 
+def test_stated_shares_come_out() -> None:
+    """Of each layer, in any unit; one list is that of all layers. The kind is told by the field."""
+    of_layers = stated({"shares": COUNTS.tolist()})
+    assert of_layers.spec.workload.popularity.kind == "shares"
+    assert_counted(shares(of_layers))
+    one = shares(stated({"shares": COUNTS[0].tolist()}))
+    assert (np.abs(one - WANTED[0]) < 0.04 * WANTED[0] + 4 * np.sqrt(WANTED[0] / (4 * 4 * 512 * 8))).all()
+    assert Scenario.from_dict(of_layers.resolved()).resolved() == of_layers.resolved()
+
+
 WRONG = [
     ({"kind": "lognormal"}, "sigma: found None, wanted a number, as kind lognormal needs it"),
     ({"sigma": -0.1}, "found -0.1, wanted standard deviations from 0"),
@@ -177,6 +187,13 @@ WRONG = [
     ({"kind": "hot", "experts": 3}, "share: found None, wanted a share"),
     ({"share": 0.3, "experts": 64}, "experts: found 64, wanted 1 to 63"),
     ({"share": 0.3, "experts": 1}, "found 0.3 of the load of layer 0 .* at most 1 / top_k = 0.125"),
+    ({"kind": "shares"}, "shares: found None, wanted a list of numbers"),
+    ({"shares": 3}, "shares: found 3, wanted a list of numbers, or one for each MoE layer"),
+    ({"shares": [1, -1]}, "shares.* found -1, wanted greater than or equal to 0"),
+    ({"shares": [1, 2, 3]}, "shares: found '3 numbers in list 0', wanted 64, one for each expert"),
+    ({"shares": [[1.0] * 64] * 3}, "shares: found '3 lists', wanted one, or one for each of 2"),
+    ({"shares": [[1.0] * 64, [0] * 64]}, "shares: found 'only zeros in list 1', wanted a load above 0"),
+    ({"shares": [9] + [0.1] * 63}, "found 0.588 of the load of layer 0 .* at most 1 / top_k = 0.125"),
     ({"kind": "counts"}, "counts: found None, wanted a file"),
     ({"kind": "zipf", "counts": "a.json"}, "kind: found 'zipf', wanted counts, since a file of counts is named"),
     ({"counts": "absent.json"}, "counts: found nothing readable .* in absent.json, wanted counts per layer"),

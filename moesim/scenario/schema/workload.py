@@ -24,6 +24,24 @@ _ByDepth = Annotated[
 ]
 
 
+def _one_row(value: Any) -> Any:
+    """A list of numbers is the one row of a list of lists."""
+    if not isinstance(value, list | tuple):
+        raise ValueError("a list of numbers, or one for each MoE layer")  # noqa: TRY004 - pydantic shows ValueErrors
+    rows = value if all(isinstance(row, list | tuple) for row in value) else (value,)
+    return tuple(tuple(row) for row in rows)
+
+
+_Shares = Annotated[
+    tuple[tuple[Annotated[float, Field(ge=0, le=1e18)], ...], ...],
+    BeforeValidator(_one_row, json_schema_input_type=list[float] | list[list[float]]),
+]
+_Probabilities = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=1)], ...],
+    BeforeValidator(_scalar_to_tuple, json_schema_input_type=float | list[float]),
+]
+
+
 _BY_DEPTH = "; one number, or some from the first MoE layer to the last at equal distances, linear between"
 
 
@@ -36,16 +54,17 @@ class LoadRouterSpec(Part):
 
 
 class PopularitySpec(Part):
-    """How unequally experts are wanted: by an exponent, or by the load that comes out (lognormal, hot, counts).
+    """How unequally experts are wanted: by an exponent, or by the load that comes out (lognormal, hot, shares, counts).
 
     Such a load is that of the topics together, before substitution and capacity.
     """
 
     name: str = described("inline", "shown in reports")
-    kind: Literal["zipf", "uniform", "lognormal", "hot", "counts"] = described(
+    kind: Literal["zipf", "uniform", "lognormal", "hot", "shares", "counts"] = described(
         "zipf",
         "zipf: popularity by rank; uniform; lognormal: ln of the load is normal; hot: some experts have a share "
-        "of the load; counts: the load of a file. Default: what the fields below say, else zipf",
+        "of the load; shares: each expert has the stated one; counts: the load of a file. Default: what the fields "
+        "below say, else zipf",
     )
     exponent: float = described(0.0, "of zipf: popularity of the expert of order r is r^-exponent", ge=0, le=20)
     sigma: _ByDepth = described((), "of lognormal: standard deviation of ln load within a group" + _BY_DEPTH)
@@ -56,6 +75,9 @@ class PopularitySpec(Part):
     group_sigma: _ByDepth = described((0.0,), "of lognormal: standard deviation of ln load of a group" + _BY_DEPTH)
     share: float | None = described(None, "of hot: part of a layer's load that the hot experts have", gt=0, le=1)
     experts: Count | None = described(None, "of hot: how many they are, drawn at random in every layer")
+    shares: _Shares = described(
+        (), "load of each expert, in any unit: one list for all MoE layers, or a list of such lists, one for each"
+    )
     counts: str | None = described(
         None,
         "assignments by layer and expert, a file relative to this one: .json (logical_count [layers][experts] or "
@@ -63,7 +85,7 @@ class PopularitySpec(Part):
     )
     router: LoadRouterSpec | None = described(
         None,
-        "of lognormal, hot and counts: the router that gives this load; default: routing without variants and sweeps, "
+        "of all but zipf and uniform: the router that gives this load; default: routing without variants and sweeps, "
         "or the model's own where that router does not follow popularity",
     )
     source: str = ""
@@ -74,12 +96,13 @@ POPULARITY_FIELDS: Mapping[str, tuple[str, ...]] = {
     "uniform": (),
     "lognormal": ("sigma", "groups", "group_exponent", "group_sigma"),
     "hot": ("share", "experts"),
+    "shares": ("shares",),
     "counts": ("counts",),
 }
 """What each kind of popularity reads; the first that is named tells the kind where none is written."""
 
 
-LOAD_KINDS = ("lognormal", "hot", "counts")
+LOAD_KINDS = ("lognormal", "hot", "shares", "counts")
 """Kinds that state the load that comes out."""
 
 
@@ -101,6 +124,12 @@ class WorkloadSpec(Part):
     sequence_tokens: Count = described(4096, "tokens of a sequence in prefill and train")
     popularity: Annotated[PopularitySpec, Field(default_factory=PopularitySpec)]
     topics: Annotated[TopicsSpec, Field(default_factory=TopicsSpec)]
+    locality: _Probabilities = described(
+        (0.0,),
+        "probability that a token and an expert take the noise of their segment, 8 tokens of a sequence: near tokens "
+        "choose alike, loads stay in the mean; one number, one for each MoE layer, or some from the first to the last "
+        "at equal distances, linear between",
+    )
     sampling: Literal["logits", "direct", "auto"] = described(
         "logits",
         "how the choices of synthetic tokens are drawn: from logits; directly, which is many times faster and exact "
