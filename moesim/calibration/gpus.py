@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache
 
+from moesim.scenario.cluster_shape import gpu_spec
 from moesim.scenario.presets import presets
 from moesim.types import GpuSpec
 
@@ -21,4 +22,4 @@ def gpu_of(system: str, gpus: Mapping[str, GpuSpec] | None = None) -> GpuSpec | 
 @cache
 def published_gpus() -> Mapping[str, GpuSpec]:
     """The GPUs of the presets, by the names that tables give their systems: h100_sxm for the preset h100-sxm."""
-    return {name.replace("-", "_"): GpuSpec(name=name, **entry) for name, entry in presets("gpus").items()}
+    return {name.replace("-", "_"): gpu_spec({"name": name, **entry}) for name, entry in presets("gpus").items()}

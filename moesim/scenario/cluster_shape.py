@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
 from moesim.scenario.schema import ScenarioSpec
 from moesim.types import ClusterShape, GpuSpec, NetworkSpec
 
@@ -16,8 +20,14 @@ def cluster_shape(spec: ScenarioSpec) -> ClusterShape:
             if network[field] is not None:
                 network[field] = (network[field][0] * within, network[field][1] * across)
     return ClusterShape(
-        gpu=GpuSpec(**spec.cluster.gpu.model_dump()),
+        gpu=gpu_spec(spec.cluster.gpu.model_dump()),
         network=NetworkSpec(**network),
         n_nodes=spec.cluster.nodes,
         gpus_per_node=spec.cluster.gpus_per_node,
     )
+
+
+def gpu_spec(preset: Mapping[str, Any]) -> GpuSpec:
+    """A GPU by the fields of its preset and its name, without those that tell of clusters and sources."""
+    known = {each.name for each in fields(GpuSpec)}
+    return GpuSpec(**{name: value for name, value in preset.items() if name in known})

@@ -1,4 +1,4 @@
-"""Which links a GPU has, and what a network's label may say on it."""
+"""Which links and defaults a GPU has, and what a network's label may say on it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,38 @@ from moesim.scenario.schema import GpuPreset, ScenarioSpec
 OF_UNKNOWN_GPU: str = GpuPreset.model_fields["network"].default
 """The network of a GPU that names none."""
 _MEASURED_NODE = 8
+_SHARE_OF_LINKS = 0.8
+"""What estimated networks reach of their published links; those that reach another share come with a GPU."""
 
 
 def links_of(network: str) -> list[float] | None:
-    """Published GB/s of the GPUs that come with a network, [within a node, across nodes]; None if none does."""
+    """Published GB/s of the links of a network, [within a node, across nodes]; None if only its fit knows them."""
     for gpu in presets("gpus").values():
         if network in (gpu["network"], f"{gpu['network']}-two-hop"):
             return list(gpu["link_gb_per_s"])
-    return None
+    rates = presets("networks").get(network, {}).get("dispatch_bandwidth_gb_per_s")
+    return None if rates is None else [rate / _SHARE_OF_LINKS for rate in rates]
+
+
+def with_defaults(gpu: dict[str, Any], written: Any) -> dict[str, Any]:
+    """The fields of a GPU with `estimated`: of its preset but what is written over it; of an inline one its defaults.
+
+    Args:
+        gpu: its fields, those of its preset filled in.
+        written: as the scenario writes it, a name or a mapping.
+    """
+    own = written if isinstance(written, dict) else {}
+    if "estimated" in gpu:
+        kept = gpu["estimated"] if "estimated" in own else [name for name in gpu["estimated"] if name not in own]
+        return {**gpu, "estimated": kept}
+    if "source" in gpu or not set(gpu) >= _STATED:
+        return gpu
+    return {**gpu, "estimated": [name for name in _DEFAULTS if name not in gpu]}
+
+
+_STATED = {name for name, field in GpuPreset.model_fields.items() if field.is_required()}
+_DEFAULTS = ("n_sms", "l2_cache_mb", "clock_ghz", "link_gb_per_s")
+"""What a GPU has whether it is stated or not, and what its times follow from."""
 
 
 def with_links(gpu: dict[str, Any], network: Any) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from moesim.scenario.model_shape import estimated_attention
 from moesim.scenario.network import network_provenance
-from moesim.scenario.schema import LOAD_KINDS, OVERLAP_SLOWDOWN, ScenarioSpec
+from moesim.scenario.schema import LOAD_KINDS, OVERLAP_SLOWDOWN, GpuPreset, ScenarioSpec
 
 
 def provenance_of(spec: ScenarioSpec) -> dict[str, str]:
@@ -27,7 +28,7 @@ def provenance_of(spec: ScenarioSpec) -> dict[str, str]:
     ]
     entries = {
         "model": published(model.name, model.source),
-        "gpu": published(gpu.name, gpu.source),
+        "gpu": published(gpu.name, gpu.source) + _not_published(gpu),
         "network": network_provenance(spec),
         "tokens": _tokens(spec),
     }
@@ -43,6 +44,19 @@ def provenance_of(spec: ScenarioSpec) -> dict[str, str]:
     if lacking:
         entries["precision"] = f"estimated: {'; '.join(lacking)}"
     return entries
+
+
+def _not_published(gpu: GpuPreset) -> str:
+    """The values of a GPU that neither a source nor the scenario states; "" if there are none."""
+    values = {name: getattr(gpu, name, None) for name in gpu.estimated}
+    shown = (f"{name} {_plain(value)}" for name, value in values.items() if value is not None)
+    text = ", ".join(shown)
+    return f"; {'by default' if gpu.name == 'inline' else 'not published, estimated'}: {text}" if text else ""
+
+
+def _plain(value: Any) -> str:
+    """A number, or a pair as within / across."""
+    return " / ".join(f"{each:g}" for each in value) if isinstance(value, tuple) else f"{value:g}"
 
 
 def _tokens(spec: ScenarioSpec) -> str:

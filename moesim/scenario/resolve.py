@@ -9,19 +9,19 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from moesim.errors import ScenarioError, did_you_mean, nearest
+from moesim.errors import ScenarioError, nearest
 from moesim.scenario import schema
 from moesim.scenario.agreement import RATES, check_agreement
 from moesim.scenario.hugging_face import read_config
 from moesim.scenario.kernel_paths import whole_paths
-from moesim.scenario.network import with_links
+from moesim.scenario.network import with_defaults, with_links
 from moesim.scenario.popularity import (
     load_router,
     refuse_fields_of_other_kinds,
     router_fields,
     with_kind,
 )
-from moesim.scenario.presets import names, preset
+from moesim.scenario.presets import canonical, names, preset, suggestion
 from moesim.scenario.source import Fail, FieldPath, shown, whole_path
 
 SECTIONS: Mapping[FieldPath, type[BaseModel]] = {
@@ -117,9 +117,10 @@ def _preset(kind: str, value: Any, path: FieldPath, fail: Fail) -> Any:
 
 def _named(kind: str, name: Any, path: FieldPath, fail: Fail) -> dict[str, Any]:
     known = names(kind)
-    if not isinstance(name, str) or name not in known:
-        raise fail(path, shown(name), f"one of {', '.join(known)}{did_you_mean(name, known)}")
-    return {"name": name, **preset(kind, name)}
+    own = canonical(kind, name) if isinstance(name, str) else name
+    if own not in known:
+        raise fail(path, shown(name), f"one of {', '.join(known)}{suggestion(kind, name)}")
+    return {"name": own, **preset(kind, own)}
 
 
 def _model(value: Any, folder: Path, fail: Fail) -> Any:
@@ -142,9 +143,14 @@ def _cluster(value: dict[str, Any], fail: Fail) -> dict[str, Any]:
     cluster = dict(value)
     if "gpu" not in cluster:
         raise fail(("cluster", "gpu"), "nothing", f"one of {', '.join(names('gpus'))}")
+    if isinstance(cluster["gpu"], int) and not isinstance(cluster["gpu"], bool):  # as in 4090
+        cluster["gpu"] = str(cluster["gpu"])
     cluster["gpu"] = _preset("gpus", cluster["gpu"], ("cluster", "gpu"), fail)
     if isinstance(cluster["gpu"], dict):
-        cluster["gpu"] = with_links(cluster["gpu"], cluster.get("network"))
+        gpu = with_defaults(cluster["gpu"], value["gpu"])
+        cluster["gpu"] = with_links(gpu, cluster.get("network"))
+        if cluster["gpu"].get("gpus_per_node") is not None:
+            cluster.setdefault("gpus_per_node", cluster["gpu"]["gpus_per_node"])
     network = cluster.get("network", {})
     whole = isinstance(network, dict) and ("fitted" in network or all(name in network for name in RATES))
     if isinstance(network, dict) and "preset" not in network and not whole and isinstance(cluster["gpu"], dict):

@@ -16,11 +16,11 @@ from moesim.hardware.constants import load
 from moesim.hardware.constants.fitted import searches
 from moesim.hardware.expert import ExpertConstants, tile_of
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
+from moesim.scenario.cluster_shape import gpu_spec
 from moesim.scenario.presets import presets
-from moesim.types import GpuSpec
 
 GROUPS = sorted(load("experts"))
-GPUS = {name: {k: v for k, v in spec.items() if k != "source"} for name, spec in presets("gpus").items()}
+GPUS = {name: gpu_spec({"name": name, **fields}) for name, fields in presets("gpus").items()}
 # Their products and the moving of their rows both grow with the rows, and the tables split them only by the hidden
 # size. Without a bound the fits give the products 1.3 times the peak and the rows twelve times the traffic.
 AT_THE_PEAK = {
@@ -38,11 +38,6 @@ SHAPES = {
 }
 
 
-def gpu_of(name: str) -> GpuSpec:
-    """A GPU of the presets."""
-    return GpuSpec(name=name, **GPUS[name])
-
-
 @given(
     group=st.sampled_from(GROUPS),
     gpu=st.sampled_from(sorted(GPUS)),
@@ -55,7 +50,7 @@ def test_no_expert_is_faster_than_its_flops_at_the_peak_or_its_bytes_at_the_band
     group: str, gpu: str, shape: str, loads: list[int], mean: None, sustained: bool
 ) -> None:
     """On any GPU, for any load."""
-    spec, own = gpu_of(gpu), SHAPES[shape]
+    spec, own = GPUS[gpu], SHAPES[shape]
     kernel = ExpertKernel.from_preset(group)
     kernel = ExpertKernel(name=group, gpu=spec, constants=kernel.constants, dtype=kernel.dtype, sustained=sustained)
     seconds = kernel.time(loads, own, mean_load=mean)
@@ -102,7 +97,7 @@ def test_constants_lie_inside_their_bounds() -> None:
 def masked_decode(gpu: str, tokens: int) -> float:
     """Experts of a DeepSeek-V3 layer in decode on 16 GPUs, microseconds, of evenly spread tokens."""
     shape = ExpertShape(hidden_size=7168, inner_size=2048, n_experts=256, top_k=8, n_ranks=16)
-    kernel = ExpertKernel.from_preset("sglang-deepep-fp8", gpu_of(gpu))
+    kernel = ExpertKernel.from_preset("sglang-deepep-fp8", GPUS[gpu])
     mean = tokens * 16 * 8 / 256
     return 1e6 * float(kernel.time(np.full(16, int(mean)), shape, mean_load=mean))
 

@@ -9,11 +9,24 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from moesim.scenario.schema.parts import Count, CountOrZero, Dtype, NoneWord, Pair, Part, described, list_to_tuple
 
 
+def _bf16_alone(value: Any) -> Any:
+    """One number is the peak of bf16."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"bf16": value}
+    if not isinstance(value, dict):  # pydantic takes no TypeError for a finding
+        raise ValueError("a number, the peak of bf16 in TFLOP/s, or a mapping of data types to such peaks")  # noqa: TRY004
+    return value
+
+
+_Peak = Annotated[float, Field(ge=1e-6)]
+_Peaks = Annotated[dict[Dtype, _Peak], BeforeValidator(_bf16_alone, json_schema_input_type=_Peak | dict[Dtype, _Peak])]
+
+
 class GpuPreset(Part):
-    """One GPU by its published dense peaks."""
+    """One GPU by its published dense peaks; the first four numbers suffice."""
 
     name: str = "inline"
-    peak_tflops: dict[Dtype, Annotated[float, Field(ge=1e-6)]] = described(..., "dense, by data type; bf16 is needed")
+    peak_tflops: _Peaks = described(..., "dense, by data type, of which bf16 is needed; one number is that of bf16")
     memory_gb: float = described(..., "1e9 bytes, as the driver reports it", gt=0)
     memory_bandwidth_gb_per_s: float = Field(ge=1e-3)
     n_sms: Count = 132
@@ -24,6 +37,10 @@ class GpuPreset(Part):
         None,
         "published, of a direction, [within a node, across nodes], by which networks measured on others are scaled; "
         "default: those of GPUs with the same network",
+    )
+    gpus_per_node: Count | None = described(None, "that a cluster of it has by default; default: 8")
+    estimated: Annotated[tuple[str, ...], BeforeValidator(list_to_tuple)] = described(
+        (), "fields whose values no one published or stated"
     )
     source: str = ""
 
@@ -102,7 +119,7 @@ class ClusterSpec(Part):
 
     gpu: GpuPreset = described(..., "preset or inline fields")
     nodes: Annotated[int, Field(ge=1, le=10_000)] = 1
-    gpus_per_node: Annotated[int, Field(ge=1, le=1024)] = 8
+    gpus_per_node: Annotated[int, Field(ge=1, le=1024)] = described(8, "default: as the GPU's preset says, else 8")
     network: NetworkPreset = described(..., "preset or inline fields; default: the GPU's own")
     kernels: Annotated[_Kernels | None, NoneWord] = described(
         None,
