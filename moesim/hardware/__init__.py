@@ -20,8 +20,9 @@ from moesim.hardware.backends import (
 from moesim.hardware.durations import Durations, step_durations
 from moesim.hardware.expert import ExpertShape, calibrated_gpu
 from moesim.hardware.expert_kernel import ExpertKernel, expert_seconds
-from moesim.hardware.memory import check_memory, memory_bytes, parameters
+from moesim.hardware.memory import check_memory, memory_bytes, part_bytes
 from moesim.hardware.network import ExchangeLoad, exchange_rates, fitted_group
+from moesim.hardware.parameters import parameter_count
 from moesim.hardware.shape import payload_bytes
 
 __all__ = [
@@ -42,7 +43,8 @@ __all__ = [
     "expert_seconds",
     "fitted_group",
     "memory_bytes",
-    "parameters",
+    "parameter_count",
+    "part_bytes",
     "payload_bytes",
     "provenance",
     "step_durations",

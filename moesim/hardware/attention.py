@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.hardware.compressed import compressed_in_seconds, compressed_seconds
 from moesim.hardware.decode import decode_seconds
 from moesim.hardware.dense import elementwise_seconds, gemm_seconds
+from moesim.hardware.heads import products_in, products_out
 from moesim.hardware.indexer import indexer_seconds
 from moesim.hardware.latent import latent_in_seconds, latent_seconds
 from moesim.hardware.layer_kernels import BOUNDED, DEFAULT, LayerKernels
 from moesim.hardware.linear import linear_in_seconds, linear_seconds
 from moesim.hardware.prefill import mixed_seconds
 from moesim.hardware.sequences import lengths_of, limit_of, requests_of, seen_by
-from moesim.types import DTYPE_BYTES, AttentionWork, GpuSpec, LayerShape, Precision, Sequences
+from moesim.types import DTYPE_BYTES, STATES, AttentionWork, GpuSpec, LayerShape, Precision, Sequences
 
 Seconds = NDArray[np.float64]
 _Attend = Callable[[LayerShape, GpuSpec, Precision, AttentionWork, int, LayerKernels], Seconds]
@@ -49,11 +51,12 @@ def attention_seconds(
     """
     attend, _ = _KINDS[layer.attention]
     seconds = attend(layer, gpu, precision, seen_by(layer, work), tensor_parallel, kernels)
+    if layer.cross_attention:
+        seconds = 2 * seconds
     if layer.index_top_k:
         seconds = seconds + indexer_seconds(layer, gpu, precision, work, kernels)
-    # each norm reads the residual stream and the sum to add, and writes both back, of a GPU's own tokens
-    own = -(-work.group_tokens // tensor_parallel)
-    return seconds + 2 * elementwise_seconds(gpu, own, 8.0 * layer.hidden_size, kernels)
+    norms = (layer.attention != "absent") + layer.feed_forward
+    return seconds + norms * _norm_seconds(layer, gpu, work, tensor_parallel, kernels)
 
 
 def attention_in_seconds(
@@ -72,9 +75,25 @@ def attention_in_seconds(
     """
     if layer.attention == "mla":
         kernels = replace(kernels, measured=None)
+    if layer.attention == "absent":
+        return np.zeros(work.n_groups)
     _, before = _KINDS[layer.attention]
-    norm = elementwise_seconds(gpu, -(-work.group_tokens // tensor_parallel), 8.0 * layer.hidden_size, kernels)
+    norm = _norm_seconds(layer, gpu, work, tensor_parallel, kernels)
     return norm + before(layer, gpu, precision, seen_by(layer, work), tensor_parallel, kernels)
+
+
+def _norm_seconds(
+    layer: LayerShape, gpu: GpuSpec, work: AttentionWork, tensor_parallel: int, kernels: LayerKernels
+) -> Seconds:
+    """A norm reads the residual and the sum to add, and writes both back, of a GPU's own tokens."""
+    own = -(-work.group_tokens // tensor_parallel)
+    return elementwise_seconds(gpu, own, 8.0 * layer.residual_streams * layer.hidden_size, kernels)
+
+
+def _nothing(*arguments: Any) -> Seconds:
+    """A layer without attention takes no time, [A]."""
+    work: AttentionWork = arguments[3]
+    return np.zeros(work.n_groups)
 
 
 def _heads_in_seconds(
@@ -85,11 +104,14 @@ def _heads_in_seconds(
     tensor_parallel: int,
     kernels: LayerKernels,
 ) -> Seconds:
-    """The product that makes queries, keys and values of every head."""
-    heads, kv_heads = (-(-n // tensor_parallel) for n in (layer.n_heads, layer.n_kv_heads))
-    n, k = (heads * (2 if layer.attention_gate else 1) + 2 * kv_heads) * layer.head_dim, layer.hidden_size
+    """The products that make queries, keys and values of every head."""
+    seconds = np.zeros(work.n_groups)
     weights, activations = precision.weights, precision.activations
-    return gemm_seconds(gpu, work.group_tokens, n, k, weights=weights, activations=activations, kernels=kernels)
+    for n, k in products_in(layer, tensor_parallel):
+        seconds = seconds + gemm_seconds(
+            gpu, work.group_tokens, n, k, weights=weights, activations=activations, kernels=kernels
+        )
+    return seconds
 
 
 def _heads_seconds(
@@ -102,16 +124,15 @@ def _heads_seconds(
 ) -> Seconds:
     """Attention with keys and values a head: the kernels, and the products around them."""
     heads, kv_heads = (-(-n // tensor_parallel) for n in (layer.n_heads, layer.n_kv_heads))
-    shape = (float(heads), float(kv_heads), float(layer.head_dim))
+    # kernels whose keys and values differ in width were not timed: one of their mean width moves as much
+    shape = (float(heads), float(kv_heads), (layer.head_dim + layer.value_dim) / 2)
     seconds = np.zeros(work.n_groups)
     if work.decodes.any:
         seconds = seconds + _decode_seconds(layer, gpu, precision, work.decodes, shape, kernels)
     if work.prompts.any:
         seconds = seconds + _prompt_seconds(layer, gpu, precision, work.prompts, shape, kernels)
-    inputs, inner = layer.hidden_size, heads * layer.head_dim
-    gates = inner if layer.attention_gate else 0
     weights, activations = precision.weights, precision.activations
-    for n, k in ((inner + gates + 2 * kv_heads * layer.head_dim, inputs), (inputs, inner)):
+    for n, k in (*products_in(layer, tensor_parallel), *products_out(layer, tensor_parallel)):
         seconds = seconds + gemm_seconds(
             gpu, work.group_tokens, n, k, weights=weights, activations=activations, kernels=kernels
         )
@@ -159,7 +180,7 @@ def _prompt_seconds(
     kernels: LayerKernels,
 ) -> Seconds:
     """The kernel over all prompts, [A]; `shape`: heads, KV heads, width of a head."""
-    heads, kv_heads, width = shape
+    heads, kv_heads, _ = shape
     limit = limit_of(layer, prompts.new_tokens + prompts.cached_tokens)
 
     def formula(where: Any) -> Seconds:
@@ -171,8 +192,8 @@ def _prompt_seconds(
             cached_tokens=prompts.cached_tokens[:, where],
             heads=heads,
             kv_heads=kv_heads,
-            key_width=width,
-            value_width=width,
+            key_width=float(layer.head_dim),
+            value_width=float(layer.value_dim),
             compute=kernels.prefill_compute(precision),
             window=limit,
             sustained=kernels.throttled,
@@ -185,6 +206,8 @@ def _prompt_seconds(
 _KINDS: Mapping[str, tuple[_Attend, _Attend]] = {
     "gqa": (_heads_seconds, _heads_in_seconds),
     "mla": (latent_seconds, latent_in_seconds),
-    "linear": (linear_seconds, linear_in_seconds),
+    **dict.fromkeys(STATES, (linear_seconds, linear_in_seconds)),
+    "compressed": (compressed_seconds, compressed_in_seconds),
+    "absent": (_nothing, _nothing),
 }
 """By the name of an attention: its time, and the part before its kernels."""

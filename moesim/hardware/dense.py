@@ -135,6 +135,23 @@ def router_seconds(layer: LayerShape, gpu: GpuSpec, rows: Counts, kernels: Layer
     return gate + elementwise_seconds(gpu, rows, 4.0 * layer.n_experts + 8.0 * layer.top_k, kernels)
 
 
+def latent_projection_seconds(
+    layer: LayerShape, gpu: GpuSpec, precision: Precision, rows: Counts, kernels: LayerKernels = DEFAULT
+) -> Seconds:
+    """Seconds of the products of every token into the width of the experts and back, 0 where that is the hidden size.
+
+    Source: NVIDIA Nemotron 3 (2025), latent MoE.
+    """
+    seconds = np.zeros(len(rows))
+    if not layer.moe_latent_size:
+        return seconds
+    for n, k in ((layer.moe_latent_size, layer.hidden_size), (layer.hidden_size, layer.moe_latent_size)):
+        seconds = seconds + gemm_seconds(
+            gpu, rows, n, k, weights=precision.weights, activations=precision.activations, kernels=kernels
+        )
+    return seconds
+
+
 def head_seconds(model: ModelShape, gpu: GpuSpec, rows: Counts, kernels: LayerKernels = DEFAULT) -> Seconds:
     """Seconds of the last norm and the product with the vocabulary, in bf16, for rows whose next token is wanted."""
     norm = elementwise_seconds(gpu, rows, 4.0 * model.hidden_size, kernels)

@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 
 from moesim.hardware.attention import attention_in_seconds, attention_seconds
 from moesim.hardware.backends import Backend, backend_of, default_backend, expert_kernel
-from moesim.hardware.dense import gemm_seconds, head_seconds, network_seconds, router_seconds, sum_seconds
+from moesim.hardware.dense import (
+    gemm_seconds,
+    head_seconds,
+    latent_projection_seconds,
+    network_seconds,
+    router_seconds,
+    sum_seconds,
+)
 from moesim.hardware.expert import ExpertShape
 from moesim.hardware.expert_kernel import expert_seconds
 from moesim.hardware.gpu import without_sms
@@ -26,7 +33,8 @@ Counts = NDArray[np.int64]
 class Durations:
     """Seconds, float64, of one layer each; C classes of layers, L MoE layers, G GPUs.
 
-    `attention`, of which `attention_in` comes before its kernels, `router`,
+    `attention`, of which `attention_in` comes before its kernels, `router` (with
+    the products into and out of the experts' width, if that is a latent one),
     `dense` and `shared_experts` are [C, G], with a row for each of
     `ModelShape.layers`, 0 where these have no such part; `experts` is [L, G], and
     `head` [G] comes once a step.
@@ -131,8 +139,10 @@ def _durations(step: _Step, backend: Backend, comm_sms: int) -> Durations:
             return np.zeros(len(of_gpu))
         if backend.router_is_fused:  # softmax and top-k are in the experts' kernel
             widths = layer.n_experts, layer.hidden_size
-            return gemm_seconds(gpu, counts, *widths, weights="bf16", activations="bf16", kernels=layers)[of_gpu]
-        return router_seconds(layer, gpu, counts, layers)[of_gpu]
+            seconds = gemm_seconds(gpu, counts, *widths, weights="bf16", activations="bf16", kernels=layers)
+        else:
+            seconds = router_seconds(layer, gpu, counts, layers)
+        return (seconds + latent_projection_seconds(layer, gpu, step.precision, counts, layers))[of_gpu]
 
     def network(layer: LayerShape, width: int) -> Seconds:
         if not width:
@@ -168,6 +178,8 @@ def _attention(
     before = np.zeros_like(whole)
     if step.splits_attention:
         before = attention_in_seconds(*arguments, tensor_parallel=shared, kernels=kernels)
+    if layer.attention == "absent":
+        return whole, before
     summed = whole + sum_seconds(layer, gpu, work.group_tokens, shared, kernels)
     return summed, np.minimum(before, whole)
 

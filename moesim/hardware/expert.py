@@ -100,7 +100,7 @@ class ExpertShape:
     def of(cls, layer: LayerShape, *, n_ranks: int = 1, tensor_parallel: int = 1) -> ExpertShape:
         """The experts of a layer spread over `n_ranks`, each sliced over `tensor_parallel` GPUs."""
         return cls(
-            hidden_size=layer.hidden_size,
+            hidden_size=layer.expert_hidden_size,
             inner_size=-(-layer.moe_intermediate_size // tensor_parallel),
             n_experts=layer.n_experts,
             top_k=layer.top_k,
@@ -234,4 +234,4 @@ def matrices(layer: LayerShape) -> int:
 def weight_bytes(layer: LayerShape, precision: Precision) -> float:
     """Bytes of one expert's weights, with their scales."""
     each = stored_bytes(precision.weights, precision.activations)
-    return matrices(layer) * layer.hidden_size * layer.moe_intermediate_size * each
+    return matrices(layer) * layer.expert_hidden_size * layer.moe_intermediate_size * each

@@ -24,16 +24,25 @@ _SCALE_BYTES = 4
 
 
 def index_key_bytes(layer: LayerShape) -> int:
-    """Bytes of the indexer's key of a cached token: fp8 with a float32 scale."""
-    return layer.index_head_dim + _SCALE_BYTES if layer.index_top_k else 0
+    """Bytes of the indexer's key of a cached token, or of a compressed one: fp8 with a float32 scale."""
+    return layer.index_head_dim + _SCALE_BYTES if _is_there(layer) else 0
 
 
 def index_projections(layer: LayerShape) -> tuple[tuple[int, int], ...]:
-    """(Outputs, inputs) of the indexer's weights: queries, the key, and a weight of each head."""
-    if not layer.index_top_k:
+    """(Outputs, inputs) of the indexer's weights: queries, the key, and a weight of each head.
+
+    In compressed attention the key of a few tokens is a gated sum over twice as many, which has four parts of a token.
+    """
+    if not _is_there(layer):
         return ()
     hidden, heads, width = layer.hidden_size, layer.index_heads, layer.index_head_dim
-    return (heads * width, layer.q_lora_rank or hidden), (width, hidden), (heads, hidden)
+    keys = 4 * width if layer.compress_ratio else width
+    return (heads * width, layer.q_lora_rank or hidden), (keys, hidden), (heads, hidden)
+
+
+def _is_there(layer: LayerShape) -> bool:
+    """Whether a layer has an indexer of its own."""
+    return bool(layer.index_top_k and layer.index_heads)
 
 
 def indexer_seconds(
@@ -51,7 +60,9 @@ def indexer_seconds(
             activations=precision.activations,
             kernels=kernels,
         )
-    flops = 2.0 * layer.index_heads * layer.index_head_dim * (pairs_of(work.prompts) + pairs_of(work.decodes))
+    ratio = layer.compress_ratio or 1
+    pairs = (pairs_of(work.prompts) + pairs_of(work.decodes)) / ratio
+    flops = 2.0 * layer.index_heads * layer.index_head_dim * pairs
     lengths = (own.count * (own.new_tokens + own.cached_tokens) for own in (work.prompts, work.decodes))
-    read = index_key_bytes(layer) * sum(each.sum(axis=0) for each in lengths) / memory_bandwidth(gpu)
+    read = index_key_bytes(layer) / ratio * sum(each.sum(axis=0) for each in lengths) / memory_bandwidth(gpu)
     return np.asarray(seconds + np.maximum(read, flops / peak_flops(gpu, _COMPUTE)))

@@ -1,4 +1,4 @@
-"""Whether the model fits: parameters, and the bytes of one GPU."""
+"""Whether the model fits: the bytes of one GPU."""
 
 from __future__ import annotations
 
@@ -13,33 +13,9 @@ from moesim.hardware.expert import matrices, weight_bytes
 from moesim.hardware.gpu import wide_bytes
 from moesim.hardware.indexer import index_projections
 from moesim.hardware.kernel_dtypes import stored_bytes
+from moesim.hardware.parameters import parameter_count
 from moesim.hardware.sizes import cache_bytes, projections
-from moesim.types import AttentionWork, ClusterShape, LayerShape, ModelShape, Parallelism, Precision
-
-
-def parameters(model: ModelShape) -> dict[str, int]:
-    """Parameters of the whole model by part, and their total.
-
-    Matrices only: norms and biases are left out (below 0.1 % of any preset).
-    Embedding and head are counted apart, as untied.
-    """
-    parts = dict.fromkeys(("attention", "dense", "shared", "experts", "router"), 0)
-    for each in model.layers:
-        for part, count in _layer_parameters(each.shape).items():
-            parts[part] += len(each.indices) * count
-    parts["embedding"] = 2 * model.vocab_size * model.hidden_size
-    return {**parts, "total": sum(parts.values())}
-
-
-def _layer_parameters(layer: LayerShape) -> dict[str, int]:
-    network = matrices(layer) * layer.hidden_size
-    return {
-        "attention": sum(n * k for n, k in projections(layer)),
-        "dense": network * layer.intermediate_size,
-        "shared": network * layer.shared_intermediate_size if layer.n_shared_experts else 0,
-        "experts": layer.n_experts * network * layer.moe_intermediate_size,
-        "router": layer.hidden_size * layer.n_experts,
-    }
+from moesim.types import WEIGHT_PARTS, AttentionWork, ClusterShape, LayerShape, ModelShape, Parallelism, Precision
 
 
 def memory_bytes(
@@ -101,7 +77,7 @@ def memory_bytes(
             exchange_bytes(
                 cluster,
                 precision,
-                model.hidden_size,
+                model.expert_hidden_size,
                 tokens_per_gpu=tokens,
                 group_tokens=group_tokens,
                 group_gpus=parallel.group_gpus,
@@ -134,7 +110,8 @@ def check_memory(
     if need["total"] <= need["available"]:
         return
     gb = {name: f"{value / 1e9:,.1f} GB" for name, value in need.items()}
-    weights = f"{(need['weights'] + need['experts']) / 1e9:,.1f} GB in {precision.weights}"
+    narrower = sorted(set(model.part_dtypes.values()) - {precision.weights})
+    weights = f"{(need['weights'] + need['experts']) / 1e9:,.1f} GB in {' and '.join([precision.weights, *narrower])}"
     gpus, each = ("1 GPU", "") if cluster.n_gpus == 1 else (f"{cluster.n_gpus} GPUs", " on each")
     raise TooLargeError(
         f"{model.name} does not fit in memory on {gpus}: needs {gb['total']}{each} (weights {weights} with "
@@ -147,16 +124,30 @@ def check_memory(
 
 def _weights(model: ModelShape, precision: Precision, shared: int) -> float:
     """Bytes of all weights but those of routed experts, where `shared` GPUs share the heads."""
-    count, narrow = parameters(model), stored_bytes(precision.weights, precision.activations)
-    whole = sum(len(each.indices) * _replicated(each.shape) for each in model.layers)
-    attention = whole + (count["attention"] - whole) / shared
-    others = count["router"] + count["embedding"]
-    return (attention + count["dense"] + count["shared"]) * narrow + others * wide_bytes(precision)
+    count: dict[str, float] = {**parameter_count(model)}
+    each = part_bytes(model, precision)
+    whole = sum(len(own.indices) * _replicated(own.shape) for own in model.layers)
+    count["attention"] = whole + (count["attention"] - whole) / shared
+    return sum(count[part] * each[part] for part in each if part != "experts")
+
+
+def part_bytes(model: ModelShape, precision: Precision) -> dict[str, float]:
+    """Bytes of a stored weight of each part, with its share of the scales, as `parameter_count` names the parts.
+
+    Router, embeddings and encoders of images are not quantised, unless the model says so.
+    """
+    narrow, wide = stored_bytes(precision.weights, precision.activations), wide_bytes(precision)
+    usual = {**dict.fromkeys(WEIGHT_PARTS, narrow), "router": wide, "embeddings": wide, "vision": wide}
+    return {**usual, **{part: stored_bytes(own, precision.activations) for part, own in model.part_dtypes.items()}}
 
 
 def _replicated(layer: LayerShape) -> int:
     """Parameters of attention that every GPU holds that shares the heads: those of latents and of an indexer."""
-    latent = layer.q_lora_rank + layer.kv_lora_rank + layer.qk_rope_head_dim if layer.attention == "mla" else 0
+    latent = 0
+    if layer.attention in ("mla", "gqa", "compressed"):
+        latent = layer.q_lora_rank
+    if layer.attention == "mla":
+        latent += layer.kv_lora_rank + layer.qk_rope_head_dim
     return latent * layer.hidden_size + sum(n * k for n, k in index_projections(layer))
 
 
@@ -173,11 +164,13 @@ def _activation_bytes(
     for each in model.layers:
         layer = each.shape
         columns = max(
-            sum(n for n, _ in projections(layer)),
+            sum(n for n, _ in projections(layer)),  # 0 of a layer without attention
             (inner + 1) * layer.intermediate_size,
             (inner + 1) * layer.shared_intermediate_size,
         )
         width = -(-layer.moe_intermediate_size // expert_tp)
-        routed = group_tokens * layer.top_k * here * (2 * layer.hidden_size + (inner + 1) * width)
+        routed = group_tokens * layer.top_k * here * (2 * layer.expert_hidden_size + (inner + 1) * width)
         widest = max(widest, tokens * columns, routed)
-    return 2.0 * (tokens * 2 * model.hidden_size + widest) + 4.0 * logit_rows * model.vocab_size
+    return (
+        2.0 * (tokens * 2 * model.residual_streams * model.hidden_size + widest) + 4.0 * logit_rows * model.vocab_size
+    )

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from moesim import metrics
-from moesim.hardware import parameters
+from moesim.hardware import parameter_count
 from moesim.types import CAUSES, LEVELS, PARTS, ModelShape, QueueTotals
 
 PS = 1e-12
@@ -55,7 +55,7 @@ def work_of(scenario: Mapping[str, Any], model: ModelShape) -> dict[str, int | N
         "context_tokens": workload["context_tokens"] if decodes else None,
         "sequence_tokens": None if decodes else workload["sequence_tokens"],
         "layers": model.n_layers,
-        "parameters": parameters(model)["total"],
+        "parameters": parameter_count(model)["total"],
         "top_k": scenario["model"]["top_k"],  # the model's own: another one is a matter of routing
     }
 

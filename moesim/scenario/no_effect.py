@@ -125,10 +125,9 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "model.n_kv_heads": (_MLA,),
     "model.head_dim": (_MLA,),
     **dict.fromkeys(
-        (f"model.{name}" for name in ("q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim")),
+        (f"model.{name}" for name in ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim")),
         (_NO_MLA,),
     ),
-    "model.v_head_dim": (_NO_MLA,),
     "model.router": (
         _RECORDED,
         Rule(

@@ -32,7 +32,7 @@ def exchanges(plan: RunPlan, tokens: Sequence[NDArray[np.int64]]) -> tuple[Excha
         experts=plan.model.n_experts,
         gpus=plan.parallelism.group_gpus,
     )
-    dispatch, combine = exchange_rates(plan.cluster, plan.precision, plan.model.hidden_size, load)
+    dispatch, combine = exchange_rates(plan.cluster, plan.precision, plan.model.expert_hidden_size, load)
     if plan.network == "port" and plan.cluster.network.fitted is not None and plan.ports_rule == "per-node":
         return _chunkwise(plan, load, dispatch, forward=True), _chunkwise(plan, load, combine, forward=False)
     return dispatch, combine

@@ -120,12 +120,12 @@ class RunPlan:
     @property
     def dispatch_bytes(self) -> int:
         """Bytes of one copy of a token on its way to an expert."""
-        return payload_bytes(self.model.hidden_size, self.precision.dispatch)
+        return payload_bytes(self.model.expert_hidden_size, self.precision.dispatch)
 
     @property
     def combine_bytes(self) -> int:
         """Bytes of one copy on its way back."""
-        return payload_bytes(self.model.hidden_size, self.precision.combine)
+        return payload_bytes(self.model.expert_hidden_size, self.precision.combine)
 
     @property
     def forwards_overflow(self) -> bool:

@@ -38,7 +38,7 @@ from moesim.types.cluster import (
     Precision,
 )
 from moesim.types.expert_queues import QueuedRun, Queues, TokenGroups
-from moesim.types.model import LayerChange, LayerClass, LayerShape, ModelShape
+from moesim.types.model import STATES, WEIGHT_PARTS, LayerChange, LayerClass, LayerShape, ModelShape
 from moesim.types.placement import Placement, Topology, Traffic, nodes_of
 from moesim.types.program import (
     COMPUTE_KINDS,
@@ -87,12 +87,14 @@ __all__ = [
     "PHASES",
     "PREFILL",
     "QUEUE_FULL",
+    "STATES",
     "TO_BEST_WITH_ROOM",
     "TO_LOCAL_EXPERT",
     "TO_NEXT_CHOICE",
     "TO_SHARED_EXPERT",
     "TRAIN",
     "UNKNOWN",
+    "WEIGHT_PARTS",
     "WITHIN_NODE",
     "Assignment",
     "AttentionWork",

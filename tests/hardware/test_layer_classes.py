@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moesim.hardware import memory_bytes, parameters, step_durations
+from moesim.hardware import memory_bytes, parameter_count, step_durations
 from moesim.hardware.attention import attention_in_seconds, attention_seconds
 from moesim.hardware.decode import decode_seconds
 from moesim.hardware.dense import elementwise_seconds, gemm_seconds
@@ -96,7 +96,7 @@ def test_classes_of_published_models(name: str, classes: list[tuple[int, str, in
 
 def test_weights_of_maverick_by_hand() -> None:
     """24 layers of 128 experts and a shared one of 8,192, 24 of a network of 16,384, attention of 40 and 8 heads."""
-    count = parameters(preset("llama-4-maverick"))
+    count = parameter_count(preset("llama-4-maverick"))
     assert count["attention"] == 48 * 5120 * (40 + 2 * 8 + 40) * 128
     assert count["experts"] == 24 * 128 * 3 * 5120 * 8192
     assert count["shared"] == 24 * 3 * 5120 * 8192
@@ -108,7 +108,7 @@ def test_weights_of_qwen3_next_by_hand() -> None:
     keys, values = 16 * 128, 32 * 128
     linear = 2048 * (2 * keys + 2 * values + 2 * 32) + 4 * (2 * keys + values) + values * 2048
     full = 2048 * 256 * (2 * 16 + 2 * 2) + 16 * 256 * 2048
-    assert parameters(preset("qwen3-next-80b-a3b"))["attention"] == 36 * linear + 12 * full
+    assert parameter_count(preset("qwen3-next-80b-a3b"))["attention"] == 36 * linear + 12 * full
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_weights_of_qwen3_next_by_hand() -> None:
 )
 def test_weights_are_those_of_the_checkpoints(name: str, total: int, routed: int) -> None:
     """Sums over all tensors of the checkpoints; what is missing are norms, and biases of gpt-oss."""
-    count = parameters(preset(name))
+    count = parameter_count(preset(name))
     assert count["experts"] == routed
     assert 0 <= 1 - count["total"] / total < 4e-4
 
@@ -133,7 +133,7 @@ def test_an_indexer_has_the_weights_that_v3_2_has_more_than_v3() -> None:
     counts = json.loads((folder / "parameters.json").read_text())
     more = counts["infersim__deepseek_v3.2"]["total"] - counts["aic__deepseek-ai--DeepSeek-R1"]["total"]
     sparse = replace(DEEPSEEK_V3, index_heads=64, index_head_dim=128, index_top_k=2048)
-    found = parameters(sparse)["attention"] - parameters(DEEPSEEK_V3)["attention"]
+    found = parameter_count(sparse)["attention"] - parameter_count(DEEPSEEK_V3)["attention"]
     assert found == 61 * (64 * 128 * 1536 + 128 * 7168 + 64 * 7168)
     assert found == pytest.approx(more, rel=1e-4)
 

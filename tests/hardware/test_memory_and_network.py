@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from moesim.errors import TooLargeError
-from moesim.hardware import ExchangeLoad, check_memory, exchange_rates, memory_bytes, parameters, payload_bytes
+from moesim.hardware import ExchangeLoad, check_memory, exchange_rates, memory_bytes, parameter_count, payload_bytes
 from moesim.types import Parallelism
 from tests.hardware.shapes import BF16, DEEPSEEK_V3, FP8, MIXTRAL, cluster, work
 
@@ -18,18 +18,18 @@ WORKLOAD: dict[str, Any] = {"work": work([64])}
 
 def test_parameters_of_mixtral_by_hand() -> None:
     """From its widths and numbers of layers, heads and experts."""
-    count = parameters(MIXTRAL)
+    count = parameter_count(MIXTRAL)
     assert count["attention"] == 32 * (4096 * 4096 * 2 + 2 * 4096 * 1024)
     assert count["experts"] == 32 * 8 * 3 * 4096 * 14336
     assert count["router"] == 32 * 4096 * 8
-    assert count["embedding"] == 2 * 32000 * 4096
+    assert count["embeddings"] == 2 * 32000 * 4096
     assert count["dense"] == count["shared"] == 0
     assert count["total"] == pytest.approx(46.7e9, rel=0.002)
 
 
 def test_parameters_of_deepseek_v3() -> None:
     """671 billion, as published."""
-    assert parameters(DEEPSEEK_V3)["total"] == pytest.approx(671e9, rel=0.002)
+    assert parameter_count(DEEPSEEK_V3)["total"] == pytest.approx(671e9, rel=0.002)
 
 
 def test_memory_of_mixtral_by_hand() -> None:

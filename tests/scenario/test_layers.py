@@ -43,6 +43,15 @@ def test_linear_attention_is_labelled_as_estimated() -> None:
         ({"index_top_k": 9}, "model.index_top_k: found 9, wanted 0, or an indexer of index_heads and index_head_dim"),
         ({"attention": "linear"}, "model.linear_value_heads: found 0, wanted all sizes of linear attention"),
         ({"layers": 3}, "model.layers: found 3, wanted a list"),
+        ({"layers": [{"indices": [3, 24]}]}, "model.layers.0.indices: found 24, wanted layers below 24"),
+        ({"layers": [{"indices": [3], "every": 2}]}, "model.layers.0.indices: found (3,), wanted no first and every"),
+        ({"attention": "conv"}, "model.conv_kernel: found 0, wanted the tokens of the convolution"),
+        ({"attention": "compressed"}, "model.window: found 0, wanted the tokens that compressed attention sees"),
+        ({"compress_ratio": 4}, "model.compress_ratio: found 4, wanted 0: only compressed attention has it"),
+        ({"feed_forward": False}, "model.feed_forward: found False, wanted true in a layer with experts"),
+        ({"dense_layers": [0]}, "model.intermediate_size: found 0, wanted the size of the dense layers"),
+        ({"part_dtypes": {"experts": "int4"}}, "model.part_dtypes: found 'int4', wanted experts in fp4"),
+        ({"part_dtypes": {"heads": "int4"}}, "model.part_dtypes.heads"),
     ],
 )
 def test_layers_that_cannot_be_are_refused_at_their_field(changes: dict[str, Any], message: str) -> None:

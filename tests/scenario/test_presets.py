@@ -7,7 +7,7 @@ import json
 import pytest
 
 from moesim import Scenario
-from moesim.hardware import parameters
+from moesim.hardware import parameter_count
 from moesim.scenario import presets
 
 BASE = {"model": "mixtral-8x7b", "cluster": {"gpu": "h100-sxm"}}
@@ -32,7 +32,7 @@ BASE = {"model": "mixtral-8x7b", "cluster": {"gpu": "h100-sxm"}}
 def test_presets_have_the_published_number_of_parameters(model: str, billions: float) -> None:
     """Within half a percent, norms and biases left out."""
     scenario = Scenario.from_dict({**BASE, "model": model})
-    assert parameters(scenario.model)["total"] / 1e9 == pytest.approx(billions, rel=0.005)
+    assert parameter_count(scenario.model)["total"] / 1e9 == pytest.approx(billions, rel=0.005)
 
 
 @pytest.mark.parametrize("kind", ["models", "gpus", "networks"])

@@ -141,3 +141,49 @@ def test_routers_that_cannot_be_are_refused(changes: dict[str, Any], message: st
     """At the layer that names them, or under the field that all layers share."""
     with pytest.raises(ScenarioError, match=re.escape(message)):
         routed([{"first": 1, **changes}])
+
+
+@pytest.mark.parametrize("overlap", ["none", "two-batch"])
+def test_blocks_of_attention_alone_and_networks_alone_run_in_both_engines(overlap: str) -> None:
+    """A hybrid as Nemotron-H is: state spaces, heads and experts, each a block; both engines give the same steps."""
+    hybrid = {
+        "name": "hybrid",
+        "hidden_size": 1024,
+        "n_layers": 6,
+        "dense_layers": [0, 2, 4],
+        "n_experts": 16,
+        "top_k": 2,
+        "moe_intermediate_size": 512,
+        "moe_latent_size": 256,
+        "n_shared_experts": 1,
+        "shared_intermediate_size": 1024,
+        "gated": False,
+        "vocab_size": 32000,
+        "n_heads": 16,
+        "n_kv_heads": 2,
+        "head_dim": 64,
+        "attention": "absent",
+        "linear_key_heads": 2,
+        "linear_value_heads": 32,
+        "linear_key_dim": 64,
+        "linear_value_dim": 64,
+        "conv_kernel": 4,
+        "layers": [
+            {"indices": [0, 4], "attention": "mamba2", "feed_forward": False},
+            {"indices": [2], "attention": "gqa", "feed_forward": False},
+        ],
+    }
+    base = {
+        "model": hybrid,
+        "cluster": {"gpu": "h200-sxm", "nodes": 2, "gpus_per_node": 2},
+        "workload": {"steps": 2, "tokens_per_gpu": 32},
+        "keep": {"timeline_steps": 1},
+    }
+    compiled, events = (
+        simulate(Scenario.from_dict({**base, "simulation": {"engine": engine, "overlap": overlap}}))
+        for engine in ("compiled", "simpy")
+    )
+    assert compiled.steps.step_time_s.tolist() == events.steps.step_time_s.tolist()
+    if overlap == "none":
+        took = seconds_of(compiled, "attention")
+        assert took[0] > took[1] > 0  # a block of experts has a norm
