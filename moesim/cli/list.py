@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from moesim.cli.options import JsonOption
 from moesim.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "models": (
@@ -25,13 +28,18 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("source", "source"),
     ),
     "gpus": (
-        ("peak_tflops", "dense TFLOP/s"),
+        ("peak_tflops.bf16", "TFLOP/s bf16"),
+        ("peak_tflops.fp8", "fp8"),
+        ("peak_tflops.int8", "int8"),
+        ("peak_tflops.fp4", "fp4"),
         ("memory_gb", "memory GB"),
-        ("memory_bandwidth_gb_per_s", "memory GB/s"),
+        ("memory_bandwidth_gb_per_s", "GB/s"),
         ("n_sms", "SMs"),
+        ("gpus_per_node", "a node"),
         ("network", "network"),
         ("link_gb_per_s", "port GB/s"),
         ("source", "source"),
+        ("estimated", "not published"),
         ("kernels", "calibrated kernels"),
     ),
     "kernels": (
@@ -69,8 +77,15 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "substitutions": (("summary", "what it does"),),
     "placements": (("summary", "what it does"),),
 }
-"""Fields of an entry and the column that shows each; pairs are (within node, across nodes), those of a
-popularity from the first MoE layer to the last."""
+"""Fields of an entry (dotted: of a mapping in it) and the column that shows each; pairs are (within node, across
+nodes), those of a popularity from the first MoE layer to the last."""
+BELOW: Mapping[str, tuple[str, ...]] = {
+    "gpus": ("network", "link_gb_per_s", "source", "estimated", "kernels"),
+    "networks": ("combine_bandwidth_gb_per_s", "combine_latency_us", "comm_sms", "measured_on", "source"),
+}
+"""Fields that a terminal lacks the width for: they stand below its table, a paragraph an entry; combine if it differs."""
+NODE = 8
+"""GPUs of a node where a preset says nothing."""
 RENAMED = {"balancers": "substitutions"}
 """Kinds by their names in version 0.1.0."""
 
@@ -91,7 +106,7 @@ def list_(
 
         print(dumps(found, indent=2, ensure_ascii=False))
     else:
-        _print(kind, found)
+        print_entries(kind, found, sys.stdout)
 
 
 def entries(kind: str) -> dict[str, dict[str, Any]]:
@@ -118,12 +133,22 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
         return {name: {"summary": entry.summary} for name, entry in PLANNERS.items()}
     from moesim.hardware import backends, calibrated_backends, calibrated_gpu
     from moesim.scenario import presets
+    from moesim.scenario.presets import aliases
 
     if kind == "kernels":
         return {name: {**family, "gpu": calibrated_gpu().name} for name, family in backends().items()}
     found = presets(kind)
     if kind == "gpus":
-        return {name: {**entry, "kernels": calibrated_backends(name)} for name, entry in found.items()}
+        others = aliases()
+        return {
+            name: {
+                "gpus_per_node": NODE,
+                **entry,
+                "aliases": others.get(name, []),
+                "kernels": calibrated_backends(name),
+            }
+            for name, entry in found.items()
+        }
     return {name: {**_model_defaults(), **entry} for name, entry in found.items()} if kind == "models" else found
 
 
@@ -136,23 +161,61 @@ def _model_defaults() -> dict[str, Any]:
     return {field.name: field.default for field in fields(ModelShape) if isinstance(field.default, bool | int | str)}
 
 
-def _print(kind: str, found: Mapping[str, Mapping[str, Any]]) -> None:
+def print_entries(kind: str, found: Mapping[str, Mapping[str, Any]], file: IO[str]) -> None:
+    """Print a table that fits a terminal, what has no room in it below; elsewhere each entry is one uncut line."""
     from rich.text import Text
 
     from moesim.report.terminal import plain_table, print_table
 
+    narrow = file.isatty() and kind in BELOW
     table = plain_table()
+    if narrow:
+        table.padding = (0, 1, 0, 0)
     table.add_column("name", no_wrap=True)
-    for field, header in COLUMNS[kind]:
-        numeric = all(isinstance(entry.get(field), int | float | None) for entry in found.values())
+    columns = [(field, header) for field, header in COLUMNS[kind] if not (narrow and field in BELOW[kind])]
+    for field, header in columns:
+        numeric = all(isinstance(_value(entry, field), int | float | None) for entry in found.values())
         table.add_column(header, justify="right" if numeric else "left")
     for name, entry in found.items():
-        table.add_row(name, *(Text(_text(entry.get(field))) for field, _ in COLUMNS[kind]))
-    print_table(table, sys.stdout)
+        table.add_row(name, *(Text(_text(_value(entry, field))) for field, _ in columns))
+    print_table(table, file)
+    if narrow:
+        print(file=file)
+        print_table(_paragraphs(kind, found), file)
     if kind == "strategies":
         from moesim.routing.registry import GATE_PARAMETERS
 
-        print(f"\ngate: {GATE_PARAMETERS}")
+        print(f"\ngate: {GATE_PARAMETERS}", file=file)
+
+
+def _paragraphs(kind: str, found: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What stands below the table of a terminal: of each entry its name, and the fields that have a value."""
+    from rich.text import Text
+
+    from moesim.report.terminal import plain_table
+
+    table = plain_table()
+    table.padding, table.show_header = (0, 1, 0, 0), False
+    table.add_column()
+    table.add_column(overflow="fold")
+    headers = dict(COLUMNS[kind])
+    for name, entry in found.items():
+        told = []
+        for field in BELOW[kind]:
+            text, value = _text(_value(entry, field)), _value(entry, field)
+            repeated = field.startswith("combine") and value == entry.get(field.replace("combine", "dispatch"))
+            if text != "-" and not repeated:
+                told.append(text if field == "source" else f"{headers[field]} {text}")
+        table.add_row(Text(name), Text("; ".join(told)))
+    return table
+
+
+def _value(entry: Mapping[str, Any], field: str) -> Any:
+    """The value of a field, or of a dotted one in a mapping; None if there is none."""
+    value: Any = entry
+    for part in field.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _text(value: Any) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
+import re
 
 import pytest
 
@@ -46,13 +48,35 @@ def test_no_column_is_empty(moesim: Call, kind: str) -> None:
     from moesim.cli.list import COLUMNS
 
     for field, _ in COLUMNS[kind]:
-        assert any(field in entry for entry in entries.values()), field
+        outer, _, inner = field.partition(".")
+        assert any(inner in entry.get(outer, {}) if inner else outer in entry for entry in entries.values()), field
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("kind", ["gpus", "networks"])
+def test_a_list_fits_a_terminal(kind: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line an entry, uncut, and below the table a paragraph an entry with its source."""
+    from moesim.cli import list as command
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", str(width))
+    found, terminal = command.entries(kind), Terminal()
+    command.print_entries(kind, found, terminal)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue()).splitlines()
+    assert all(len(line) <= width and "…" not in line for line in lines)
+    table, _, below = "\n".join(line.rstrip() for line in lines).partition("\n\n")
+    assert [line.split()[0] for line in table.splitlines()[-len(found) :]] == list(found)
+    words = " ".join(below.split())
+    assert all(" ".join(entry["source"].split()) in words for entry in found.values())
 
 
 def test_gpus_show_their_peaks_bandwidths_and_calibrated_kernels(moesim: Call) -> None:
     """The line of H100 has all of them; B200 has no constants of its own."""
     lines = {line.split()[0]: line for line in moesim("list", "gpus").out.splitlines()[2:]}
-    for word in ("fp8 1978.9", "3352", "450 / 50", "datasheet (2023)", "trtllm-bf16 / trtllm-fp8 /"):
+    for word in ("989.4   1978.9", "3352", "450 / 50", "datasheet (2023)", "trtllm-bf16 / trtllm-fp8 /"):
         assert word in lines["h100-sxm"]
     assert lines["b200-sxm"].rstrip().endswith(" -")  # none: its kernels take the constants of H100
 
