@@ -83,8 +83,9 @@ BELOW: Mapping[str, tuple[str, ...]] = {
     "gpus": ("network", "link_gb_per_s", "source", "estimated", "kernels"),
     "networks": ("combine_bandwidth_gb_per_s", "combine_latency_us", "comm_sms", "measured_on", "source"),
 }
-"""Fields that a terminal lacks the width for: they stand below its table, a paragraph an entry; combine where it differs
-from dispatch."""
+"""Fields that a terminal lacks the width for: they stand below its table, a paragraph an entry, those of combine
+where they differ
+from those of dispatch."""
 NODE = 8
 """GPUs of a node where a preset says nothing."""
 RENAMED = {"balancers": "substitutions"}
