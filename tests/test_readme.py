@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from moesim import Scenario, compare, simulate
+from moesim.scenario.presets import presets
 from moesim.study import plan_sweep
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +48,15 @@ def test_the_example_of_routing_is_a_scenario() -> None:
     }
     result = simulate(Scenario.from_dict(base | yaml.safe_load(block)))
     assert result.summary["reroute_rate"] > 0
+
+
+def test_the_gpus_and_networks_of_the_readme_are_there() -> None:
+    """As many as it says, and its inline GPU with the links of its network."""
+    section = README[README.index("## GPUs and networks") : README.index("## One figure against reality")]
+    assert f"has {len(presets('gpus'))} devices" in section
+    (block,) = re.findall(r"```yaml\n(cluster:\n.*?)```", section, re.DOTALL)
+    cluster = Scenario.from_dict({"model": "mixtral-8x7b", **yaml.safe_load(block)}).cluster
+    assert (cluster.gpu.peak_tflops, cluster.gpu.link_gb_per_s) == ({"bf16": 400}, (450, 50))
 
 
 def test_the_table_of_deepep_is_what_its_command_prints() -> None:

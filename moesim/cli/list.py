@@ -84,8 +84,7 @@ BELOW: Mapping[str, tuple[str, ...]] = {
     "networks": ("combine_bandwidth_gb_per_s", "combine_latency_us", "comm_sms", "measured_on", "source"),
 }
 """Fields that a terminal lacks the width for: they stand below its table, a paragraph an entry, those of combine
-where they differ
-from those of dispatch."""
+where they differ from those of dispatch."""
 NODE = 8
 """GPUs of a node where a preset says nothing."""
 RENAMED = {"balancers": "substitutions"}
@@ -144,6 +143,7 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
         others = aliases()
         return {
             name: {
+                "vendor": "NVIDIA",
                 "gpus_per_node": NODE,
                 **entry,
                 "aliases": others.get(name, []),

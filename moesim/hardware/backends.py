@@ -176,7 +176,8 @@ def provenance(backend: Backend, gpu: GpuSpec, precision: Precision) -> str:
     text = f"estimated: formulas with {constants}{rest}{_stand_in(backend, precision)}"
     if {calibrated, shipped} == {gpu.name}:
         return text
-    return f"{text}, for {gpu.name} only the published specifications changed"
+    own = f", as none of the kernels of {gpu.vendor} was measured" if gpu.vendor else ""
+    return f"{text}, for {gpu.name} only the published specifications changed{own}"
 
 
 def _stand_in(backend: Backend, precision: Precision) -> str:

@@ -99,6 +99,8 @@ def _beyond(spec: ScenarioSpec) -> list[str]:
         if cluster.nodes > 1:
             rates += f", {own[1]:g} instead of {theirs[1]:g} across nodes"
         reasons.append(f"scaled from {', '.join(network.measured_on)} to the published links of {gpu.name} ({rates})")
+    if gpu.vendor:
+        reasons.append(f"the software of {gpu.vendor} was not measured")
     n_gpus = (spec.parallelism.expert or 1) * spec.parallelism.expert_tp
     whole_nodes = n_gpus <= cluster.gpus_per_node or cluster.gpus_per_node == _MEASURED_NODE
     if n_gpus not in network.measured_gpus or not whole_nodes:

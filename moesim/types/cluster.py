@@ -26,7 +26,8 @@ class GpuSpec:
 
     `clock_ghz` is that of the peaks, at which SMs load from the L2 cache;
     `link_gb_per_s` of each direction of its links, (within a node, across
-    nodes), by default of PCIe 4.0 x16 and HDR.
+    nodes), by default of PCIe 4.0 x16 and HDR. `vendor` is "" where it is
+    NVIDIA, whose kernels were measured, or not known.
     """
 
     name: str
@@ -38,6 +39,7 @@ class GpuSpec:
     l2_cache_mb: float = 50.0
     clock_ghz: float = 1.83
     link_gb_per_s: Sequence[float] = field(default=(32.0, 25.0), hash=False)
+    vendor: str = ""
     source: str = ""
 
 

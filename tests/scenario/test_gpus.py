@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from moesim import Scenario
+from moesim import Scenario, simulate
 from moesim.errors import ScenarioError
 from moesim.scenario.presets import aliases, canonical, names, presets
 
@@ -138,3 +138,36 @@ def test_what_no_one_published_is_said_beside_the_source() -> None:
     assert changed == "synthetic: gaudi-3 (changed); not published, estimated: clock_ghz 1.75"
     fields = presets("gpus").values()
     assert all(set(gpu.get("estimated", ())) <= set(gpu) for gpu in fields)
+
+
+def test_results_say_whose_kernels_were_never_measured() -> None:
+    """Those of H100 stand in; a network that was measured on it is scaled, not measured, on any other."""
+    small = {"preset": "olmoe-1b-7b", "n_layers": 1}
+    document = {"model": small, "cluster": {"gpu": "MI300X", "network": "deepep-low-latency"}}
+    told = simulate(Scenario.from_dict({**document, "workload": {"steps": 1, "tokens_per_gpu": 8}})).manifest[
+        "provenance"
+    ]
+    assert told["kernel times"].endswith(
+        "on h100-sxm, for mi300x only the published specifications changed, as none of the kernels of AMD was measured"
+    )
+    assert told["network"].startswith("estimated: deepep-low-latency")
+    assert "(448 instead of 450 GB/s within a node); the software of AMD was not measured" in told["network"]
+
+
+def test_a_rack_of_72_exchanges_through_nvlink() -> None:
+    """Nine nodes of eight of the same GPUs take longer, and so does a second rack."""
+    model = {"preset": "deepseek-v3", "n_layers": 5}
+    took = {
+        (nodes, a_node): simulate(
+            Scenario.from_dict(
+                {
+                    "model": model,
+                    "cluster": {"gpu": "GB200", "nodes": nodes, "gpus_per_node": a_node},
+                    "workload": {"steps": 1, "tokens_per_gpu": 64},
+                }
+            )
+        ).summary["breakdown_s"]["dispatch"]
+        for nodes, a_node in ((1, 72), (9, 8), (2, 72))
+    }
+    assert 4 * took[1, 72] < took[9, 8]
+    assert took[1, 72] < took[2, 72] < took[9, 8]

@@ -42,6 +42,7 @@ class GpuPreset(Part):
     estimated: Annotated[tuple[str, ...], BeforeValidator(list_to_tuple)] = described(
         (), "fields whose values no one published or stated"
     )
+    vendor: str = described("", "its maker, if that is not NVIDIA, whose kernels and collectives were measured")
     source: str = ""
 
 
