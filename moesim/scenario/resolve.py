@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from moesim.errors import ScenarioError, nearest
 from moesim.scenario import schema
 from moesim.scenario.agreement import RATES, check_agreement
-from moesim.scenario.hugging_face import read_config
+from moesim.scenario.hugging_face import in_cache, read_config
 from moesim.scenario.kernel_paths import whole_paths
 from moesim.scenario.network import with_defaults, with_links
 from moesim.scenario.popularity import (
@@ -125,9 +125,11 @@ def _named(kind: str, name: Any, path: FieldPath, fail: Fail) -> dict[str, Any]:
 
 def _model(value: Any, folder: Path, fail: Fail) -> Any:
     base = value.get("preset") if isinstance(value, dict) else value
-    if isinstance(base, str) and base not in names("models") and _is_path(base):
+    if isinstance(base, str) and base not in names("models") and _is_path(base, folder):
         try:
-            fields = read_config((folder / base).expanduser())
+            path = (folder / base).expanduser()
+            there = os.path.exists(path)  # noqa: PTH110 - false of a name that is too long
+            fields = read_config(path if there else in_cache(base) or path)
         except (ScenarioError, RuntimeError) as error:  # the latter of a home of an unknown user
             raise fail(("model",), shown(base), str(error)) from None
         own = {key: item for key, item in value.items() if key != "preset"} if isinstance(value, dict) else {}
@@ -135,8 +137,9 @@ def _model(value: Any, folder: Path, fail: Fail) -> Any:
     return _preset("models", value, ("model",), fail)
 
 
-def _is_path(text: str) -> bool:
-    return os.sep in text or "/" in text or text.endswith(".json")
+def _is_path(text: str, folder: Path) -> bool:
+    named = os.sep in text or "/" in text or text.endswith(".json")
+    return named or os.path.isfile(folder / text / "config.json")  # noqa: PTH113 - false of a name that is too long
 
 
 def _cluster(value: dict[str, Any], fail: Fail) -> dict[str, Any]:

@@ -109,8 +109,8 @@ def test_a_config_of_another_model_is_refused(tmp_path: Path, text: str) -> None
         ({"quantization_config": "fp8"}, "quantization_config is a mapping, not 'fp8'"),
         ({"routed_scaling_factor": "abc"}, "routed_scaling_factor is a number above 0 .*, not 'abc'"),
         ({"routed_scaling_factor": 10**400}, "routed_scaling_factor is a number above 0"),
-        ({"num_hidden_layers": 10**9}, "at most 10000 num_hidden_layers, not 1000000000"),
-        ({"num_hidden_layers": "61"}, "whole numbers for its sizes"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is at most 10000, not 1000000000"),
+        ({"num_hidden_layers": "61"}, "num_hidden_layers is a whole number from 1 to 1000000000, not '61'"),
     ],
 )
 def test_a_config_with_a_wrong_field_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

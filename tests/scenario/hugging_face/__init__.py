@@ -1,0 +1,1 @@
+"""Models from configurations of Hugging Face."""
