@@ -18,6 +18,7 @@ import typer
 
 from moesim.cli.calibrate import calibrate
 from moesim.cli.compare import compare
+from moesim.cli.describe import describe
 from moesim.cli.import_ import import_
 from moesim.cli.init import init
 from moesim.cli.list import list_
@@ -46,6 +47,7 @@ for _command, _name in (
     (list_, "list"),
     (schema, "schema"),
     (import_, "import"),
+    (describe, "describe"),
     (validate, "validate"),
     (calibrate, "calibrate"),
 ):

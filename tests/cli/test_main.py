@@ -18,7 +18,10 @@ from moesim.errors import ConservationError
 from tests.cli.conftest import Call
 
 HEAVY = ("jinja2", "numba", "numpy", "pandas", "plotly", "pyarrow", "pydantic", "scipy", "simpy", "joblib")
-COMMANDS = ("run", "compare", "sweep", "plot", "show", "init", "list", "schema", "import", "validate", "calibrate")
+COMMANDS = (
+    *("run", "compare", "sweep", "plot", "show", "init", "list", "schema"),
+    *("import", "describe", "validate", "calibrate"),
+)
 
 
 def test_help_names_every_command(moesim: Call) -> None:
