@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moesim.cli.options import QuietOption
 
+if TYPE_CHECKING:
+    from moesim.recordings import ImportReport
+
 
 def import_(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Recordings, JSON lines with one (token, layer) each; plain or .gz."),
+        typer.Argument(metavar="FILE...", help="Recordings of one layout, plain or .gz: see `moesim list layouts`."),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="TRACE", help="The trace to write; an existing one is replaced.")
@@ -29,9 +32,19 @@ def import_(
     report = import_recordings(files, output)
     if quiet:
         return
-    print(
-        f"wrote {output}: {report.n_tokens} tokens of {report.n_sequences} sequences, "
-        f"{report.n_layers} layers, top-{report.top_k}"
-    )
+    print(f"wrote {output}: {described(report)}")
     for note in report.notes:
         print(f"note: {note}")
+
+
+def described(report: ImportReport) -> str:
+    """What a recording holds, in one line."""
+    parts = [report.kind]
+    if report.n_tokens:
+        parts.append(f"{report.n_tokens:,} tokens of {report.n_sequences:,} sequences")
+    if report.n_steps:
+        parts.append(f"{report.n_steps:,} steps")
+    parts.append(f"{report.n_layers} layers")
+    parts.append(f"top-{report.top_k} of {report.n_experts} experts" if report.top_k else f"{report.n_experts} experts")
+    parts += [f"{number:,} {phase}" for phase, number in report.phases.items()]
+    return f"{', '.join(parts)} ({report.layout})"

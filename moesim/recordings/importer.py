@@ -1,148 +1,194 @@
-"""Importer of recorded routing: JSON lines in, a routing trace out."""
+"""From the files of an engine to a trace: recognise the layout, read it, leave out what is no recording, and say so."""
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim.errors import TraceError
+from moesim.recordings.assemble import assemble
+from moesim.recordings.layout import ImportJob, ImportOptions
+from moesim.recordings.layouts import layout_of
 from moesim.recordings.parquet import check_replaceable, write_trace
-from moesim.types import Trace, token_columns
-
-FIELDS = ("problem_id", "token_idx", "layer", "experts", "gating_probs")
-MAX_EXPERTS = 100_000
-"""As a scenario's model may have."""
-MAX_WEIGHT = float(np.finfo(np.float32).max)
+from moesim.recordings.sample import Sample
+from moesim.recordings.warm_up import dummy_tokens, without_tokens
+from moesim.types import PHASES, UNKNOWN, CountsTrace, LogitsTrace, Recording, Trace
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportReport:
-    """What was read, and what a user must know about it."""
+    """What was read, and what a user must know about it.
 
+    `kind` is choices, counts or logits; `n_tokens`, `n_sequences` and `top_k`
+    are 0 where the recording does not say them. `phases` are the tokens, or
+    steps of counts, of each phase that is known.
+    """
+
+    layout: str
+    kind: str
     n_tokens: int
+    n_steps: int
     n_layers: int
+    n_experts: int
     top_k: int
     n_sequences: int
-    notes: tuple[str, ...]
+    phases: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
-def import_recordings(paths: Sequence[str | Path], out: str | Path) -> ImportReport:
-    """Read JSON-lines recordings (plain or .gz), one line a (token, layer), and write one trace.
+def import_recordings(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    options: ImportOptions | None = None,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> ImportReport:
+    """Read recordings of one layout, files or a folder, and write one trace.
 
-    Each line holds problem_id, token_idx, layer, experts (K ids, best first)
-    and gating_probs (K weights). Tokens keep the order of their first line; a
-    file's problems are apart from those of another file. A (token, layer) that
-    was not recorded becomes -1 choices and a note.
+    Args:
+        paths: of the recordings; what they are is recognised by their content.
+        out: the trace to write; one that exists is replaced.
+        options: what the files cannot say of themselves.
+        progress: is told how many bytes of the files were read.
 
     Raises:
-        TraceError: a line that is no such record; the text names file and line.
+        TraceError: a file that is no recording; the text names file and line.
         OutputError: the trace cannot be written, or another file, such as a recording, stands there.
     """
     if not paths:
         raise TraceError("nothing to import: name at least one recording")
     check_replaceable(out)
-    sequences: dict[tuple[int, int], int] = {}
-    tokens: dict[tuple[int, int], int] = {}
-    rows: dict[tuple[int, int], tuple[list[int], list[float]]] = {}
-    for number, path in enumerate(paths):
-        for where, record in _records(Path(path)):
-            problem, index, layer, experts, weights = _fields(where, record)
-            sequence = sequences.setdefault((number, problem), len(sequences))
-            token = tokens.setdefault((sequence, index), len(tokens))
-            if (token, layer) in rows:
-                raise TraceError(f"{where}: token {index} of problem {problem} has layer {layer} twice")
-            rows[token, layer] = (experts, weights)
-    if not rows:
-        raise TraceError(f"{paths[0]}: found no records, wanted one line a (token, layer)")
-    trace, missing = _arrays(list(tokens), rows)
-    write_trace(trace, out)
-    notes = []
-    if missing:
-        whole = int(np.count_nonzero((trace.expert >= 0).all(axis=(0, 2))))
-        notes.append(
-            f"{missing} of {trace.n_tokens * trace.n_layers} (token, layer) pairs were not recorded; they make no "
-            f"choice there ({trace.n_tokens - whole} of {trace.n_tokens} tokens are incomplete)"
+    recording = read_recordings(paths, options, progress=progress)
+    write_trace(recording, out)
+    return report_of(recording)
+
+
+def read_recordings(
+    paths: Sequence[str | Path],
+    options: ImportOptions | None = None,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> Recording:
+    """What recordings of one layout hold, as `import_recordings` writes it.
+
+    Raises:
+        TraceError: a file that is no recording; the text names file and line.
+    """
+    options = options or ImportOptions()
+    samples = [Sample(path) for path in paths]
+    layout = layout_of(samples, options.layout)
+    model = options.model
+    n_experts = options.n_experts or (None if model is None else model.n_experts)
+    job = ImportJob(
+        files=tuple(sample.path for sample in samples),
+        options=options,
+        n_experts=n_experts,
+        model="" if model is None else model.name,
+    )
+    if progress is not None:
+        job.progress = progress
+    found = layout.read(job)
+    recording: Recording
+    if isinstance(found, (Trace, LogitsTrace)):
+        recording = found
+    elif isinstance(found, CountsTrace):
+        recording = _cleaned_counts(found, job)
+    else:
+        recording = _cleaned_choices(assemble(found, job), job)
+    same = recording.layout == "" or layout.name != "moesim-trace"
+    return dataclasses.replace(recording, layout=layout.name if same else recording.layout, notes=tuple(job.notes))
+
+
+def _cleaned_choices(trace: Trace, job: ImportJob) -> Trace:
+    """The trace without layers of zeros and, unless they are kept, without dummy tokens."""
+    if job.dense_are_zero:
+        trace = _without_dense(trace, job)
+    if job.options.keep_warm_up:
+        return trace
+    dummies = dummy_tokens(trace)
+    n_dummies = int(np.count_nonzero(dummies))
+    if n_dummies:
+        job.note(
+            f"{n_dummies} of {trace.n_tokens} tokens are of warm-up or padding, with equal routes in long runs: "
+            "left out (--keep-warm-up keeps them)"
         )
-    return ImportReport(
-        n_tokens=trace.n_tokens,
-        n_layers=trace.n_layers,
-        top_k=trace.top_k,
-        n_sequences=len(sequences),
-        notes=tuple(notes),
+        trace = without_tokens(trace, dummies)
+    return trace
+
+
+def _without_dense(trace: Trace, job: ImportJob) -> Trace:
+    """The trace without layers in which every choice is expert 0, as dense layers are recorded."""
+    dense = ~(trace.expert > 0).any(axis=(1, 2))
+    if job.options.model is not None:
+        known = np.isin(trace.layer_ids, job.options.model.moe_layers, invert=True)
+        dense = known if trace.n_layers == job.options.model.n_layers else dense
+    if not dense.any() or dense.all():
+        return trace
+    ids = np.array(trace.layer_ids)
+    job.note(f"layers {ranges(ids[dense])} are dense, rows of zeros: left out")
+    return dataclasses.replace(
+        trace,
+        expert=trace.expert[~dense],
+        weight=None if trace.weight is None else trace.weight[~dense],
+        layer_ids=tuple(map(int, ids[~dense])),
     )
 
 
-def _arrays(
-    tokens: list[tuple[int, int]],
-    rows: dict[tuple[int, int], tuple[list[int], list[float]]],
-) -> tuple[Trace, int]:
-    """The trace of all rows, and how many (token, layer) pairs are missing."""
-    n_layers = max(layer for _, layer in rows) + 1
-    top_k = max(len(experts) for experts, _ in rows.values())
-    expert = np.full((n_layers, len(tokens), top_k), -1, dtype=np.int32)
-    weight = np.zeros((n_layers, len(tokens), top_k), dtype=np.float32)
-    for (token, layer), (experts, weights) in rows.items():
-        expert[layer, token, : len(experts)] = experts
-        weight[layer, token, : len(weights)] = weights
-    sequence = np.array([sequence for sequence, _ in tokens], dtype=np.int32)
-    return Trace(
-        expert=expert,
-        weight=weight,
-        **token_columns(len(tokens), sequence=sequence, position=np.array([index for _, index in tokens])),
-        layer_ids=tuple(range(n_layers)),
-        n_experts=int(expert.max()) + 1,
-        layout="moesim-jsonl",
-    ), len(tokens) * n_layers - len(rows)
+def _cleaned_counts(trace: CountsTrace, job: ImportJob) -> CountsTrace:
+    """The counts without steps and layers in which nothing was counted."""
+    steps = np.asarray(trace.count.any(axis=(1, 2)))
+    layers = np.asarray(trace.count.any(axis=(0, 2)))
+    if not steps.any():
+        raise TraceError(f"{job.files[0]}: found counts that are all zero, wanted some assignments")
+    if not steps.all():
+        job.note(f"{np.count_nonzero(~steps)} of {len(steps)} steps are all zero: left out")
+    ids = np.array(trace.layer_ids)
+    if not layers.all():
+        job.note(f"layers {ranges(ids[~layers])} have no assignments, as dense layers are recorded: left out")
+    if trace.first_choice:
+        job.note("the counts are of first choices alone (--counts first-choice)")
+    if job.n_experts is not None and trace.n_experts != job.n_experts:
+        raise TraceError(f"{job.files[0]}: found counts of {trace.n_experts} experts, wanted {job.n_experts}")
+    return dataclasses.replace(
+        trace,
+        count=trace.count[steps][:, layers],
+        step=trace.step[steps],
+        phase=trace.phase[steps],
+        layer_ids=tuple(map(int, ids[layers])),
+    )
 
 
-def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The JSON objects of a file with the place each stands at."""
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                where = f"{path}:{number}"
-                try:
-                    record = json.loads(line)
-                except (ValueError, RecursionError):
-                    raise TraceError(f"{where}: found {line[:40]!r}, wanted a JSON object") from None
-                if not isinstance(record, dict):
-                    raise TraceError(f"{where}: found {line[:40]!r}, wanted a JSON object")
-                yield where, record
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise TraceError(f"{path}: cannot be read: {error}") from None
+def ranges(numbers: NDArray[np.integer[Any]]) -> str:
+    """Whole numbers in ascending order as text, runs as first-last: 0-2, 5."""
+    if not len(numbers):
+        return ""
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1)
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
-def _fields(where: str, record: dict[str, Any]) -> tuple[int, int, int, list[int], list[float]]:
-    missing = [name for name in FIELDS if name not in record]
-    if missing:
-        raise TraceError(f"{where}: {', '.join(missing)}: missing, wanted a record with {', '.join(FIELDS)}")
-    problem, index, layer, experts, weights = (record[name] for name in FIELDS)
-    for name, value in (
-        ("problem_id", problem),
-        ("token_idx", index),
-        ("layer", layer),
-    ):
-        if type(value) is not int or not 0 <= value < 2**31:
-            raise TraceError(f"{where}: {name}: found {value!r:.60}, wanted an integer from 0")
-    if layer >= 10_000:
-        raise TraceError(f"{where}: layer: found {layer}, wanted less than 10000")
-    if not isinstance(experts, list) or not experts or len(set(map(str, experts))) != len(experts):
-        raise TraceError(f"{where}: experts: found {experts!r:.60}, wanted a list of distinct experts")
-    if any(type(e) is not int or not 0 <= e < MAX_EXPERTS for e in experts):
-        raise TraceError(f"{where}: experts: found {experts!r:.60}, wanted integers from 0 below {MAX_EXPERTS}")
-    numbers = isinstance(weights, list) and all(
-        type(w) in (int, float) and 0 <= w <= MAX_WEIGHT for w in weights
-    )  # compared as they are: an integer of JSON may be too large for any float
-    if not numbers or len(weights) != len(experts):
-        wanted = f"{len(experts)} finite numbers from 0 to {MAX_WEIGHT:.1e}"
-        raise TraceError(f"{where}: gating_probs: found {weights!r:.60}, wanted {wanted}")
-    return problem, index, layer, experts, weights
+def report_of(recording: Recording) -> ImportReport:
+    """What a recording holds, in numbers."""
+    phases, known_steps = recording.phase, recording.step[recording.step != UNKNOWN]
+    of_tokens = not isinstance(recording, CountsTrace)
+    return ImportReport(
+        layout=recording.layout,
+        kind="choices" if isinstance(recording, Trace) else "logits" if of_tokens else "counts",
+        n_tokens=recording.n_tokens if not isinstance(recording, CountsTrace) else 0,
+        n_steps=len(np.unique(known_steps)),
+        n_layers=recording.n_layers,
+        n_experts=recording.n_experts,
+        top_k=recording.top_k if isinstance(recording, Trace) else 0,
+        n_sequences=len(np.unique(recording.sequence)) if not isinstance(recording, CountsTrace) else 0,
+        phases={
+            name: int(np.count_nonzero(phases == phase))
+            for phase, name in PHASES.items()
+            if phase != UNKNOWN and (phases == phase).any()
+        },
+        notes=recording.notes,
+    )

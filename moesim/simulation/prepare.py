@@ -14,7 +14,7 @@ from moesim.calibration.lookup import with_table
 from moesim.errors import InputError, ParameterError, ScenarioError
 from moesim.hardware import Backend, backend_of, check_backend, default_backend
 from moesim.placement import place
-from moesim.recordings import read_trace
+from moesim.recordings import read_trace, rows_of_layers
 from moesim.routing import Strategy
 from moesim.scenario import Scenario
 from moesim.scenario.schema import KernelTables
@@ -224,12 +224,14 @@ def _recorded(scenario: Scenario, model: ModelShape, n_ranks: int) -> RecordedTo
         raise scenario.error("workload.trace", "counts or logits", "a trace of choices")
     of_model, top_k = f"as model {model.name} has", max(model.choices_of_layer)
     same = top_k == max(scenario.model.choices_of_layer)
-    for field_name, found, wanted, why in (
-        ("layers", trace.n_layers, len(model.moe_layers), of_model),
-        ("top_k", trace.top_k, top_k, of_model if same else "as routing.top_k says"),
-    ):
-        if found != wanted:
-            raise scenario.error("workload.trace", f"{found} {field_name}", f"{wanted}, {why}")
+    rows = rows_of_layers(trace.layer_ids, model.moe_layers)
+    if rows is None:
+        moe = model.moe_layers
+        wanted = f"{len(moe)}, {of_model}, or some of these, numbered 0 to {len(moe) - 1} or as its layers are"
+        raise scenario.error("workload.trace", f"{trace.n_layers} layers up to {trace.layer_ids[-1]}", wanted)
+    if trace.top_k != top_k:
+        why = of_model if same else "as routing.top_k says"
+        raise scenario.error("workload.trace", f"{trace.top_k} top_k", f"{top_k}, {why}")
     if trace.n_experts > model.n_experts:
         raise scenario.error(
             "workload.trace",
@@ -241,6 +243,7 @@ def _recorded(scenario: Scenario, model: ModelShape, n_ranks: int) -> RecordedTo
         n_ranks=n_ranks,
         tokens_per_rank=spec.workload.tokens_per_gpu,
         alike=_sequences(scenario),
+        rows=rows,
     )
 
 

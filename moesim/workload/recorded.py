@@ -18,13 +18,21 @@ class RecordedTokens:
     Without, a step is the whole trace, dealt to the ranks in equal runs.
     With `alike` the sequences of a rank count as equal ones, whatever was
     recorded. Without, each is a prompt, of which the trace has all tokens from
-    the first on.
+    the first on. `rows` [L] are the rows of the trace that the model's MoE layers
+    have, -1 for one that was not recorded.
     """
 
     def __init__(
-        self, trace: Trace, *, n_ranks: int, tokens_per_rank: int | None, alike: EqualSequences | None = None
+        self,
+        trace: Trace,
+        *,
+        n_ranks: int,
+        tokens_per_rank: int | None,
+        alike: EqualSequences | None = None,
+        rows: NDArray[np.int64] | None = None,
     ) -> None:
         self.trace = trace
+        self._row_of_layer = np.arange(trace.n_layers) if rows is None else rows
         self.tokens_per_step = trace.n_tokens if tokens_per_rank is None else tokens_per_rank * n_ranks
         rank = np.arange(self.tokens_per_step) * n_ranks // self.tokens_per_step
         self._source = rank.astype(np.int32)
@@ -69,18 +77,20 @@ class RecordedTokens:
         """
         if top_k != self.trace.top_k:
             raise InputError(f"top_k: found {top_k}, wanted the {self.trace.top_k} choices that were recorded")
-        rows = self._rows(batch.step)
-        expert = self.trace.expert[layer, rows]
-        weight = (
-            np.full(expert.shape, np.nan, np.float32) if self.trace.weight is None else self.trace.weight[layer, rows]
-        )
-        return Assignment.of(expert, weight)
+        row, tokens, weight = self._row_of_layer[layer], self._rows(batch.step), self.trace.weight
+        if row < 0:
+            shape = len(tokens), top_k
+            return Assignment.of(np.full(shape, -1, np.int32), np.zeros(shape, np.float32))
+        expert = self.trace.expert[row, tokens]
+        unknown = np.full(expert.shape, np.nan, np.float32)
+        return Assignment.of(expert, unknown if weight is None else weight[row, tokens])
 
     def manifest(self, n_steps: int) -> dict[str, Any]:
         """How often the steps go through the trace, and how many of its layers were recorded if not all were."""
-        trace, said = self.trace, {"trace_passes": self.passes(n_steps)}
-        if trace.n_recorded_layers < trace.n_layers:
-            return {**said, "recorded_layers": f"{trace.n_recorded_layers} of {trace.n_layers} MoE layers"}
+        said = {"trace_passes": self.passes(n_steps)}
+        n_layers, n_recorded = len(self._row_of_layer), self.trace.n_recorded_layers
+        if n_recorded < n_layers:
+            return {**said, "recorded_layers": f"{n_recorded} of {n_layers} MoE layers"}
         return said
 
     def passes(self, n_steps: int) -> float:

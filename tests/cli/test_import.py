@@ -34,7 +34,9 @@ def test_a_recording_becomes_a_trace_that_is_replayed(moesim: Call, small: Path,
     """The loads of the run are those of the recorded choices."""
     outcome = moesim("import", recording, "-o", "trace.parquet")
     assert (outcome.code, outcome.err) == (0, "")
-    assert outcome.out == "wrote trace.parquet: 16 tokens of 1 sequences, 32 layers, top-2\n"
+    assert outcome.out == (
+        "wrote trace.parquet: choices, 16 tokens of 1 sequences, 32 layers, top-2 of 8 experts (jsonl)\n"
+    )
     summary = json.loads(moesim("run", small, "--json", "--set", "workload.trace=trace.parquet").out)
     assert summary["max_violation"]["mean"] == 0  # the recording above deals experts evenly
     assert summary["drop_rate"] == 0

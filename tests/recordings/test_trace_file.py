@@ -121,8 +121,13 @@ def test_doubled_and_damaged_input_is_refused(tmp_path: Path) -> None:
     packed = bytearray(recording(tmp_path / "flipped.jsonl.gz", {}, {"layer": 1}).read_bytes())
     packed[10:14] = b"\xff\xff\xff\xff"  # where the deflated data begins
     (tmp_path / "flipped.jsonl.gz").write_bytes(packed)
-    for path in (tmp_path / "bad.gz", tmp_path / "flipped.jsonl.gz", tmp_path / "absent.jsonl"):
-        with pytest.raises(TraceError, match="cannot be read"):
+    for name, message in (
+        ("bad.gz", "found text that begins with 'no gzip'"),
+        ("flipped.jsonl.gz", "cannot be read"),
+        ("absent.jsonl", "cannot be read: No such file"),
+    ):
+        path = tmp_path / name
+        with pytest.raises(TraceError, match=message):
             import_recordings([path], tmp_path / "t.parquet")
     with pytest.raises(OutputError, match="cannot be written"):
         import_recordings([recording(tmp_path / "r.jsonl", {})], tmp_path / "absent" / "t.parquet")

@@ -1,0 +1,93 @@
+"""Files as streams of bounded blocks, unpacked where they are compressed with gzip."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from moesim.errors import TraceError
+
+BLOCK_BYTES = 16 << 20
+MAX_LINE_BYTES = 64 << 20
+MAX_DOCUMENT_BYTES = 1 << 30
+"""Of a file that must be held whole, such as a JSON document; a compressed one may be a bomb."""
+
+
+def open_stream(path: Path) -> IO[bytes]:
+    """A file to read bytes from, unpacked where it is compressed with gzip.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with path.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if packed else path.open("rb")  # type: ignore[return-value]
+
+
+def line_blocks(path: Path, progress: Callable[[int], None] | None = None) -> Iterator[tuple[int, bytes]]:
+    """Blocks of whole lines with the number of the first line, counted from 1.
+
+    Args:
+        path: of a text file, plain or compressed with gzip.
+        progress: is told the bytes of the file that were read since the last block.
+
+    Raises:
+        TraceError: the file cannot be read, or has a line that is too long to hold.
+    """
+    number, rest = 1, b""
+    try:
+        with path.open("rb") as raw, _unpacked(raw) as stream:
+            at = 0
+            while True:
+                block = stream.read(BLOCK_BYTES)
+                if progress is not None:
+                    progress(raw.tell() - at)
+                    at = raw.tell()
+                cut = block.rfind(b"\n") + 1
+                if not block:
+                    break
+                if not cut:
+                    rest += block
+                    if len(rest) > MAX_LINE_BYTES:
+                        raise TraceError(f"{path}:{number}: found a line above {MAX_LINE_BYTES >> 20} MiB, wanted less")
+                    continue
+                whole = rest + block[:cut]
+                rest = block[cut:]
+                yield number, whole
+                number += whole.count(b"\n")
+            if rest:
+                yield number, rest
+    except (OSError, EOFError, zlib.error) as error:
+        raise unreadable(path, error) from None
+
+
+def read_document(path: Path, progress: Callable[[int], None] | None = None) -> bytes:
+    """All bytes of a file, unpacked.
+
+    Raises:
+        TraceError: it cannot be read, or is too large to be held.
+    """
+    try:
+        with open_stream(path) as stream:
+            found = stream.read(MAX_DOCUMENT_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise unreadable(path, error) from None
+    if len(found) > MAX_DOCUMENT_BYTES:
+        raise TraceError(f"{path}: found above {MAX_DOCUMENT_BYTES >> 30} GiB in one document, wanted less")
+    if progress is not None:
+        progress(path.stat().st_size)
+    return found
+
+
+def unreadable(path: Path, error: Exception) -> TraceError:
+    """The error of a file that the system or its compression does not let us read."""
+    return TraceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error!s:.80}")
+
+
+def _unpacked(raw: IO[bytes]) -> IO[bytes]:
+    packed = raw.read(2) == b"\x1f\x8b"
+    raw.seek(0)
+    return gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[return-value]
