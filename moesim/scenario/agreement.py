@@ -7,6 +7,7 @@ from typing import Any
 from moesim.scenario.model_shape import model_rules
 from moesim.scenario.popularity import popularity_rules
 from moesim.scenario.schema import ScenarioSpec
+from moesim.scenario.skew import skew_rules
 from moesim.scenario.source import Fail, FieldPath, shown
 from moesim.types import DTYPE_BYTES
 
@@ -57,6 +58,7 @@ def check_agreement(spec: ScenarioSpec, fail: Fail) -> None:
         ),
         *_parallelism_rules(spec),
         *popularity_rules(spec),
+        *skew_rules(spec),
         (
             spec.routing.strategy != "",
             ("routing", "strategy"),

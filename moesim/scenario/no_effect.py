@@ -218,7 +218,37 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         _UNREAD,
         Rule(("workload.topics.count",), lambda count: count == 0, "workload.topics.count is 0"),
     ),
+    "workload.topics.mixture": (
+        _RECORDED,
+        _UNREAD,
+        Rule(
+            ("workload.topics.count", "workload.topics.strength"),
+            lambda count, strength: count < 2 or strength == 0,
+            "with workload.topics.count {0} and strength {1} all topics are one",
+        ),
+    ),
     "workload.locality": (_RECORDED, _UNREAD),
+    "workload.generated_tokens": (
+        _is_not("workload.phase", "decode", "only sequences of decode end"),
+        _RECORDED,
+        Rule(
+            ("workload.topics.strength", "workload.topics.count", "workload.locality", "routing.capacity.scope"),
+            lambda strength, count, locality, scope: (
+                (strength == 0 or count < 2) and not any(locality) and scope != "sequence"
+            ),
+            "sequences differ by nothing without topics, locality and a capacity of scope sequence",
+        ),
+    ),
+    "workload.drift": (
+        _RECORDED,
+        _UNREAD,
+        Rule(
+            ("workload.popularity.kind", "workload.popularity.exponent"),
+            lambda kind, exponent: kind == "uniform" or (kind == "zipf" and exponent == 0),
+            "all experts are equally popular",
+        ),
+    ),
+    "workload.bursts": (_RECORDED, _UNREAD),
     "workload.sampling": (_RECORDED,),
     "routing.parameters": (_RECORDED,),
     **dict.fromkeys(

@@ -86,7 +86,6 @@ def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, A
             found.experts,
             f"1 to {n_experts - 1} of the {n_experts} experts of {spec.model.name}",
         ),
-        (bool(spec.workload.locality), ("workload", "locality"), "an empty list", "a probability, or some of them"),
         *_shares_rules(found.shares, n_layers, n_experts, needed=shares),
         (
             counts == (found.counts is not None),

@@ -37,6 +37,8 @@ SECTIONS: Mapping[FieldPath, type[BaseModel]] = {
     ("workload", "popularity"): schema.PopularitySpec,
     ("workload", "popularity", "router"): schema.LoadRouterSpec,
     ("workload", "topics"): schema.TopicsSpec,
+    ("workload", "drift"): schema.DriftSpec,
+    ("workload", "bursts"): schema.BurstsSpec,
     ("routing",): schema.RoutingSpec,
     ("routing", "substitution"): schema.SubstitutionSpec,
     ("routing", "training"): schema.TrainingSpec,
@@ -47,6 +49,7 @@ SECTIONS: Mapping[FieldPath, type[BaseModel]] = {
 }
 _IN_LISTS: Mapping[FieldPath, type[BaseModel]] = {
     ("faults",): schema.FaultSpec,
+    ("workload", "topics", "mixture"): schema.MixtureSpec,
     ("model", "layers"): schema.LayersSpec,
 }
 """What the entries of lists are."""

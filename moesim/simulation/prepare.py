@@ -17,7 +17,7 @@ from moesim.placement import place
 from moesim.recordings import read_trace, rows_of_layers
 from moesim.routing import Strategy
 from moesim.scenario import Scenario
-from moesim.scenario.schema import KernelTables
+from moesim.scenario.schema import KernelTables, MixtureSpec
 from moesim.simulation.checks import check_plan
 from moesim.simulation.fault_schedule import FaultSchedule
 from moesim.simulation.plan import LayerRouter, RunPlan, group_nodes
@@ -25,7 +25,7 @@ from moesim.simulation.popularity import Popularity, popularity_of
 from moesim.simulation.sampling import check_sampling, has_own_router, resolve_sampling, router_of
 from moesim.types import EqualSequences, LayerShape, ModelShape, Placement, TokenSource, Trace
 from moesim.types.policies import CapacityPolicy, Fault, Kept, QueuePolicy, SubstitutionPolicy, TrainingBalance
-from moesim.workload import RecordedTokens, SyntheticTokens, by_layer
+from moesim.workload import Bursts, Mixture, RecordedTokens, SyntheticTokens, by_layer
 
 Policy = TypeVar("Policy")
 
@@ -201,9 +201,20 @@ def _synthetic(scenario: Scenario, zero: int, popularity: Popularity | None, n_r
         topic_count=workload.topics.count,
         topic_strength=workload.topics.strength,
         vocab_size=model.vocab_size,
+        generated_tokens=workload.generated_tokens,
         locality=by_layer(workload.locality, len(model.moe_layers)),
+        mixture=_mixture(workload.topics.mixture),
+        half_life_steps=None if workload.drift is None else workload.drift.half_life_steps,
+        bursts=None if workload.bursts is None else _plain(Bursts, workload.bursts),
         popularity=popularity,
     )
+
+
+def _mixture(entries: tuple[MixtureSpec, ...]) -> Mixture | None:
+    if not entries:
+        return None
+    steps, weights = (np.array([getattr(entry, field) for entry in entries]) for field in ("step", "weights"))
+    return Mixture(steps=steps, weights=weights)
 
 
 def _recorded(scenario: Scenario, model: ModelShape, n_ranks: int) -> RecordedTokens:

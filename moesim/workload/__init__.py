@@ -8,12 +8,15 @@ become popularities in `solve`.
 """
 
 from moesim.workload.counts import read_counts
+from moesim.workload.dynamics import Bursts, Mixture
 from moesim.workload.loads import by_layer, hot_loads, lognormal_loads, stated_loads
 from moesim.workload.recorded import RecordedTokens
 from moesim.workload.solve import solve_layer
 from moesim.workload.synthetic import SyntheticTokens
 
 __all__ = [
+    "Bursts",
+    "Mixture",
     "RecordedTokens",
     "SyntheticTokens",
     "by_layer",

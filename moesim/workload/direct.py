@@ -24,6 +24,7 @@ from moesim.compiled.jit import njit
 from moesim.compiled.random import DIRECT, key, word64
 from moesim.compiled.topk import top_k_of
 from moesim.errors import InputError
+from moesim.workload.law import LayerLaw
 from moesim.workload.logits import fill_logits
 
 MAX_REPEATS = 64
@@ -31,38 +32,38 @@ MAX_REPEATS = 64
 
 
 class DirectSampler:
-    """Draws the top k of the synthetic logits of L layers, topics and E experts.
+    """Draws the top k of the synthetic logits of layers, topics and E experts.
 
     Args:
         seed: of the run.
-        popularity: float32 [L, E].
-        affinity: float32 [L, topics, E]; with popularity finite, or -inf for an expert that no token chooses.
     """
 
-    def __init__(self, seed: int, popularity: NDArray[np.float32], affinity: NDArray[np.float32]) -> None:
+    def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._popularity = popularity
-        self._affinity = affinity
-        self._layers: dict[int, tuple[NDArray[np.uint64], int]] = {}  # tables, and how many experts any topic wants
+        self._layers: dict[int, tuple[int, NDArray[np.uint64], int]] = {}
+        """Of a layer the version of its law, its tables, and how many experts any topic wants."""
 
     def fill(
         self,
         step: int,
         layer: int,
         first: int,
+        law: LayerLaw,
         topic: NDArray[np.int32],
         out: NDArray[np.int32],
     ) -> None:
         """Fill out [T, K] with the experts of tokens first, first + 1, ..., of topics [T], the best choice first.
 
+        With affinities and popularity finite, or -inf for an expert that no token chooses.
+
         Raises:
             InputError: logits that are NaN or +inf, or a topic that wants fewer than K experts.
         """
-        popularity, affinity = self._popularity[layer], self._affinity[layer]
-        if layer not in self._layers:  # threads work on different layers
+        popularity, affinity, version = law
+        if self._layers.get(layer, (None,))[0] != version:  # threads work on different layers
             wanted = int(np.isfinite(popularity + affinity).sum(axis=1).min())
-            self._layers[layer] = alias_tables(popularity, affinity), wanted
-        tables, wanted = self._layers[layer]
+            self._layers[layer] = version, alias_tables(popularity, affinity), wanted
+        _, tables, wanted = self._layers[layer]
         if out.shape[1] > wanted:
             raise InputError(f"top_k: found {out.shape[1]}, wanted at most the {wanted} experts that a topic wants")
         fill_choices(self._seed, step, layer, first, popularity, affinity, tables, topic, MAX_REPEATS, out)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from moesim.compiled.jit import njit
 from moesim.compiled.random import (
+    LIFE_START,
     LOGIT_NOISE,
     POPULARITY,
     SEGMENT_NOISE,
@@ -111,6 +112,13 @@ def fill_local_logits(
 
 
 @njit
+def life_starts(seed: int, life: int, out: NDArray[np.int32]) -> None:
+    """Fill out [T] with how many of its `life` tokens the first sequence of each place has behind it at step 0."""
+    for t in range(out.shape[0]):
+        out[t] = int(uniform(key(seed, LIFE_START, 0, 0, t), 0) * life)
+
+
+@njit
 def segment_starts(seed: int, sequence: NDArray[np.int32], out: NDArray[np.int32]) -> None:
     """Fill out [T] with how many tokens of its first segment each sequence has behind it: 0 to SEGMENT_TOKENS - 1."""
     for t in range(sequence.shape[0]):
@@ -178,4 +186,17 @@ def uniforms_of(seed: int, step: int, out: NDArray[np.float64]) -> None:
 def topics_of(seed: int, n_topics: int, sequence: NDArray[np.int32], out: NDArray[np.int32]) -> None:
     """Fill out [T] with the topic of each token's sequence [T]: a hash, uniform over the topics."""
     for t in range(sequence.shape[0]):
-        out[t] = int(uniform(key(seed, TOPIC_OF_SEQUENCE, 0, 0, sequence[t]), 0) * n_topics)
+        out[t] = int(topic_number(seed, sequence[t]) * n_topics)
+
+
+@njit
+def topic_numbers(seed: int, sequence: NDArray[np.int32], out: NDArray[np.float64]) -> None:
+    """Fill out [T] with the number of (0, 1) that decides the topic of each token's sequence [T]."""
+    for t in range(sequence.shape[0]):
+        out[t] = topic_number(seed, sequence[t])
+
+
+@njit
+def topic_number(seed: int, sequence: int) -> float:
+    """The number of (0, 1) that decides the topic of a sequence, whatever phase it is in."""
+    return uniform(key(seed, TOPIC_OF_SEQUENCE, 0, 0, sequence), 0)

@@ -10,23 +10,18 @@ from numpy.typing import NDArray
 
 from moesim.types import Assignment, Batch, EqualSequences
 from moesim.workload.direct import DirectSampler
-from moesim.workload.logits import (
-    fill_local_logits,
-    fill_logits,
-    popularity_of_layers,
-    segment_starts,
-    topic_affinities,
-    topics_of,
-    uniforms_of,
-)
-from moesim.workload.solve import NEVER
+from moesim.workload.dynamics import Bursts, Mixture
+from moesim.workload.law import Law
+from moesim.workload.logits import fill_local_logits, fill_logits, uniforms_of
+from moesim.workload.sequences import Sequences
 
 
 class SyntheticTokens:
     """Batches of G ranks of `tokens_per_rank` tokens, and their logits for E experts in L MoE layers.
 
     Decode: each rank holds `tokens_per_rank` sequences, one token of each a
-    step, the same sequences in all steps. Prefill and train: each step brings
+    step, the same sequences in all steps unless they end after
+    `generated_tokens`. Prefill and train: each step brings
     new sequences of `sequence_tokens`, the last of a rank may be short.
 
     Args:
@@ -35,10 +30,14 @@ class SyntheticTokens:
         topic_strength: standard deviation of a topic's affinity to an expert, in logits.
         sequence_tokens: of a prompt, in prefill and train.
         context_tokens: cached tokens of a sequence, in decode.
+        generated_tokens: in decode, tokens of a sequence, after which another takes its place; None = it stays.
         vocab_size: ids of the vocabulary; their frequencies are Zipf's law, 1 / rank.
         n_zero_experts: logits behind those of the experts, of experts that compute nothing; each is as popular as the
             experts with a load are in the mean, and the others' logits do not depend on them.
         locality: of each layer [L], the probability that a token takes its segment's noise (see `logits`); None = 0.
+        mixture: of the topics over the steps in which sequences begin; None = all topics alike.
+        half_life_steps: steps after which the popularity's correlation with the start is 0.5; None = it stays.
+        bursts: of tokens that turn to few experts; None = none.
         popularity: gives popularities [L, E] for topics of affinities [L, topics, E]; None = by zipf_exponent.
     """
 
@@ -57,62 +56,57 @@ class SyntheticTokens:
         topic_strength: float = 0.0,
         vocab_size: int = 1,
         context_tokens: int = 0,
+        generated_tokens: int | None = None,
         n_zero_experts: int = 0,
         locality: NDArray[np.float64] | None = None,
+        mixture: Mixture | None = None,
+        half_life_steps: float | None = None,
+        bursts: Bursts | None = None,
         popularity: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
     ) -> None:
         self.tokens_per_step = n_ranks * tokens_per_rank
         self._seed = seed
-        if topic_count == 0:
-            topic_strength = 0.0
-        self._n_topics = topic_count if topic_strength > 0 else 1  # one row of zeros stands for no topic
-        self._popularity = np.zeros((n_layers, n_experts), dtype=np.float32)
-        self._affinity = np.zeros((n_layers, self._n_topics, n_experts), dtype=np.float32)
-        if topic_strength > 0:
-            topic_affinities(seed, topic_strength, self._affinity)
-        if popularity is None:
-            popularity_of_layers(seed, zipf_exponent, self._popularity)
-        else:
-            self._popularity = popularity(self._affinity)
-        if n_zero_experts:
-            mean = self._popularity.mean(axis=1, keepdims=True, where=self._popularity > NEVER)
-            mean = np.repeat(mean, n_zero_experts, axis=1)
-            self._popularity = np.concatenate([self._popularity, mean], axis=1)
-            self._affinity = np.pad(self._affinity, ((0, 0), (0, 0), (0, n_zero_experts)))
-        self._direct = DirectSampler(seed, self._popularity, self._affinity)
-        token = np.arange(self.tokens_per_step)
-        self._source = (token // tokens_per_rank).astype(np.int32)
-        decodes = phase == "decode"
-        self._alike = EqualSequences(decodes=decodes, length=context_tokens if decodes else sequence_tokens)
-        self._decodes = np.broadcast_to(np.bool_(decodes), token.shape)
-        if decodes:
-            self._sequence, self._new_sequences = token.astype(np.int32), 0
-            self._context = np.broadcast_to(np.int32(context_tokens), token.shape)
-        else:
-            per_rank = -(-tokens_per_rank // sequence_tokens)
-            within = token % tokens_per_rank // sequence_tokens
-            self._sequence = (self._source * per_rank + within).astype(np.int32)
-            self._new_sequences = n_ranks * per_rank
-            self._context = (token % tokens_per_rank % sequence_tokens).astype(np.int32)
+        topics = topic_count > 0 and topic_strength > 0
+        self._n_topics = topic_count if topics else 1  # one row of zeros stands for no topic
+        self._mixture = mixture
+        self._law = Law(
+            seed=seed,
+            n_layers=n_layers,
+            n_experts=n_experts,
+            n_topics=self._n_topics,
+            strength=topic_strength if topics else 0.0,
+            popularity=zipf_exponent if popularity is None else popularity,
+            n_zero_experts=n_zero_experts,
+            half_life_steps=half_life_steps,
+            bursts=bursts,
+        )
+        self._direct = DirectSampler(seed)
         self._locality = np.zeros(n_layers) if locality is None else locality
-        self._position = self._context  # in its sequence, of the tokens of step 0
+        decodes = phase == "decode"
+        self._sequences = Sequences(
+            seed=seed,
+            n_ranks=n_ranks,
+            tokens_per_rank=tokens_per_rank,
+            decodes=decodes,
+            sequence_tokens=sequence_tokens,
+            life=generated_tokens,
+        )
+        self._alike = EqualSequences(decodes=decodes, length=context_tokens if decodes else sequence_tokens)
+        self._decodes = np.broadcast_to(np.bool_(decodes), self.tokens_per_step)
+        self._context = self._sequences.first_positions
         if decodes:
-            self._position = np.zeros(len(token), dtype=np.int32)
-            segment_starts(seed, self._sequence, self._position)  # else all sequences would turn in the same steps
+            self._context = np.broadcast_to(np.int32(context_tokens), self.tokens_per_step)
         frequency = 1.0 / np.arange(1, vocab_size + 1)
         self._id_bounds = np.cumsum(frequency) / frequency.sum()
 
     def batch(self, step: int) -> Batch:
         """The tokens of a step, in the order of their ranks."""
-        sequence = self._sequence + np.int32(step * self._new_sequences)
-        topic = np.zeros(len(sequence), dtype=np.int32)
-        if self._n_topics > 1:
-            topics_of(self._seed, self._n_topics, sequence, topic)
+        sequences = self._sequences.at(step)
         return Batch(
             step=step,
-            source=self._source,
-            sequence=sequence,
-            topic=topic,
+            source=self._sequences.source,
+            sequence=sequences.sequence,
+            topic=self._sequences.topics(sequences, self._n_topics, self._mixture),
             decodes=self._decodes,
             context=self._context,
             token_ids=self.token_ids(step),
@@ -127,14 +121,24 @@ class SyntheticTokens:
 
     def logits(self, batch: Batch, layer: int, first: int, last: int, out: NDArray[np.float32]) -> None:
         """Fill out [last - first, E] with the logits of tokens first..last-1 of a batch in the layer-th MoE layer."""
-        popularity, affinity, topic = self._popularity[layer], self._affinity[layer], batch.topic[first:last]
+        popularity, affinity, _ = self._law.at(batch.step, layer)
+        row = self._law.rows(batch.step, first, batch.topic[first:last])
         if self._locality[layer] == 0:
-            fill_logits(self._seed, batch.step, layer, first, popularity, affinity, topic, out)
+            fill_logits(self._seed, batch.step, layer, first, popularity, affinity, row, out)
             return
-        position = self._position[first:last] + np.int32(batch.step if self._alike.decodes else 0)
-        locality, sequence = self._locality[layer], batch.sequence[first:last]
+        sequence, position, _ = self._sequences.at(batch.step, slice(first, last))
         fill_local_logits(
-            self._seed, batch.step, layer, first, popularity, affinity, topic, locality, sequence, position, out
+            self._seed,
+            batch.step,
+            layer,
+            first,
+            popularity,
+            affinity,
+            row,
+            self._locality[layer],
+            sequence,
+            position,
+            out,
         )
 
     def experts(self, batch: Batch, layer: int, first: int, last: int, out: NDArray[np.int32]) -> None:
@@ -142,7 +146,8 @@ class SyntheticTokens:
 
         The law is that of `logits` without locality, the draws are others; see `direct`.
         """
-        self._direct.fill(batch.step, layer, first, batch.topic[first:last], out)
+        row = self._law.rows(batch.step, first, batch.topic[first:last])
+        self._direct.fill(batch.step, layer, first, self._law.at(batch.step, layer), row, out)
 
     def choices(self, batch: Batch, layer: int, top_k: int) -> Assignment:
         """The choices of all tokens of a batch, as `experts` draws them. Weights are NaN: no policy may read them."""

@@ -44,7 +44,7 @@ def test_every_shipped_scenario_reproduces_itself(path: Path, tmp_path: Path) ->
         ("workload: {phase: decod}", r"'decode', 'prefill' or 'train'"),
         ("workload: 3", "workload: found 3, wanted a mapping of fields"),
         ("workload: {popularity: {exponent: .inf}}", "exponent"),
-        ("workload: {drift: {half_life_steps: 9}}", "this version does not model drift"),
+        ("workload: {arrivals: 9}", "this version does not model open-loop serving"),
         ("routing: {capacity: {overflow: drop-by-position}}", "routing.capacity.factor: found nothing"),
         ("routing: {capacity: {factor: 2.0e+6}}", "less than or equal to 1000000"),
         ("workload: {locality: 1.4}", "workload.locality.*found 1.4, wanted less than or equal to 1"),

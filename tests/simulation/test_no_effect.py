@@ -32,6 +32,9 @@ RECORDED = {"workload.trace": "trace.parquet", "workload.popularity": None}
 LOGNORMAL = {"workload.popularity.kind": "lognormal", "workload.popularity.sigma": 0.3}
 HOT = {"workload.popularity.kind": "hot", "workload.popularity.share": 0.6, "workload.popularity.experts": 2}
 SHARES = {"workload.popularity.kind": "shares"}
+BURSTS = {"share": 0.5, "experts": 3, "every_steps": 1}
+TOPICS = {"workload.topics": {"count": 4, "strength": 3.0}}
+MIXTURE = [{"step": 0, "weights": [1]}]
 DEAF = {"routing.strategy": "round-robin"}
 SHARED = {"model.n_shared_experts": 1, "model.shared_intermediate_size": 4096}
 MLA = {
@@ -100,6 +103,12 @@ CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] 
     ("workload.topics.strength", 1.0, 2.0, RECORDED | {"workload.topics.count": 4}, None),
     ("workload.popularity.shares", [*range(8)], [*range(2, 10)], {"workload.popularity.kind": "zipf"}, SHARES),
     ("workload.locality", 0.5, 0.9, DEAF, {}),
+    ("workload.drift", {"half_life_steps": 1}, {"half_life_steps": 2}, {"workload.popularity.kind": "uniform"}, {}),
+    ("workload.bursts", BURSTS, BURSTS | {"experts": 2}, DEAF, {}),
+    ("workload.generated_tokens", 1, 2, {}, TOPICS),
+    ("workload.generated_tokens", 1, 2, PREFILL | TOPICS, {"workload.locality": 0.9}),
+    ("workload.topics.mixture", MIXTURE, None, {"workload.topics": {"count": 1, "strength": 1.0}}, None),
+    ("workload.topics.mixture", [{"step": 0, "weights": [1, 0, 0, 0]}], None, None, TOPICS),
     ("workload.locality", [0.5, 0.2], 0.9, RECORDED, None),
     ("workload.sampling", "logits", "auto", RECORDED, {"routing.strategy": "softmax-top-k"}),
     ("routing.parameters", {"norm_topk_prob": True}, {"n_group": 2}, RECORDED, {"routing.strategy": "softmax-top-k"}),

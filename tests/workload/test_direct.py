@@ -13,6 +13,7 @@ from scipy import stats
 from moesim.errors import InputError
 from moesim.workload import SyntheticTokens, direct
 from moesim.workload.direct import DirectSampler
+from moesim.workload.law import STANDING, LayerLaw
 
 N_EXPERTS = 16
 
@@ -48,16 +49,12 @@ def by_logits(source: SyntheticTokens, step: int, top_k: int) -> np.ndarray:
     return np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
 
 
-def sampler(logits: list[float]) -> DirectSampler:
-    """Of one layer and topic with these popularities."""
-    popularity = np.array([logits], dtype=np.float32)
-    return DirectSampler(7, popularity, np.zeros((1, 1, len(logits)), dtype=np.float32))
-
-
 def drawn(logits: list[float], n_tokens: int, top_k: int) -> np.ndarray:
-    """Choices of tokens without topics."""
+    """Choices of tokens of one layer with these popularities, without topics."""
+    popularity = np.array(logits, dtype=np.float32)
+    law = LayerLaw(popularity, np.zeros((1, len(logits)), dtype=np.float32), STANDING)
     out = np.empty((n_tokens, top_k), dtype=np.int32)
-    sampler(logits).fill(0, 0, 0, np.zeros(n_tokens, dtype=np.int32), out)
+    DirectSampler(7).fill(0, 0, 0, law, np.zeros(n_tokens, dtype=np.int32), out)
     return out
 
 

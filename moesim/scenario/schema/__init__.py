@@ -13,12 +13,12 @@ from moesim.scenario.schema.model import LayersSpec, ModelSpec
 from moesim.scenario.schema.routing import CapacitySpec, PlacementSpec, RoutingSpec, SubstitutionSpec, TrainingSpec
 from moesim.scenario.schema.scenario import UNSUPPORTED, ScenarioSpec
 from moesim.scenario.schema.simulation import OVERLAP_SLOWDOWN, FaultSpec, KeepSpec, SimulationSpec
+from moesim.scenario.schema.skew import BurstsSpec, DriftSpec, MixtureSpec, TopicsSpec
 from moesim.scenario.schema.workload import (
     LOAD_KINDS,
     POPULARITY_FIELDS,
     LoadRouterSpec,
     PopularitySpec,
-    TopicsSpec,
     WorkloadSpec,
 )
 
@@ -27,14 +27,17 @@ __all__ = [
     "OVERLAP_SLOWDOWN",
     "POPULARITY_FIELDS",
     "UNSUPPORTED",
+    "BurstsSpec",
     "CapacitySpec",
     "ClusterSpec",
+    "DriftSpec",
     "FaultSpec",
     "GpuPreset",
     "KeepSpec",
     "KernelTables",
     "LayersSpec",
     "LoadRouterSpec",
+    "MixtureSpec",
     "ModelSpec",
     "NetworkPreset",
     "ParallelismSpec",

@@ -36,7 +36,6 @@ class ScenarioSpec(Part):
 
 
 UNSUPPORTED: Mapping[str, str] = {
-    "workload.drift": "drift of popularity",
     "workload.popularity.target": "a target of skew",
     "workload.arrivals": "open-loop serving",
 }

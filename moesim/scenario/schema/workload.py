@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from moesim.scenario.schema.parts import Count, CountOrZero, NoneWord, Part, described
+from moesim.scenario.schema.skew import BurstsSpec, DriftSpec, TopicsSpec
 
 
 def _scalar_to_tuple(value: Any) -> Any:
@@ -106,13 +107,6 @@ LOAD_KINDS = ("lognormal", "hot", "shares", "counts")
 """Kinds that state the load that comes out."""
 
 
-class TopicsSpec(Part):
-    """Topics: the tokens of sequences of one topic prefer the same experts."""
-
-    count: Annotated[int, Field(ge=0, le=10_000)] = described(0, "topics of the sequences; 0 = none")
-    strength: float = described(0.0, "standard deviation of an affinity, in logits", ge=0, le=20)
-
-
 class WorkloadSpec(Part):
     """The tokens of each step."""
 
@@ -130,6 +124,11 @@ class WorkloadSpec(Part):
         "choose alike, loads stay in the mean; one number, one for each MoE layer, or some from the first to the last "
         "at equal distances, linear between",
     )
+    generated_tokens: Count | None = described(
+        None, "tokens of a sequence in decode, after which another takes its place; none = the same in all steps"
+    )
+    drift: DriftSpec | None = described(None, "of popularity; none = it stays")
+    bursts: BurstsSpec | None = described(None, "of tokens on few experts; none = there are none")
     sampling: Literal["logits", "direct", "auto"] = described(
         "logits",
         "how the choices of synthetic tokens are drawn: from logits; directly, which is many times faster and exact "
