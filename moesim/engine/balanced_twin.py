@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.compiled.jit import njit
-from moesim.types import Placement, Traffic, nodes_of
+from moesim.types import TWO_LEVELS, NetworkLevels, Placement, Traffic, nodes_of
 
 
 def balanced_traffic(
@@ -16,6 +16,7 @@ def balanced_traffic(
     gpus_per_node: int,
     copy_rule: str,
     usable: NDArray[np.bool_] | None = None,
+    levels: NetworkLevels = TWO_LEVELS,
 ) -> Traffic:
     """The same number of processed assignments and of copies per source and level, spread evenly.
 
@@ -32,11 +33,13 @@ def balanced_traffic(
         gpus_per_node: of the cluster.
         copy_rule: the collective's (NetworkSpec.copies).
         usable: slots [S] that take anything; None = all.
+        levels: of the network.
     """
     rank = placement.rank if usable is None else np.where(usable, placement.rank, np.int32(-1))
     shared_by = placement.expert_tp
     if placement.n_groups == 1:
-        return _balanced(traffic, rank, placement.n_ranks, shared_by, gpus_per_node, copy_rule)
+        between = levels.between(placement.n_ranks, gpus_per_node)
+        return _balanced(traffic, rank, shared_by, gpus_per_node, copy_rule, between)
     even = Traffic(
         slot_tokens=np.zeros_like(traffic.slot_tokens),
         copies=np.zeros_like(traffic.copies),
@@ -46,7 +49,8 @@ def balanced_traffic(
         part, nodes = _part_of(traffic, gpus, slots, gpus_per_node)
         own = np.where(rank[slots] < 0, np.int32(-1), rank[slots] - np.int32(gpus.start))
         a_node = min(gpus_per_node, placement.group_gpus)
-        spread = _balanced(part, own, placement.group_gpus, shared_by, a_node, copy_rule)
+        between = levels.between(placement.group_gpus, a_node)
+        spread = _balanced(part, own, shared_by, a_node, copy_rule, between)
         even.slot_tokens[:, slots] = spread.slot_tokens
         even.copies[:, gpus, gpus] = spread.copies
         even.node_copies[:, gpus, nodes] = spread.node_copies
@@ -66,9 +70,18 @@ def _part_of(traffic: Traffic, gpus: slice, slots: slice, gpus_per_node: int) ->
 
 
 def _balanced(
-    traffic: Traffic, rank: NDArray[np.int32], n_ranks: int, shared_by: int, gpus_per_node: int, copy_rule: str
+    traffic: Traffic,
+    rank: NDArray[np.int32],
+    shared_by: int,
+    gpus_per_node: int,
+    copy_rule: str,
+    between: NDArray[np.int64],
 ) -> Traffic:
-    """The same of one group; `rank` [S] is -1 for slots that take nothing, each slot is on `shared_by` GPUs."""
+    """The same of one group; `rank` [S] is -1 for slots that take nothing, each slot is on `shared_by` GPUs.
+
+    `between` [G, G] is the level of a copy between each two of its GPUs.
+    """
+    n_ranks = len(between)
     slots = np.bincount(rank[rank >= 0], minlength=n_ranks)
     holders = np.flatnonzero(slots)
     per_rank = np.zeros((len(traffic.slot_tokens), n_ranks), dtype=np.int64)
@@ -83,19 +96,20 @@ def _balanced(
         return Traffic(slot_tokens=slot_tokens, copies=traffic.copies, node_copies=traffic.node_copies)
     gpu = np.arange(n_ranks)
     node, own_rank = gpu // gpus_per_node, gpu // shared_by * shared_by  # where a GPU keeps what it does not send
-    same_node = node[:, None] == node
     holds = (slots > 0) & (own_rank[:, None] != gpu)
     copies = np.zeros_like(traffic.copies)
     copies[:, gpu, own_rank] = traffic.copies[:, gpu, own_rank]
-    _spread_copies(traffic.copies, np.stack([holds & same_node, holds & ~same_node], axis=1), copies)
+    used = range(max(2, int(between.max()) + 1))
+    _spread_copies(traffic.copies, np.stack([holds & (between == level) for level in used], axis=1), copies)
     if shared_by > 1:
         copies = np.repeat(copies[:, :, ::shared_by], shared_by, axis=2)
     node_copies = traffic.node_copies
     if copy_rule == "per-node":
         node_copies = node_copies.copy()
         node_holds = np.bincount(node, weights=slots) > 0
-        wanted = node_holds & (np.arange(len(node_holds)) != node[:, None])
-        _spread_copies(traffic.node_copies, wanted[:, None], node_copies)
+        to_node = between[:, ::gpus_per_node]
+        wanted = np.stack([node_holds & (to_node == level) for level in used[1:]], axis=1)
+        _spread_copies(traffic.node_copies, wanted, node_copies)
     return Traffic(slot_tokens=slot_tokens, copies=copies, node_copies=node_copies)
 
 

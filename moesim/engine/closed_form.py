@@ -1,4 +1,4 @@
-"""Closed form of an exchange: last entry + latency + the GPU's busiest port."""
+"""Closed form of an exchange: last entry + latency + the busiest port of the GPU, shared uplinks included."""
 
 from __future__ import annotations
 
@@ -13,21 +13,27 @@ def transfer_ps(program: Program) -> NDArray[np.int64]:
     """Picoseconds from the last entry of each operation to its end on each GPU, [O, G]; 0 for compute.
 
     Every GPU sends a flag to every other, so each level that exists costs its
-    latency; on it a GPU is busy for the longer of what its egress and its
-    ingress port carry. Levels work side by side, except that a per-node
-    collective passes one after the other and pays both latencies. One GPU
+    latency; a GPU is busy for the longest of what each of its egress and
+    ingress ports carries, and of what the shared uplinks of the units that it
+    stands in carry up and down, which cost the longest latency above them. Levels
+    work side by side, except that a per-node collective passes one after the
+    other, within nodes and above them, and pays both latencies. One GPU
     alone exchanges nothing. Where exchanges end together, that of the busiest GPU counts for all.
     """
-    n_gpus, m = program.n_gpus, program.gpus_per_node
+    n_gpus = program.n_gpus
     result = np.zeros((program.n_operations, n_gpus), dtype=np.int64)
     if n_gpus == 1:
         return result
-    sent, received = port_counts(program.copies, program.node_copies, copy_rule=program.copy_rule, gpus_per_node=m)
-    levels = [level for level, exists in enumerate((min(m, n_gpus) > 1, n_gpus > m)) if exists]
-    both_hops = program.copy_rule == "per-node"
+    sent, received = port_counts(
+        program.copies,
+        program.node_copies,
+        copy_rule=program.copy_rule,
+        gpus_per_node=program.gpus_per_node,
+        levels=program.levels,
+    )
     by_kind: dict[int, NDArray[np.int64]] = {
-        Part.DISPATCH: _gpu_ps(program.dispatch, sent, received, levels, both_hops),
-        Part.COMBINE: _gpu_ps(program.combine, received, sent, levels, both_hops),
+        Part.DISPATCH: _gpu_ps(program, program.dispatch, sent, received),
+        Part.COMBINE: _gpu_ps(program, program.combine, received, sent),
     }
     for o in np.flatnonzero(program.exchange_row >= 0):
         own = by_kind[int(program.kind[o])][program.exchange_row[o]]
@@ -35,16 +41,28 @@ def transfer_ps(program: Program) -> NDArray[np.int64]:
     return result
 
 
-def _gpu_ps(
-    exchange: Exchange,
-    out: NDArray[np.int64],
-    into: NDArray[np.int64],
-    levels: list[int],
-    both_hops: bool,
-) -> NDArray[np.int64]:
-    """Latency and port time of each layer and GPU, [L, G]."""
-    busy = np.maximum(out * exchange.out_ps, into * exchange.in_ps)[:, levels]  # [L, levels, G]
-    latency = exchange.latency_ps[levels]
-    if both_hops:
-        return np.asarray(busy.max(axis=1) + latency.sum(), dtype=np.int64)
-    return np.asarray((busy + latency[None, :, None]).max(axis=1), dtype=np.int64)
+def _gpu_ps(program: Program, exchange: Exchange, out: NDArray[np.int64], into: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Latency and port time of each layer and GPU, [L, G], of copies [L, levels, G]."""
+    levels = program.levels
+    sizes = [1, *np.minimum(levels.sizes(program.gpus_per_node), program.n_gpus), program.n_gpus]
+    exist = [level for level in range(levels.n_levels) if sizes[level + 1] > sizes[level]]
+    ports = np.array(levels.ports)
+    latency = exchange.latency_ps
+    busy: list[tuple[NDArray[np.int64], int]] = []  # [L, G] with the latency that comes on top
+    for port in sorted({levels.ports[level] for level in exist}):
+        own = ports == port
+        carried = np.maximum(
+            out[:, own].sum(axis=1) * exchange.out_ps[port], into[:, own].sum(axis=1) * exchange.in_ps[port]
+        )
+        busy.append((carried, int(latency[[level for level in exist if own[level]]].max())))
+    for k, copy_ps in enumerate(exchange.uplink_ps):
+        above = [level for level in exist if level > k]
+        if copy_ps and above:
+            first = np.arange(0, program.n_gpus, sizes[k + 1])
+            crossing = (np.add.reduceat(way[:, k + 1 :].sum(axis=1), first, axis=1) for way in (out, into))
+            unit_ps = np.maximum(*crossing) * copy_ps
+            busy.append((np.repeat(unit_ps, sizes[k + 1], axis=1)[:, : program.n_gpus], int(latency[above].max())))
+    if program.copy_rule == "per-node":
+        both = (latency[0] if 0 in exist else 0) + max((latency[level] for level in exist if level), default=0)
+        return np.asarray(np.max([carried for carried, _ in busy], axis=0) + both, dtype=np.int64)
+    return np.asarray(np.max([carried + wire for carried, wire in busy], axis=0), dtype=np.int64)

@@ -17,8 +17,8 @@ from moesim.compiled.jit import njit
 from moesim.engine.admission import admitted, check_admission
 from moesim.engine.closed_form import transfer_ps
 from moesim.engine.faults import task_end
-from moesim.engine.port_exchange import exchange, latencies, node_copies
-from moesim.engine.ports import Ports, free_ports
+from moesim.engine.port_exchange import exchange, latencies, node_copies, used_uplinks
+from moesim.engine.ports import Ports, free_ports, free_uplinks
 from moesim.types import Part, Program, Timeline
 
 
@@ -56,11 +56,14 @@ class _Exchanges(NamedTuple):
         per_node: two-hop; else direct.
         synchronous: whether each ends on all GPUs at once.
         copies, node_copies: [L, G, G] and [L, G, N].
-        out_ps, in_ps: of both payloads, [combine or dispatch, 2, G].
-        latency_ps: of each operation, [O, 2, G].
+        out_ps, in_ps: of both payloads, [combine or dispatch, P, G].
+        latency_ps: of each operation, [O, N, G].
         slow_links: as of a Program.
         gpus_per_node: of the cluster.
-        free: when each port is free, [out or in, level, G]; exchanges move it on.
+        free: when each port is free, [out or in, P, G]; exchanges move it on.
+        units, port: of the levels of the network, as Ports has them.
+        uplink_ps: of both payloads, [combine or dispatch, N - 1], or [.., 0] where none can be full.
+        uplink_free: when each uplink is free, as Ports has it; exchanges move it on.
     """
 
     row: NDArray[np.int64]
@@ -75,6 +78,10 @@ class _Exchanges(NamedTuple):
     slow_links: NDArray[np.float64]
     gpus_per_node: int
     free: NDArray[np.int64]
+    units: NDArray[np.int64]
+    port: NDArray[np.int64]
+    uplink_ps: NDArray[np.int64]
+    uplink_free: NDArray[np.int64]
 
 
 def _waits(program: Program) -> _Waits:
@@ -99,7 +106,11 @@ def _exchanges(program: Program) -> _Exchanges:
         latency_ps=latencies(program),
         slow_links=program.slow_links,
         gpus_per_node=program.gpus_per_node,
-        free=free_ports(program.n_gpus),
+        free=free_ports(program.n_gpus, program.levels),
+        units=np.array(program.levels.units, dtype=np.int64),
+        port=np.array(program.levels.ports, dtype=np.int64),
+        uplink_ps=np.stack([used_uplinks(program, program.combine), used_uplinks(program, program.dispatch)]),
+        uplink_free=free_uplinks(program.n_gpus, program.gpus_per_node, program.levels),
     )
 
 
@@ -165,6 +176,10 @@ def _sweep_ports(
             exchanges.slow_links,
             exchanges.gpus_per_node,
             exchanges.free,
+            exchanges.units,
+            exchanges.port,
+            exchanges.uplink_ps[payload],
+            exchanges.uplink_free,
         )
         copies, nodes = exchanges.copies[row], exchanges.node_copies[row]
         exchange(forward, exchanges.per_node, start[o], copies, nodes, ports, end[o], arrival)

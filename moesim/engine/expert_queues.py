@@ -87,7 +87,9 @@ class _QueuedStep:
         self.rank: list[int] = program.slot_rank.tolist()
         self.duration: list[list[int]] = program.duration_ps.tolist()
         self.instants = Instants(self.env)
-        self.network = Network(self.instants, n_gpus, program.gpus_per_node, program.slow_links, self._deliver)
+        self.network = Network(
+            self.instants, n_gpus, program.gpus_per_node, program.slow_links, self._deliver, program.levels
+        )
         self.stream = [Turns(self.instants, (x,)) for x in range(n_gpus)]
         self.last_on_stream = [BEGIN] * n_gpus
         self.log = Log()
@@ -103,6 +105,10 @@ class _QueuedStep:
         self.in_ps: dict[int, list[list[int]]] = {
             Part.DISPATCH: program.dispatch.in_ps.tolist(),
             Part.COMBINE: program.combine.in_ps.tolist(),
+        }
+        self.uplink_ps: dict[int, list[int]] = {
+            Part.DISPATCH: program.dispatch.uplink_ps.tolist(),
+            Part.COMBINE: program.combine.uplink_ps.tolist(),
         }
         latency, layer = latencies(program).tolist(), program.layer.tolist()
         self.exchange: dict[tuple[int, int], tuple[int, list[list[int]]]] = {  # layer and latencies by kind and row
@@ -197,13 +203,8 @@ class _QueuedStep:
             results.missing += group.tokens
         if not by_gpu:
             results.all.succeed()
-        for destination in sorted(by_gpu, key=lambda d: self._turn(x, d)):
+        for destination in sorted(by_gpu, key=lambda d: self.network.turn(x, d)):
             self._send(Part.DISPATCH, row, x, destination, by_gpu[destination], cause)
-
-    def _turn(self, source: int, destination: int) -> int:
-        """Node rotation outside, index rotation inside."""
-        m, n = self.program.gpus_per_node, self.program.n_gpus
-        return (destination // m - source // m) % (n // m) * m + (destination - source) % m
 
     def _send(self, kind: int, row: int, source: int, destination: int, load: list[Group], cause: int) -> None:
         """Groups to a GPU; what stays on its own needs no port."""
@@ -213,6 +214,7 @@ class _QueuedStep:
                 self.env.process(held)
             return
         level = self.network.level(source, destination)
+        port = self.program.levels.ports[level]
         tokens, now = sum([group.tokens for group in load]), int(self.env.now)
         layer, latency = self.exchange[kind, row]
         node = self.log.add(kind, source, layer, now, now, tokens, cause, destination, level)
@@ -221,12 +223,13 @@ class _QueuedStep:
             destination,
             level,
             tokens,
-            self.out_ps[kind][level][source],
-            self.in_ps[kind][level][destination],
+            self.out_ps[kind][port][source],
+            self.in_ps[kind][port][destination],
             latency[level][source],
             (kind, load, node),
+            self.uplink_ps[kind],
         )
-        key = (source, kind, row, self._turn(source, destination), *load[0].key)
+        key = (source, kind, row, self.network.turn(source, destination), *load[0].key)
         self.instants.decide(SEND, key, partial(self.network.send, message))
 
     def _deliver(self, message: Message) -> Steps | None:
@@ -320,7 +323,7 @@ class _QueuedStep:
             slot = slots[group.source % len(slots)]
             handed = Group(group.row, group.source, slot, group.expert, token, group.cause, handed_on=True)
             by_gpu.setdefault(self.rank[slot], []).append(handed)
-        for destination in sorted(by_gpu, key=lambda d: self._turn(here, d)):
+        for destination in sorted(by_gpu, key=lambda d: self.network.turn(here, d)):
             self._send(Part.DISPATCH, group.row, here, destination, by_gpu[destination], group.cause)
 
     def _serve(self, batch: list[Group], asked: int, again: bool) -> Steps:
@@ -339,6 +342,6 @@ class _QueuedStep:
         node = self._computed(Part.EXPERTS, gpu, layer, begin, tokens, cause)
         by_source: dict[tuple[int, int], list[Group]] = {}
         for group in batch:
-            by_source.setdefault((self._turn(gpu, group.source), group.row), []).append(group)
+            by_source.setdefault((self.network.turn(gpu, group.source), group.row), []).append(group)
         for (_, own_row), groups in sorted(by_source.items()):
             self._send(Part.COMBINE, own_row, gpu, groups[0].source, groups, node)

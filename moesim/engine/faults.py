@@ -33,7 +33,8 @@ def longest_ps(program: Program) -> float:
     copies = float(program.copies.sum(dtype=np.float64) + program.node_copies.sum(dtype=np.float64))
     messages = 0.0
     for payload in (program.dispatch, program.combine):
-        messages += 2 * copies * (float(payload.out_ps.max()) + float(payload.in_ps.max()))
+        ports = float(payload.out_ps.max()) + float(payload.in_ps.max()) + 2 * float(payload.uplink_ps.sum())
+        messages += 2 * copies * ports
         messages += 2 * float(payload.latency_ps.sum()) * len(program.copies)
     if program.latency_ps is not None:
         messages += 2 * float(program.latency_ps.max(axis=2).sum(dtype=np.float64))

@@ -74,9 +74,7 @@ def _own(values: NDArray[Any], where: slice) -> NDArray[Any]:
 
 
 def _ports(exchange: Exchange, gpus: slice) -> Exchange:
-    return Exchange(
-        out_ps=_own(exchange.out_ps, gpus), in_ps=_own(exchange.in_ps, gpus), latency_ps=exchange.latency_ps
-    )
+    return dataclasses.replace(exchange, out_ps=_own(exchange.out_ps, gpus), in_ps=_own(exchange.in_ps, gpus))
 
 
 def _of_group(rows: NDArray[np.float64], column: int, gpus: slice) -> NDArray[np.float64]:

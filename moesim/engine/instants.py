@@ -8,6 +8,7 @@ which are made of the numbers of GPUs, rows, slots, experts and tokens:
 ADMIT: groups enter queues, by row, source and slot.
 HAND_ON: what found no room is handed on, in the same order.
 SEND: messages are handed to egress ports: of a GPU first dispatch, then combine, by row and receiver in rotation.
+PASS: uplinks take what has come to them, those of the sender's node first, by sender and receiver in rotation.
 RECEIVE: an ingress port takes the message whose head came first, of heads of one instant the lowest sender's.
 SERVE: a server takes the first request; among requests of one instant, experts come before tasks, by layer and slot.
 
@@ -27,7 +28,7 @@ import simpy
 from simpy.events import EventPriority
 
 Key = tuple[int, ...]
-ADMIT, HAND_ON, SEND, RECEIVE, SERVE = range(5)
+ADMIT, HAND_ON, SEND, PASS, RECEIVE, SERVE = range(6)
 _FIRST = 2
 """SimPy's priority of the first phase; what happens has 0 and 1."""
 

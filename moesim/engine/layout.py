@@ -17,8 +17,10 @@ from moesim.types import (
     COMPUTE_STREAM,
     EXCHANGE_KINDS,
     EXCHANGE_STREAM,
+    TWO_LEVELS,
     Exchange,
     ModelShape,
+    NetworkLevels,
     Part,
     Placement,
     Program,
@@ -110,6 +112,7 @@ class Collective:
         combine: the same of combine.
         network: how exchanges are timed, "closed-form" or "port".
         synchronous: whether an exchange ends on all GPUs at once.
+        levels: of the network.
     """
 
     copy_rule: str
@@ -118,6 +121,7 @@ class Collective:
     combine: Exchange
     network: str = "closed-form"
     synchronous: bool = False
+    levels: NetworkLevels = TWO_LEVELS
 
 
 def lay_out(
@@ -184,6 +188,7 @@ def lay_out(
         synchronous=collective.synchronous,
         n_groups=placement.n_groups,
         expert_tp=placement.expert_tp,
+        levels=collective.levels,
     )
     return _slowed_by_exchanges(program, overlap_slowdown) if len(durations) > 1 and overlap_slowdown else program
 

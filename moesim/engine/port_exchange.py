@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.compiled.jit import njit
-from moesim.engine.ports import Messages, Ports, Times, receive, send
+from moesim.compiled.levels import level_above
+from moesim.engine.ports import NEVER_FULL, Messages, Ports, Times, receive, send
 from moesim.engine.two_hop import hand_on, send_reduced, send_to_nodes, send_to_reducers
-from moesim.types import Part, Program
+from moesim.engine.uplinks import pass_uplinks
+from moesim.types import Exchange, Part, Program
 
 
 def latencies(program: Program) -> Times:
-    """Latency of each operation by level and sender, [O, 2, G]; 0 for compute."""
+    """Latency of each operation by level and sender, [O, N, G]; 0 for compute."""
     if program.latency_ps is not None:
         return program.latency_ps
     by_payload = np.stack([program.combine.latency_ps, program.dispatch.latency_ps])
@@ -34,6 +36,12 @@ def node_copies(program: Program) -> NDArray[np.int64]:
     if program.copy_rule == "per-node":
         return program.node_copies
     return np.zeros((len(program.copies), 0, 0), dtype=np.int64)
+
+
+def used_uplinks(program: Program, payload: Exchange) -> Times:
+    """Time of a copy at the uplinks of each level, [N - 1]; [0] where none can be full in either payload."""
+    full = program.dispatch.has_uplinks or program.combine.has_uplinks
+    return payload.uplink_ps if full else NEVER_FULL
 
 
 @njit
@@ -55,67 +63,80 @@ def exchange(
         entry: when each GPU enters, [G].
         copies: tokens of source s for destination d of the dispatch, [G, G].
         node_copies: distinct tokens of s for each node, [G, N]; read in two-hop.
-        ports: of the payload; `free` is replaced by when each port is free afterwards.
+        ports: of the payload; `free` and `uplink_free` are replaced by when each is free afterwards.
         end: filled with when each GPU leaves, [G].
         arrival: [G, G], scratch; after a direct exchange the landing of each message by receiver and
             position (node rotation * m + index rotation) where a message has one.
     """
     m = ports.gpus_per_node
-    n_nodes = len(entry) // m
-    messages = Messages(np.zeros(copies.shape, dtype=np.int64), np.empty(copies.shape, dtype=np.int64), arrival)
+    n_nodes, n_ports = len(entry) // m, len(ports.out_ps)
+    shared = len(ports.uplink_ps) > 0
+    late = np.zeros(copies.shape if shared else (0, 0), dtype=np.int64)
+    size = np.zeros(copies.shape, dtype=np.int64)
+    messages = Messages(size, np.empty(copies.shape, dtype=np.int64), arrival, late)
     if not per_node:
-        _flags(entry, ports.latency_ps, m, end)
+        _flags(entry, ports.latency_ps, ports.units, m, end)
         send(forward, entry, copies, ports, messages)
-        receive(0, (0, 1), (1, m), ports, messages, end)
-        receive(1, (1, n_nodes), (0, m), ports, messages, end)
+        if shared:
+            pass_uplinks(m, ports, messages)
+        for port in range(n_ports):
+            receive(port, False, (0, n_nodes), (0, m), ports, messages, end)
     elif forward:
-        _flags_handed_on(entry, ports.latency_ps, m, end)
+        _flags_handed_on(entry, ports.latency_ps, ports.units, m, end)
         send_to_nodes(entry, node_copies, ports, messages)
-        receive(1, (1, n_nodes), (0, 1), ports, messages, end)
+        if shared:
+            pass_uplinks(1, ports, messages)
+        for port in range(n_ports):
+            receive(port, False, (1, n_nodes), (0, 1), ports, messages, end)
         hand_on(entry, copies, ports, messages)
-        receive(0, (0, n_nodes), (1, m), ports, messages, end)
+        receive(ports.port[0], True, (0, n_nodes), (1, m), ports, messages, end)
     else:
-        _flags_reduced(entry, ports.latency_ps, m, end)
+        _flags_reduced(entry, ports.latency_ps, ports.units, m, end)
         send_to_reducers(entry, copies, ports, messages)
-        receive(0, (0, n_nodes), (1, m), ports, messages, end)
+        receive(ports.port[0], True, (0, n_nodes), (1, m), ports, messages, end)
         send_reduced(entry, node_copies, ports, messages)
-        receive(1, (1, n_nodes), (0, 1), ports, messages, end)
+        if shared:
+            pass_uplinks(1, ports, messages)
+        for port in range(n_ports):
+            receive(port, False, (1, n_nodes), (0, 1), ports, messages, end)
 
 
 @njit
-def _flags(entry: Times, latency: Times, m: int, end: Times) -> None:
+def _flags(entry: Times, latency: Times, units: Times, m: int, end: Times) -> None:
     """Direct: when each GPU has entered itself and the flags of all others have arrived."""
-    n_gpus = len(entry)
-    last = np.empty(n_gpus // m, dtype=np.int64)  # when the last flag of each node is in the others
-    for node in range(len(last)):
-        last[node] = (entry[node * m : (node + 1) * m] + latency[1, node * m : (node + 1) * m]).max()
+    n_gpus, n_levels = len(entry), len(latency)
+    last = np.empty((n_levels, n_gpus // m), dtype=np.int64)  # when the last flag of each node is in the others
+    for level in range(1, n_levels):
+        for node in range(last.shape[1]):
+            own = slice(node * m, (node + 1) * m)
+            last[level, node] = (entry[own] + latency[level, own]).max()
     for d in range(n_gpus):
         end[d] = _last_within(entry, latency, m, d)
-        for node in range(len(last)):
+        for node in range(last.shape[1]):
             if node != d // m:
-                end[d] = max(end[d], last[node])
+                end[d] = max(end[d], last[level_above(d, node * m, units), node])
 
 
 @njit
-def _flags_handed_on(entry: Times, latency: Times, m: int, end: Times) -> None:
+def _flags_handed_on(entry: Times, latency: Times, units: Times, m: int, end: Times) -> None:
     """Two-hop dispatch: a flag goes to the GPU j of the same index, which hands it on once it has entered."""
     for d in range(len(entry)):
         end[d] = _last_within(entry, latency, m, d)
         for s in range(len(entry)):
             if s // m != d // m:
                 j = d // m * m + s % m
-                handed = max(entry[s] + latency[1, s], entry[j])
+                handed = max(entry[s] + latency[level_above(s, d, units), s], entry[j])
                 end[d] = max(end[d], handed if j == d else handed + latency[0, j])
 
 
 @njit
-def _flags_reduced(entry: Times, latency: Times, m: int, end: Times) -> None:
+def _flags_reduced(entry: Times, latency: Times, units: Times, m: int, end: Times) -> None:
     """Two-hop combine: a node's flags for s meet at its GPU j of the index of s."""
     for s in range(len(entry)):
         end[s] = _last_within(entry, latency, m, s)
         for j in range(s % m, len(entry), m):
             if j != s:
-                end[s] = max(end[s], _last_within(entry, latency, m, j) + latency[1, j])
+                end[s] = max(end[s], _last_within(entry, latency, m, j) + latency[level_above(s, j, units), j])
 
 
 @njit

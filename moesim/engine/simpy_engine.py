@@ -21,8 +21,8 @@ from simpy.events import Timeout
 from moesim.engine.admission import admitted, check_admission
 from moesim.engine.closed_form import transfer_ps
 from moesim.engine.faults import task_end
-from moesim.engine.port_exchange import exchange, latencies, node_copies
-from moesim.engine.ports import Ports, free_ports
+from moesim.engine.port_exchange import exchange, latencies, node_copies, used_uplinks
+from moesim.engine.ports import Ports, free_ports, free_uplinks
 from moesim.errors import DeadlockError
 from moesim.types import PARTS, Part, Program, Timeline
 
@@ -168,7 +168,9 @@ def _delays(program: Program) -> Callable[[int, list[int]], list[int]]:
     if program.network != "port" or n_gpus == 1:
         transfer: list[list[int]] = transfer_ps(program).tolist()
         return lambda o, _: transfer[o]
-    free, nodes = free_ports(n_gpus), node_copies(program)
+    levels, nodes = program.levels, node_copies(program)
+    free, uplink_free = free_ports(n_gpus, levels), free_uplinks(n_gpus, program.gpus_per_node, levels)
+    units, port = (np.array(values, dtype=np.int64) for values in (levels.units, levels.ports))
     end, arrival = np.zeros(n_gpus, dtype=np.int64), np.zeros((n_gpus, n_gpus), dtype=np.int64)
     latency = latencies(program)
     forward: list[bool] = (program.kind == Part.DISPATCH).tolist()
@@ -177,7 +179,18 @@ def _delays(program: Program) -> Callable[[int, list[int]], list[int]]:
     def resolve(o: int, entries: list[int]) -> list[int]:
         row = program.exchange_row[o]
         rates = program.dispatch if forward[o] else program.combine
-        ports = Ports(rates.out_ps, rates.in_ps, latency[o], program.slow_links, program.gpus_per_node, free)
+        ports = Ports(
+            rates.out_ps,
+            rates.in_ps,
+            latency[o],
+            program.slow_links,
+            program.gpus_per_node,
+            free,
+            units,
+            port,
+            used_uplinks(program, rates),
+            uplink_free,
+        )
         entry = np.array(entries, dtype=np.int64)
         exchange(forward[o], per_node, entry, program.copies[row], nodes[row], ports, end, arrival)
         if program.synchronous:

@@ -3,7 +3,9 @@
 In dispatch a token crosses to the GPU of its sender's index, which sends it on
 to the others of its node. In combine the results of a node meet at that GPU,
 which sends their sum back. The hops of an exchange follow one another here as
-`moesim.engine.port_exchange` calls them.
+`moesim.engine.port_exchange` calls them. The way to another node has the level
+of the two nodes, whatever lies between; where it shares its port with the
+level within nodes, that port serves the first hop before the second.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from moesim.compiled.jit import njit
+from moesim.compiled.levels import level_above
 from moesim.engine.ports import Messages, Ports, Times, rate
 
 
@@ -23,15 +26,16 @@ def send_to_nodes(entry: Times, node_copies: Times, ports: Ports, messages: Mess
     n_gpus = len(entry)
     n_nodes = n_gpus // m
     for s in range(n_gpus):
-        now = max(entry[s], free[0, 1, s])
         for hops in range(1, n_nodes):
             node = (s // m + hops) % n_nodes
             c = node_copies[s, node]
             if c > 0:
+                level = level_above(s, node * m, ports.units)
+                port = ports.port[level]
+                now = max(entry[s], free[0, port, s])
                 size[node * m + s % m, hops * m] = c
-                head[node * m + s % m, hops * m] = now + latency_ps[1, s]
-                now += c * rate(out_ps[1, s], 1, s, now, slow)
-        free[0, 1, s] = now
+                head[node * m + s % m, hops * m] = now + latency_ps[level, s]
+                free[0, port, s] = now + c * rate(out_ps[port, s], port, s, now, slow)
 
 
 @njit
@@ -61,7 +65,8 @@ def hand_on(entry: Times, copies: Times, ports: Ports, messages: Messages) -> No
                     k -= 1
                 ready[k], origin[k] = at, s
                 n += 1
-        now = free[0, 0, j]
+        port = ports.port[0]
+        now = free[0, port, j]
         for k in range(n):
             for turn in range(1, m):
                 d = node * m + (index + turn) % m
@@ -70,8 +75,8 @@ def hand_on(entry: Times, copies: Times, ports: Ports, messages: Messages) -> No
                     now = max(now, ready[k])
                     size[d, k * m + turn] = c
                     head[d, k * m + turn] = now + latency_ps[0, j]
-                    now += c * rate(out_ps[0, j], 0, j, now, slow)
-        free[0, 0, j] = now
+                    now += c * rate(out_ps[port, j], port, j, now, slow)
+        free[0, port, j] = now
 
 
 @njit
@@ -84,7 +89,8 @@ def send_to_reducers(entry: Times, copies: Times, ports: Ports, messages: Messag
     n_nodes = n_gpus // m
     for d in range(n_gpus):
         node, index = d // m, d % m
-        now = max(entry[d], free[0, 0, d])
+        port = ports.port[0]
+        now = max(entry[d], free[0, port, d])
         for hops in range(n_nodes):
             for turn in range(1, m):
                 other = (index + turn) % m
@@ -92,8 +98,8 @@ def send_to_reducers(entry: Times, copies: Times, ports: Ports, messages: Messag
                 if c > 0:
                     size[node * m + other, hops * m + turn] = c
                     head[node * m + other, hops * m + turn] = now + latency_ps[0, d]
-                    now += c * rate(out_ps[0, d], 0, d, now, slow)
-        free[0, 0, d] = now
+                    now += c * rate(out_ps[port, d], port, d, now, slow)
+        free[0, port, d] = now
 
 
 @njit
@@ -118,13 +124,13 @@ def send_reduced(entry: Times, node_copies: Times, ports: Ports, messages: Messa
                 ready[k], order[k] = ready[k - 1], order[k - 1]
                 k -= 1
             ready[k], order[k] = at, hops
-        now = free[0, 1, j]
         for k in range(1, n_nodes):
             s = (node + order[k]) % n_nodes * m + j % m
             c = node_copies[s, node]
             if c > 0:
-                now = max(now, ready[k])
+                level = level_above(j, s, ports.units)
+                port = ports.port[level]
+                now = max(free[0, port, j], ready[k])
                 size[s, order[k] * m] = c
-                head[s, order[k] * m] = now + latency_ps[1, j]
-                now += c * rate(out_ps[1, j], 1, j, now, slow)
-        free[0, 1, j] = now
+                head[s, order[k] * m] = now + latency_ps[level, j]
+                free[0, port, j] = now + c * rate(out_ps[port, j], port, j, now, slow)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.hardware.collectives import Times, times
 from moesim.hardware.constants import load as load_constants
 from moesim.hardware.shape import busiest_ports, payload_bytes, shape
-from moesim.types import ClusterShape, Exchange, NetworkSpec, Precision
+from moesim.types import ClusterShape, Exchange, Level, NetworkSpec, Precision
 from moesim.types.picoseconds import picoseconds
 
 _WORDS = {"bf16": "bfloat16", "fp4": "nvfp4"}
@@ -40,7 +41,8 @@ def exchange_rates(
     """The rates of the ports in dispatch and in combine, in integer picoseconds a copy of a token, at least 1.
 
     A port sends and receives at the bandwidth of its level; egress and ingress
-    are equal, as published links are full duplex. The times of a network whose
+    are equal, as published links are full duplex. The uplink of a unit carries what the ports of its
+    GPUs at the level above carry together, divided by the oversubscription. The times of a network whose
     constants are fitted follow from the load, so that random choices take what
     was fitted; latencies and bandwidths that the network states replace them.
 
@@ -83,10 +85,48 @@ def _exchange(
         copy_s = (payload / (bandwidth_gb_per_s[0] * 1e9), payload / (bandwidth_gb_per_s[1] * 1e9))
     if latency_us is not None:
         latency_s = (latency_us[0] * 1e-6, latency_us[1] * 1e-6)
-    copy_ps = np.maximum(1, picoseconds(copy_s))
+    copies_s, latencies_s = _by_level(cluster.network.levels, copy_s, latency_s, payload_bytes(hidden_size, dtype))
+    levels = cluster.levels
+    copy_ps = np.maximum(1, picoseconds([copies_s[levels.ports.index(port)] for port in range(levels.n_ports)]))
     ports = np.repeat(copy_ps[:, None], cluster.n_gpus, axis=1)
-    latency = np.maximum(1, picoseconds(latency_s))
-    return Exchange(out_ps=ports, in_ps=ports.copy(), latency_ps=latency)
+    return Exchange(
+        out_ps=ports,
+        in_ps=ports.copy(),
+        latency_ps=np.maximum(1, picoseconds(latencies_s)),
+        uplink_ps=_uplinks_ps(cluster.network.levels, copies_s),
+    )
+
+
+def _by_level(
+    levels: Sequence[Level], copy_s: Sequence[float], latency_s: Sequence[float], payload: float
+) -> tuple[list[float], list[float]]:
+    """Seconds of a copy and of the latency of each level, from those within a node and across nodes."""
+    if not levels:
+        return [*copy_s], [*latency_s]
+    copies: list[float] = []
+    latencies: list[float] = []
+    for i, level in enumerate(levels):
+        known = i < len(copy_s)
+        if level.shares_port:
+            copies.append(copies[-1])
+        elif level.bandwidth_gb_per_s is not None:
+            copies.append(payload / (level.bandwidth_gb_per_s * 1e9))
+        else:
+            copies.append(copy_s[i])
+        if level.latency_us is not None:
+            latencies.append(level.latency_us * 1e-6)
+        else:
+            latencies.append(latency_s[i] if known else latencies[-1])
+    return copies, latencies
+
+
+def _uplinks_ps(levels: Sequence[Level], copies_s: Sequence[float]) -> NDArray[np.int64]:
+    """Picoseconds of a copy at the uplink of a unit of each level but the last, 0 where it is never full."""
+    if all(level.oversubscription == 1 for level in levels):
+        return np.empty(0, dtype=np.int64)
+    seconds = [above * own.oversubscription / own.size for own, above in zip(levels[:-1], copies_s[1:], strict=True)]
+    full = [own.oversubscription > 1 for own in levels[:-1]]
+    return np.where(full, np.maximum(1, picoseconds(seconds)), 0)
 
 
 @lru_cache(maxsize=1024)

@@ -11,7 +11,7 @@ from moesim.metrics.conservation import check_program
 from moesim.metrics.latency import breakdown, critical_path, until_lost
 from moesim.metrics.queue_times import breakdown_of_nodes, path_of_nodes
 from moesim.metrics.traffic import gpu_copies, link_traffic
-from moesim.types import LEVELS, PARTS, Part, Program, QueuedRun, QueueTotals, StepTimes, Tasks, Timeline
+from moesim.types import PARTS, Part, Program, QueuedRun, QueueTotals, StepTimes, Tasks, Timeline
 
 
 def step_times(
@@ -64,7 +64,7 @@ def later(step: StepTimes, waited_ps: int) -> StepTimes:
 
 
 def queued_step_times(
-    run: QueuedRun, *, n_gpus: int, dispatch_bytes: int, combine_bytes: int, keep_tasks: bool
+    run: QueuedRun, *, n_gpus: int, n_levels: int, dispatch_bytes: int, combine_bytes: int, keep_tasks: bool
 ) -> StepTimes:
     """The same of a step with expert queues."""
     critical, critical_gpu = path_of_nodes(run, n_gpus)
@@ -73,7 +73,7 @@ def queued_step_times(
     node_bytes = run.tokens * copy_bytes[run.kind]
     sent = run.destination >= 0
     link = run.level[sent], run.gpu[sent], run.destination[sent]
-    messages = np.zeros((len(LEVELS), n_gpus, n_gpus), dtype=np.int64)
+    messages = np.zeros((n_levels, n_gpus, n_gpus), dtype=np.int64)
     carried = np.zeros_like(messages)
     np.add.at(messages, link, 1)
     np.add.at(carried, link, node_bytes[sent])

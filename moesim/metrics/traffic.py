@@ -1,4 +1,4 @@
-"""Bytes and messages of a step on the physical links of the two levels."""
+"""Bytes and messages of a step on the physical links of each level."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from moesim.types import Part, Program
 def link_traffic(
     program: Program, *, dispatch_bytes: int, combine_bytes: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Messages and bytes over each link in a step, [2 levels, from G, to G] each.
+    """Messages and bytes over each link in a step, [levels, from G, to G] each.
 
     A message is an exchange in which the link carries anything; bytes of one copy are given for both payloads.
     """
-    messages = np.zeros((2, program.n_gpus, program.n_gpus), dtype=np.int64)
+    levels = program.levels
+    messages = np.zeros((levels.n_levels, program.n_gpus, program.n_gpus), dtype=np.int64)
     carried = np.zeros_like(messages)
     per_node = program.copy_rule == "per-node"
-    none = np.zeros((0, 0), dtype=np.int64)
+    none, units = np.zeros((0, 0), dtype=np.int64), np.array(levels.units, dtype=np.int64)
     for o in np.flatnonzero(program.exchange_row >= 0):
         row, forward = program.exchange_row[o], bool(program.kind[o] == Part.DISPATCH)
         add_links(
@@ -27,6 +28,7 @@ def link_traffic(
             program.node_copies[row] if per_node else none,
             per_node,
             program.gpus_per_node,
+            units,
             forward,
             dispatch_bytes if forward else combine_bytes,
             messages,
@@ -36,9 +38,13 @@ def link_traffic(
 
 
 def gpu_copies(program: Program) -> NDArray[np.int64]:
-    """Copies that each GPU sends in each exchange, over both levels, and assignments of its experts, [O, G]; else 0."""
+    """Copies that each GPU sends in each exchange, over all levels, and assignments of its experts, [O, G]; else 0."""
     out, back = port_counts(
-        program.copies, program.node_copies, copy_rule=program.copy_rule, gpus_per_node=program.gpus_per_node
+        program.copies,
+        program.node_copies,
+        copy_rule=program.copy_rule,
+        gpus_per_node=program.gpus_per_node,
+        levels=program.levels,
     )
     copies = np.zeros((program.n_operations, program.n_gpus), dtype=np.int64)
     for o in np.flatnonzero(program.exchange_row >= 0):

@@ -13,7 +13,6 @@ from moesim import metrics
 from moesim.results.result import FRAMES, Result
 from moesim.results.summary import StepTotals, summarise, work_of
 from moesim.types import (
-    LEVELS,
     PARTS,
     ClusterShape,
     ModelShape,
@@ -57,7 +56,8 @@ class Collector:
         self._cluster = cluster
         self._keep = keep
         self._columns: dict[str, dict[str, list[Any]]] = {name: defaultdict(list) for name in FRAMES}
-        self._links = np.zeros((2, 2, cluster.n_gpus, cluster.n_gpus), dtype=np.int64)  # messages, bytes
+        shape = (2, cluster.levels.n_levels, cluster.n_gpus, cluster.n_gpus)
+        self._links = np.zeros(shape, dtype=np.int64)  # messages, bytes
         self._totals: list[StepTotals] = []
         self._clock_ps = 0
 
@@ -116,7 +116,8 @@ class Collector:
         self._add_links()
         frames = {name: _frame(name, self._columns[name]) for name in FRAMES}
         work = work_of(scenario, self._model)
-        summary = summarise(self._totals, frames["layers"], n_gpus=self._cluster.n_gpus, work=work)
+        names = self._cluster.levels.names
+        summary = summarise(self._totals, frames["layers"], n_gpus=self._cluster.n_gpus, work=work, levels=names)
         manifest = {
             **manifest,
             "empty_frames": {name: _WHY_EMPTY.get(name, _NO_LAYER) for name, frame in frames.items() if frame.empty},
@@ -154,7 +155,8 @@ class Collector:
             rerouted=totals.rerouted.sum(),
             balancedness_min=layers["balancedness"][-1].min(initial=1.0),
             max_violation_max=layers["max_violation"][-1].max(initial=0.0),
-            **{f"bytes_{level}": totals.bytes[i] for i, level in enumerate(LEVELS)},
+            bytes_within_node=totals.bytes[0],
+            bytes_across_nodes=totals.bytes[1:].sum(),
         )
 
     def _add_layers(
@@ -230,7 +232,7 @@ class Collector:
             len(level),
             source=source,
             destination=destination,
-            level=np.array(LEVELS)[level],
+            level=np.array(self._cluster.levels.names)[level],
             messages=messages[level, source, destination],
             bytes=carried[level, source, destination],
         )

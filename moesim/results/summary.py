@@ -27,6 +27,7 @@ class StepTotals:
     critical_ps: NDArray[np.int64]
     tokens: int
     bytes: NDArray[np.int64]
+    """Over each level of the network."""
     requested: NDArray[np.int64]
     dropped: NDArray[np.int64]
     rerouted: NDArray[np.int64]
@@ -61,9 +62,22 @@ def work_of(scenario: Mapping[str, Any], model: ModelShape) -> dict[str, int | N
 
 
 def summarise(
-    totals: Sequence[StepTotals], layers: pd.DataFrame, *, n_gpus: int, work: Mapping[str, int | None]
+    totals: Sequence[StepTotals],
+    layers: pd.DataFrame,
+    *,
+    n_gpus: int,
+    work: Mapping[str, int | None],
+    levels: tuple[str, ...] = LEVELS,
 ) -> dict[str, Any]:
-    """One number a key; scalars without a suffix are means over (step, layer), absent values None."""
+    """One number a key; scalars without a suffix are means over (step, layer), absent values None.
+
+    Args:
+        totals: of each step.
+        layers: the frame.
+        n_gpus: of the cluster.
+        work: of a step, as `work_of` says.
+        levels: names of the levels of the network.
+    """
     n_steps = len(totals)
     step_ps = np.array([total.step_ps for total in totals], dtype=np.int64)
     parts = _long_sum_of(totals, "parts_ps") / (n_gpus * n_steps) * PS
@@ -115,7 +129,8 @@ def summarise(
         "by_cause": {text: metrics.mean_rate(causes[:, cause], requested) for cause, text in CAUSES.items() if cause},
         "zero_computation_rate": metrics.mean_rate(zero, requested + zero) if zero.any() else None,
         "queue": _queues(totals),
-        "bytes": {level: float(carried[i]) for i, level in enumerate(LEVELS)},
+        "bytes": dict(zip(LEVELS, (float(carried[0]), float(carried[1:].sum())), strict=True)),
+        "bytes_by_level": dict(zip(levels, carried.tolist(), strict=True)) if levels != LEVELS else None,
         "tokens_per_s_per_gpu": tokens / simulated / n_gpus if simulated else None,
         "work": {"tokens_per_step": tokens / n_steps, "gpus": n_gpus, **work},
         "simulated_s": simulated,

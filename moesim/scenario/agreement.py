@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from moesim.scenario.model_shape import model_rules
+from moesim.scenario.network_levels import level_rules
 from moesim.scenario.popularity import popularity_rules
 from moesim.scenario.schema import ScenarioSpec
 from moesim.scenario.skew import skew_rules
@@ -57,6 +58,7 @@ def check_agreement(spec: ScenarioSpec, fail: Fail) -> None:
             f"fewer than the {gpu.n_sms} SMs of {gpu.name}",
         ),
         *_parallelism_rules(spec),
+        *level_rules(spec),
         *popularity_rules(spec),
         *skew_rules(spec),
         (

@@ -326,6 +326,6 @@ def level_rule(i: int) -> Rule:
     """Of `level` of the i-th fault."""
     return Rule(
         (f"faults.{i}.level", "cluster.nodes", "cluster.gpus_per_node"),
-        lambda level, nodes, a_node: level is None or (nodes if level == "across_nodes" else a_node) == 1,
+        lambda level, nodes, a_node: {"across_nodes": nodes, "within_node": a_node}.get(level, 0) == 1,
         "no message goes {0} with nodes {1} and gpus_per_node {2}",
     )

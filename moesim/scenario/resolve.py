@@ -51,6 +51,7 @@ _IN_LISTS: Mapping[FieldPath, type[BaseModel]] = {
     ("faults",): schema.FaultSpec,
     ("workload", "topics", "mixture"): schema.MixtureSpec,
     ("model", "layers"): schema.LayersSpec,
+    ("cluster", "network", "levels"): schema.LevelSpec,
 }
 """What the entries of lists are."""
 _KEPT_WORDS: set[FieldPath] = {("keep", "experts"), ("keep", "links")}

@@ -16,7 +16,7 @@ from moesim.simulation.failures import has_orphans, usable_slots
 from moesim.simulation.fault_schedule import FaultSchedule
 from moesim.simulation.plan import RunPlan
 from moesim.simulation.state import GpuFailure, RunState
-from moesim.types import LEVELS, Placement, Program
+from moesim.types import Placement, Program
 from moesim.types.picoseconds import PS_PER_S, picoseconds, whole_ps
 
 _SHORTEST_PS = 10**9
@@ -165,7 +165,8 @@ def _slow_rows(
             times = interval(event.begin_s, event.end_s)
             if fault.kind == "slow-link":
                 assert fault.level is not None
-                links.append((LEVELS.index(fault.level), event.gpu, *times, fault.factor or 1.0))
+                ports = schedule.levels.ports_named(fault.level)
+                links += [(port, event.gpu, *times, fault.factor or 1.0) for port in ports]
             else:
                 gpus.append((event.gpu, *times, math.inf if fault.kind == "gpu-pause" else fault.factor or 1.0))
     gpus += [

@@ -54,8 +54,11 @@ def _chunkwise(plan: RunPlan, load: ExchangeLoad, ports: Exchange, *, forward: b
         gpus=np.asarray(load.gpus),
         nodes=np.asarray(load.gpus // m),
     )
-    near_ps, far_ps = (int(whole_ps(float(n) * int(ps))) for n, ps in zip((near, far), ports.out_ps[:, 0], strict=True))
-    factor = _slowdown_of_whole_messages(near_ps, far_ps, *ports.latency_ps.tolist(), load.gpus, m, forward)
+    within, across = plan.cluster.levels.ports[:2]  # the levels that were measured
+    near_ps, far_ps = (
+        int(whole_ps(float(n) * int(ports.out_ps[port, 0]))) for n, port in ((near, within), (far, across))
+    )
+    factor = _slowdown_of_whole_messages(near_ps, far_ps, *ports.latency_ps[:2].tolist(), load.gpus, m, forward)
     times = [np.maximum(1, whole_ps(ps / factor)) for ps in (ports.out_ps, ports.in_ps)]
     return dataclasses.replace(ports, out_ps=times[0], in_ps=times[1])
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moesim.compiled.random import FAULT, key, uniform
+from moesim.types import TWO_LEVELS, NetworkLevels
 from moesim.types.policies import Fault
 
 
@@ -33,12 +34,14 @@ class FaultSchedule:
         faults: of the scenario, in its order.
         seed: of the run.
         n_gpus: of the cluster.
+        levels: of its network.
     """
 
-    def __init__(self, faults: Sequence[Fault], *, seed: int, n_gpus: int) -> None:
+    def __init__(self, faults: Sequence[Fault], *, seed: int, n_gpus: int, levels: NetworkLevels = TWO_LEVELS) -> None:
         self.faults = tuple(faults)
         self.seed = seed
         self.n_gpus = n_gpus
+        self.levels = levels
         self._drawn = {
             (i, gpu): _Renewals(np.uint64(key(seed, FAULT, 0, i, gpu)), fault)
             for i, fault in enumerate(self.faults)

@@ -87,7 +87,8 @@ def _plain(noun: type[Policy], fields: object) -> Policy:
 
 def _faults(scenario: Scenario) -> FaultSchedule:
     faults = [_plain(Fault, fault) for fault in scenario.spec.faults]
-    return FaultSchedule(faults, seed=scenario.spec.seed, n_gpus=scenario.cluster.n_gpus)
+    cluster = scenario.cluster
+    return FaultSchedule(faults, seed=scenario.spec.seed, n_gpus=cluster.n_gpus, levels=cluster.levels)
 
 
 def _sequences(scenario: Scenario) -> EqualSequences:

@@ -30,6 +30,7 @@ def lay_out_evenly(plan: RunPlan, routed: RoutedStep, outages: Outages | None = 
         gpus_per_node=plan.cluster.gpus_per_node,
         copy_rule=plan.copy_rule,
         usable=None if outages is None else usable_slots(routed.placement, outages.missing),
+        levels=plan.cluster.levels,
     )
     return _without_missing(_lay_out(plan, routed, even, None), outages)
 
@@ -71,6 +72,7 @@ def _lay_out(plan: RunPlan, routed: RoutedStep, traffic: Traffic, capacity: NDAr
             combine=combine,
             network=plan.network,
             synchronous=cluster.network.fitted is not None,
+            levels=cluster.levels,
         ),
         overlap=plan.overlap,
         overlap_slowdown=plan.overlap_slowdown,

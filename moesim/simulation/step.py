@@ -68,7 +68,10 @@ def run_step(
     else:
         routed, queues, balanced_ps, conditions = _run_with_queues(plan, state, batch, conditions, pool, profile)
         with profile.timed("metrics"):
-            times = queued_step_times(queues, n_gpus=plan.cluster.n_gpus, **payload, keep_tasks=keep_tasks)
+            cluster = plan.cluster
+            times = queued_step_times(
+                queues, n_gpus=cluster.n_gpus, n_levels=cluster.levels.n_levels, **payload, keep_tasks=keep_tasks
+            )
     clock_ps = conditions.begin_ps + times.makespan_ps
     _check_time(plan, batch, times.makespan_ps, clock_ps)
     after = replace(

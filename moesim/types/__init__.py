@@ -27,17 +27,16 @@ from moesim.types.attention_work import (
     equal_prompts,
 )
 from moesim.types.cluster import (
-    ACROSS_NODES,
     DTYPE_BYTES,
-    LEVELS,
-    WITHIN_NODE,
     ClusterShape,
     GpuSpec,
+    Level,
     NetworkSpec,
     Parallelism,
     Precision,
 )
 from moesim.types.expert_queues import QueuedRun, Queues, TokenGroups
+from moesim.types.levels import ACROSS_NODES, LEVELS, TWO_LEVELS, WITHIN_NODE, NetworkLevels
 from moesim.types.model import STATES, WEIGHT_PARTS, LayerChange, LayerClass, LayerShape, ModelShape
 from moesim.types.placement import Placement, Topology, Traffic, nodes_of
 from moesim.types.program import (
@@ -93,6 +92,7 @@ __all__ = [
     "TO_NEXT_CHOICE",
     "TO_SHARED_EXPERT",
     "TRAIN",
+    "TWO_LEVELS",
     "UNKNOWN",
     "WEIGHT_PARTS",
     "WITHIN_NODE",
@@ -108,8 +108,10 @@ __all__ = [
     "LayerChange",
     "LayerClass",
     "LayerShape",
+    "Level",
     "LogitsTrace",
     "ModelShape",
+    "NetworkLevels",
     "NetworkSpec",
     "Parallelism",
     "Part",

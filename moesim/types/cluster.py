@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from moesim.types.levels import TWO_LEVELS, NetworkLevels
+
 DTYPE_BYTES: Mapping[str, float] = {
     "fp32": 4.0,
     "bf16": 2.0,
@@ -15,9 +17,6 @@ DTYPE_BYTES: Mapping[str, float] = {
     "int4": 0.5,
 }
 """Bytes of one element of each data type, without scales."""
-
-WITHIN_NODE, ACROSS_NODES = 0, 1
-LEVELS = ("within_node", "across_nodes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +43,31 @@ class GpuSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Level:
+    """One level of a network: GPUs that stand together in a unit of it, and what copies between them go through.
+
+    Attributes:
+        name: as results call it.
+        size: GPUs of a unit; of the last level at least all of the cluster.
+        bandwidth_gb_per_s: GB/s of a GPU's own port of this level and direction; None = what the network says of
+            it, or the port that it shares.
+        latency_us: microseconds; None = what the network says of it, else that of the level below.
+        shares_port: whether it goes through the port of the level below.
+        oversubscription: by how much the ports of its GPUs at the level above carry more than the uplink of a unit,
+            which all that leaves it goes through, and all that enters it the other way; 1 = it is never full.
+    """
+
+    name: str
+    size: int
+    bandwidth_gb_per_s: float | None = None
+    latency_us: float | None = None
+    shares_port: bool = False
+    oversubscription: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class NetworkSpec:
-    """A two-level network and the collective that runs on it.
+    """A network, of two levels unless it states others, and the collective that runs on it.
 
     `copies`: "per-selection" (one copy per selected expert), "per-rank" (one
     per distinct destination rank), "per-node" (one per distinct node,
@@ -56,7 +78,9 @@ class NetworkSpec:
     Without them, or instead of what they say: latencies in microseconds,
     bandwidths in GB/s per GPU and direction, as (within node, across nodes).
     `comm_sms`: SMs of a GPU that its kernels run on, which others cannot use
-    where they are to run beside them.
+    where they are to run beside them. `levels` are those of the network, from
+    the node up; () = two. The first two have the latencies and bandwidths
+    within a node and across nodes, unless they state others.
     """
 
     name: str
@@ -67,6 +91,7 @@ class NetworkSpec:
     dispatch_bandwidth_gb_per_s: tuple[float, float] | None = None
     combine_bandwidth_gb_per_s: tuple[float, float] | None = None
     comm_sms: int = 0
+    levels: tuple[Level, ...] = ()
     source: str = ""
 
     @property
@@ -89,6 +114,21 @@ class ClusterShape:
     def n_gpus(self) -> int:
         """Number of GPUs (= EP ranks)."""
         return self.n_nodes * self.gpus_per_node
+
+    @property
+    def levels(self) -> NetworkLevels:
+        """The levels of its network."""
+        stated = self.network.levels
+        if not stated:
+            return TWO_LEVELS
+        ports = [0]
+        for level in stated[1:]:
+            ports.append(ports[-1] + (not level.shares_port))
+        return NetworkLevels(
+            units=tuple(level.size for level in stated[1:-1]),
+            ports=tuple(ports),
+            names=tuple(level.name for level in stated),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

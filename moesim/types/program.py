@@ -9,6 +9,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.types.levels import TWO_LEVELS, NetworkLevels
+
 
 class Part(IntEnum):
     """What a GPU spends its time on, in the order of the result frames; an operation is of any part but WAIT."""
@@ -36,15 +38,22 @@ COMPUTE_STREAM, EXCHANGE_STREAM = 0, 1
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """The ports' view of one payload: G GPUs, levels (within node, across nodes), integer picoseconds.
+    """The ports' view of one payload: G GPUs, P ports of each, N levels (NetworkLevels), integer picoseconds.
 
-    `out_ps`, `in_ps` int64 [2, G]: time of one token copy at the egress and
-    ingress port; `latency_ps` int64 [2], at least 1.
+    `out_ps`, `in_ps` int64 [P, G]: time of one token copy at each egress and
+    ingress port; `latency_ps` int64 [N], at least 1. `uplink_ps` int64 [N - 1]: time of a copy at the
+    shared uplink, and downlink, of a unit of each level but the last; 0 where it is never full, [0] where none is.
     """
 
     out_ps: NDArray[np.int64]
     in_ps: NDArray[np.int64]
     latency_ps: NDArray[np.int64]
+    uplink_ps: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    @property
+    def has_uplinks(self) -> bool:
+        """Whether any uplink can be full."""
+        return bool(self.uplink_ps.any())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +97,14 @@ class Program:
     synchronous: bool = False
     n_groups: int = 1
     expert_tp: int = 1
+    levels: NetworkLevels = TWO_LEVELS
+    """Of the network; its first level is the node."""
     latency_ps: NDArray[np.int64] | None = None
-    """Latency of each operation by level and sender, [O, 2, G], where messages jitter; only of the port level."""
+    """Latency of each operation by level and sender, [O, N, G], where messages jitter; only of the port level."""
     slow_gpus: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 4)))
     """[K, 4]: GPU, from, until (ps after the step's begin), and by what factor a task takes longer; inf = stopped."""
     slow_links: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 5)))
-    """[K, 5]: level, GPU, from, until, and the factor of the GPU's ports of that level; only of the port level."""
+    """[K, 5]: port, GPU, from, until, and the factor of that port of the GPU; only of the port level."""
     compute_factor: NDArray[np.float64] | None = None
     """What jitter made of each duration, [O, G], for the batches of queued experts, which are not laid out."""
 

@@ -39,7 +39,7 @@ class StepTimes:
 
     `parts_ps` int64 [G, parts], each row summing to `makespan_ps`;
     `critical_ps` [parts] and `critical_gpu_ps` [G] the critical path by part
-    and by GPU, summing to it too; `messages` and `bytes` int64 [2 levels, G, G]
+    and by GPU, summing to it too; `messages` and `bytes` int64 [levels, G, G]
     over each link; `tasks` the rows of the timeline, None where they are not kept.
     """
 

@@ -46,6 +46,37 @@ class GpuPreset(Part):
     source: str = ""
 
 
+class LevelSpec(Part):
+    """One level of a network: GPUs that stand together in its units, such as nodes, racks and pods."""
+
+    name: Annotated[str, Field(min_length=1, max_length=40)]
+    size: Annotated[int, Field(ge=1, le=10**7)] | None = described(
+        None, "GPUs of a unit; default: of the first level gpus_per_node, of the last all of the cluster"
+    )
+    bandwidth_gb_per_s: float | None = described(
+        None,
+        "of a GPU's own port of this level, each way; default: of the first two levels what the network says within a "
+        "node and across nodes, of others that of the level below, whose port they share",
+        ge=1e-6,
+        le=1e9,
+    )
+    latency_us: float | None = described(
+        None, "default: as the network says of the first two levels, of others that of the level below", ge=1e-6, le=1e9
+    )
+    shares_port: bool | None = described(
+        None,
+        "copies of this level go through a GPU's port of the level below; default: above the second level unless "
+        "a bandwidth is stated",
+    )
+    oversubscription: float = described(
+        1.0,
+        "of the uplink that the GPUs of a unit share, and of its downlink: the bandwidth of their ports at the next "
+        "level, all together, over that of the uplink; 1 = it is never full",
+        ge=1,
+        le=1000,
+    )
+
+
 class NetworkPreset(Part):
     """Two levels, [within a node, across nodes], per GPU and direction; a fitted network need not state their rates."""
 
@@ -74,6 +105,9 @@ class NetworkPreset(Part):
     port_bandwidth_factor: Pair = described(
         (1.0, 1.0),
         "of both stated bandwidths with simulation.network: port, where they hold the queueing of ports",
+    )
+    levels: Annotated[tuple[LevelSpec, ...], BeforeValidator(list_to_tuple)] = described(
+        (), "from the node up, two or more; none = within a node and across nodes"
     )
     comm_sms: CountOrZero = described(
         0, "SMs that its kernels run on; with simulation.overlap: two-batch all else is computed on the others"

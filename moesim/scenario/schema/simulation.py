@@ -58,7 +58,9 @@ class FaultSpec(Part):
         "ports are slower; every task, or the latency of every sender in every exchange, takes a random time",
     )
     gpu: CountOrZero | None = described(None, "which; default: every GPU, each on its own with mean_time_between_s")
-    level: Literal["within_node", "across_nodes"] | None = described(None, "of slow-link: which ports")
+    level: str | None = described(
+        None, "of slow-link: whose ports; within_node, across_nodes, or the name of one of cluster.network.levels"
+    )
     factor: float | None = described(None, "of slow-*: how many times as long it takes", ge=1, le=1e3)
     start_s: float = described(0.0, "simulated time at which it begins", ge=0, le=1e6)
     duration_s: float | None = described(None, "how long it lasts; default: to the end", gt=0, le=_MAX_S)
