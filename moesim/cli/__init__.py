@@ -45,6 +45,7 @@ for _command, _name in (
     (show, "show"),
     (init, "init"),
     (list_, "list"),
+    (describe, "describe"),
     (schema, "schema"),
     (import_, "import"),
     (describe, "describe"),

@@ -1,9 +1,10 @@
-"""`moesim describe`: what is in a recording."""
+"""`moesim describe`: what a model is, and what is in a recording."""
 
 from __future__ import annotations
 
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,28 @@ import typer
 
 from moesim.cli.options import JsonOption
 
+_RECORDED = frozenset(
+    {".parquet", ".jsonl", ".csv", ".npy", ".npz", ".pt", ".gz", ".log", ".txt", ".pkl", ".bin", ".html", ".yaml"}
+)
+"""Endings of files that hold no configuration of a model."""
+_HEAD_BYTES = 65_536
+"""So much of a .json file tells what it is."""
+
 
 def describe(
-    what: Annotated[str, typer.Argument(metavar="WHAT", help="A trace of moesim import, or a recording.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="A model: a preset, a config.json or its folder, org/name of a known one. Or a trace or a recording.",
+        ),
+    ],
+    gpu: Annotated[
+        list[str] | None, typer.Option("--gpu", help="Of a model: a GPU to tell of (repeatedly). Default: all.")
+    ] = None,
+    context: Annotated[
+        int, typer.Option("--context", min=1, help="Of a model: tokens of a sequence whose cache is counted.")
+    ] = 8192,
     ep: Annotated[
         int | None, typer.Option("--ep", metavar="N", help="Of a recording: also the load of N expert-parallel ranks.")
     ] = None,
@@ -25,11 +45,56 @@ def describe(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Describe a recording: its skew and its likeness of neighbours.
+    """Describe a model, or the skew of a recording.
 
-    By layer and phase, with standard errors and what an even router shows by chance.
+    Of a model: parameters, layers, bytes of weights and KV cache, and how many of each GPU hold it. Of a recording:
+    by layer and phase, with standard errors and what an even router shows by chance.
     """
-    describe_recording(Path(what), ep=ep, top_k=top_k, output=output, json=json)
+    if is_model(what):
+        describe_model(what, gpus=gpu or (), context_tokens=context, json=json)
+    else:
+        describe_recording(Path(what), ep=ep, top_k=top_k, output=output, json=json)
+
+
+def is_model(what: str) -> bool:
+    """Whether a text means a model: the name of one, a folder with a config.json, or a file that is such."""
+    path = Path(what).expanduser()
+    try:
+        if path.is_dir():
+            return (path / "config.json").is_file()
+        if not path.is_file():
+            return path.suffix.lower() not in _RECORDED
+        if path.suffix.lower() not in (".json", ""):
+            return False
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except (OSError, ValueError):  # such as a NUL in a name: the reader of models says what is wrong with it
+        return True
+    return path.name == "config.json" or b'"model_type"' in head or b'"architectures"' in head
+
+
+def describe_model(what: str, *, gpus: Sequence[str], context_tokens: int, json: bool) -> None:
+    """Print what a model is and needs.
+
+    Raises:
+        ScenarioError: there is no such model or GPU.
+    """
+    from moesim.study.describe import describe_model as facts_of
+
+    facts = facts_of(what, gpus=gpus, context_tokens=context_tokens)
+    if json:
+        from moesim.results.files import json_text
+
+        sys.stdout.write(json_text(facts))
+        return
+    from moesim.report.model import gpu_note, gpu_table, model_lines
+    from moesim.report.terminal import print_table
+
+    for line in model_lines(facts):
+        print(line)
+    print()
+    print_table(gpu_table(facts), sys.stdout)
+    print(f"\n{gpu_note(facts)}")
 
 
 def describe_recording(path: Path, *, ep: int | None, top_k: int | None, output: Path | None, json: bool) -> None:

@@ -24,6 +24,7 @@ from moesim.hardware.memory import check_memory, memory_bytes, part_bytes
 from moesim.hardware.network import ExchangeLoad, exchange_rates, fitted_group
 from moesim.hardware.parameters import parameter_count
 from moesim.hardware.shape import payload_bytes
+from moesim.hardware.sizes import cache_bytes
 
 __all__ = [
     "Backend",
@@ -33,6 +34,7 @@ __all__ = [
     "ExpertShape",
     "backend_of",
     "backends",
+    "cache_bytes",
     "calibrated_backends",
     "calibrated_gpu",
     "check_backend",

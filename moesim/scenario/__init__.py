@@ -6,8 +6,8 @@ merges files and overrides, `renamed` knows former names of fields, `schema` che
 `agreement` what they must agree on, `presets` and `hugging_face` fill in models, GPUs and networks.
 """
 
-from moesim.scenario.presets import presets
+from moesim.scenario.presets import canonical, presets
 from moesim.scenario.scenario import Scenario
 from moesim.scenario.schema import json_schema
 
-__all__ = ["Scenario", "json_schema", "presets"]
+__all__ = ["Scenario", "canonical", "json_schema", "presets"]

@@ -1,0 +1,225 @@
+"""What a model is and needs: its parameters, layers, bytes of weights and cache, and the GPUs that hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from moesim.hardware import cache_bytes, memory_bytes, parameter_count, part_bytes
+from moesim.scenario import Scenario, canonical, presets
+from moesim.types import (
+    DTYPE_BYTES,
+    STATES,
+    ClusterShape,
+    LayerShape,
+    ModelShape,
+    Parallelism,
+    Precision,
+    equal_decodes,
+)
+
+_LONG = 1 << 30
+"""Tokens of a sequence that is longer than any window."""
+MAX_GPUS = 1024
+"""The most GPUs that are tried."""
+_ANY_GPU = "h100-sxm"
+"""A scenario names one; what is told of the model does not depend on it."""
+_ROUTER_GROUPS = ("n_group", "topk_group")
+
+
+def describe_model(model: Any, *, gpus: Sequence[str] = (), context_tokens: int = 8192) -> dict[str, Any]:
+    """What a model is and needs, as plain JSON types.
+
+    Args:
+        model: as `model` of a scenario: a preset, the path of a config.json or its folder, org/name, or fields.
+        gpus: presets to tell of; by default all.
+        context_tokens: length of the sequences whose cache is counted.
+
+    Returns:
+        `name`, `source`, `layers`, `hidden_size`, `vocab_size`;
+        `parameters` by part with `total` and `active`;
+        `moe_layers`, `dense_layers`, `experts`, `top_k`, `expert_width`, `shared_experts`, `zero_experts`, `groups`,
+        `router`, `router_parameters` (a list where layers differ);
+        `attention`, a list of kinds with their number of `layers`;
+        `weights`: `dtype`, `part_dtypes`, and `bytes` as `stored` and in each data type;
+        `kv_cache`: `dtype`, `bytes_per_token` that a sequence adds however long it is, `bytes_per_sequence` that it
+        keeps once (windows that are full, states), and `context_tokens` with the `bytes` of such a sequence;
+        `gpus`: for each preset how many are needed (`gpus`, null where MAX_GPUS do not do), bytes on each of weights
+        and what is free, and `kv_tokens` of sequences of that length on all of them;
+        `estimated`: parts that nothing was measured of, with the label of each.
+
+    Raises:
+        ScenarioError: there is no such model or GPU.
+    """
+    names = [canonical("gpus", name) for name in gpus] or list(presets("gpus"))
+    read = Scenario.from_dict({"name": "describe", "model": model, "cluster": {"gpu": _ANY_GPU}})
+    shape, stored = read.model, _stored(read)
+    return {
+        "name": shape.name,
+        "source": shape.source,
+        "layers": shape.n_layers,
+        "hidden_size": shape.hidden_size,
+        "vocab_size": shape.vocab_size,
+        "parameters": parameter_count(shape),
+        **_experts(shape),
+        "attention": _attention(shape),
+        "weights": {
+            "dtype": shape.weights_dtype,
+            "part_dtypes": dict(shape.part_dtypes),
+            "bytes": {
+                "stored": _weight_bytes(shape, stored),
+                **{dtype: _weight_bytes(replace(shape, part_dtypes={}), _in(stored, dtype)) for dtype in DTYPE_BYTES},
+            },
+        },
+        "kv_cache": _cache(shape, stored, context_tokens),
+        "gpus": {name: _on_gpu(model, name, context_tokens) for name in names},
+        "estimated": {
+            name: label
+            for name, label in read.provenance.items()
+            if name not in ("model", "gpu", "network", "tokens", "precision") and label.startswith("estimated")
+        },
+    }
+
+
+def _stored(scenario: Scenario) -> Precision:
+    return replace(scenario.precision, weights=scenario.model.weights_dtype)
+
+
+def _in(precision: Precision, dtype: str) -> Precision:
+    return replace(precision, weights=dtype)
+
+
+def _experts(model: ModelShape) -> dict[str, Any]:
+    """What is said of the experts; where MoE layers differ, a list of the values in the order of their layers."""
+    layers = [each.shape for each in model.layers if each.shape.n_experts]
+    groups = [
+        {name: layer.router_parameters.get(name) for name in _ROUTER_GROUPS}
+        if (layer.router_parameters.get("n_group") or 1) > 1
+        else None
+        for layer in layers
+    ]
+    return {
+        "moe_layers": len(model.moe_layers),
+        "dense_layers": list(model.dense_layers),
+        "experts": model.n_experts,
+        "top_k": _one_or_all(layer.top_k for layer in layers),
+        "expert_width": _one_or_all(layer.moe_intermediate_size for layer in layers),
+        "shared_experts": _one_or_all(layer.n_shared_experts for layer in layers),
+        "zero_experts": _one_or_all(layer.n_zero_experts for layer in layers),
+        "groups": _one_or_all(groups),
+        "router": _one_or_all(layer.router for layer in layers),
+        "router_parameters": _one_or_all(dict(layer.router_parameters) for layer in layers),
+    }
+
+
+def _one_or_all(values: Iterable[Any]) -> Any:
+    """The value that all have, else the different ones in order."""
+    distinct: list[Any] = []
+    for value in values:
+        if value not in distinct:
+            distinct.append(value)
+    return distinct[0] if len(distinct) == 1 else distinct
+
+
+def _attention(model: ModelShape) -> list[dict[str, Any]]:
+    """Kinds of attention with the number of layers of each, and what limits the tokens that one sees."""
+    kinds: dict[tuple[Any, ...], int] = {}
+    for each in model.layers:
+        layer = each.shape
+        limits = (layer.window, layer.chunk, layer.index_top_k, layer.compress_ratio)
+        heads = (layer.n_heads, layer.n_kv_heads) if layer.attention in ("gqa", "compressed") else (0, 0)
+        key = (layer.attention, *limits, *heads)
+        kinds[key] = kinds.get(key, 0) + len(each.indices)
+    fields = ("kind", "window", "chunk", "index_top_k", "compress_ratio", "heads", "kv_heads")
+    return [
+        {"layers": n, **{name: value for name, value in zip(fields, key, strict=True) if value}}
+        for key, n in kinds.items()
+        if key[0] != "absent"
+    ]
+
+
+def _weight_bytes(model: ModelShape, precision: Precision) -> int:
+    """Bytes of all weights once."""
+    count, each = parameter_count(model), part_bytes(model, precision)
+    return round(sum(count[part] * size for part, size in each.items()))
+
+
+def _cache(model: ModelShape, precision: Precision, context_tokens: int) -> dict[str, Any]:
+    """What a sequence keeps: what grows with its length, what does not, and all of a sequence of this length."""
+    growing = sum(len(each.indices) * _growth(each.shape, precision) for each in model.layers)
+    fixed = _sequence_bytes(model, precision, _LONG) - _LONG * growing
+    return {
+        "dtype": precision.kv_cache,
+        "bytes_per_token": round(growing, 3),
+        "bytes_per_sequence": round(fixed),
+        "context_tokens": context_tokens,
+        "bytes": round(_sequence_bytes(model, precision, context_tokens)),
+    }
+
+
+def _growth(layer: LayerShape, precision: Precision) -> float:
+    """Bytes that a layer keeps of each token of a long sequence."""
+    if layer.attention in STATES:
+        return 0.0
+    short, long = (float(cache_bytes(layer, precision, _one(n))[0]) for n in (_LONG // 2, _LONG))
+    return (long - short) / (_LONG // 2)
+
+
+def _sequence_bytes(model: ModelShape, precision: Precision, tokens: int) -> float:
+    return sum(len(each.indices) * float(cache_bytes(each.shape, precision, _one(tokens))[0]) for each in model.layers)
+
+
+def _one(tokens: int) -> Any:
+    """A sequence that decodes."""
+    return equal_decodes(np.ones(1, dtype=np.int64), tokens)
+
+
+def _on_gpu(model: Any, gpu: str, context_tokens: int) -> dict[str, Any]:
+    """How many of a GPU hold the model, and what is left of their memory for caches.
+
+    The experts are spread evenly over all GPUs, everything else is on each, as a run has it by default.
+    """
+    read = Scenario.from_dict({"name": "describe", "model": model, "cluster": {"gpu": gpu}})
+    sequence = _sequence_bytes(read.model, read.precision, context_tokens)
+    row: dict[str, Any] = {"gpus": None, "memory_bytes": round(read.cluster.gpu.memory_gb * 1e9)}
+    for n in _counts(read.cluster.gpus_per_node, read.model.n_experts):
+        cluster = replace(
+            read.cluster, n_nodes=-(-n // read.cluster.gpus_per_node), gpus_per_node=min(n, read.cluster.gpus_per_node)
+        )
+        need = _needed(read.model, cluster, read.precision, n)
+        free = need["available"] - need["total"]
+        if free < sequence:
+            continue
+        tokens = int(free / sequence * context_tokens) if sequence else None
+        return {
+            **row,
+            "gpus": n,
+            "weight_bytes": need["weights"] + need["experts"],
+            "free_bytes": free,
+            "kv_tokens": tokens if tokens is None else n * tokens,
+        }
+    return row
+
+
+def _counts(a_node: int, n_experts: int) -> list[int]:
+    """Numbers of GPUs to try: powers of two in a node, then doubled numbers of nodes."""
+    within = [1 << i for i in range(a_node.bit_length()) if 1 << i < a_node]
+    across = [a_node << i for i in range(MAX_GPUS.bit_length()) if a_node << i <= MAX_GPUS]
+    return [n for n in (*within, *across) if n <= n_experts]
+
+
+def _needed(model: ModelShape, cluster: ClusterShape, precision: Precision, n: int) -> dict[str, int]:
+    """Bytes on the fullest of n GPUs with one token each, without its cache."""
+    work = equal_decodes(np.ones(n, dtype=np.int64), 0)
+    need = memory_bytes(
+        model,
+        cluster,
+        precision,
+        work,
+        slots_per_gpu=-(-model.n_experts // n),
+        parallelism=Parallelism(expert=n),
+    )
+    return {**need, "total": need["total"] - need["kv_cache"]}
