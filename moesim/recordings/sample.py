@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import tokenize
 import zipfile
 import zlib
 from functools import cached_property
@@ -15,7 +16,7 @@ import numpy as np
 
 from moesim.errors import TraceError
 
-HEAD_BYTES = 1 << 16
+HEAD_BYTES = 1 << 18
 _LFS = b"version https://git-lfs.github.com/spec/"
 _MAGIC = (
     (b"PK\x03\x04", "zip"),
@@ -26,6 +27,19 @@ _MAGIC = (
     (b"\x80\x03", "pickle"),
     (b"\x80\x04", "pickle"),
     (b"\x80\x05", "pickle"),
+)
+
+
+_BROKEN_HEADER = (
+    ValueError,
+    OSError,
+    EOFError,
+    SyntaxError,
+    OverflowError,
+    TypeError,
+    RecursionError,
+    MemoryError,
+    tokenize.TokenError,
 )
 
 
@@ -123,7 +137,7 @@ def npy_header(file: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
-    except (ValueError, OSError, EOFError, SyntaxError, UnicodeDecodeError, OverflowError, TypeError) as error:
+    except _BROKEN_HEADER as error:
         raise TraceError(f"{where}: cannot be read: no array of NumPy ({error!s:.60})") from None
     return tuple(shape), dtype
 

@@ -64,19 +64,19 @@ def line_blocks(path: Path, progress: Callable[[int], None] | None = None) -> It
         raise unreadable(path, error) from None
 
 
-def read_document(path: Path, progress: Callable[[int], None] | None = None) -> bytes:
-    """All bytes of a file, unpacked.
+def read_document(path: Path, progress: Callable[[int], None] | None = None, most: int = MAX_DOCUMENT_BYTES) -> bytes:
+    """All bytes of a file, unpacked, of which there may be at most `most`.
 
     Raises:
         TraceError: it cannot be read, or is too large to be held.
     """
     try:
         with open_stream(path) as stream:
-            found = stream.read(MAX_DOCUMENT_BYTES + 1)
+            found = stream.read(most + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise unreadable(path, error) from None
-    if len(found) > MAX_DOCUMENT_BYTES:
-        raise TraceError(f"{path}: found above {MAX_DOCUMENT_BYTES >> 30} GiB in one document, wanted less")
+    if len(found) > most:
+        raise TraceError(f"{path}: found above {most >> 20} MiB in one document, wanted less")
     if progress is not None:
         progress(path.stat().st_size)
     return found

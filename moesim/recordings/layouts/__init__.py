@@ -9,6 +9,25 @@ from collections.abc import Sequence
 
 from moesim.errors import TraceError, did_you_mean
 from moesim.recordings.layout import Layout
+from moesim.recordings.layouts import (
+    core12345,
+    imp,
+    llama_cpp,
+    mindie,
+    moe_balance,
+    refused,
+    regolith,
+    response_routes,
+    route_sim,
+    routed_arrays,
+    sglang_counts,
+    sglang_passes,
+    simllm,
+    stated_counts,
+    tensorrt_llm,
+    training_csv,
+    vllm_load_dump,
+)
 from moesim.recordings.layouts.arrays import COUNTS_ARRAY, IDS_ARRAY, LOGITS_ARRAY
 from moesim.recordings.layouts.jsonl import JSON_LINES
 from moesim.recordings.layouts.parquet import PARQUET_COUNTS, PARQUET_TRACE
@@ -20,7 +39,24 @@ LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
         PARQUET_TRACE,
+        *refused.LAYOUTS,
+        sglang_counts.LAYOUT,
+        sglang_passes.LAYOUT,
+        response_routes.LAYOUT,
+        routed_arrays.LAYOUT,
+        vllm_load_dump.LAYOUT,
         VLLM_ROUTES,
+        tensorrt_llm.LAYOUT,
+        simllm.LAYOUT,
+        moe_balance.LAYOUT,
+        core12345.LAYOUT,
+        route_sim.LAYOUT,
+        imp.LAYOUT,
+        regolith.LAYOUT,
+        *llama_cpp.LAYOUTS,
+        training_csv.LAYOUT,
+        mindie.LAYOUT,
+        *stated_counts.LAYOUTS,
         JSON_LINES,
         CSV_COUNTS,
         PARQUET_COUNTS,
