@@ -56,3 +56,24 @@ def test_mori_ep_takes_what_its_authors_publish(nodes: int, tokens: int) -> None
 def test_mori_ep_holds_on_more_nodes_than_its_rates_are_from() -> None:
     """The latencies of EP32 at 128 tokens (EP32-V1-LL) are predicted."""
     assert exchange_s("mori-ep", "mi300x", 4, 8, 128, "fp8") == pytest.approx((157e-6, 280e-6), rel=0.06)
+
+
+ASCEND = {(1, 8): (132e-6, 126e-6), (1, 16): (139e-6, 135e-6), (2, 16): (153e-6, 151e-6)}
+"""Seconds by nodes and dies of a node, of 128 tokens a die with INT8 in dispatch: README of sgl-kernel-npu."""
+
+
+@pytest.mark.parametrize("nodes, a_node", ASCEND)
+def test_deepep_ascend_takes_what_its_authors_publish(nodes: int, a_node: int) -> None:
+    """Within 6 %; a die has one port for all that it sends, within its node and beyond."""
+    found = exchange_s("deepep-ascend-low-latency", "ascend-910c-die", nodes, a_node, 128, "int8")
+    assert found == pytest.approx(ASCEND[nodes, a_node], rel=0.06)
+
+
+def test_a_port_that_levels_share_sends_no_faster_across_nodes() -> None:
+    """Two ports would send half of the copies each; one takes as long for 32 dies in two nodes as in one."""
+    one, two = (
+        exchange_s("ub-cloudmatrix-die", "ascend-910c-die", nodes, a_node, 2048, "int8")
+        for nodes, a_node in ((1, 32), (2, 16))
+    )
+    assert two[1] == pytest.approx(one[1], rel=0.02)
+    assert two[1] > one[1]
