@@ -38,7 +38,7 @@ test-slow: $(VENV)/.installed-dev
 	$(MAKE) test-interpreted
 
 test-ref: $(VENV)/.installed-ref
-	$(BIN)/python -m pytest -m ref tests/routing/reference
+	$(BIN)/python -m pytest -m ref tests/routing/reference tests/scenario/reference
 
 # the kernels as plain Python, where wrapping integers warn, then compiled with index checks
 test-interpreted: $(VENV)/.installed-dev

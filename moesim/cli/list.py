@@ -76,6 +76,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "scopes": (("summary", "what shares a capacity"),),
     "substitutions": (("summary", "what it does"),),
     "placements": (("summary", "what it does"),),
+    "families": (("example", "an example"), ("untold", "not modelled")),
 }
 """Fields of an entry (dotted: of a mapping in it) and the column that shows each; pairs are (within node, across
 nodes), those of a popularity from the first MoE layer to the last."""
@@ -95,7 +96,7 @@ def list_(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=", ".join(COLUMNS))],
     json: JsonOption = False,
 ) -> None:
-    """List presets, strategies, policies or placements."""
+    """List presets, strategies, policies, placements or families of Hugging Face models."""
     if kind in RENAMED:
         print(f"warning: {kind} are now called {RENAMED[kind]}; the old name still works", file=sys.stderr)
         kind = RENAMED[kind]
@@ -132,6 +133,10 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
         from moesim.placement import PLANNERS
 
         return {name: {"summary": entry.summary} for name, entry in PLANNERS.items()}
+    if kind == "families":
+        from moesim.scenario.hugging_face import FAMILIES
+
+        return {name: {"example": each.example, "untold": each.untold} for name, each in sorted(FAMILIES.items())}
     from moesim.hardware import backends, calibrated_backends, calibrated_gpu
     from moesim.scenario import presets
     from moesim.scenario.presets import aliases
@@ -188,6 +193,10 @@ def print_entries(kind: str, found: Mapping[str, Mapping[str, Any]], file: IO[st
         from moesim.routing.registry import GATE_PARAMETERS
 
         print(f"\ngate: {GATE_PARAMETERS}", file=file)
+    if kind == "families":
+        from moesim.scenario.hugging_face import METHODS
+
+        print(f"\nquantisation: {', '.join(METHODS)}; any other model_type is read by its keys", file=file)
 
 
 def _paragraphs(kind: str, found: Mapping[str, Mapping[str, Any]]) -> Table:

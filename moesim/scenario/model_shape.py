@@ -87,7 +87,7 @@ def model_rules(spec: ModelSpec) -> list[Rule]:
 
 def _layer_rules(layer: LayerShape, name: str) -> list[tuple[bool, str, str]]:
     """(Whether it holds, field, what it should be) of the layers of a class."""
-    latent = (layer.kv_lora_rank, layer.qk_nope_head_dim, layer.qk_rope_head_dim, layer.v_head_dim)
+    latent = (layer.kv_lora_rank, layer.qk_nope_head_dim, layer.v_head_dim)
     state = (layer.linear_key_heads, layer.linear_value_heads, layer.linear_key_dim, layer.linear_value_dim)
     limits = sum(n > 0 for n in (layer.window, layer.chunk, layer.index_top_k))
     kind, compressed = layer.attention, layer.attention == "compressed"

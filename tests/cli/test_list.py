@@ -24,6 +24,7 @@ KNOWN = {
     "substitutions": "least-loaded",
     "placements": "round-robin",
     "kernels": "sglang-deepep-fp8",
+    "families": "qwen3_next",
 }
 
 
@@ -34,11 +35,13 @@ def test_a_list_is_uncut_off_a_terminal(moesim: Call, kind: str) -> None:
     entries = json.loads(moesim("list", kind, "--json").out)
     assert table.code == 0
     assert "…" not in table.out
-    assert len(table.out.splitlines()) == 2 + len(entries) + (2 if kind == "strategies" else 0)  # what "gate" is
+    assert len(table.out.splitlines()) == 2 + len(entries) + 2 * (
+        kind in ("strategies", "families")
+    )  # what "gate" is, and the methods
     assert KNOWN[kind] in entries
     for name, entry in entries.items():
         line = next(line for line in table.out.splitlines() if line.split()[:1] == [name])
-        assert str(entry.get("source") or entry["summary"]) in line
+        assert str(entry.get("source") or entry.get("summary") or entry["example"]) in line
 
 
 @pytest.mark.parametrize("kind", KNOWN)

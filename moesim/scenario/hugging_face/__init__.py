@@ -6,7 +6,8 @@ names what is called differently from family to family, `config` checks what is 
 and `quantization` the data types of the checkpoint.
 """
 
+from moesim.scenario.hugging_face.quantization import METHODS
 from moesim.scenario.hugging_face.read import in_cache, read_config
 from moesim.scenario.hugging_face.registry import FAMILIES
 
-__all__ = ["FAMILIES", "in_cache", "read_config"]
+__all__ = ["FAMILIES", "METHODS", "in_cache", "read_config"]

@@ -10,6 +10,7 @@ from moesim.scenario.hugging_face.config import Config
 from moesim.scenario.hugging_face.layers import by_layer
 
 Fields = dict[str, Any]
+LATENT = ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 LINEAR = ("linear_key_heads", "linear_value_heads", "linear_key_dim", "linear_value_dim", "conv_kernel")
 
 
@@ -65,9 +66,7 @@ def heads(config: Config) -> Fields:
 def latent(config: Config) -> Fields:
     """Multi-head latent attention; no q_lora_rank stands for a projection of the queries without a latent."""
     n_heads = config.count("n_heads")
-    sizes = {
-        name: config.count(name) for name in ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
-    }
+    sizes = {name: config.count(name, least=0 if name == "qk_rope_head_dim" else 1) for name in LATENT}
     return {
         "attention": "mla",
         "n_heads": n_heads,
@@ -206,4 +205,6 @@ def router(config: Config) -> Fields:
         raise config.wrong(key, score, "softmax, sigmoid or sqrtsoftplus")
     plain = {"n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.0}
     stated = {name: value for name, value in parameters.items() if plain.get(name) != value}
+    if "n_group" in stated:
+        stated["group_score"] = "top-2-sum"
     return {"router": "softmax-top-k", "router_parameters": stated}

@@ -22,8 +22,10 @@ INDEXER = {"index_top_k": 2048, "index_head_dim": 128}
 
 
 @family("deepseek_v2", "deepseek-ai/DeepSeek-V2")
+@family("deepseek_ocr2", "deepseek-ai/DeepSeek-OCR-2", untold="images")
 @family("deepseek_ocr2_text", "deepseek-ai/DeepSeek-OCR-2", untold="images")
-@family("unlimited_ocr_text", "models of unlimited_ocr in transformers", untold="images")
+@family("unlimited_ocr", "baidu/Unlimited-OCR", untold="images")
+@family("unlimited_ocr_text", "baidu/Unlimited-OCR", untold="images")
 def deepseek_v2(config: Config) -> Fields:
     """Softmax scores, groups if the method says so; small ones have heads instead of latents."""
     if not config.flag("use_mla", default=True) or config.data.get("qk_nope_head_dim") == 0:
@@ -43,36 +45,34 @@ def deepseek_v2(config: Config) -> Fields:
 register("deepseek_v3", "deepseek-ai/DeepSeek-V3", defaults=V3, untold=MTP)
 register("kimi_k2", "moonshotai/Kimi-K2-Instruct", defaults={**UNGROUPED, "first_dense": 1})
 register("kimi_k25", "moonshotai/Kimi-K2.5", defaults={**UNGROUPED, "first_dense": 1}, untold="images")
-register("axk1", "models of axk1 in transformers", defaults={**V3, "first_dense": 1})
+register("axk1", "skt/A.X-K1", defaults={**V3, "first_dense": 1})
 register("deepseek_v32", "deepseek-ai/DeepSeek-V3.2", defaults={**V3, **INDEXER, "index_heads": 64}, untold=MTP)
 register(
     "glm4_moe_lite", "zai-org/GLM-4.7-Flash", defaults={**UNGROUPED, "first_dense": 1, "routed_scaling_factor": 1.8}
 )
 register(
     "axk2",
-    "models of axk2 in transformers",
+    "skt/A.X-K2",
     defaults={**UNGROUPED, **INDEXER, "first_dense": 1, "index_heads": 16},
     untold="gates of the queries",
 )
 register(
     "mistral4",
-    "mistralai/Mistral-Small-4-119B",
+    "mistralai/Mistral-Small-4-119B-2603",
     defaults={"norm_topk_prob": True},
     untold="images",
 )
 for _name in ("mistral_large4", "mistral_large4_text"):
     register(
         _name,
-        "models of mistral_large4 in transformers",
+        "mistralai/Mistral-Large-4-1T-A52B",
         defaults={"norm_topk_prob": True, **INDEXER, "index_heads": 32, "first_dense": 1},
         untold="images, and layers that share keys and values",
     )
 
 
 @family("glm_moe_dsa", "zai-org/GLM-5.2", defaults={**UNGROUPED, **INDEXER, "index_heads": 32}, untold=MTP)
-@family(
-    "hy_v4", "models of hy_v4 in transformers", defaults={**UNGROUPED, **INDEXER, "index_heads": 16, "first_dense": 1}
-)
+@family("hy_v4", "tencent/Hy4-preview", defaults={**UNGROUPED, **INDEXER, "index_heads": 16, "first_dense": 1})
 def shared_indexers(config: Config) -> Fields:
     """Some layers take the selection of a layer before them, by a list, a pattern or a rule."""
     n_layers = config.n_layers
@@ -87,8 +87,8 @@ def shared_indexers(config: Config) -> Fields:
     return {**general(config), **({"residual_streams": streams} if streams > 1 else {})}
 
 
-@family("dots3_note", "models of dots3_note in transformers", untold="images and sound")
-@family("dots3_note_text", "models of dots3_note in transformers")
+@family("dots3_note", "dots-studio/dots3-note-prev", untold="images and sound")
+@family("dots3_note_text", "dots-studio/dots3-note-prev")
 def dots3_note(config: Config) -> Fields:
     """Layers with a window have fewer heads and no indexer."""
     defaults = {**UNGROUPED, **INDEXER, "index_heads": 64, "first_dense": 1, "routed_scaling_factor": 1.0}
@@ -117,9 +117,9 @@ def dots3_note(config: Config) -> Fields:
     "moonshotai/Kimi-Linear-48B-A3B-Instruct",
     defaults={**UNGROUPED, "first_dense": 1, "routed_scaling_factor": 2.446},
 )
-@family("bailing_hybrid", "inclusionAI/Ling-3.0", defaults={**V3, "first_dense": 1}, untold=MTP)
-@family("glm5_next", "models of glm5_next in transformers", defaults={**UNGROUPED, **INDEXER, "index_heads": 32})
-@family("glm5_next_text", "models of glm5_next in transformers", defaults={**UNGROUPED, **INDEXER, "index_heads": 32})
+@family("bailing_hybrid", "inclusionAI/Ling-3.0-Flash", defaults={**V3, "first_dense": 1}, untold=MTP)
+@family("glm5_next", "zai-org/GLM-5.3-Flash", defaults={**UNGROUPED, **INDEXER, "index_heads": 32})
+@family("glm5_next_text", "zai-org/GLM-5.3-Flash", defaults={**UNGROUPED, **INDEXER, "index_heads": 32})
 def delta_and_latent(config: Config) -> Fields:
     """Most layers have a gated delta rule, every fourth or so latent attention."""
     part = config.part("linear_attn_config")

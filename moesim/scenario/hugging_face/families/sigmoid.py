@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moesim.errors import ScenarioError
 from moesim.scenario.hugging_face.config import Config
 from moesim.scenario.hugging_face.parts import Fields, general
 from moesim.scenario.hugging_face.registry import family, register
@@ -27,7 +28,7 @@ register(
 )
 register(
     "flint",
-    "models of flint in transformers",
+    "RecursiveSI/flint",
     defaults={**SIGMOID, "norm_topk_prob": True},
     untold="gates of the attention and of its values",
 )
@@ -40,7 +41,7 @@ for _name in ("bailing_moe_v2", "bailing_moe"):
     )
 
 
-@family("kolibri1", "models of kolibri1 in transformers", defaults={"scoring_func": "softmax-of-chosen"})
+@family("kolibri1", "Aleph-Alpha/Kolibri-1", defaults={"scoring_func": "softmax-of-chosen"})
 def kolibri(config: Config) -> Fields:
     """Logits are compared, and the sigmoids of the chosen ones weigh."""
     normalised = config.flag("norm_topk_prob", default=False)
@@ -57,19 +58,25 @@ family(
     "arcee-ai/Trinity-Mini",
     defaults={**SIGMOID, "first_dense": 1, "n_shared_experts": 0},
 )(gated_attention)
-family("beam", "models of beam in transformers", defaults={**SIGMOID, "routed_scaling_factor": 2.5, "n_group": 8})(
+family("beam", "reflection/Beam-1.0-501B-A23B", defaults={**SIGMOID, "routed_scaling_factor": 2.5, "n_group": 8})(
     gated_attention
 )
 
 
 @family(
     "muse_spark",
-    "models of muse_spark in transformers",
+    "meta-models/Muse-Spark-Open-816B-A42B",
     defaults=SIGMOID,
     untold="images and sound",
 )
-@family("muse_spark_text", "models of muse_spark in transformers", defaults=SIGMOID)
+@family("muse_spark_text", "meta-models/Muse-Spark-Open-816B-A42B", defaults=SIGMOID)
 def muse_spark(config: Config) -> Fields:
     """Experts read and write vectors of a width of their own."""
     latent = config.count("moe_hidden_size", 0, least=0)
     return {**gated_attention(config), **({"moe_latent_size": latent} if latent else {})}
+
+
+@family("doge", "SmallDoge/Doge-320M", untold="the model: its experts are single vectors, thousands of them")
+def doge(config: Config) -> Fields:
+    """Refused: what it calls experts are rows of an embedding, which nothing here is like."""
+    raise ScenarioError(f"a config.json of experts that are networks, which those of {config.family} are not")

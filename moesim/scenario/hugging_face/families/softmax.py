@@ -24,13 +24,11 @@ register("olmoe", "allenai/OLMoE-1B-7B-0924", keys=EXPERT_WIDTH)
 register("flex_olmo", "allenai/FlexOlmo-7x7B-1T", keys=EXPERT_WIDTH)
 register("granitemoe", "ibm-granite/granite-3.0-1b-a400m-base", keys=EXPERT_WIDTH, defaults=CHOSEN)
 register("granitemoeshared", "ibm-granite/moe-7b-1b-active-shared-experts", keys=EXPERT_WIDTH, defaults=CHOSEN)
-register(
-    "granitemoe_swa", "ibm-granite models with sliding windows", keys=EXPERT_WIDTH, defaults={**CHOSEN, "window": 128}
-)
+register("granitemoe_swa", "ibm-granite/granite-swash-3b-a600m", keys=EXPERT_WIDTH, defaults={**CHOSEN, "window": 128})
 for _name in ("aria", "aria_text"):
     register(_name, "rhymes-ai/Aria", keys=EXPERT_WIDTH, defaults=CHOSEN, untold="images")
 register("grok-1", "hpcai-tech/grok-1", keys=EXPERT_WIDTH, defaults={"tied_embeddings": True})
-register("mellum", "JetBrains/Mellum2", defaults=NORMALISED)
+register("mellum", "JetBrains/Mellum2-12B-A2.5B-Base", defaults=NORMALISED)
 
 
 @family("arctic", "Snowflake/snowflake-arctic-base", keys=EXPERT_WIDTH, defaults=CHOSEN)
@@ -73,7 +71,7 @@ def dbrx(config: Config) -> Fields:
 
 @family(
     "cohere2_moe",
-    "CohereLabs/command-a-moe",
+    "CohereLabs/command-a-plus-05-2026",
     keys=EXPERT_WIDTH,
     defaults={"tied_embeddings": True, "norm_topk_prob": True, "window": 4096},
 )
@@ -117,7 +115,14 @@ for _name in ("qwen3_omni_moe", "qwen3_omni_moe_thinker", "qwen3_omni_moe_text")
 def qwen_linear(config: Config) -> Fields:
     """Three layers of a gated delta rule, then one of attention with a gate."""
     fields = general(config.without("layer_types", "window"))
-    return {**fields, "attention_gate": True, **linear(config), **by_layer(linear_by_layer(config))}
+    values = linear_by_layer(config)
+    if "index_top_k" in fields:
+        attends = [kind == "gqa" for kind in values["attention"]]
+        for name in ("index_top_k", "index_heads"):
+            values[name] = [fields[name] if each else 0 for each in attends]
+    streams = config.count("hc_count", 1)
+    more = {"residual_streams": streams} if streams > 1 else {}
+    return {**fields, "attention_gate": True, **more, **linear(config), **by_layer(values)}
 
 
 family(
@@ -132,6 +137,20 @@ for _name in ("qwen3_5_moe", "qwen3_5_moe_text"):
         "Qwen/Qwen3.5-397B-A17B",
         defaults={**NORMALISED, "full_attention_interval": 4},
         untold="images and layers that predict further tokens",
+    )(qwen_linear)
+
+
+for _name in ("qwen4_exp", "qwen4_exp_text"):
+    family(
+        _name,
+        "Qwen/Qwen4-Exp",
+        keys={
+            "index_heads": ("indexer_n_heads",),
+            "index_head_dim": ("indexer_head_dim",),
+            "index_top_k": ("indexer_budget",),
+        },
+        defaults={**NORMALISED, "full_attention_interval": 4, "hc_count": 4},
+        untold="images, embeddings of n-grams, and that tokens are compressed before they are selected",
     )(qwen_linear)
 
 

@@ -50,8 +50,8 @@ def llama4(config: Config) -> Fields:
 
 @family("gemma4", "google/gemma-4-26B-A4B-it", untold="images and sound")
 @family("gemma4_text", "google/gemma-4-26B-A4B-it")
-@family("diffusion_gemma", "models of diffusion_gemma in transformers", untold="images")
-@family("diffusion_gemma_text", "models of diffusion_gemma in transformers")
+@family("diffusion_gemma", "google/diffusiongemma-26B-A4B-it", untold="images and self-conditioning")
+@family("diffusion_gemma_text", "google/diffusiongemma-26B-A4B-it")
 def gemma4(config: Config) -> Fields:
     """A dense network stands beside the experts; layers without a window have wider heads."""
     defaults = {"tied_embeddings": True, "norm_topk_prob": True, "window": 512}
@@ -64,7 +64,10 @@ def gemma4(config: Config) -> Fields:
         config = config.updated(layer_types=kinds)
     fields = general(config)
     full = ["full" in kind for kind in config.per_layer("layer_types", str) or ()]
-    wide, same = config.count("global_head_dim", 512), config.flag("attention_k_eq_v", default=False)
+    wide, same = (
+        config.count("global_head_dim", 512),
+        config.flag("attention_k_eq_v", default="diffusion" in config.family),
+    )
     few = config.count("num_global_key_value_heads", fields["n_kv_heads"]) if same else fields["n_kv_heads"]
     own = {int(i): values for i, values in config.part("per_layer_config").data.items() if str(i).isdecimal()}
     by_layers = {
@@ -113,7 +116,6 @@ def step3(config: Config) -> Fields:
 
 
 @family("mimo_v2_flash", "XiaomiMiMo/MiMo-V2-Flash", defaults={**SIGMOID, "first_dense": 1, "window": 128})
-@family("mimo_v2", "XiaomiMiMo/MiMo-V2", defaults={**SIGMOID, "first_dense": 1, "window": 128}, untold="images")
 def mimo(config: Config) -> Fields:
     """Layers with a window have heads of their own number and sizes; values are narrower than keys."""
     kinds = config.per_layer("hybrid_layer_pattern", int)
@@ -173,7 +175,7 @@ def minimax_m3(config: Config) -> Fields:
     }
 
 
-@family("laguna", "models of laguna in transformers", defaults={**SIGMOID, "first_dense": 1})
+@family("laguna", "poolside/laguna-XS.2", defaults={**SIGMOID, "first_dense": 1})
 def laguna(config: Config) -> Fields:
     """A number of heads for each layer."""
     n_heads = config.per_layer("num_attention_heads_per_layer", int)
@@ -183,15 +185,18 @@ def laguna(config: Config) -> Fields:
 
 @family(
     "inkling_text",
-    "models of inkling in transformers",
+    "thinkingmachines/Inkling",
     defaults={**SIGMOID, "window": 512},
     untold="short convolutions",
 )
-@family("inkling_mm_model", "models of inkling in transformers", defaults={**SIGMOID, "window": 512}, untold="images")
+@family("inkling_mm_model", "thinkingmachines/Inkling", defaults={**SIGMOID, "window": 512}, untold="images")
 @family(
-    "inkling2_text", "models of inkling2 in transformers", defaults={**SIGMOID, "window": 1024}, untold="convolutions"
+    "inkling2_text",
+    "thinkingmachines/Inkling-2-Small-MXFP8",
+    defaults={**SIGMOID, "window": 1024},
+    untold="convolutions",
 )
-@family("inkling2", "models of inkling2 in transformers", defaults={**SIGMOID, "window": 1024}, untold="images")
+@family("inkling2", "thinkingmachines/Inkling-2-Small-MXFP8", defaults={**SIGMOID, "window": 1024}, untold="images")
 def inkling(config: Config) -> Fields:
     """Layers with a window have heads of their own number."""
     fields = general(config)
@@ -214,7 +219,7 @@ def inkling(config: Config) -> Fields:
 
 @family(
     "zaya",
-    "Zyphra/ZAYA1-base",
+    "Zyphra/ZAYA1-8B",
     defaults={"tied_embeddings": True},
     untold="convolutions of queries and keys, and the network of the router",
 )
