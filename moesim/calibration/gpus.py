@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from functools import cache
 
 from moesim.scenario.cluster_shape import gpu_spec
-from moesim.scenario.presets import presets
+from moesim.scenario.presets import canonical, presets
 from moesim.types import GpuSpec
 
 
 def gpu_of(system: str, gpus: Mapping[str, GpuSpec] | None = None) -> GpuSpec | None:
-    """The specification of a system of measured tables: h100_sxm is the preset h100-sxm; None if unknown."""
+    """The GPU that measured tables call their system, by any of its names: h100_sxm is h100-sxm; None if unknown."""
     known = published_gpus() if gpus is None else gpus
     plain = system.lower().replace("-", "_")
-    return next(
-        (known[name] for name in (system, plain, f"{plain}_sxm", plain.removesuffix("_sxm")) if name in known), None
-    )
+    preset = canonical("gpus", system).replace("-", "_")
+    names = (system, plain, f"{plain}_sxm", plain.removesuffix("_sxm"), preset)
+    return next((known[name] for name in names if name in known), None)
 
 
 @cache

@@ -128,8 +128,10 @@ def test_distributions_that_cannot_be_drawn_have_no_prediction() -> None:
 
 def test_systems_are_the_presets() -> None:
     """In any spelling; an unknown one is None."""
-    found = [gpu_of(system) for system in ("h100_sxm", "H100-SXM", "h100", "gb200_sxm", "abacus")]
-    assert [gpu and gpu.name for gpu in found] == ["h100-sxm"] * 3 + ["gb200", None]
+    found = [
+        gpu_of(system) for system in ("h100_sxm", "H100-SXM", "h100", "NVIDIA H100 80GB HBM3", "gb200_sxm", "abacus")
+    ]
+    assert [gpu and gpu.name for gpu in found] == ["h100-sxm"] * 4 + ["gb200", None]
     assert len(published_gpus()) >= 9
 
 
