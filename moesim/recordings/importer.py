@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from moesim.errors import TraceError
 from moesim.recordings.assemble import assemble
 from moesim.recordings.layout import ImportJob, ImportOptions
-from moesim.recordings.layouts import layout_of
+from moesim.recordings.layouts import files_of
 from moesim.recordings.parquet import check_replaceable, write_trace
-from moesim.recordings.sample import Sample
 from moesim.recordings.warm_up import dummy_tokens, without_tokens
 from moesim.types import PHASES, UNKNOWN, CountsTrace, LogitsTrace, Recording, Trace
 
@@ -81,16 +80,17 @@ def read_recordings(
         TraceError: a file that is no recording; the text names file and line.
     """
     options = options or ImportOptions()
-    samples = [Sample(path) for path in paths]
-    layout = layout_of(samples, options.layout)
+    layout, files, passed_over = files_of(paths, options.layout)
     model = options.model
     n_experts = options.n_experts or (None if model is None else model.n_experts)
     job = ImportJob(
-        files=tuple(sample.path for sample in samples),
+        files=files,
         options=options,
         n_experts=n_experts,
         model="" if model is None else model.name,
     )
+    if passed_over:
+        job.note(f"{passed_over} other files in the folder are no recordings: passed over")
     if progress is not None:
         job.progress = progress
     found = layout.read(job)
