@@ -77,6 +77,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "substitutions": (("summary", "what it does"),),
     "placements": (("summary", "what it does"),),
     "families": (("example", "an example"), ("untold", "not modelled")),
+    "layouts": (("summary", "what `moesim import` recognises"),),
 }
 """Fields of an entry (dotted: of a mapping in it) and the column that shows each; pairs are (within node, across
 nodes), those of a popularity from the first MoE layer to the last."""
@@ -137,6 +138,10 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
         from moesim.scenario.hugging_face import FAMILIES
 
         return {name: {"example": each.example, "untold": each.untold} for name, each in sorted(FAMILIES.items())}
+    if kind == "layouts":
+        from moesim.recordings.layouts import LAYOUTS
+
+        return {name: {"summary": layout.summary} for name, layout in LAYOUTS.items()}
     from moesim.hardware import backends, calibrated_backends, calibrated_gpu
     from moesim.scenario import presets
     from moesim.scenario.presets import aliases

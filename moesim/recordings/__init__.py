@@ -6,6 +6,7 @@ parquet (`read_trace`). Out: a `Trace` of choices, a `CountsTrace` or a
 """
 
 from moesim.recordings.importer import ImportReport, import_recordings, read_recordings, report_of
+from moesim.recordings.known_model import known_model
 from moesim.recordings.layer_numbers import rows_of_layers
 from moesim.recordings.layout import ImportOptions, KnownModel
 from moesim.recordings.parquet import is_trace, read_trace, write_trace
@@ -16,6 +17,7 @@ __all__ = [
     "KnownModel",
     "import_recordings",
     "is_trace",
+    "known_model",
     "read_recordings",
     "read_trace",
     "report_of",

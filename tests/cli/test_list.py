@@ -25,6 +25,7 @@ KNOWN = {
     "placements": "round-robin",
     "kernels": "sglang-deepep-fp8",
     "families": "qwen3_next",
+    "layouts": "vllm-routes",
 }
 
 
