@@ -16,7 +16,7 @@ def known_model(name: str) -> KnownModel:
     """
     from moesim.scenario import Scenario
 
-    model = Scenario.from_dict({"model": name}).model
+    model = Scenario.from_dict({"model": name, "cluster": {"gpu": "h100-sxm"}}).model
     return KnownModel(
         name=model.name,
         n_layers=model.n_layers,

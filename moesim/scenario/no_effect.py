@@ -63,6 +63,11 @@ def nothing_random(trace: str | None, overflow: str | None, faults: tuple[FaultS
 
 
 _RECORDED = Rule(("workload.trace",), lambda trace: trace is not None, "the tokens and their choices are recorded")
+_RECORDED_CHOICES = Rule(
+    ("workload.trace", "routing.strategy"),
+    lambda trace, strategy: trace is not None and strategy in (None, "recorded"),  # a strategy routes recorded logits
+    "the tokens and their choices are recorded",
+)
 _UNREAD = Rule(
     (*_CHOICE, "model.router"),
     lambda *read: _needs_no_logits(*read[:5]),
@@ -250,7 +255,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "workload.bursts": (_RECORDED, _UNREAD),
     "workload.sampling": (_RECORDED,),
-    "routing.parameters": (_RECORDED,),
+    "routing.parameters": (_RECORDED_CHOICES,),
     **dict.fromkeys(
         (f"routing.parameters.{name}" for name in ("norm_topk_prob", "norm_epsilon", "routed_scaling_factor")),
         (_UNWEIGHED,),

@@ -218,7 +218,8 @@ def _filled(
     work: dict[str, Any] = {}
     if workload.trace is not None:
         work["trace"] = whole(workload.trace, "workload", "trace")
-        if workload.tokens_per_gpu is None and "steps" not in workload.model_fields_set:
+        one = workload.tokens_per_gpu is None and workload.trace_steps == "whole"
+        if one and "steps" not in workload.model_fields_set:
             work["steps"] = 1
     elif workload.tokens_per_gpu is None:
         work["tokens_per_gpu"] = 128 if workload.phase == "decode" else 4096

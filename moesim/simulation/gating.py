@@ -11,6 +11,7 @@ from moesim.simulation.plan import LayerRouter, RunPlan
 from moesim.simulation.profile import Profile
 from moesim.simulation.router_dynamics import RouterDynamics
 from moesim.types import Assignment, Batch, Draw
+from moesim.workload import no_choices
 
 BLOCK_TOKENS = 1024
 """Tokens whose logits are held at a time by one thread."""
@@ -31,6 +32,8 @@ def request(
     if plan.draws_choices:
         with profile.timed("generate"):
             return _rows(plan.source.choices(batch, layer, plan.model.choices_of_layer[layer]), present), None
+    if layer in plan.unrecorded_layers:
+        return no_choices(int(np.count_nonzero(present)), plan.model.choices_of_layer[layer]), None
     router = plan.routers[layer]
     strategy = router.strategy
     n_tokens = batch.n_tokens

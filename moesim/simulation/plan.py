@@ -56,7 +56,8 @@ class RunPlan:
 
     `routers` has the router of each MoE layer, and is empty where `source`
     holds the choices of a recorded one. `draws_choices`: the source gives
-    choices instead of logits. `capacity`, `substitution`, `training` and
+    choices instead of logits. `unrecorded_layers` are the MoE layers, by index,
+    of which a recording has nothing: no token makes a choice there. `capacity`, `substitution`, `training` and
     `queues` are None where the run has none. `placement` is that of the first
     step. `network` is how exchanges are timed: "closed-form" or "port".
     `tokens_file`: name and sha256 of the file that the tokens rest on, or "", "".
@@ -88,6 +89,7 @@ class RunPlan:
     warmup_steps: int
     keep: Kept
     tokens_file: tuple[str, str] = ("", "")
+    unrecorded_layers: frozenset[int] = frozenset()
 
     def batches(self) -> Iterator[Batch]:
         """The tokens of every step, those of warm-up steps first."""

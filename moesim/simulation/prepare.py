@@ -14,7 +14,6 @@ from moesim.calibration.lookup import with_table
 from moesim.errors import InputError, ParameterError, ScenarioError
 from moesim.hardware import Backend, backend_of, check_backend, default_backend
 from moesim.placement import place
-from moesim.recordings import read_trace, rows_of_layers
 from moesim.routing import Strategy
 from moesim.scenario import Scenario
 from moesim.scenario.schema import KernelTables, MixtureSpec
@@ -22,10 +21,11 @@ from moesim.simulation.checks import check_plan
 from moesim.simulation.fault_schedule import FaultSchedule
 from moesim.simulation.plan import LayerRouter, RunPlan, group_nodes
 from moesim.simulation.popularity import Popularity, popularity_of
+from moesim.simulation.recorded_source import recorded_source, trace_of, unrecorded_layers
 from moesim.simulation.sampling import check_sampling, has_own_router, resolve_sampling, router_of
-from moesim.types import EqualSequences, LayerShape, ModelShape, Placement, TokenSource, Trace
+from moesim.types import CountsTrace, EqualSequences, LayerShape, ModelShape, Placement, Recording, TokenSource, Trace
 from moesim.types.policies import CapacityPolicy, Fault, Kept, QueuePolicy, SubstitutionPolicy, TrainingBalance
-from moesim.workload import Bursts, Mixture, RecordedTokens, SyntheticTokens, by_layer
+from moesim.workload import Bursts, Mixture, SyntheticTokens, by_layer
 
 Policy = TypeVar("Policy")
 
@@ -43,10 +43,11 @@ def prepare(scenario: Scenario) -> RunPlan:
     spec = scenario.spec
     workload, routing, simulation = spec.workload, spec.routing, spec.simulation
     model = dataclasses.replace(scenario.model, top_k=routing.top_k or scenario.model.top_k)
-    routers = () if workload.trace is not None else _routers(scenario, model)
+    trace = trace_of(scenario)
+    routers = () if isinstance(trace, Trace | CountsTrace) else _routers(scenario, model)
     check_sampling(scenario)
     n_source_ranks = scenario.cluster.n_gpus - (spec.placement.expert_gpus or 0)
-    source, file = _source(scenario, model, routers, n_source_ranks)
+    source, file = _source(scenario, trace, model, routers, n_source_ranks)
     queued = simulation.experts == "queued"
     plan = RunPlan(
         seed=spec.seed,
@@ -60,6 +61,7 @@ def prepare(scenario: Scenario) -> RunPlan:
         sequences=_sequences(scenario),
         draws_choices=not routers or workload.sampling == "direct",
         routers=routers,
+        unrecorded_layers=frozenset() if trace is None else unrecorded_layers(trace, model),
         capacity=None if routing.capacity is None else _plain(CapacityPolicy, routing.capacity),
         substitution=None if routing.substitution is None else _plain(SubstitutionPolicy, routing.substitution),
         training=None if routing.training is None else _plain(TrainingBalance, routing.training),
@@ -109,12 +111,13 @@ def _overlap(wanted: str | None, phase: str) -> str:
 
 
 def _source(
-    scenario: Scenario, model: ModelShape, routers: tuple[LayerRouter, ...], n_ranks: int
+    scenario: Scenario, trace: Recording | None, model: ModelShape, routers: tuple[LayerRouter, ...], n_ranks: int
 ) -> tuple[TokenSource, tuple[str, str]]:
     """Where the tokens come from; name and sha256 of the file that they rest on, or "", ""."""
-    if not routers:
-        recorded = _recorded(scenario, model, n_ranks)
-        return recorded, (os.path.basename(recorded.trace.path), recorded.trace.sha256)
+    if trace is not None:
+        n_logits = model.n_experts + (routers[0].n_zero_experts if routers else 0)
+        recorded = recorded_source(scenario, trace, model, n_ranks, _sequences(scenario), n_logits)
+        return recorded, (os.path.basename(trace.path), trace.sha256)
     popularity, file = popularity_of(scenario)
     return _synthetic(scenario, routers[0].n_zero_experts, popularity, n_ranks), file
 
@@ -216,47 +219,6 @@ def _mixture(entries: tuple[MixtureSpec, ...]) -> Mixture | None:
         return None
     steps, weights = (np.array([getattr(entry, field) for entry in entries]) for field in ("step", "weights"))
     return Mixture(steps=steps, weights=weights)
-
-
-def _recorded(scenario: Scenario, model: ModelShape, n_ranks: int) -> RecordedTokens:
-    """The recorded tokens of the scenario's trace; refuses a trace of another model."""
-    spec = scenario.spec
-    assert spec.workload.trace is not None
-    if spec.routing.strategy not in (None, "recorded"):
-        raise scenario.error(
-            "routing.strategy",
-            spec.routing.strategy,
-            "no strategy: the trace holds the choices of its own router",
-        )
-    try:
-        trace = read_trace(spec.workload.trace)
-    except InputError as error:
-        raise scenario.error("workload.trace", spec.workload.trace, str(error)) from None
-    if not isinstance(trace, Trace):
-        raise scenario.error("workload.trace", "counts or logits", "a trace of choices")
-    of_model, top_k = f"as model {model.name} has", max(model.choices_of_layer)
-    same = top_k == max(scenario.model.choices_of_layer)
-    rows = rows_of_layers(trace.layer_ids, model.moe_layers)
-    if rows is None:
-        moe = model.moe_layers
-        wanted = f"{len(moe)}, {of_model}, or some of these, numbered 0 to {len(moe) - 1} or as its layers are"
-        raise scenario.error("workload.trace", f"{trace.n_layers} layers up to {trace.layer_ids[-1]}", wanted)
-    if trace.top_k != top_k:
-        why = of_model if same else "as routing.top_k says"
-        raise scenario.error("workload.trace", f"{trace.top_k} top_k", f"{top_k}, {why}")
-    if trace.n_experts > model.n_experts:
-        raise scenario.error(
-            "workload.trace",
-            f"expert {trace.n_experts - 1}",
-            f"experts 0 to {model.n_experts - 1} of {model.name}",
-        )
-    return RecordedTokens(
-        trace,
-        n_ranks=n_ranks,
-        tokens_per_rank=spec.workload.tokens_per_gpu,
-        alike=_sequences(scenario),
-        rows=rows,
-    )
 
 
 def _kernels(scenario: Scenario) -> Backend:

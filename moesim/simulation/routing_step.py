@@ -63,7 +63,7 @@ def route_step(
         node_copies=np.concatenate([layer.node_copies for layer in layers]),
     )
     traffic = _over_micro_batches(micro, plan.micro_batches)
-    recorded = plan.is_recorded  # where a recording holds no choice, it is not known
+    recorded = plan.is_recorded or bool(plan.unrecorded_layers)  # where a recording holds no choice, it is not known
     return RoutedStep(
         batch=batch if present.all() else batch.part(present),
         placement=state.placement,

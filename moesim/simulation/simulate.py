@@ -128,4 +128,7 @@ def _manifest(scenario: Scenario, plan: RunPlan) -> dict[str, Any]:
     recorded = tokens.pop("recorded_layers", None)
     if recorded is not None:
         manifest["provenance"]["tokens"] += f" of {recorded}"
+    estimated = tokens.pop("bytes", None)
+    if estimated is not None:
+        manifest["provenance"]["bytes"] = estimated
     return manifest | tokens

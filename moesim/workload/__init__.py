@@ -2,26 +2,33 @@
 
 In: numbers of the scenario (seed, shape, skew) or recorded files. Out: token
 sources with the batch of a step and either its logits (`SyntheticTokens`) or
-the choices a real router made (`RecordedTokens`). The law of the logits is in `logits`; `direct` draws the choices of
+the choices a real router made (`RecordedTokens`); recorded logits and counts
+have their own (`RecordedLogits`, `RecordedCounts`). The law of the logits is in `logits`; `direct` draws the choices of
 that law without them. Loads that are stated (`loads`) or counted (`counts`)
 become popularities in `solve`.
 """
 
+from moesim.workload.counted import RecordedCounts
 from moesim.workload.counts import read_counts
 from moesim.workload.dynamics import Bursts, Mixture
 from moesim.workload.loads import by_layer, hot_loads, lognormal_loads, stated_loads
-from moesim.workload.recorded import RecordedTokens
+from moesim.workload.recorded import RecordedLogits, RecordedTokens, no_choices
 from moesim.workload.solve import solve_layer
 from moesim.workload.synthetic import SyntheticTokens
+from moesim.workload.trace_steps import TraceSteps
 
 __all__ = [
     "Bursts",
     "Mixture",
+    "RecordedCounts",
+    "RecordedLogits",
     "RecordedTokens",
     "SyntheticTokens",
+    "TraceSteps",
     "by_layer",
     "hot_loads",
     "lognormal_loads",
+    "no_choices",
     "read_counts",
     "solve_layer",
     "stated_loads",

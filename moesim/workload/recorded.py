@@ -1,4 +1,4 @@
-"""Replay of recorded routing: the real tokens of a real router."""
+"""Replay of recorded routing: the real tokens of a real router, by their choices or by their logits."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import InputError
-from moesim.types import Assignment, Batch, EqualSequences, Trace
+from moesim.types import Assignment, Batch, EqualSequences, LogitsTrace, Trace
+from moesim.workload.trace_steps import TraceSteps
 
 
 class RecordedTokens:
-    """Batches cut from a trace in its order, from the start again when it ends.
+    """The tokens of a trace and the choices of its router; `TraceSteps` cuts them into steps.
 
-    With `tokens_per_rank` a step takes tokens_per_rank x n_ranks tokens.
-    Without, a step is the whole trace, dealt to the ranks in equal runs.
-    With `alike` the sequences of a rank count as equal ones, whatever was
-    recorded. Without, each is a prompt, of which the trace has all tokens from
-    the first on. `rows` [L] are the rows of the trace that the model's MoE layers
-    have, -1 for one that was not recorded.
+    `rows` [L] are the rows of the trace that the model's MoE layers have, -1
+    for one that was not recorded.
     """
 
     def __init__(
@@ -30,29 +27,18 @@ class RecordedTokens:
         tokens_per_rank: int | None,
         alike: EqualSequences | None = None,
         rows: NDArray[np.int64] | None = None,
+        as_recorded: bool = False,
     ) -> None:
         self.trace = trace
+        self.steps = TraceSteps(
+            trace, n_ranks=n_ranks, tokens_per_rank=tokens_per_rank, alike=alike, as_recorded=as_recorded
+        )
+        self.tokens_per_step = self.steps.tokens_per_step
         self._row_of_layer = np.arange(trace.n_layers) if rows is None else rows
-        self.tokens_per_step = trace.n_tokens if tokens_per_rank is None else tokens_per_rank * n_ranks
-        rank = np.arange(self.tokens_per_step) * n_ranks // self.tokens_per_step
-        self._source = rank.astype(np.int32)
-        self._alike = alike
-        self._no_topic = np.broadcast_to(np.int32(0), rank.shape)
-        self._decodes = np.broadcast_to(np.bool_(alike is not None and alike.decodes), rank.shape)
-        self._context = _places_in_runs(trace.sequence) if alike is None else _contexts(self._source, alike)
 
     def batch(self, step: int) -> Batch:
         """The tokens of a step; a sequence that occurs again keeps its number."""
-        rows = self._rows(step)
-        return Batch(
-            step=step,
-            source=self._source,
-            sequence=self.trace.sequence[rows],
-            topic=self._no_topic,
-            decodes=self._decodes,
-            context=self._context[rows] if self._alike is None else self._context,
-            alike=self._alike,
-        )
+        return self.steps.batch(step)
 
     def logits(
         self,
@@ -70,48 +56,70 @@ class RecordedTokens:
         raise InputError("a recording holds the choices of its router, and no logits")
 
     def choices(self, batch: Batch, layer: int, top_k: int) -> Assignment:
-        """What the recorded router chose in the layer-th MoE layer; as many choices as it made.
+        """What the recorded router chose in the layer-th MoE layer; weights that were not recorded are NaN.
 
         Raises:
-            InputError: it made another number of choices than `top_k`.
+            InputError: it made fewer choices than `top_k`.
         """
-        if top_k != self.trace.top_k:
+        if top_k > self.trace.top_k:
             raise InputError(f"top_k: found {top_k}, wanted the {self.trace.top_k} choices that were recorded")
-        row, tokens, weight = self._row_of_layer[layer], self._rows(batch.step), self.trace.weight
+        row, tokens, weight = self._row_of_layer[layer], self.steps.rows(batch.step), self.trace.weight
         if row < 0:
-            shape = len(tokens), top_k
-            return Assignment.of(np.full(shape, -1, np.int32), np.zeros(shape, np.float32))
-        expert = self.trace.expert[row, tokens]
+            return no_choices(len(tokens), top_k)
+        expert = self.trace.expert[row, tokens, :top_k]
         unknown = np.full(expert.shape, np.nan, np.float32)
-        return Assignment.of(expert, unknown if weight is None else weight[row, tokens])
+        return Assignment.of(expert, unknown if weight is None else weight[row, tokens, :top_k])
 
     def manifest(self, n_steps: int) -> dict[str, Any]:
         """How often the steps go through the trace, and how many of its layers were recorded if not all were."""
-        said = {"trace_passes": self.passes(n_steps)}
-        n_layers, n_recorded = len(self._row_of_layer), self.trace.n_recorded_layers
-        if n_recorded < n_layers:
-            return {**said, "recorded_layers": f"{n_recorded} of {n_layers} MoE layers"}
-        return said
-
-    def passes(self, n_steps: int) -> float:
-        """How often the steps go through the trace; above 1 tokens are seen again."""
-        return n_steps * self.tokens_per_step / self.trace.n_tokens
-
-    def _rows(self, step: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        return (step * self.tokens_per_step + np.arange(self.tokens_per_step)) % self.trace.n_tokens
+        said = {"trace_passes": self.steps.passes(n_steps)}
+        return said | recorded_layers(self.trace.n_recorded_layers, len(self._row_of_layer))
 
 
-def _places_in_runs(sequence: NDArray[np.int32]) -> NDArray[np.int32]:
-    """How many tokens of its sequence come before each token, [T]."""
-    order = np.argsort(sequence, kind="stable")
-    _, first, count = np.unique(sequence[order], return_index=True, return_counts=True)
-    place = np.empty(len(sequence), dtype=np.int32)
-    place[order] = np.arange(len(sequence)) - np.repeat(first, count)
-    return place
+class RecordedLogits:
+    """The tokens of a trace and their router logits, of which any strategy makes choices.
+
+    `rows` [L] as of `RecordedTokens`; of a layer that was not recorded there are no logits.
+    """
+
+    def __init__(self, trace: LogitsTrace, steps: TraceSteps, rows: NDArray[np.int64]) -> None:
+        self.trace, self.steps, self._row_of_layer = trace, steps, rows
+        self.tokens_per_step = steps.tokens_per_step
+
+    def batch(self, step: int) -> Batch:
+        """The tokens of a step; a sequence that occurs again keeps its number."""
+        return self.steps.batch(step)
+
+    def logits(self, batch: Batch, layer: int, first: int, last: int, out: NDArray[np.float32]) -> None:
+        """Fill out [last - first, E] with the recorded logits of tokens first..last-1 in the layer-th MoE layer.
+
+        Raises:
+            InputError: the layer was not recorded.
+        """
+        row = self._row_of_layer[layer]
+        if row < 0:
+            raise InputError(f"the logits of MoE layer {layer} were not recorded")
+        out[:] = self.trace.logits[row, self.steps.rows(batch.step)[first:last]]
+
+    def choices(self, batch: Batch, layer: int, top_k: int) -> Assignment:
+        """Raise: the recording holds logits.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"a recording of logits holds no {top_k} choices of layer {layer} in step {batch.step}")
+
+    def manifest(self, n_steps: int) -> dict[str, Any]:
+        """How often the steps go through the trace, and how many of its layers were recorded if not all were."""
+        said = {"trace_passes": self.steps.passes(n_steps)}
+        return said | recorded_layers(self.trace.n_layers, len(self._row_of_layer))
 
 
-def _contexts(source: NDArray[np.int32], alike: EqualSequences) -> NDArray[np.int32]:
-    """The context of each token of ranks [T], in their order, whose sequences are equal."""
-    if alike.decodes:
-        return np.broadcast_to(np.int32(alike.length), source.shape)
-    return _places_in_runs(source) % np.int32(alike.length)
+def no_choices(n_tokens: int, top_k: int) -> Assignment:
+    """Of a layer that was not recorded."""
+    return Assignment.of(np.full((n_tokens, top_k), -1, np.int32), np.zeros((n_tokens, top_k), np.float32))
+
+
+def recorded_layers(n_recorded: int, n_layers: int) -> dict[str, Any]:
+    """What a manifest says of the layers, nothing where all were recorded."""
+    return {} if n_recorded >= n_layers else {"recorded_layers": f"{n_recorded} of {n_layers} MoE layers"}

@@ -135,3 +135,7 @@ class WorkloadSpec(Part):
         "where no weight is needed; auto = directly where that is exact for all variants",
     )
     trace: str | None = described(None, "recorded routing to replay (moesim import), relative to this file")
+    trace_steps: Literal["whole", "recorded"] = described(
+        "whole",
+        "steps of a trace without tokens_per_gpu: all of its tokens are one, or each recorded forward pass is one",
+    )
