@@ -110,11 +110,10 @@ def _checked(block: ChoiceBlock, job: ImportJob) -> _Rows:
         f"experts from 0 to {limit - 1}" + ("" if job.n_experts is None else f", as there are {limit}"),
     )
     _refuse(((layer < 0) | (layer > MAX_LAYER))[:, None], block, layer[:, None], f"layers from 0 to {MAX_LAYER}")
+    if job.dense_are_zero and expert.shape[1] > 1:
+        expert = np.where(np.any(expert, axis=1, keepdims=True), expert, -1)
     if job.rows_are_distinct:
-        twice = repeated(expert)
-        if job.dense_are_zero:
-            twice &= expert.any(axis=1)
-        _refuse(twice[:, None], block, expert, "distinct experts in a row")
+        _refuse(repeated(expert)[:, None], block, expert, "distinct experts in a row")
     if weight is not None:
         weight = np.asarray(weight)
         _refuse(~((weight >= 0) & (weight <= MAX_WEIGHT)), block, weight, "weights that are finite numbers from 0")

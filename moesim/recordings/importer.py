@@ -123,21 +123,41 @@ def _cleaned_choices(trace: Trace, job: ImportJob) -> Trace:
 
 
 def _without_dense(trace: Trace, job: ImportJob) -> Trace:
-    """The trace without layers in which every choice is expert 0, as dense layers are recorded."""
+    """The trace without layers in which every choice is expert 0, as dense layers are recorded, or tokens with none.
+
+    Raises:
+        TraceError: nothing is left.
+    """
     dense = ~(trace.expert > 0).any(axis=(1, 2))
     if job.options.model is not None:
         known = np.isin(trace.layer_ids, job.options.model.moe_layers, invert=True)
         dense = known if trace.n_layers == job.options.model.n_layers else dense
-    if not dense.any() or dense.all():
+    if (trace.expert[~dense] < 0).all():
+        if (trace.expert < 0).all():
+            raise TraceError(f"{job.files[0]}: found zeros alone, wanted the experts of some tokens")
         return trace
-    ids = np.array(trace.layer_ids)
-    job.note(f"layers {ranges(ids[dense])} are dense, rows of zeros: left out")
-    return dataclasses.replace(
-        trace,
-        expert=trace.expert[~dense],
-        weight=None if trace.weight is None else trace.weight[~dense],
-        layer_ids=tuple(map(int, ids[~dense])),
-    )
+    if dense.any():
+        ids = np.array(trace.layer_ids)
+        job.note(f"layers {ranges(ids[dense])} are dense, rows of zeros: left out")
+        trace = dataclasses.replace(
+            trace,
+            expert=trace.expert[~dense],
+            weight=None if trace.weight is None else trace.weight[~dense],
+            layer_ids=tuple(map(int, ids[~dense])),
+        )
+    unrouted = np.asarray((trace.expert < 0).all(axis=(0, 2)))
+    if unrouted.any():
+        job.note(
+            f"{np.count_nonzero(unrouted)} of {trace.n_tokens} tokens have zeros in every layer, as those of a cached "
+            "prefix: left out"
+        )
+        trace = without_tokens(trace, unrouted)
+    zeros = int((trace.expert < 0).all(axis=2).sum())
+    if zeros:
+        job.note(
+            f"{zeros} of {trace.n_layers * trace.n_tokens} (token, layer) pairs are zeros: they make no choice there"
+        )
+    return trace
 
 
 def _cleaned_counts(trace: CountsTrace, job: ImportJob) -> CountsTrace:

@@ -132,6 +132,19 @@ def test_the_published_statistics_of_a_layer(tmp_path: Path) -> None:
     assert layer.max() / layer.mean() - 1 == pytest.approx(0.498, abs=0.0005)
 
 
+def test_raw_statistics_of_tensorrt_llm_are_choices(tmp_path: Path) -> None:
+    """Two ranks in one iteration, where there are no counts."""
+    from safetensors.numpy import save_file
+
+    folder = trtllm_folder(tmp_path / "s", [], 4)
+    for rank, tokens in enumerate((IDS[:2], IDS[2:])):
+        save_file({f"7_{3 + at}": tokens[:, at].copy() for at in (0, 1)}, folder / f"rank{rank}_raw.safetensors")
+    trace, report = imported(folder)
+    assert isinstance(trace, Trace)
+    assert (trace.expert.tolist(), trace.layer_ids, trace.step.tolist()) == (BY_LAYER, (3, 4), [7, 7, 7])
+    assert any("not that of a release" in note for note in report.notes)
+
+
 @pytest.mark.parametrize(
     "ranks, message",
     [

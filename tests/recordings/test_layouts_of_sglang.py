@@ -159,12 +159,33 @@ def test_responses_a_line_are_sequences(tmp_path: Path) -> None:
     assert trace.sequence.tolist() == [0, 0, 0, 1, 1]  # type: ignore[union-attr]
 
 
+def test_tokens_of_a_cached_prefix_are_zeros(tmp_path: Path) -> None:
+    """In every layer: they are left out, and a layer alone that is zero makes no choice; both are said."""
+    ids = np.concatenate([np.zeros((3, 1, 2), dtype=np.int32), IDS], axis=1)
+    ids[0] = 0
+    ids[2, 1] = 0
+    trace, report = imported(json_file(tmp_path / "r.json", {"meta_info": {"routed_experts": ids.tolist()}}))
+    assert isinstance(trace, Trace)
+    assert trace.expert.tolist() == [[[3, 1], [-1, -1]], [[2, 0], [1, 3]]]
+    assert trace.position.tolist() == [1, 2]
+    assert any("1 of 3 tokens have zeros in every layer" in note for note in report.notes)
+    assert any("1 of 4 (token, layer) pairs are zeros" in note for note in report.notes)
+
+
+def test_moe_layers_alone_are_told_by_the_tokens(tmp_path: Path) -> None:
+    """Twelve numbers are two tokens of all three layers, or three of the two MoE layers; the response has three."""
+    meta = {"routed_experts": encoded(IDS), "prompt_tokens": 2, "completion_tokens": 2}
+    trace, _ = imported(json_file(tmp_path / "r.json", {"meta_info": meta}), model=MODEL)
+    assert isinstance(trace, Trace)
+    assert (trace.expert.tolist(), trace.layer_ids) == (BY_LAYER, (1, 2))
+
+
 def test_base64_without_a_model_is_refused_with_what_to_say(tmp_path: Path) -> None:
     """And a length that no such model gives."""
-    path = json_file(tmp_path / "r.json", {"meta_info": {"routed_experts": encoded(np.arange(4))}})
-    with pytest.raises(TraceError, match=r"r\.json: .*does not say how its 4 numbers divide.*--model"):
+    path = json_file(tmp_path / "r.json", {"meta_info": {"routed_experts": encoded(np.arange(5))}})
+    with pytest.raises(TraceError, match=r"r\.json: .*does not say how its 5 numbers divide.*--model"):
         imported(path)
-    with pytest.raises(TraceError, match="found 4 numbers, wanted a multiple of 6"):
+    with pytest.raises(TraceError, match="found 5 numbers, wanted a multiple of 6"):
         imported(path, model=MODEL)
 
 

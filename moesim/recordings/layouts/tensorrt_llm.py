@@ -7,15 +7,15 @@ Facts: tensorrt_llm/_torch/expert_statistic.py and examples/wide_ep/ep_load_bala
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import TraceError
-from moesim.recordings.checked import MAX_CELLS, MAX_EXPERTS, MAX_LAYERS, whole_numbers
-from moesim.recordings.layout import ImportJob, Layout
+from moesim.recordings.checked import MAX_CELLS, MAX_EXPERTS, MAX_LAYERS, expert_ids, whole_numbers
+from moesim.recordings.layout import TOKEN_BITS, ChoiceBlock, ImportJob, Layout
 from moesim.recordings.layouts.arrays import counts_trace
 from moesim.recordings.records import json_document
 from moesim.recordings.sample import Sample
@@ -23,6 +23,9 @@ from moesim.recordings.tensor_files import safetensors_arrays
 from moesim.types import CountsTrace
 
 FILE = re.compile(r"rank(\d{1,6})\.safetensors")
+RAW_FILE = re.compile(r"rank(\d{1,6})_raw\.safetensors")
+_RANK_BITS = 22
+"""A rank has fewer than four million tokens in an iteration."""
 KEY = re.compile(r"(\d{1,9})_(\d{1,5})")
 
 
@@ -49,13 +52,10 @@ def statistics(job: ImportJob, n_experts: int, ranks: Mapping[str, Iterable[tupl
     for path, tensors in ranks.items():
         for key, tensor in tensors:
             where = f"{path}: {key}"
-            match = KEY.fullmatch(key)
-            if match is None or int(match[2]) >= MAX_LAYERS:
-                raise TraceError(f"{path}: found the key {key!r:.40}, wanted ITERATION_LAYER such as '100_3'")
+            place = _place(path, key)
             count = whole_numbers(where, tensor, {1: "one count an expert"})
             if len(count) != n_experts:
                 raise TraceError(f"{where}: found {len(count)} counts, wanted {n_experts} as meta_info.json states")
-            place = (int(match[1]), int(match[2]))
             sums[place] = sums[place] + count if place in sums else count
             seen[place] = seen.get(place, 0) + 1
     if not sums:
@@ -79,25 +79,62 @@ def statistics(job: ImportJob, n_experts: int, ranks: Mapping[str, Iterable[tupl
     return counts_trace(count, job, step=np.array(steps, dtype=np.int64), layer_ids=tuple(layers))
 
 
+def choices(job: ImportJob, ranks: Mapping[str, Iterable[tuple[str, NDArray[Any]]]]) -> Iterator[ChoiceBlock]:
+    """The ids [tokens, k] of all ranks' raw files, which a later version writes; tokens of a rank follow one another.
+
+    Raises:
+        TraceError: a key is no "{iteration}_{layer}", or a tensor holds no ids.
+    """
+    job.note("ids of rank*_raw.safetensors were read: their form is not that of a release of TensorRT-LLM")
+    for rank, (path, tensors) in enumerate(ranks.items()):
+        for key, tensor in tensors:
+            step, layer = _place(path, key)
+            expert = expert_ids(f"{path}: {key}", tensor, {2: "[tokens, k]"}, n_experts=job.n_experts)
+            row = np.arange(len(expert))
+            yield ChoiceBlock(
+                token=(step << TOKEN_BITS) + (rank << _RANK_BITS) + row,
+                layer=np.full(len(row), layer),
+                expert=expert,
+                step=np.full(len(row), step),
+                where=lambda row, place=f"{path}: {key}": f"{place}[{row}]",  # type: ignore[misc]
+            )
+
+
+def _place(path: str, key: str) -> tuple[int, int]:
+    """Iteration and layer of a tensor."""
+    match = KEY.fullmatch(key)
+    if match is None or int(match[2]) >= MAX_LAYERS:
+        raise TraceError(f"{path}: found the key {key!r:.40}, wanted ITERATION_LAYER such as '100_3'")
+    return int(match[1]), int(match[2])
+
+
 def _recognises(sample: Sample) -> bool:
-    return sample.kind == "folder" and "meta_info.json" in sample.names and bool(_ranks(sample.names))
+    return (
+        sample.kind == "folder"
+        and "meta_info.json" in sample.names
+        and bool(_ranks(sample.names) or _ranks(sample.names, RAW_FILE))
+    )
 
 
-def _read(job: ImportJob) -> CountsTrace:
+def _read(job: ImportJob) -> CountsTrace | Iterator[ChoiceBlock]:
     if len(job.files) > 1:
         raise TraceError(f"{job.files[1]}: found a second folder of statistics, wanted one at a time")
     folder = job.files[0]
     names = Sample(folder).names
     n_experts = experts_of(str(folder / "meta_info.json"), json_document(folder / "meta_info.json"))
-    if any(name.endswith("_raw.safetensors") for name in names):
-        job.note("rank*_raw.safetensors beside the counts were not read")
+    job.n_experts = n_experts
     ranks = {str(folder / name): safetensors_arrays(folder / name) for name in _ranks(names)}
+    raw = {str(folder / name): safetensors_arrays(folder / name) for name in _ranks(names, RAW_FILE)}
+    if not ranks:
+        return choices(job, raw)
+    if raw:
+        job.note("rank*_raw.safetensors beside the counts were not read")
     return statistics(job, n_experts, ranks)
 
 
-def _ranks(names: Iterable[str]) -> list[str]:
-    """The files of counts, by rank."""
-    found = [(int(match[1]), name) for name in names if (match := FILE.fullmatch(name))]
+def _ranks(names: Iterable[str], pattern: re.Pattern[str] = FILE) -> list[str]:
+    """The files of counts, or of another pattern, by rank."""
+    found = [(int(match[1]), name) for name in names if (match := pattern.fullmatch(name))]
     return [name for _, name in sorted(found)]
 
 
