@@ -75,6 +75,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "overflows": (("summary", "which assignments are refused, and where they go"),),
     "scopes": (("summary", "what shares a capacity"),),
     "substitutions": (("summary", "what it does"),),
+    "patterns": (("summary", "what it deals"), ("reads", "parameters")),
     "placements": (("summary", "what it does"),),
     "families": (("example", "an example"), ("untold", "not modelled")),
     "layouts": (("summary", "what `moesim import` recognises"),),
@@ -130,6 +131,10 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
         if kind == "scopes":
             return {name: {"summary": summary} for name, summary in SCOPES.items()}
         return {name: {"summary": policy.summary} for name, policy in OVERFLOWS.items()}
+    if kind == "patterns":
+        from moesim.workload import PATTERNS
+
+        return {name: {"summary": entry.summary, "reads": list(entry.reads)} for name, entry in PATTERNS.items()}
     if kind == "placements":
         from moesim.placement import PLANNERS
 

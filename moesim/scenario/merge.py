@@ -22,8 +22,14 @@ from moesim.scenario.source import (
 )
 
 NONE_WORDS = ("none", "None")
-BY_NAME = {("model",), ("cluster", "gpu"), ("cluster", "network"), ("workload", "popularity")}
-"""Fields that may be the name of a preset; an override below one of them changes that preset."""
+BY_NAME = {
+    ("model",): "preset",
+    ("cluster", "gpu"): "preset",
+    ("cluster", "network"): "preset",
+    ("workload", "popularity"): "preset",
+    ("workload", "pattern"): "kind",
+}
+"""Fields that may be a name, of a preset or a kind; an override below one of them changes what has that name."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def override(data: dict[str, Any], overrides: Mapping[str, Any], where: str) -> 
             if child is None or (isinstance(child, str) and child in NONE_WORDS):
                 child = {}
             elif isinstance(child, str) and path[:depth] in BY_NAME:
-                child = {"preset": child}
+                child = {BY_NAME[path[:depth]]: child}
             elif not isinstance(child, dict):
                 raise ScenarioError(
                     f"{where}: {name}: found {child!r:.60} at {'.'.join(path[:depth])}, wanted a field that has fields"

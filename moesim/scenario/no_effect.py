@@ -2,56 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from moesim.scenario.schema import LOAD_KINDS, POPULARITY_FIELDS, FaultSpec
+from moesim.scenario.no_effect_rules import DEALT, RECORDED, Rule, is_, is_not
+from moesim.scenario.no_effect_workload import WORKLOAD_RULES
+from moesim.scenario.schema import FaultSpec
 
-
-@dataclass(frozen=True)
-class Rule:
-    """A field changes nothing where `idle` holds of the values of the fields that it `reads`.
-
-    `why` is formatted with these values. With the field `unless` in the same file the rule says nothing.
-    """
-
-    reads: tuple[str, ...]
-    idle: Callable[..., bool]
-    why: str
-    unless: str = ""
-
-
-def _is_not(field: str, wanted: str, why: str) -> Rule:
-    """The field counts where another one has this value, and nowhere else."""
-    return Rule((field,), lambda found: found != wanted, f"{why}, and {field} is {{0}}")
-
-
-def _is(field: str, found: str, why: str) -> Rule:
-    """The field counts everywhere but where another one has this value."""
-    return Rule((field,), lambda value: value == found, why)
-
-
-# these strategies read no logits; some policies read scores of any strategy
-IGNORES_LOGITS = ("hash", "random", "round-robin")
-READS_SCORES = ("drop-by-priority", "reroute-to-next", "reroute-to-best", "expanded-drop")
 RANDOM_OVERFLOW = "drop-at-random"
 # strategies of ours that have norm_topk_prob and its like
 WEIGHS_BY_NAME = (
     *("deepseek-v2", "deepseek-v3", "gpt-oss", "llama4", "longcat"),
     *("mixtral", "moge", "softmax-top-k", "st-moe", "switch"),
 )
-_CHOICE = (
-    "routing.strategy",
-    "routing.capacity.overflow",
-    "routing.substitution",
-    "routing.training",
-    "simulation.queue_overflow",
-)
-
-
-def _needs_no_logits(strategy: str, overflow: str | None, substitution: object, training: object, queues: str) -> bool:
-    asked = overflow in READS_SCORES or substitution is not None or training is not None or queues == "next"
-    return strategy in IGNORES_LOGITS and not asked
 
 
 def nothing_random(trace: str | None, overflow: str | None, faults: tuple[FaultSpec, ...]) -> bool:
@@ -62,16 +24,10 @@ def nothing_random(trace: str | None, overflow: str | None, faults: tuple[FaultS
     return trace is not None and not drawn
 
 
-_RECORDED = Rule(("workload.trace",), lambda trace: trace is not None, "the tokens and their choices are recorded")
 _RECORDED_CHOICES = Rule(
     ("workload.trace", "routing.strategy"),
     lambda trace, strategy: trace is not None and strategy in (None, "recorded"),  # a strategy routes recorded logits
     "the tokens and their choices are recorded",
-)
-_UNREAD = Rule(
-    (*_CHOICE, "model.router"),
-    lambda *read: _needs_no_logits(*read[:5]),
-    "routing.strategy {0} chooses without reading logits",
 )
 _UNWEIGHED = Rule(
     ("routing.strategy", "routing.capacity.overflow", "model.router"),
@@ -85,9 +41,9 @@ _UNGROUPED = Rule(
     ),
     "all experts are one group (routing.parameters.n_group)",
 )
-_NO_MLA = _is_not("model.attention", "mla", "only latent attention has this width")
-_MLA = _is("model.attention", "mla", "latent attention has its own widths")
-_QUEUED = _is("simulation.experts", "queued", "queued experts are sent one copy a selection")
+_NO_MLA = is_not("model.attention", "mla", "only latent attention has this width")
+_MLA = is_("model.attention", "mla", "latent attention has its own widths")
+_QUEUED = is_("simulation.experts", "queued", "queued experts are sent one copy a selection")
 # a factor other than 1 makes the rates of the two levels differ
 _PORTS = Rule(
     ("simulation.experts", "cluster.network.port_bandwidth_factor", "cluster.gpu"),
@@ -104,8 +60,7 @@ _STILL = Rule(
     lambda rate: rate == 0,
     "popularity does not move with routing.training.learning_rate 0",
 )
-_ONE_GROUP = Rule(("workload.popularity.groups",), lambda groups: groups == 1, "workload.popularity.groups is 1")
-_TWO_BATCH = _is_not("simulation.overlap", "two-batch", "only two micro-batches compute while they exchange")
+_TWO_BATCH = is_not("simulation.overlap", "two-batch", "only two micro-batches compute while they exchange")
 
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "seed": (
@@ -134,7 +89,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         (_NO_MLA,),
     ),
     "model.router": (
-        _RECORDED,
+        RECORDED,
         Rule(
             ("routing.strategy", "model.router"),
             lambda strategy, router: strategy != router,
@@ -158,7 +113,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "precision.dispatch": (_ALONE,),
     "precision.combine": (_ALONE,),
     "parallelism.attention_tp": (
-        _is_not("parallelism.attention", "tensor", "only tensor-parallel attention has GPUs that share heads"),
+        is_not("parallelism.attention", "tensor", "only tensor-parallel attention has GPUs that share heads"),
     ),
     "placement.strategy": (
         Rule(
@@ -176,7 +131,7 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         ),
     ),
     "cluster.network.port_bandwidth_factor": (
-        _is_not("simulation.network", "port", "it belongs to the level of single messages"),
+        is_not("simulation.network", "port", "it belongs to the level of single messages"),
         Rule(
             (
                 "cluster.network.fitted",
@@ -188,74 +143,8 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
             "both levels of detail take what was fitted",
         ),
     ),
-    "workload.context_tokens": (_is_not("workload.phase", "decode", "only decode reads cached tokens"),),
-    "workload.sequence_tokens": (
-        _is("workload.phase", "decode", "in decode a sequence has one token a step and context_tokens cached ones"),
-    ),
-    "workload.popularity.kind": (_RECORDED, _UNREAD),
-    "workload.popularity.exponent": (
-        _RECORDED,
-        _UNREAD,
-        _is_not("workload.popularity.kind", "zipf", "it is the exponent of Zipf's law"),
-    ),
-    "workload.popularity.router": (
-        _RECORDED,
-        _UNREAD,
-        Rule(("workload.popularity.kind",), lambda kind: kind not in LOAD_KINDS, "kind {0} states no load"),
-    ),
-    **{
-        f"workload.popularity.{name}": (
-            _RECORDED,
-            _UNREAD,
-            _is_not("workload.popularity.kind", kind, f"it belongs to kind {kind}"),
-            *((_ONE_GROUP,) if name in ("group_exponent", "group_sigma") else ()),
-        )
-        for kind in LOAD_KINDS
-        for name in POPULARITY_FIELDS[kind]
-    },
-    "workload.topics.count": (
-        _RECORDED,
-        _UNREAD,
-        Rule(("workload.topics.strength",), lambda strength: strength == 0, "workload.topics.strength is 0"),
-    ),
-    "workload.topics.strength": (
-        _RECORDED,
-        _UNREAD,
-        Rule(("workload.topics.count",), lambda count: count == 0, "workload.topics.count is 0"),
-    ),
-    "workload.topics.mixture": (
-        _RECORDED,
-        _UNREAD,
-        Rule(
-            ("workload.topics.count", "workload.topics.strength"),
-            lambda count, strength: count < 2 or strength == 0,
-            "with workload.topics.count {0} and strength {1} all topics are one",
-        ),
-    ),
-    "workload.locality": (_RECORDED, _UNREAD),
-    "workload.generated_tokens": (
-        _is_not("workload.phase", "decode", "only sequences of decode end"),
-        _RECORDED,
-        Rule(
-            ("workload.topics.strength", "workload.topics.count", "workload.locality", "routing.capacity.scope"),
-            lambda strength, count, locality, scope: (
-                (strength == 0 or count < 2) and not any(locality) and scope != "sequence"
-            ),
-            "sequences differ by nothing without topics, locality and a capacity of scope sequence",
-        ),
-    ),
-    "workload.drift": (
-        _RECORDED,
-        _UNREAD,
-        Rule(
-            ("workload.popularity.kind", "workload.popularity.exponent"),
-            lambda kind, exponent: kind == "uniform" or (kind == "zipf" and exponent == 0),
-            "all experts are equally popular",
-        ),
-    ),
-    "workload.bursts": (_RECORDED, _UNREAD),
-    "workload.sampling": (_RECORDED,),
-    "routing.parameters": (_RECORDED_CHOICES,),
+    **WORKLOAD_RULES,
+    "routing.parameters": (_RECORDED_CHOICES, DEALT),
     **dict.fromkeys(
         (f"routing.parameters.{name}" for name in ("norm_topk_prob", "norm_epsilon", "routed_scaling_factor")),
         (_UNWEIGHED,),
@@ -272,19 +161,19 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
         ),
     ),
     "routing.capacity.evaluation_factor": (
-        _is("workload.phase", "train", "in training routing.capacity.factor counts"),
+        is_("workload.phase", "train", "in training routing.capacity.factor counts"),
     ),
     "routing.capacity.tries": (
-        _is_not("routing.capacity.overflow", "reroute-to-next", "only reroute-to-next offers so many experts"),
+        is_not("routing.capacity.overflow", "reroute-to-next", "only reroute-to-next offers so many experts"),
     ),
     "routing.substitution.threshold": (
-        _is_not("routing.substitution.policy", "least-loaded", "only least-loaded has a threshold"),
+        is_not("routing.substitution.policy", "least-loaded", "only least-loaded has a threshold"),
     ),
     "routing.substitution.nodes": (
-        _is_not("routing.substitution.policy", "node-limited", "only node-limited counts nodes"),
+        is_not("routing.substitution.policy", "node-limited", "only node-limited counts nodes"),
     ),
     "routing.training.from_step": (
-        _is("routing.training.mechanism", "none", "routing.training.mechanism none never acts"),
+        is_("routing.training.mechanism", "none", "routing.training.mechanism none never acts"),
         Rule(
             ("routing.training.from_step", "workload.steps", "simulation.warmup_steps"),
             lambda first, steps, warmup: first >= steps + warmup,
@@ -293,10 +182,10 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     **dict.fromkeys(
         ("routing.training.step_size", "routing.training.rule"),
-        (_is_not("routing.training.mechanism", "loss-free", "only loss-free moves a bias"),),
+        (is_not("routing.training.mechanism", "loss-free", "only loss-free moves a bias"),),
     ),
     "routing.training.coefficient": (
-        _is_not("routing.training.mechanism", "aux-loss", "only aux-loss weighs a loss"),
+        is_not("routing.training.mechanism", "aux-loss", "only aux-loss weighs a loss"),
         _STILL,
     ),
     "routing.training.feedback_gain": (_STILL,),

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from moesim.errors import ScenarioError
 from moesim.scenario.merge import NONE_WORDS
-from moesim.scenario.no_effect import RULES, Rule, level_rule
+from moesim.scenario.no_effect import RULES, level_rule
+from moesim.scenario.no_effect_rules import Rule
 from moesim.scenario.resolve import SECTIONS
 from moesim.scenario.schema import FaultSpec, ScenarioSpec
 from moesim.scenario.source import shown

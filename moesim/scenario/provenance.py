@@ -62,6 +62,8 @@ def _plain(value: Any) -> str:
 def _tokens(spec: ScenarioSpec) -> str:
     if spec.workload.trace:
         return "measured: recorded routing"
+    if spec.workload.pattern is not None:
+        return f"synthetic: choices dealt by the pattern {spec.workload.pattern.kind}"
     drawn = ", their top k drawn directly" if spec.workload.sampling == "direct" else ""
     popularity, of = spec.workload.popularity, "skew"
     if popularity.kind == "counts":

@@ -39,6 +39,7 @@ SECTIONS: Mapping[FieldPath, type[BaseModel]] = {
     ("workload", "topics"): schema.TopicsSpec,
     ("workload", "drift"): schema.DriftSpec,
     ("workload", "bursts"): schema.BurstsSpec,
+    ("workload", "pattern"): schema.PatternSpec,
     ("routing",): schema.RoutingSpec,
     ("routing", "substitution"): schema.SubstitutionSpec,
     ("routing", "training"): schema.TrainingSpec,

@@ -18,6 +18,19 @@ def skew_rules(spec: schema.ScenarioSpec) -> list[Rule]:
         (bool(workload.locality), ("workload", "locality"), "an empty list", "a probability, or some of them"),
         *_mixture_rules(workload),
     ]
+    pattern = workload.pattern
+    if pattern is not None:
+        rules.append(
+            (
+                pattern.kind != "burst" or pattern.duration_steps <= pattern.every_steps,
+                ("workload", "pattern", "duration_steps"),
+                pattern.duration_steps,
+                f"at most every_steps, {pattern.every_steps}",
+            )
+        )
+        rules.append(
+            (workload.trace is None, ("workload", "pattern"), pattern.kind, "none with a trace, which has the choices")
+        )
     bursts, path = workload.bursts, ("workload", "bursts")
     if bursts is not None:
         most = f"at most the {n_experts} experts of {spec.model.name}"

@@ -152,6 +152,8 @@ def _check_memory(scenario: Scenario, plan: RunPlan) -> None:
     """Refuse a model that does not fit the memory of the GPU that holds most slots, or of one that has tokens alone."""
     placement = plan.placement
     tokens = -(-plan.source.tokens_per_step // plan.n_source_ranks)
+    if scenario.spec.workload.pattern is not None:  # whose ranks may have unequal numbers of tokens
+        tokens = int(np.bincount(plan.source.batch(0).source).max())
     work = equal_work(plan, plan.sequences, np.full(plan.parallelism.attention_tp, tokens))
     slots = int(np.bincount(placement.rank, minlength=plan.cluster.n_gpus).max())
     apart = plan.n_source_ranks < plan.cluster.n_gpus

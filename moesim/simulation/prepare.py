@@ -16,16 +16,16 @@ from moesim.hardware import Backend, backend_of, check_backend, default_backend
 from moesim.placement import place
 from moesim.routing import Strategy
 from moesim.scenario import Scenario
-from moesim.scenario.schema import KernelTables, MixtureSpec
+from moesim.scenario.schema import KernelTables
 from moesim.simulation.checks import check_plan
 from moesim.simulation.fault_schedule import FaultSchedule
+from moesim.simulation.made_tokens import dealt_tokens, synthetic_tokens
 from moesim.simulation.plan import LayerRouter, RunPlan, group_nodes
-from moesim.simulation.popularity import Popularity, popularity_of
+from moesim.simulation.popularity import popularity_of
 from moesim.simulation.recorded_source import recorded_source, trace_of, unrecorded_layers
 from moesim.simulation.sampling import check_sampling, has_own_router, resolve_sampling, router_of
 from moesim.types import CountsTrace, EqualSequences, LayerShape, ModelShape, Placement, Recording, TokenSource, Trace
 from moesim.types.policies import CapacityPolicy, Fault, Kept, QueuePolicy, SubstitutionPolicy, TrainingBalance
-from moesim.workload import Bursts, Mixture, SyntheticTokens, by_layer
 
 Policy = TypeVar("Policy")
 
@@ -59,7 +59,7 @@ def prepare(scenario: Scenario) -> RunPlan:
         source=source,
         is_training=workload.phase == "train",
         sequences=_sequences(scenario),
-        draws_choices=not routers or workload.sampling == "direct",
+        draws_choices=not routers or workload.pattern is not None or workload.sampling == "direct",
         routers=routers,
         unrecorded_layers=frozenset() if trace is None else unrecorded_layers(trace, model),
         capacity=None if routing.capacity is None else _plain(CapacityPolicy, routing.capacity),
@@ -118,8 +118,10 @@ def _source(
         n_logits = model.n_experts + (routers[0].n_zero_experts if routers else 0)
         recorded = recorded_source(scenario, trace, model, n_ranks, _sequences(scenario), n_logits)
         return recorded, (os.path.basename(trace.path), trace.sha256)
+    if scenario.spec.workload.pattern is not None:
+        return dealt_tokens(scenario, model, n_ranks), ("", "")
     popularity, file = popularity_of(scenario)
-    return _synthetic(scenario, routers[0].n_zero_experts, popularity, n_ranks), file
+    return synthetic_tokens(scenario, routers[0].n_zero_experts, popularity, n_ranks), file
 
 
 def _routers(scenario: Scenario, model: ModelShape) -> tuple[LayerRouter, ...]:
@@ -186,39 +188,6 @@ def _limited_to_nodes(scenario: Scenario, found: Strategy[Any], top_k: int, para
             f"another: the router has {n_groups} groups of its own",
         )
     return found.with_groups(parameters, substitution.nodes, n_nodes)
-
-
-def _synthetic(scenario: Scenario, zero: int, popularity: Popularity | None, n_ranks: int) -> SyntheticTokens:
-    workload, model = scenario.spec.workload, scenario.model
-    assert workload.tokens_per_gpu is not None  # only a trace comes without
-    return SyntheticTokens(
-        seed=scenario.spec.seed,
-        n_layers=len(model.moe_layers),
-        n_experts=model.n_experts,
-        n_zero_experts=zero,
-        n_ranks=n_ranks,
-        tokens_per_rank=workload.tokens_per_gpu,
-        phase=workload.phase,
-        sequence_tokens=workload.sequence_tokens,
-        context_tokens=workload.context_tokens,
-        zipf_exponent=workload.popularity.exponent if workload.popularity.kind == "zipf" else 0.0,
-        topic_count=workload.topics.count,
-        topic_strength=workload.topics.strength,
-        vocab_size=model.vocab_size,
-        generated_tokens=workload.generated_tokens,
-        locality=by_layer(workload.locality, len(model.moe_layers)),
-        mixture=_mixture(workload.topics.mixture),
-        half_life_steps=None if workload.drift is None else workload.drift.half_life_steps,
-        bursts=None if workload.bursts is None else _plain(Bursts, workload.bursts),
-        popularity=popularity,
-    )
-
-
-def _mixture(entries: tuple[MixtureSpec, ...]) -> Mixture | None:
-    if not entries:
-        return None
-    steps, weights = (np.array([getattr(entry, field) for entry in entries]) for field in ("step", "weights"))
-    return Mixture(steps=steps, weights=weights)
 
 
 def _kernels(scenario: Scenario) -> Backend:

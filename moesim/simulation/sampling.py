@@ -46,24 +46,32 @@ def check_sampling(scenario: Scenario) -> None:
 def why_not_direct(scenario: Scenario) -> ScenarioError | None:
     """Why the choices of a scenario cannot be drawn directly, or None."""
     spec = scenario.spec
-    capacity = spec.routing.capacity
     if spec.workload.trace is not None:
-        why = "the trace holds the choices"
+        why: str | None = "the trace holds the choices"
+    elif spec.workload.pattern is not None:
+        return None  # nothing is drawn
     elif any(spec.workload.locality):
         why = "workload.locality shares noise of logits among tokens"
     elif not _order_only(scenario):
         why = f"routing.strategy {spec.routing.strategy} reads more of the logits than their order"
-    elif spec.routing.training is not None:
-        why = "routing.training changes the logits from step to step"
-    elif spec.routing.substitution is not None:
-        why = f"routing.substitution {spec.routing.substitution.policy} reads scores"
-    elif capacity is not None and capacity.overflow in OVERFLOWS and OVERFLOWS[capacity.overflow].reads_scores:
-        why = f"routing.capacity.overflow {capacity.overflow} ranks by weight"
-    elif spec.simulation.queue_tokens is not None and spec.simulation.queue_overflow == "next":
-        why = "simulation.queue_overflow next asks for the scores of other experts"
     else:
-        return None
-    return scenario.error("workload.sampling", "direct", f"logits or auto: {why}")
+        why = what_reads_scores(scenario)
+    return None if why is None else scenario.error("workload.sampling", "direct", f"logits or auto: {why}")
+
+
+def what_reads_scores(scenario: Scenario) -> str | None:
+    """Which policy beyond the router reads logits, scores or weights; None = no policy does."""
+    spec = scenario.spec
+    capacity = spec.routing.capacity
+    if spec.routing.training is not None:
+        return "routing.training changes the logits from step to step"
+    if spec.routing.substitution is not None:
+        return f"routing.substitution {spec.routing.substitution.policy} reads scores"
+    if capacity is not None and capacity.overflow in OVERFLOWS and OVERFLOWS[capacity.overflow].reads_scores:
+        return f"routing.capacity.overflow {capacity.overflow} ranks by weight"
+    if spec.simulation.queue_tokens is not None and spec.simulation.queue_overflow == "next":
+        return "simulation.queue_overflow next asks for the scores of other experts"
+    return None
 
 
 def _order_only(scenario: Scenario) -> bool:

@@ -10,16 +10,24 @@ become popularities in `solve`.
 
 from moesim.workload.counted import RecordedCounts
 from moesim.workload.counts import read_counts
+from moesim.workload.dealt import DealtTokens
 from moesim.workload.dynamics import Bursts, Mixture
 from moesim.workload.loads import by_layer, hot_loads, lognormal_loads, stated_loads
+from moesim.workload.patterns import PATTERNS, Dealer, Pattern
 from moesim.workload.recorded import RecordedLogits, RecordedTokens, no_choices
+from moesim.workload.sequences import Batches
 from moesim.workload.solve import solve_layer
 from moesim.workload.synthetic import SyntheticTokens
 from moesim.workload.trace_steps import TraceSteps
 
 __all__ = [
+    "PATTERNS",
+    "Batches",
     "Bursts",
+    "Dealer",
+    "DealtTokens",
     "Mixture",
+    "Pattern",
     "RecordedCounts",
     "RecordedLogits",
     "RecordedTokens",

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.types import Assignment, Batch, EqualSequences
+from moesim.types import Assignment, Batch
 from moesim.workload.direct import DirectSampler
 from moesim.workload.dynamics import Bursts, Mixture
 from moesim.workload.law import Law
-from moesim.workload.logits import fill_local_logits, fill_logits, uniforms_of
-from moesim.workload.sequences import Sequences
+from moesim.workload.logits import fill_local_logits, fill_logits
+from moesim.workload.sequences import Batches
 
 
 class SyntheticTokens:
@@ -64,16 +64,26 @@ class SyntheticTokens:
         bursts: Bursts | None = None,
         popularity: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None,
     ) -> None:
-        self.tokens_per_step = n_ranks * tokens_per_rank
-        self._seed = seed
         topics = topic_count > 0 and topic_strength > 0
-        self._n_topics = topic_count if topics else 1  # one row of zeros stands for no topic
-        self._mixture = mixture
+        n_topics = topic_count if topics else 1  # one row of zeros stands for no topic
+        self._seed = seed
+        self._batches = Batches(
+            seed=seed,
+            counts=np.full(n_ranks, tokens_per_rank),
+            decodes=phase == "decode",
+            sequence_tokens=sequence_tokens,
+            context_tokens=context_tokens,
+            generated_tokens=generated_tokens,
+            vocab_size=vocab_size,
+            n_topics=n_topics,
+            mixture=mixture,
+        )
+        self.tokens_per_step = self._batches.tokens_per_step
         self._law = Law(
             seed=seed,
             n_layers=n_layers,
             n_experts=n_experts,
-            n_topics=self._n_topics,
+            n_topics=n_topics,
             strength=topic_strength if topics else 0.0,
             popularity=zipf_exponent if popularity is None else popularity,
             n_zero_experts=n_zero_experts,
@@ -82,42 +92,10 @@ class SyntheticTokens:
         )
         self._direct = DirectSampler(seed)
         self._locality = np.zeros(n_layers) if locality is None else locality
-        decodes = phase == "decode"
-        self._sequences = Sequences(
-            seed=seed,
-            n_ranks=n_ranks,
-            tokens_per_rank=tokens_per_rank,
-            decodes=decodes,
-            sequence_tokens=sequence_tokens,
-            life=generated_tokens,
-        )
-        self._alike = EqualSequences(decodes=decodes, length=context_tokens if decodes else sequence_tokens)
-        self._decodes = np.broadcast_to(np.bool_(decodes), self.tokens_per_step)
-        self._context = self._sequences.first_positions
-        if decodes:
-            self._context = np.broadcast_to(np.int32(context_tokens), self.tokens_per_step)
-        frequency = 1.0 / np.arange(1, vocab_size + 1)
-        self._id_bounds = np.cumsum(frequency) / frequency.sum()
 
     def batch(self, step: int) -> Batch:
         """The tokens of a step, in the order of their ranks."""
-        sequences = self._sequences.at(step)
-        return Batch(
-            step=step,
-            source=self._sequences.source,
-            sequence=sequences.sequence,
-            topic=self._sequences.topics(sequences, self._n_topics, self._mixture),
-            decodes=self._decodes,
-            context=self._context,
-            token_ids=self.token_ids(step),
-            alike=self._alike,
-        )
-
-    def token_ids(self, step: int) -> NDArray[np.int64]:
-        """Vocabulary ids of the tokens of a step, [T], the most frequent first: 0, 1, 2, ..."""
-        u = np.empty(self.tokens_per_step)
-        uniforms_of(self._seed, step, u)
-        return np.minimum(np.searchsorted(self._id_bounds, u), len(self._id_bounds) - 1).astype(np.int64)
+        return self._batches.at(step)
 
     def logits(self, batch: Batch, layer: int, first: int, last: int, out: NDArray[np.float32]) -> None:
         """Fill out [last - first, E] with the logits of tokens first..last-1 of a batch in the layer-th MoE layer."""
@@ -126,7 +104,7 @@ class SyntheticTokens:
         if self._locality[layer] == 0:
             fill_logits(self._seed, batch.step, layer, first, popularity, affinity, row, out)
             return
-        sequence, position, _ = self._sequences.at(batch.step, slice(first, last))
+        sequence, position, _ = self._batches.sequences.at(batch.step, slice(first, last))
         fill_local_logits(
             self._seed,
             batch.step,

@@ -60,11 +60,13 @@ def test_token_ids_follow_zipf_and_the_step() -> None:
         sequence_tokens=1,
         vocab_size=1000,
     )
-    ids = source.token_ids(0)
+    ids, others = (source.batch(step).token_ids for step in (0, 1))
+    assert ids is not None
+    assert others is not None
     share = 1 / (1 / np.arange(1, 1001)).sum()
     assert abs((ids == 0).mean() - share) < 5 * np.sqrt(share / tokens)
     assert 0 <= ids.min() < ids.max() <= 999
-    assert (source.token_ids(1) != ids).any()
+    assert (others != ids).any()
 
 
 def test_hash_runs_in_a_scenario() -> None:

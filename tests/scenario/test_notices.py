@@ -11,7 +11,8 @@ import pytest
 from moesim import Scenario, simulate
 from moesim.routing.policies import OVERFLOWS
 from moesim.routing.registry import STRATEGIES
-from moesim.scenario.no_effect import IGNORES_LOGITS, RANDOM_OVERFLOW, READS_SCORES, RULES, WEIGHS_BY_NAME
+from moesim.scenario.no_effect import RANDOM_OVERFLOW, RULES, WEIGHS_BY_NAME
+from moesim.scenario.no_effect_rules import IGNORES_LOGITS, READS_SCORES
 from moesim.scenario.resolve import SECTIONS
 from moesim.types import NOT_DROPPED
 

@@ -14,7 +14,7 @@ from moesim.scenario.schema.model import LayersSpec, ModelSpec
 from moesim.scenario.schema.routing import CapacitySpec, PlacementSpec, RoutingSpec, SubstitutionSpec, TrainingSpec
 from moesim.scenario.schema.scenario import UNSUPPORTED, ScenarioSpec
 from moesim.scenario.schema.simulation import OVERLAP_SLOWDOWN, FaultSpec, KeepSpec, SimulationSpec
-from moesim.scenario.schema.skew import BurstsSpec, DriftSpec, MixtureSpec, TopicsSpec
+from moesim.scenario.schema.skew import PATTERN_FIELDS, BurstsSpec, DriftSpec, MixtureSpec, PatternSpec, TopicsSpec
 from moesim.scenario.schema.workload import (
     LOAD_KINDS,
     POPULARITY_FIELDS,
@@ -26,6 +26,7 @@ from moesim.scenario.schema.workload import (
 __all__ = [
     "LOAD_KINDS",
     "OVERLAP_SLOWDOWN",
+    "PATTERN_FIELDS",
     "POPULARITY_FIELDS",
     "UNSUPPORTED",
     "BurstsSpec",
@@ -43,6 +44,7 @@ __all__ = [
     "ModelSpec",
     "NetworkPreset",
     "ParallelismSpec",
+    "PatternSpec",
     "PlacementSpec",
     "PopularitySpec",
     "PrecisionSpec",

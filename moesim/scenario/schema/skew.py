@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -50,3 +51,47 @@ class BurstsSpec(Part):
     experts: Count = described(..., "of each layer, drawn anew for each burst; a token's choices are among them first")
     every_steps: Count = described(..., "of which one run is a burst, at a random place")
     duration_steps: Count = described(1, "of a burst")
+
+
+PATTERN_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "balanced": (),
+    "hot-experts": ("share", "experts"),
+    "hot-rank": ("share", "rank"),
+    "spread-hot-experts": ("share", "experts"),
+    "ragged-sources": ("factor",),
+    "idle-rank": ("rank",),
+    "rotating-hot-spot": ("share", "every_steps"),
+    "burst": ("share", "experts", "every_steps", "duration_steps"),
+}
+"""What each kind of pattern reads, besides its ranks."""
+
+
+def kind_of_pattern(value: Any) -> Any:
+    """A name alone is the kind."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class PatternSpec(Part):
+    """Choices that are dealt in exact numbers, instead of those of a router (moesim list patterns)."""
+
+    kind: Literal[
+        "balanced",
+        "hot-experts",
+        "hot-rank",
+        "spread-hot-experts",
+        "ragged-sources",
+        "idle-rank",
+        "rotating-hot-spot",
+        "burst",
+    ]
+    share: float = described(0.5, "part of the tokens that go to hot experts", gt=0, le=1)
+    experts: Count | None = described(None, "how many experts of each layer are hot; default: top_k")
+    rank: CountOrZero = described(0, "the hot rank of hot-rank, or that of idle-rank without tokens")
+    ranks: Count | None = described(
+        None, "into how many runs the experts of a layer are cut for it; default: parallelism.expert"
+    )
+    every_steps: Count = described(10, "of rotating-hot-spot: until the next rank; of burst: from one to the next")
+    duration_steps: Count = described(2, "of burst")
+    factor: float = described(
+        1.5, "of ragged-sources: tokens of the fullest rank over those of an average one", ge=1, le=2
+    )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from moesim.scenario.schema.parts import Count, CountOrZero, NoneWord, Part, described
-from moesim.scenario.schema.skew import BurstsSpec, DriftSpec, TopicsSpec
+from moesim.scenario.schema.skew import BurstsSpec, DriftSpec, PatternSpec, TopicsSpec, kind_of_pattern
 
 
 def _scalar_to_tuple(value: Any) -> Any:
@@ -129,6 +129,9 @@ class WorkloadSpec(Part):
     )
     drift: DriftSpec | None = described(None, "of popularity; none = it stays")
     bursts: BurstsSpec | None = described(None, "of tokens on few experts; none = there are none")
+    pattern: (
+        Annotated[PatternSpec, BeforeValidator(kind_of_pattern, json_schema_input_type=str | PatternSpec)] | None
+    ) = described(None, "choices that are dealt by a rule instead of routed; a name (moesim list patterns) or fields")
     sampling: Literal["logits", "direct", "auto"] = described(
         "logits",
         "how the choices of synthetic tokens are drawn: from logits; directly, which is many times faster and exact "
