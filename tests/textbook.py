@@ -1,7 +1,7 @@
 """The rules of the engine as one would teach them in SimPy: the independent proof of the compiled kernels.
 
 A process for each task, message and flag, a Resource for each stream of each
-GPU, and ports with a queue and an arbiter. Slow and plain on purpose: nothing
+GPU, ports with a queue and an arbiter, and shared uplinks. Slow and plain on purpose: nothing
 here is shared with the package but the Program.
 """
 
@@ -22,13 +22,66 @@ from moesim.types import PARTS, Program
 
 AFTER_ALL_ELSE = 2
 """Arbitration comes after all arrivals, entries and releases of its instant (SimPy has 0 and 1)."""
+UPLINK = AFTER_ALL_ELSE + 1
+"""Uplinks come after egress ports, those of the senders' nodes first: what one does not hold up is at the next one."""
+INGRESS = UPLINK + 100
+
+
+class Uplink:
+    """What the GPUs of a unit share: messages are as late as it is done with them after their tails would have passed.
+
+    It passes the messages of exchange k before any of k + 1, inside one in the order of their keys.
+    """
+
+    def __init__(self, env: simpy.Environment, stage: int) -> None:
+        self.env, self.stage, self.current, self.free, self.before, self.last = env, stage, 0, 0, 0, -1
+        self.queue: dict[int, list[Any]] = defaultdict(list)
+        self.expected: dict[int, int] = defaultdict(int)
+
+    def expect(self, k: int) -> None:
+        """One more message of exchange k will come."""
+        self.expected[k] += 1
+        self.last = max(self.last, k)
+
+    def come(self, k: int, key: tuple[int, ...], work: int, sending: int) -> simpy.Event:
+        """A head has come, with what it takes and how long it is sent; the event, the head's leaving, says how late."""
+        leaves = self.env.event()
+        heapq.heappush(self.queue[k], (int(self.env.now), key, work, sending, leaves))
+        _later(self.env, UPLINK + self.stage, self.arbitrate)
+        return leaves
+
+    def arbitrate(self) -> None:
+        """Say of all that have come and whose exchange it is how late they are."""
+        while self.current <= self.last:
+            while self.queue[self.current]:
+                head, _, work, sending, leaves = heapq.heappop(self.queue[self.current])
+                self.expected[self.current] -= 1
+                self.free = max(self.free, head) + work
+                late = max(0, self.free - (head + sending), self.before - head)
+                self.env.process(self.leave(head + late, late, leaves))
+            if self.expected[self.current]:
+                return
+            self.current, self.before = self.current + 1, self.free
+
+    def leave(self, then: int, late: int, leaves: simpy.Event) -> ProcessGenerator:
+        """The head leaves at a time."""
+        yield self.env.timeout(then - self.env.now)
+        leaves.succeed(late)
+
+
+def _later(env: simpy.Environment, priority: int, call: Callable[[], None]) -> None:
+    """Call after all else of this instant that has a lower priority."""
+    event = env.event()
+    event._ok, event._value = True, None  # noqa: SLF001
+    event.callbacks.append(lambda _: call())
+    env.schedule(event, priority=cast("Any", priority))
 
 
 class Port:
     """Serves the messages of exchange k before any of k + 1, inside one in the order of their keys."""
 
-    def __init__(self, env: simpy.Environment) -> None:
-        self.env, self.busy, self.current = env, False, 0
+    def __init__(self, env: simpy.Environment, priority: int) -> None:
+        self.env, self.priority, self.busy, self.current = env, priority, False, 0
         self.queue: dict[int, list[Any]] = defaultdict(list)
         self.expected: dict[int, int] = defaultdict(int)
         self.last = -1
@@ -48,10 +101,7 @@ class Port:
 
     def arbitrate_later(self) -> None:
         """Arbitrate after all else of this instant."""
-        event = self.env.event()
-        event._ok, event._value = True, None  # noqa: SLF001
-        event.callbacks.append(lambda _: self.arbitrate())
-        self.env.schedule(event, priority=cast("Any", AFTER_ALL_ELSE))
+        _later(self.env, self.priority, self.arbitrate)
 
     def arbitrate(self) -> None:
         """Begin the next message, if the port is idle and one is queued."""
@@ -93,7 +143,20 @@ class _Textbook:
         self.p, self.env = program, simpy.Environment()
         g = program.n_gpus
         self.m, self.n_nodes = program.gpus_per_node, g // program.gpus_per_node
-        self.port = {(side, level, x): Port(self.env) for side in ("out", "in") for level in (0, 1) for x in range(g)}
+        self.sizes = [program.gpus_per_node, *program.levels.units, g]
+        self.port = {
+            (side, port, x): Port(self.env, priority)
+            for side, priority in (("out", AFTER_ALL_ELSE), ("in", INGRESS))
+            for port in program.levels.ports
+            for x in range(g)
+        }
+        n = len(self.sizes)
+        self.uplink = {
+            (side, k, unit): Uplink(self.env, k if side == "up" else 2 * n - k)
+            for side in ("up", "down")
+            for k in range(n - 1)
+            for unit in range(g)
+        }
         shape = (program.n_operations, g)
         self.start, self.end = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
         self.done = [[self.env.event() for _ in range(g)] for _ in range(shape[0])]
@@ -148,7 +211,7 @@ class _Textbook:
     def rate(self, ps: int, level: int, x: int) -> int:
         """Picoseconds a token at a port now."""
         for where, gpu, begin, end, factor in self.p.slow_links.tolist():
-            if (where, gpu) == (level, x) and begin <= self.env.now < end:
+            if (where, gpu) == (self.p.levels.ports[level], x) and begin <= self.env.now < end:
                 ps *= int(factor)
         return ps
 
@@ -171,7 +234,8 @@ class _Textbook:
                     if s != d:
                         self.flag(o, self.wait_entry(o, s), self.level(s, d), d, s)
                         if tokens[s, d]:
-                            landed = self.message(o, s, d, int(tokens[s, d]), [self.entered[o][s]], (0, 0), origin=0)
+                            ready = [self.entered[o][s]]
+                            landed = self.message(2 * o, s, d, int(tokens[s, d]), ready, (0, 0), origin=0)
                             self.env.process(self.note(o, s, d, landed))
         elif forward:
             self.scatter(o, c, u)
@@ -187,18 +251,18 @@ class _Textbook:
                 j = node * self.m + s % self.m
                 whole = None
                 if not home and u[s, node]:
-                    whole = self.message(o, s, j, int(u[s, node]), [self.entered[o][s]], (0, 0), origin=s)
+                    whole = self.message(2 * o, s, j, int(u[s, node]), [self.entered[o][s]], (0, 0), origin=s)
                 for d in range(node * self.m, node * self.m + self.m):
                     if d == s:
                         continue
                     if home:
                         self.flag(o, self.wait_entry(o, s), 0, d, s)
                     else:
-                        at_j = self.after([self.wait_entry(o, s)], 1, s, [self.entered[o][j]])
+                        at_j = self.after([self.wait_entry(o, s)], self.level(s, j), s, [self.entered[o][j]])
                         self.flag(o, at_j, None if j == d else 0, d, j)
                     if j != d and c[s, d]:
                         ready = [self.entered[o][j]] if whole is None else [whole, self.entered[o][j]]
-                        self.message(o, j, d, int(c[s, d]), ready, (0 if home else 1, s), origin=s)
+                        self.message(2 * o + 1, j, d, int(c[s, d]), ready, (0 if home else 1, s), origin=s)
 
     def gather(self, o: int, c: np.ndarray, u: np.ndarray) -> None:
         """Combine in two hops: within each node, from there to the source."""
@@ -212,22 +276,29 @@ class _Textbook:
                         continue
                     if c[s, d]:
                         parts.append(
-                            self.message(o, d, j, int(c[s, d]), [self.entered[o][d]], (0, 0), origin=s, owner=s)
+                            self.message(2 * o, d, j, int(c[s, d]), [self.entered[o][d]], (0, 0), origin=s, owner=s)
                         )
                     if home:
                         self.flag(o, self.wait_entry(o, d), 0, s, d)
                     else:
                         flags.append(self.after([self.wait_entry(o, d)], 0, d, []))
                 if not home:
-                    self.flag(o, self.env.all_of([*flags, self.entered[o][j]]), 1, s, j)
+                    self.flag(o, self.env.all_of([*flags, self.entered[o][j]]), self.level(j, s), s, j)
                     if u[s, node]:
-                        self.message(o, j, s, int(u[s, node]), [*parts, self.entered[o][j]], (0, 0), origin=j)
+                        ready = [*parts, self.entered[o][j]]
+                        self.message(2 * o + 1, j, s, int(u[s, node]), ready, (0, 0), origin=j)
 
     # processes
 
     def level(self, s: int, d: int) -> int:
-        """0 within a node, 1 across."""
-        return int(s // self.m != d // self.m)
+        """The lowest level that has both in one unit, 0 within a node."""
+        return next(level for level, size in enumerate(self.sizes) if s // size == d // size)
+
+    def uplinks(self, s: int, d: int) -> list[tuple[str, int, int]]:
+        """What a message passes that leaves units and enters others."""
+        full = [k for k, ps in enumerate(self.rates.uplink_ps) if ps and k < self.level(s, d)]
+        up = [("up", k, s // self.sizes[k]) for k in full]
+        return up + [("down", k, d // self.sizes[k]) for k in full[::-1]]
 
     def pos(self, s: int, d: int) -> int:
         """The place of d in the order in which s serves its destinations."""
@@ -255,7 +326,7 @@ class _Textbook:
 
     def message(
         self,
-        o: int,
+        order: int,
         s: int,
         d: int,
         tokens: int,
@@ -265,23 +336,32 @@ class _Textbook:
         origin: int,
         owner: int = -1,
     ) -> simpy.Event:
-        """A message over one link; its process ends when it has landed."""
-        level = self.level(s, d)
-        out, into = self.port["out", level, s], self.port["in", level, d]
-        out.expect(o)
-        into.expect(o)
-        p_out, p_in = int(self.rates.out_ps[level, s]), int(self.rates.in_ps[level, d])
+        """A message over one link; its process ends when it has landed.
+
+        Its order is twice the exchange's, one more of what comes second in it: no port serves that before the first.
+        """
+        o, level = order // 2, self.level(s, d)
+        port, uplinks = self.p.levels.ports[level], self.uplinks(s, d)
+        out, into = self.port["out", port, s], self.port["in", port, d]
+        for stop in (out, into, *(self.uplink[uplink] for uplink in uplinks)):
+            stop.expect(order)
+        p_out, p_in = int(self.rates.out_ps[port, s]), int(self.rates.in_ps[port, d])
         latency, pos = int(self.latency[level, s]), self.pos(s, d if owner < 0 else owner)
+        uplink_ps = self.rates.uplink_ps.tolist()
 
         def travel() -> ProcessGenerator:
             yield from ready
-            started, _ = out.submit(o, (int(self.env.now), *rank, pos), lambda: tokens * self.rate(p_out, level, s))
+            key = (int(self.env.now), *rank, pos)
+            started, _ = out.submit(order, key, lambda: tokens * self.rate(p_out, level, s))
             yield started
-            tail = self.env.now + tokens * self.rate(p_out, level, s) + latency
+            sending = tokens * self.rate(p_out, level, s)
             yield self.env.timeout(latency)
-            _, finished = into.submit(o, (int(self.env.now), s, origin), lambda: tokens * self.rate(p_in, level, d))
+            for uplink in uplinks:
+                yield self.uplink[uplink].come(order, (s, pos), tokens * uplink_ps[uplink[1]], sending)
+            head = self.env.now
+            _, finished = into.submit(order, (int(head), s, origin), lambda: tokens * self.rate(p_in, level, d))
             yield finished
-            yield self.env.timeout(max(0, tail - self.env.now))
+            yield self.env.timeout(max(0, head + sending - self.env.now))
 
         landed = self.env.process(travel())
         self.arrivals[o, d].append(landed)

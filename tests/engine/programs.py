@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
-from moesim.types import Exchange, Part, Program
+from moesim.types import Exchange, NetworkLevels, Part, Program
 
 COMPUTE = [Part.ATTENTION, Part.ROUTER, Part.EXPERTS, Part.SHARED_EXPERTS]
 DISPATCH, COMBINE = Part.DISPATCH, Part.COMBINE
 
 
-def random_program(seed: int, *, per_node: bool | None = None) -> Program:
-    """Ties in most, zero sizes and durations, hot receivers, slow ports, 1 to 3 compute streams, any predecessors."""
+def random_program(seed: int, *, per_node: bool | None = None, shape: tuple[int, int] | None = None) -> Program:
+    """Ties in most, zero sizes and durations, hot receivers, slow ports, 1 to 3 compute streams, any predecessors.
+
+    Args:
+        seed: of all that is drawn.
+        per_node: whether copies are forwarded inside nodes; default: drawn.
+        shape: nodes and GPUs of a node; default: drawn, up to 4 of each.
+    """
     rng = np.random.default_rng(seed)
-    n_nodes, m = int(rng.integers(1, 5)), int(rng.integers(1, 5))
+    n_nodes, m = shape or (int(rng.integers(1, 5)), int(rng.integers(1, 5)))
     g, pairs = n_nodes * m, int(rng.integers(1, 5))
     top = int(rng.choice([1, 2, 5, 50]))  # small numbers make ties
     c = rng.integers(0, rng.choice([2, 4, 12]), (pairs, g, g))
@@ -70,6 +77,49 @@ def random_program(seed: int, *, per_node: bool | None = None) -> Program:
         network="port",
         synchronous=bool(rng.random() < 0.3),
         **(faults(rng, g, len(kinds), top) if rng.random() < 0.4 else {}),
+    )
+
+
+SHAPES = ((4, 1), (4, 2), (6, 1), (6, 2), (8, 1), (8, 2), (9, 1), (12, 1), (4, 3))
+"""Nodes and GPUs of a node of clusters that trees stand on."""
+
+
+def random_tree(seed: int, *, per_node: bool | None = None, oversubscribed: bool = True) -> Program:
+    """The same on a tree of two to four levels, whose levels share ports and whose uplinks can be full."""
+    rng = np.random.default_rng([seed, 1])
+    n_nodes, m = SHAPES[rng.integers(len(SHAPES))]
+    program = random_program(seed, per_node=per_node, shape=(n_nodes, m))
+    units, size = [], m
+    for _ in range(int(rng.integers(0, 3))):
+        larger = [size * k for k in (2, 3, 4) if n_nodes * m % (size * k) == 0]
+        if larger:
+            size = int(rng.choice(larger))
+            units.append(size)
+    n = len(units) + 2
+    ports = [0, *np.cumsum(rng.random(n - 1) < 0.7).tolist()]
+    levels = NetworkLevels(units=tuple(units), ports=tuple(ports), names=tuple(f"level {i}" for i in range(n)))
+    top, g = int(rng.choice([2, 5, 50])), program.n_gpus
+
+    def rates(found: Exchange) -> Exchange:
+        rows = rng.integers(0, 2, levels.n_ports)
+        uplinks = rng.integers(1, 1 + rng.choice([1, 3, 9]), n - 1) * (rng.random(n - 1) < 0.7)
+        return Exchange(
+            out_ps=found.out_ps[rows],
+            in_ps=found.in_ps[rows],
+            latency_ps=rng.integers(1, 2 + top, n),
+            uplink_ps=uplinks if oversubscribed else np.empty(0, dtype=np.int64),
+        )
+
+    slow = program.slow_links.copy()
+    slow[:, 0] = rng.integers(0, levels.n_ports, len(slow))
+    jittered = rng.integers(1, 2 + top, (program.n_operations, n, g))
+    return dataclasses.replace(
+        program,
+        levels=levels,
+        dispatch=rates(program.dispatch),
+        combine=rates(program.combine),
+        slow_links=slow,
+        latency_ps=None if program.latency_ps is None else jittered,
     )
 
 
