@@ -343,7 +343,8 @@ class _Textbook:
         o, level = order // 2, self.level(s, d)
         port, uplinks = self.p.levels.ports[level], self.uplinks(s, d)
         out, into = self.port["out", port, s], self.port["in", port, d]
-        for stop in (out, into, *(self.uplink[uplink] for uplink in uplinks)):
+        stops: list[Port | Uplink] = [out, into, *(self.uplink[uplink] for uplink in uplinks)]
+        for stop in stops:
             stop.expect(order)
         p_out, p_in = int(self.rates.out_ps[port, s]), int(self.rates.in_ps[port, d])
         latency, pos = int(self.latency[level, s]), self.pos(s, d if owner < 0 else owner)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from moesim.metrics.conservation import check_program
 from moesim.metrics.latency import breakdown, critical_path, until_lost
 from moesim.metrics.queue_times import breakdown_of_nodes, path_of_nodes
-from moesim.metrics.traffic import gpu_copies, link_traffic
+from moesim.metrics.traffic import gpu_copies, link_traffic, queued_uplinks_busy_ps, uplinks_busy_ps
 from moesim.types import PARTS, Part, Program, QueuedRun, QueueTotals, StepTimes, Tasks, Timeline
 
 
@@ -41,6 +41,7 @@ def step_times(
         bytes=carried,
         n_events=timeline.n_events,
         tasks=_tasks(program, timeline, dispatch_bytes, combine_bytes) if keep_tasks else None,
+        uplinks_ps=uplinks_busy_ps(program),
     )
 
 
@@ -64,9 +65,10 @@ def later(step: StepTimes, waited_ps: int) -> StepTimes:
 
 
 def queued_step_times(
-    run: QueuedRun, *, n_gpus: int, n_levels: int, dispatch_bytes: int, combine_bytes: int, keep_tasks: bool
+    run: QueuedRun, program: Program, *, dispatch_bytes: int, combine_bytes: int, keep_tasks: bool
 ) -> StepTimes:
-    """The same of a step with expert queues."""
+    """The same of a step with expert queues; the program has the rates of its exchanges."""
+    n_gpus, n_levels = program.n_gpus, program.levels.n_levels
     critical, critical_gpu = path_of_nodes(run, n_gpus)
     copy_bytes = np.zeros(len(Part), dtype=np.int64)
     copy_bytes[[Part.DISPATCH, Part.COMBINE]] = dispatch_bytes, combine_bytes
@@ -93,6 +95,7 @@ def queued_step_times(
             longest_wait_ps=int((until - since).max(initial=0)),
             longest_queue=run.longest_queue,
         ),
+        uplinks_ps=queued_uplinks_busy_ps(run, program),
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.compiled.links import add_links, port_counts
-from moesim.types import Part, Program
+from moesim.types import Part, Program, QueuedRun
 
 
 def link_traffic(
@@ -55,3 +55,56 @@ def gpu_copies(program: Program) -> NDArray[np.int64]:
             for gpu in range(program.expert_tp):  # each of those that share a slot computes all of its tokens
                 np.add.at(copies[i], program.slot_rank + gpu, program.slot_tokens[experts])
     return copies
+
+
+def uplinks_busy_ps(program: Program) -> NDArray[np.int64]:
+    """How long the busiest shared uplink of each level but the last carries in a step, up or down, [levels - 1].
+
+    An uplink that is never full counts as idle.
+    """
+    levels = program.levels
+    busy = np.zeros((2, levels.n_levels - 1, program.n_gpus), dtype=np.int64)
+    if not (program.dispatch.has_uplinks or program.combine.has_uplinks):
+        return np.zeros(levels.n_levels - 1, dtype=np.int64)
+    out, back = port_counts(
+        program.copies,
+        program.node_copies,
+        copy_rule=program.copy_rule,
+        gpus_per_node=program.gpus_per_node,
+        levels=levels,
+    )
+    for o in np.flatnonzero(program.exchange_row >= 0):
+        forward = program.kind[o] == Part.DISPATCH
+        payload = program.dispatch if forward else program.combine
+        sent, received = (out, back) if forward else (back, out)
+        for side, copies in enumerate((sent[program.exchange_row[o]], received[program.exchange_row[o]])):
+            busy[side] += _above(copies) * payload.uplink_ps[:, None]
+    return _busiest(busy, levels.sizes(program.gpus_per_node))
+
+
+def queued_uplinks_busy_ps(run: QueuedRun, program: Program) -> NDArray[np.int64]:
+    """The same of a step with expert queues, whose exchanges have the rates of a program."""
+    levels = program.levels
+    carried = np.zeros((2, levels.n_levels, program.n_gpus), dtype=np.int64)
+    busy = np.zeros((2, levels.n_levels - 1, program.n_gpus), dtype=np.int64)
+    for kind, payload in ((Part.DISPATCH, program.dispatch), (Part.COMBINE, program.combine)):
+        if payload.has_uplinks:
+            own = (run.kind == kind) & (run.destination >= 0)
+            carried[:] = 0
+            np.add.at(carried[0], (run.level[own], run.gpu[own]), run.tokens[own])
+            np.add.at(carried[1], (run.level[own], run.destination[own]), run.tokens[own])
+            for side in range(2):
+                busy[side] += _above(carried[side]) * payload.uplink_ps[:, None]
+    return _busiest(busy, levels.sizes(program.gpus_per_node))
+
+
+def _above(copies: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Copies of each GPU that leave its unit of each level but the last, [levels - 1, G], of those by level."""
+    return copies[:0:-1].cumsum(axis=0)[::-1]
+
+
+def _busiest(busy: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The largest sum over the GPUs of a unit, of what is [up or down, levels - 1, G]."""
+    n_gpus = busy.shape[2]
+    units = [np.add.reduceat(busy[:, k], np.arange(0, n_gpus, size), axis=1) for k, size in enumerate(sizes)]
+    return np.array([own.max() for own in units], dtype=np.int64)

@@ -71,6 +71,7 @@ COLUMNS: Sequence[Column] = (
     Column(header="tokens unrouted", unit="%", keys=("unrouted_token_rate",), better="low", optional=True),
     Column(header="bytes across", unit="MB/step", keys=("bytes.across_nodes",), better="low", scale=1e-6),
     Column(header="bytes within", unit="MB/step", keys=("bytes.within_node",), better="low", scale=1e-6),
+    Column(header="busiest uplink", unit="%", keys=("uplink_busy",), better="low", optional=True),
     Column(header="wait share", unit="%", keys=("breakdown_s.wait", "step_time_s.mean"), better="low"),
 )
 

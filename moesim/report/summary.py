@@ -22,6 +22,15 @@ def _queue_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
+def _level_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What each level of a network of more than two carries, and how busy the uplinks that can be full are."""
+    carried = summary.get("bytes_by_level") or {}
+    rows = [(f"bytes over level {name}", bytes_text(amount), "per step") for name, amount in carried.items()]
+    busy = summary.get("uplink_busy_by_level") or {}
+    note = "of the step, the busiest one, up or down"
+    return rows + [(f"uplink of a {name} busy", f"{percent(share)} %", note) for name, share in busy.items()]
+
+
 def _unrouted_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Of tokens that no expert takes, where there are any."""
     rate, note = lookup(summary, "unrouted_token_rate"), "among the tokens dropped: those that no expert took"
@@ -70,6 +79,7 @@ def summary_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         *_queue_rows(summary),
         ("bytes within nodes", bytes_text(of("bytes.within_node")), "per step"),
         ("bytes across nodes", bytes_text(of("bytes.across_nodes")), "per step"),
+        *_level_rows(summary),
     ]
     for part in PARTS:
         time = of(f"breakdown_s.{part}")

@@ -88,6 +88,7 @@ class Collector:
             requested_balancedness=metrics.balancedness(self._requested_load(routed)[:, holders]),
             events=step_times.n_events,
             queues=step_times.queues,
+            uplinks_ps=step_times.uplinks_ps,
         )
         self._totals.append(totals)
         known = totals.known_tokens > 0  # nothing can be said of the load of the other layers

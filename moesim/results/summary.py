@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class StepTotals:
     requested_balancedness: NDArray[np.float64]
     events: int
     queues: QueueTotals | None = None
+    uplinks_ps: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    """How long the busiest uplink of each level but the last carries."""
 
     @property
     def known_tokens(self) -> NDArray[np.int64]:
@@ -131,6 +133,7 @@ def summarise(
         "queue": _queues(totals),
         "bytes": dict(zip(LEVELS, (float(carried[0]), float(carried[1:].sum())), strict=True)),
         "bytes_by_level": dict(zip(levels, carried.tolist(), strict=True)) if levels != LEVELS else None,
+        **_uplinks(totals, levels),
         "tokens_per_s_per_gpu": tokens / simulated / n_gpus if simulated else None,
         "work": {"tokens_per_step": tokens / n_steps, "gpus": n_gpus, **work},
         "simulated_s": simulated,
@@ -138,6 +141,15 @@ def summarise(
         "moe_layers": len(totals[0].requested),
         "recorded_layers": _recorded_layers(totals),
     }
+
+
+def _uplinks(totals: Sequence[StepTotals], levels: tuple[str, ...]) -> dict[str, Any]:
+    """The part of the time for which the busiest shared uplink carries copies, and by level; None if none can fill."""
+    busy, time = sum_of(totals, "uplinks_ps"), sum(total.step_ps for total in totals)
+    if not busy.any() or not time:
+        return {"uplink_busy": None, "uplink_busy_by_level": None}
+    shares = {level: float(ps / time) for level, ps in zip(levels, busy, strict=False) if ps}
+    return {"uplink_busy": max(shares.values()), "uplink_busy_by_level": shares}
 
 
 def _recorded_layers(totals: Sequence[StepTotals]) -> int | None:

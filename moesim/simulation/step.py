@@ -66,12 +66,11 @@ def run_step(
         with profile.timed("metrics"):
             times = step_times(ran.program, ran.timeline, **payload, keep_tasks=keep_tasks)
     else:
-        routed, queues, balanced_ps, conditions = _run_with_queues(plan, state, batch, conditions, pool, profile)
+        routed, program, queues, balanced_ps, conditions = _run_with_queues(
+            plan, state, batch, conditions, pool, profile
+        )
         with profile.timed("metrics"):
-            cluster = plan.cluster
-            times = queued_step_times(
-                queues, n_gpus=cluster.n_gpus, n_levels=cluster.levels.n_levels, **payload, keep_tasks=keep_tasks
-            )
+            times = queued_step_times(queues, program, **payload, keep_tasks=keep_tasks)
     clock_ps = conditions.begin_ps + times.makespan_ps
     _check_time(plan, batch, times.makespan_ps, clock_ps)
     after = replace(
@@ -171,8 +170,8 @@ def _interpret(plan: RunPlan, program: Program) -> Timeline:
 
 def _run_with_queues(
     plan: RunPlan, state: RunState, batch: Batch, conditions: Conditions, pool: Executor | None, profile: Profile
-) -> tuple[RoutedStep, QueuedRun, int, Conditions]:
-    """Run a step whose experts are queued, and the same with its load spread evenly: loads, run, the other's time."""
+) -> tuple[RoutedStep, Program, QueuedRun, int, Conditions]:
+    """Run a step with queued experts, and one with its load spread evenly: loads, program, run, the other's time."""
     routed = route_step(plan, state, batch, pool=pool, profile=profile)
     with profile.timed("layout"):
         program = lay_out_step(plan, routed)
@@ -188,7 +187,7 @@ def _run_with_queues(
     while True:
         balanced = run_queues(plan, inject(even, conditions, batch.step), routed, groups, limited=False)
         if balanced.makespan_ps <= conditions.length_ps:
-            return routed, run, balanced.makespan_ps, conditions
+            return routed, program, run, balanced.makespan_ps, conditions
         conditions = conditions_of(plan, state, INTERVAL_STEPS * balanced.makespan_ps)
 
 

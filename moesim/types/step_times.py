@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,3 +53,5 @@ class StepTimes:
     tasks: Tasks | None = None
     queues: QueueTotals | None = None
     """Only where experts are queued."""
+    uplinks_ps: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
+    """How long the busiest uplink of each level but the last carries, int64 [levels - 1]; 0 where none is ever full."""

@@ -224,9 +224,7 @@ def test_nothing_is_lost_whatever_the_policy(seed: int) -> None:
     back = run.kind == COMBINE
     landed = Counter(zip(run.destination[back].tolist(), run.layer[back].tolist(), strict=True))
     assert all(d >= 0 for d, _ in landed)
-    times = queued_step_times(
-        run, n_gpus=program_.n_gpus, n_levels=2, dispatch_bytes=3, combine_bytes=5, keep_tasks=True
-    )
+    times = queued_step_times(run, program_, dispatch_bytes=3, combine_bytes=5, keep_tasks=True)
     assert (times.parts_ps >= 0).all()
     assert (times.parts_ps.sum(axis=1) == times.makespan_ps).all()
     assert times.critical_ps.sum() == times.critical_gpu_ps.sum() == times.makespan_ps

@@ -172,8 +172,13 @@ def _traffic(run: RunLike) -> NDArray[np.float64]:
 
 def _sums(run: RunLike) -> str:
     levels = run.links.groupby("level")["bytes"].sum() / max(1, len(run.steps))
-    words = (("within_node", "within nodes"), ("across_nodes", "across nodes"))
-    return ", ".join(f"{bytes_text(float(levels[level]), 3)} {word}" for level, word in words if level in levels)
+    words = {"within_node": "within nodes", "across_nodes": "across nodes"}
+    stated = run.summary.get("bytes_by_level") or {}
+    return ", ".join(
+        f"{bytes_text(float(levels[level]), 3)} {words.get(level, f'over level {level}')}"
+        for level in (*words, *stated)
+        if level in levels
+    )
 
 
 def _node_borders(run: RunLike, panel: int) -> list[dict[str, Any]]:
