@@ -60,6 +60,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "popularities": (
         ("kind", "kind"),
+        ("summary", "what it says"),
         ("sigma", "sigma"),
         ("groups", "groups"),
         ("group_exponent", "exponent of the groups"),
@@ -154,6 +155,14 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
     if kind == "kernels":
         return {name: {**family, "gpu": calibrated_gpu().name} for name, family in backends().items()}
     found = presets(kind)
+    if kind == "popularities":
+        from moesim.scenario.schema import POPULARITY_FIELDS, POPULARITY_KINDS
+
+        kinds = {
+            f"{{kind: {name}}}": {"kind": name, "summary": text, "fields": list(POPULARITY_FIELDS[name])}
+            for name, text in POPULARITY_KINDS.items()
+        }
+        return {**kinds, **found}
     if kind == "gpus":
         others = aliases()
         return {

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.compiled.jit import njit
+from moesim.compiled.power_law import draw_power_law
 from moesim.compiled.random import key
-from moesim.compiled.random import uniform as uniform_number
 from moesim.errors import InputError
 
 Loads = NDArray[np.int64]
@@ -96,63 +96,9 @@ def power_law(exponent: float, tokens: int, n_experts: int, top_k: int, ep: int,
     rounded, limited to T an expert; what is over or missing is spread one token
     at a time over the ranks, from the most or to the least loaded expert of each.
     """
-    if exponent == 1.0:
-        exponent = 1.0 + 1e-9  # the limit, a logarithm, to within rounding
     loads = np.empty((draws, n_experts // ep), dtype=np.int64)
     _power_law(seed, exponent, tokens, top_k, ep, n_experts, loads)
     return loads
-
-
-@njit
-def _fill(row: NDArray[np.int64], more: int, limit: int) -> int:
-    """Give `more` tokens to a rank, one at a time to its least loaded expert below the limit; how many it took."""
-    order = np.argsort(row)
-    level, given = 0, 0
-    n = row.shape[0]
-    # how far the least loaded ones rise together: the first `level` of them reach the same height
-    while level < n and given < more:
-        height = row[order[level]]
-        level += 1
-        ceiling = min(limit, row[order[level]] if level < n else limit)
-        rise = min((ceiling - height) * level, more - given)
-        each, rest = rise // level, rise % level
-        for i in range(level):
-            row[order[i]] = height + each + (1 if i < rest else 0)
-        given += rise
-        if ceiling == limit:
-            break
-    return given
-
-
-@njit
-def _draw(
-    word: np.uint64, exponent: float, tokens: int, top_k: int, ep: int, n_experts: int, out: NDArray[np.int64]
-) -> None:
-    """One draw: fill out [E / ep]."""
-    low, high = (1.0, 0.8 * tokens) if tokens * top_k > n_experts else (0.01, 2.0)
-    power, total, local = 1.0 - exponent, tokens * top_k, n_experts // ep
-    bottom, top = low**power, high**power
-    drawn = np.empty(n_experts)
-    for e in range(n_experts):
-        drawn[e] = ((top - bottom) * uniform_number(word, e) + bottom) ** (1.0 / power)
-    scale = total / drawn.sum()
-    load = np.empty((ep, local), dtype=np.int64)
-    missing = total
-    for e in range(n_experts):
-        n = min(int(np.rint(drawn[e] * scale)), tokens)
-        load[e // local, e % local] = n
-        missing -= n
-    rank = 0
-    while missing > 0:
-        missing -= _fill(load[rank], -(-missing // (ep - rank)), tokens)
-        rank = (rank + 1) % ep
-    while missing < 0:
-        fullest = load[rank].argmax()
-        if load[rank, fullest] > 0:
-            load[rank, fullest] -= 1
-            missing += 1
-        rank = (rank + 1) % ep
-    out[:] = load[load.sum(axis=1).argmax()]
 
 
 @njit
@@ -160,5 +106,7 @@ def _power_law(
     seed: int, exponent: float, tokens: int, top_k: int, ep: int, n_experts: int, out: NDArray[np.int64]
 ) -> None:
     """Fill out [D, E / ep]."""
+    load = np.empty((ep, n_experts // ep), dtype=np.int64)
     for draw in range(out.shape[0]):
-        _draw(key(seed, 0, 0, 0, draw), exponent, tokens, top_k, ep, n_experts, out[draw])
+        draw_power_law(key(seed, 0, 0, 0, draw), exponent, tokens, top_k, load)
+        out[draw] = load[load.sum(axis=1).argmax()]

@@ -73,6 +73,15 @@ def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, A
             "an empty list",
             "a number, or one or more of them, for group_exponent and group_sigma",
         ),
+        *(
+            (
+                getattr(found, field) is not None or found.kind != kind,
+                (*PATH, field),
+                None,
+                f"a number, as kind {kind} needs it",
+            )
+            for kind, field in (("power-law", "alpha"), ("dirichlet", "concentration"))
+        ),
         (
             found.groups <= n_experts or not lognormal,
             (*PATH, "groups"),

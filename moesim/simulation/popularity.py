@@ -1,9 +1,9 @@
-"""The popularity of the experts where a scenario states their load: counts, shares, log-normal, or hot experts."""
+"""The popularity of the experts where a scenario states their load: by counts, or by a law of few numbers."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,21 @@ from numpy.typing import NDArray
 from moesim.errors import InputError, ParameterError
 from moesim.routing import STRATEGIES, Strategy
 from moesim.scenario import Scenario
-from moesim.scenario.schema import LOAD_KINDS
+from moesim.scenario.schema import LOAD_KINDS, PopularitySpec
 from moesim.simulation.sampling import router_of
 from moesim.simulation.threads import default_threads
 from moesim.types import Draw
-from moesim.workload import hot_loads, lognormal_loads, read_counts, solve_layer, stated_loads
+from moesim.workload import (
+    dirichlet_loads,
+    hot_loads,
+    lognormal_loads,
+    power_law_loads,
+    read_counts,
+    solve_layer,
+    stated_loads,
+)
 
+Load = NDArray[np.float64]
 Popularity = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Affinities of the topics [L, topics, E] -> popularities [L, E]."""
 
@@ -53,21 +62,66 @@ def popularity_of(scenario: Scenario) -> tuple[Popularity | None, tuple[str, str
         except ParameterError as error:
             raise scenario.error("workload.popularity.counts", f"{error.found} in {name}", error.wanted) from None
         file = name, digest
-    elif stated.kind == "shares":
-        load = stated_loads(len(model.moe_layers), stated.shares)
-    elif stated.kind == "hot":
-        assert stated.share is not None
-        assert stated.experts is not None
-        load = hot_loads(*shape, share=stated.share, experts=stated.experts)
     else:
-        load = lognormal_loads(
-            *shape,
-            sigma=stated.sigma,
-            groups=stated.groups,
-            group_exponent=stated.group_exponent,
-            group_sigma=stated.group_sigma,
-        )
+        load = _LOADS[stated.kind](scenario, stated, *shape)
     return partial(_solve, scenario, load / load.sum(axis=1, keepdims=True)), file
+
+
+def _shares(scenario: Scenario, stated: PopularitySpec, seed: int, n_layers: int, n_experts: int) -> Load:
+    del scenario, seed, n_experts
+    return stated_loads(n_layers, stated.shares)
+
+
+def _hot(scenario: Scenario, stated: PopularitySpec, seed: int, n_layers: int, n_experts: int) -> Load:
+    del scenario
+    assert stated.share is not None
+    assert stated.experts is not None
+    return hot_loads(seed, n_layers, n_experts, share=stated.share, experts=stated.experts)
+
+
+def _lognormal(scenario: Scenario, stated: PopularitySpec, seed: int, n_layers: int, n_experts: int) -> Load:
+    del scenario
+    fields = {name: getattr(stated, name) for name in ("sigma", "groups", "group_exponent", "group_sigma")}
+    return lognormal_loads(seed, n_layers, n_experts, **fields)
+
+
+def _power_law(scenario: Scenario, stated: PopularitySpec, seed: int, n_layers: int, n_experts: int) -> Load:
+    """Loads of a step's tokens of an expert-parallel group, by its ranks where these divide the experts."""
+    parallel, placement = scenario.parallelism, scenario.spec.placement
+    sources = scenario.cluster.n_gpus - (placement.expert_gpus or 0)
+    groups = 1 if placement.expert_gpus else scenario.cluster.n_gpus // parallel.group_gpus
+    ranks = placement.expert_gpus or parallel.expert
+    assert stated.alpha is not None
+    return power_law_loads(
+        seed,
+        n_layers,
+        n_experts,
+        alpha=stated.alpha,
+        tokens=(scenario.spec.workload.tokens_per_gpu or 1) * sources // groups,
+        top_k=_top_k(scenario),
+        ranks=ranks if n_experts % ranks == 0 else 1,
+    )
+
+
+def _dirichlet(scenario: Scenario, stated: PopularitySpec, seed: int, n_layers: int, n_experts: int) -> Load:
+    assert stated.concentration is not None
+    return dirichlet_loads(seed, n_layers, n_experts, concentration=stated.concentration, top_k=_top_k(scenario))
+
+
+def _top_k(scenario: Scenario) -> int:
+    """Choices of the router that the load is of."""
+    router = scenario.spec.workload.popularity.router
+    return (router.top_k if router is not None else None) or scenario.model.top_k
+
+
+_LOADS: Mapping[str, Callable[[Scenario, PopularitySpec, int, int, int], Load]] = {
+    "lognormal": _lognormal,
+    "power-law": _power_law,
+    "dirichlet": _dirichlet,
+    "hot": _hot,
+    "shares": _shares,
+}
+"""Shares [L, E] of each kind that states a load and needs no file."""
 
 
 def _solve(scenario: Scenario, share: NDArray[np.float64], affinity: NDArray[np.float32]) -> NDArray[np.float32]:

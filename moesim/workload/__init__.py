@@ -12,7 +12,7 @@ from moesim.workload.counted import RecordedCounts
 from moesim.workload.counts import read_counts
 from moesim.workload.dealt import DealtTokens
 from moesim.workload.dynamics import Bursts, Mixture
-from moesim.workload.loads import by_layer, hot_loads, lognormal_loads, stated_loads
+from moesim.workload.loads import by_layer, dirichlet_loads, hot_loads, lognormal_loads, power_law_loads, stated_loads
 from moesim.workload.patterns import PATTERNS, Dealer, Pattern
 from moesim.workload.recorded import RecordedLogits, RecordedTokens, no_choices
 from moesim.workload.sequences import Batches
@@ -34,9 +34,11 @@ __all__ = [
     "SyntheticTokens",
     "TraceSteps",
     "by_layer",
+    "dirichlet_loads",
     "hot_loads",
     "lognormal_loads",
     "no_choices",
+    "power_law_loads",
     "read_counts",
     "solve_layer",
     "stated_loads",

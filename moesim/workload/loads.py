@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moesim.compiled.jit import njit
-from moesim.compiled.random import POPULARITY, key, normals, permutation
+from moesim.compiled.power_law import draw_power_law
+from moesim.compiled.random import POPULARITY, key, normals, permutation, uniform
 
-_ORDER, _EXPERTS, _GROUPS = 0, 1, 2
+_ORDER, _EXPERTS, _GROUPS, _GAMMAS = 0, 1, 2, 3
 """What a layer's draws of the stream POPULARITY are for."""
 
 
@@ -62,6 +64,72 @@ def hot_loads(seed: int, n_layers: int, n_experts: int, *, share: float, experts
     order = np.empty((n_layers, n_experts), dtype=np.int64)
     _orders_of_layers(seed, order)
     return by_order[order]
+
+
+def power_law_loads(
+    seed: int, n_layers: int, n_experts: int, *, alpha: float, tokens: int, top_k: int, ranks: int = 1
+) -> NDArray[np.float64]:
+    """Shares [L, E] of loads with the density x^-alpha, as the collector of the measured tables draws them.
+
+    What that draws depends on the `tokens` of a step and rests, where it rounds, on
+    the `ranks`, runs of equally many experts; see `compiled.power_law`.
+    """
+    load = np.empty((n_layers, ranks, n_experts // ranks), dtype=np.int64)
+    _power_laws_of_layers(seed, alpha, tokens, top_k, load)
+    return _shares(load.reshape(n_layers, n_experts).astype(np.float64))
+
+
+def dirichlet_loads(
+    seed: int, n_layers: int, n_experts: int, *, concentration: float, top_k: int
+) -> NDArray[np.float64]:
+    """Shares [L, E] of a symmetric Dirichlet law, none above 1 / top_k: choices of a token are distinct.
+
+    What an expert would have beyond that goes to the others in proportion. The
+    coefficient of variation is sqrt((E - 1) / (E concentration + 1)) before.
+    """
+    gammas = np.empty((n_layers, n_experts))
+    _gammas_of_layers(seed, concentration, gammas)
+    return _limited(_shares(np.maximum(gammas, 1e-300)), 1 / top_k)
+
+
+def _limited(shares: NDArray[np.float64], limit: float) -> NDArray[np.float64]:
+    """Shares [L, E] of which none is above a limit of 1 / E or more."""
+    at_limit = np.zeros(shares.shape, dtype=np.bool_)
+    for _ in range(shares.shape[1]):
+        at_limit |= shares >= limit
+        rest = np.where(at_limit, 0, shares)
+        room = 1 - limit * at_limit.sum(axis=1, keepdims=True)
+        shares = np.where(at_limit, limit, rest * room / np.maximum(rest.sum(axis=1, keepdims=True), 1e-300))
+        if not (shares > limit * (1 + 1e-12)).any():
+            break
+    return shares
+
+
+@njit
+def _power_laws_of_layers(seed: int, alpha: float, tokens: int, top_k: int, out: NDArray[np.int64]) -> None:
+    for layer in range(out.shape[0]):
+        draw_power_law(key(seed, POPULARITY, 0, layer, _EXPERTS), alpha, tokens, top_k, out[layer])
+
+
+@njit
+def _gammas_of_layers(seed: int, shape: float, out: NDArray[np.float64]) -> None:
+    """Fill out [L, E] with gamma numbers (Marsaglia and Tsang, ACM TOMS 26, 2000; below 1 by a power of a uniform)."""
+    d = (shape if shape >= 1.0 else shape + 1.0) - 1.0 / 3.0
+    c = 1.0 / math.sqrt(9.0 * d)
+    pair = np.empty(1)
+    for layer in range(out.shape[0]):
+        for e in range(out.shape[1]):
+            tries = 0
+            while True:
+                word = key(seed, POPULARITY, tries, layer, _GAMMAS + e)
+                normals(word, pair)
+                v = (1.0 + c * pair[0]) ** 3
+                if v > 0.0 and math.log(uniform(word, 2)) < 0.5 * pair[0] ** 2 + d - d * v + d * math.log(v):
+                    break
+                tries += 1
+            out[layer, e] = d * v
+            if shape < 1.0:
+                out[layer, e] *= uniform(word, 3) ** (1.0 / shape)
 
 
 @njit

@@ -59,6 +59,19 @@ def test_a_lognormal_load_runs_and_has_the_stated_deviation() -> None:
     np.testing.assert_array_equal(found, shares(stated({"sigma": 0.8})))  # the kind is told by its field
 
 
+@pytest.mark.parametrize("stated_by, cv", [({"alpha": 1.2}, None), ({"concentration": 4.0}, 0.5)])
+def test_other_laws_come_out(stated_by: dict[str, Any], cv: float | None) -> None:
+    """The kind is told by its field; Dirichlet's coefficient of variation is about 1 / sqrt(4)."""
+    found = shares(stated(stated_by))
+    deviation = (found.std(axis=1) / found.mean(axis=1)).mean()
+    assert deviation == pytest.approx(cv, abs=0.12) if cv else deviation > 0.8
+    assert found.max() < 1 / 8 + 0.01
+    assert {**stated(stated_by).spec.workload.popularity.model_dump(), **stated_by}["kind"] in (
+        "power-law",
+        "dirichlet",
+    )
+
+
 def test_hot_experts_get_their_share() -> None:
     """A third of the load for an eighth of the experts."""
     found = np.sort(shares(stated({"kind": "hot", "share": 0.34, "experts": 8})), axis=1)
@@ -187,6 +200,9 @@ WRONG = [
     ({"kind": "hot", "experts": 3}, "share: found None, wanted a share"),
     ({"share": 0.3, "experts": 64}, "experts: found 64, wanted 1 to 63"),
     ({"share": 0.3, "experts": 1}, "found 0.3 of the load of layer 0 .* at most 1 / top_k = 0.125"),
+    ({"kind": "power-law"}, "alpha: found None, wanted a number, as kind power-law needs it"),
+    ({"kind": "dirichlet"}, "concentration: found None, wanted a number, as kind dirichlet needs it"),
+    ({"concentration": 0}, "concentration: found 0, wanted greater than or equal to 0.001"),
     ({"kind": "shares"}, "shares: found None, wanted a list of numbers"),
     ({"shares": 3}, "shares: found 3, wanted a list of numbers, or one for each MoE layer"),
     ({"shares": [1, -1]}, "shares.* found -1, wanted greater than or equal to 0"),

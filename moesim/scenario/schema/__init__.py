@@ -18,6 +18,7 @@ from moesim.scenario.schema.skew import PATTERN_FIELDS, BurstsSpec, DriftSpec, M
 from moesim.scenario.schema.workload import (
     LOAD_KINDS,
     POPULARITY_FIELDS,
+    POPULARITY_KINDS,
     LoadRouterSpec,
     PopularitySpec,
     WorkloadSpec,
@@ -28,6 +29,7 @@ __all__ = [
     "OVERLAP_SLOWDOWN",
     "PATTERN_FIELDS",
     "POPULARITY_FIELDS",
+    "POPULARITY_KINDS",
     "UNSUPPORTED",
     "BurstsSpec",
     "CapacitySpec",

@@ -46,6 +46,32 @@ _Probabilities = Annotated[
 _BY_DEPTH = "; one number, or some from the first MoE layer to the last at equal distances, linear between"
 
 
+POPULARITY_KINDS: Mapping[str, str] = {
+    "zipf": "experts are wanted in proportion to r^-exponent of their order r; their load is more even",
+    "uniform": "all experts are wanted alike",
+    "lognormal": "ln of the load is normal, if wanted by depth and by groups of experts",
+    "power-law": "loads of the density x^-alpha, as the collector of the measured tables draws them",
+    "dirichlet": "shares of a symmetric Dirichlet law, the more even the larger concentration is",
+    "hot": "some experts of each layer have a share of its load, the others the same each",
+    "shares": "each expert has the stated load",
+    "counts": "the load of a file",
+}
+"""What each kind of popularity says."""
+POPULARITY_FIELDS: Mapping[str, tuple[str, ...]] = {
+    "zipf": ("exponent",),
+    "uniform": (),
+    "lognormal": ("sigma", "groups", "group_exponent", "group_sigma"),
+    "power-law": ("alpha",),
+    "dirichlet": ("concentration",),
+    "hot": ("share", "experts"),
+    "shares": ("shares",),
+    "counts": ("counts",),
+}
+"""What each kind of popularity reads; the first that is named tells the kind where none is written."""
+LOAD_KINDS = ("lognormal", "power-law", "dirichlet", "hot", "shares", "counts")
+"""Kinds that state the load that comes out."""
+
+
 class LoadRouterSpec(Part):
     """A router, as in `routing`."""
 
@@ -55,17 +81,16 @@ class LoadRouterSpec(Part):
 
 
 class PopularitySpec(Part):
-    """How unequally experts are wanted: by an exponent, or by the load that comes out (lognormal, hot, shares, counts).
+    """How unequally experts are wanted: by an exponent, or by the load that comes out (all other kinds).
 
     Such a load is that of the topics together, before substitution and capacity.
     """
 
     name: str = described("inline", "shown in reports")
-    kind: Literal["zipf", "uniform", "lognormal", "hot", "shares", "counts"] = described(
+    kind: Literal["zipf", "uniform", "lognormal", "power-law", "dirichlet", "hot", "shares", "counts"] = described(
         "zipf",
-        "zipf: popularity by rank; uniform; lognormal: ln of the load is normal; hot: some experts have a share "
-        "of the load; shares: each expert has the stated one; counts: the load of a file. Default: what the fields "
-        "below say, else zipf",
+        "; ".join(f"{kind}: {summary}" for kind, summary in POPULARITY_KINDS.items())
+        + ". Default: what the fields below say, else zipf",
     )
     exponent: float = described(0.0, "of zipf: popularity of the expert of order r is r^-exponent", ge=0, le=20)
     sigma: _ByDepth = described((), "of lognormal: standard deviation of ln load within a group" + _BY_DEPTH)
@@ -74,6 +99,10 @@ class PopularitySpec(Part):
         (0.0,), "of lognormal: the group of number r (from 1) has load r^-exponent" + _BY_DEPTH
     )
     group_sigma: _ByDepth = described((0.0,), "of lognormal: standard deviation of ln load of a group" + _BY_DEPTH)
+    alpha: float | None = described(
+        None, "of power-law: exponent of the density of loads, from 1 to 0.8 x the tokens of a step", ge=0, le=20
+    )
+    concentration: float | None = described(None, "of dirichlet: parameter of each expert", ge=1e-3, le=1e9)
     share: float | None = described(None, "of hot: part of a layer's load that the hot experts have", gt=0, le=1)
     experts: Count | None = described(None, "of hot: how many they are, drawn at random in every layer")
     shares: _Shares = described(
@@ -90,21 +119,6 @@ class PopularitySpec(Part):
         "or the model's own where that router does not follow popularity",
     )
     source: str = ""
-
-
-POPULARITY_FIELDS: Mapping[str, tuple[str, ...]] = {
-    "zipf": ("exponent",),
-    "uniform": (),
-    "lognormal": ("sigma", "groups", "group_exponent", "group_sigma"),
-    "hot": ("share", "experts"),
-    "shares": ("shares",),
-    "counts": ("counts",),
-}
-"""What each kind of popularity reads; the first that is named tells the kind where none is written."""
-
-
-LOAD_KINDS = ("lognormal", "hot", "shares", "counts")
-"""Kinds that state the load that comes out."""
 
 
 class WorkloadSpec(Part):
