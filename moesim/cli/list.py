@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "models": (
+        ("parameters.total", "total"),
+        ("parameters.active", "active"),
         ("n_layers", "layers"),
+        ("moe_layers", "MoE"),
         ("n_experts", "experts"),
         ("top_k", "top-k"),
         ("n_shared_experts", "shared"),
         ("hidden_size", "hidden"),
         ("moe_intermediate_size", "expert width"),
-        ("attention", "attention"),
-        ("layers", "layers that differ"),
+        ("kinds_of_attention", "attention"),
         ("router", "router"),
         ("source", "source"),
     ),
@@ -84,11 +86,14 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
 """Fields of an entry (dotted: of a mapping in it) and the column that shows each; pairs are (within node, across
 nodes), those of a popularity from the first MoE layer to the last."""
 BELOW: Mapping[str, tuple[str, ...]] = {
+    "models": ("hidden_size", "moe_intermediate_size", "kinds_of_attention", "router", "source"),
     "gpus": ("network", "link_gb_per_s", "source", "estimated", "kernels"),
     "networks": ("combine_bandwidth_gb_per_s", "combine_latency_us", "comm_sms", "measured_on", "source"),
 }
 """Fields that a terminal lacks the width for: they stand below its table, a paragraph an entry, those of combine
 where they differ from those of dispatch."""
+AMOUNTS = frozenset({"parameters.total", "parameters.active"})
+"""Fields with numbers of parameters, which are shown in billions."""
 NODE = 8
 """GPUs of a node where a preset says nothing."""
 RENAMED = {"balancers": "substitutions"}
@@ -164,7 +169,7 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
         }
         return {**kinds, **found}
     if kind == "gpus":
-        others = aliases()
+        others = aliases(kind)
         return {
             name: {
                 "vendor": "NVIDIA",
@@ -175,7 +180,27 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
             }
             for name, entry in found.items()
         }
-    return {name: {**_model_defaults(), **entry} for name, entry in found.items()} if kind == "models" else found
+    return {name: _model_entry(name, entry) for name, entry in found.items()} if kind == "models" else found
+
+
+def _model_entry(name: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's preset says, what it need not say, and its parameters, attention and names."""
+    from moesim.hardware import parameter_count
+    from moesim.report.model import attention_text
+    from moesim.scenario.model_shape import preset_model
+    from moesim.scenario.presets import aliases
+    from moesim.study.describe import kinds_of_attention
+
+    shape = preset_model(name)
+    count = parameter_count(shape)
+    return {
+        **_model_defaults(),
+        **entry,
+        "parameters": {"total": count["total"], "active": count["active"]},
+        "moe_layers": len(shape.moe_layers),
+        "kinds_of_attention": attention_text(kinds_of_attention(shape)),
+        "hugging_face": aliases("models").get(name, []),
+    }
 
 
 def _model_defaults() -> dict[str, Any]:
@@ -203,7 +228,7 @@ def print_entries(kind: str, found: Mapping[str, Mapping[str, Any]], file: IO[st
         numeric = all(isinstance(_value(entry, field), int | float | None) for entry in found.values())
         table.add_column(header, justify="right" if numeric else "left")
     for name, entry in found.items():
-        table.add_row(name, *(Text(_text(_value(entry, field))) for field, _ in columns))
+        table.add_row(name, *(Text(_shown(entry, field)) for field, _ in columns))
     print_table(table, file)
     if narrow:
         print(file=file)
@@ -232,7 +257,7 @@ def _paragraphs(kind: str, found: Mapping[str, Mapping[str, Any]]) -> Table:
     for name, entry in found.items():
         told = []
         for field in BELOW[kind]:
-            text, value = _text(_value(entry, field)), _value(entry, field)
+            text, value = _shown(entry, field), _value(entry, field)
             repeated = field.startswith("combine") and value == entry.get(field.replace("combine", "dispatch"))
             if text != "-" and not repeated:
                 told.append(text if field == "source" else f"{headers[field]} {text}")
@@ -246,6 +271,16 @@ def _value(entry: Mapping[str, Any], field: str) -> Any:
     for part in field.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     return value
+
+
+def _shown(entry: Mapping[str, Any], field: str) -> str:
+    """A field for people."""
+    value = _value(entry, field)
+    if field not in AMOUNTS:
+        return _text(value)
+    from moesim.report.model import parameters_text
+
+    return parameters_text(value)
 
 
 def _text(value: Any) -> str:

@@ -20,10 +20,10 @@ _SHOWN_DTYPES = ("bf16", "fp8", "int4")
 
 
 def parameters_text(amount: float) -> str:
-    """A number of parameters as publishers write it: "46.7 B", "1.03 T", "620 M"."""
+    """A number of parameters as publishers write it: "46.7B", "1.03T", "620M"."""
     for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
         if amount >= size:
-            return f"{number(amount / size, 3)} {unit}"
+            return f"{number(amount / size, 3)}{unit}"
     return count(amount)
 
 

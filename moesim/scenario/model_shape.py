@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from moesim.scenario.presets import preset
 from moesim.scenario.schema import LayersSpec, ModelSpec
 from moesim.scenario.source import FieldPath
 from moesim.types import STATES, LayerChange, LayerShape, ModelShape
@@ -29,6 +30,11 @@ def model_shape(spec: ModelSpec) -> ModelShape:
         for each in spec.layers
     )
     return ModelShape(**spec.model_dump(exclude={"layers"}), changes=changes)
+
+
+def preset_model(name: str) -> ModelShape:
+    """The shape of a shipped model."""
+    return model_shape(ModelSpec.model_validate({"name": name, **preset("models", name)}))
 
 
 def _changed(spec: LayersSpec) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def _named(kind: str, name: Any, path: FieldPath, fail: Fail) -> dict[str, Any]:
 
 def _model(value: Any, folder: Path, fail: Fail) -> Any:
     base = value.get("preset") if isinstance(value, dict) else value
-    if isinstance(base, str) and base not in names("models") and _is_path(base, folder):
+    if isinstance(base, str) and _is_path(base, folder):
         try:
             path = (folder / base).expanduser()
             there = os.path.exists(path)  # noqa: PTH110 - false of a name that is too long
@@ -143,6 +143,10 @@ def _model(value: Any, folder: Path, fail: Fail) -> Any:
 
 
 def _is_path(text: str, folder: Path) -> bool:
+    if text in names("models"):
+        return False
+    if canonical("models", text) in names("models"):  # organisation/name of a shipped model, unless it is there
+        return os.path.exists(folder / text)  # noqa: PTH110 - false of a name that is too long
     named = os.sep in text or "/" in text or text.endswith(".json")
     return named or os.path.isfile(folder / text / "config.json")  # noqa: PTH113 - false of a name that is too long
 

@@ -65,7 +65,7 @@ def describe_model(model: Any, *, gpus: Sequence[str] = (), context_tokens: int 
         "vocab_size": shape.vocab_size,
         "parameters": parameter_count(shape),
         **_experts(shape),
-        "attention": _attention(shape),
+        "attention": kinds_of_attention(shape),
         "weights": {
             "dtype": shape.weights_dtype,
             "part_dtypes": dict(shape.part_dtypes),
@@ -124,7 +124,7 @@ def _one_or_all(values: Iterable[Any]) -> Any:
     return distinct[0] if len(distinct) == 1 else distinct
 
 
-def _attention(model: ModelShape) -> list[dict[str, Any]]:
+def kinds_of_attention(model: ModelShape) -> list[dict[str, Any]]:
     """Kinds of attention with the number of layers of each, and what limits the tokens that one sees."""
     kinds: dict[tuple[Any, ...], int] = {}
     for each in model.layers:

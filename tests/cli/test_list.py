@@ -57,7 +57,7 @@ def test_no_column_is_empty(moesim: Call, kind: str) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 120])
-@pytest.mark.parametrize("kind", ["gpus", "networks"])
+@pytest.mark.parametrize("kind", ["models", "gpus", "networks"])
 def test_a_list_fits_a_terminal(kind: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One line an entry, uncut, and below the table a paragraph an entry with its source."""
     from moesim.cli import list as command
@@ -83,6 +83,16 @@ def test_gpus_show_their_peaks_bandwidths_and_calibrated_kernels(moesim: Call) -
     for word in ("989.4   1978.9", "3352", "450 / 50", "datasheet (2023)", "trtllm-bf16 / trtllm-fp8 /"):
         assert word in lines["h100-sxm"]
     assert lines["b200-sxm"].rstrip().endswith(" -")  # none: its kernels take the constants of H100
+
+
+def test_models_show_their_parameters(moesim: Call) -> None:
+    """The line of Mixtral, with what publishers say of it."""
+    lines = {line.split()[0]: line.split() for line in moesim("list", "models").out.splitlines()[2:]}
+    assert lines["mixtral-8x7b"][1:9] == ["46.7B", "12.9B", "32", "32", "8", "2", "0", "4096"]
+    assert lines["kimi-k2"][1:3] == ["1.03T", "32.9B"]
+    entry = json.loads(moesim("list", "models", "--json").out)["mixtral-8x7b"]
+    assert entry["parameters"]["total"] == pytest.approx(46.7e9, rel=0.001)
+    assert entry["hugging_face"] == ["mistralai/Mixtral-8x7B-v0.1", "mistralai/Mixtral-8x7B-Instruct-v0.1"]
 
 
 def test_an_unknown_kind_is_exit_2_with_a_suggestion(moesim: Call) -> None:

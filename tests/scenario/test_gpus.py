@@ -52,8 +52,8 @@ def test_a_gpu_is_found_by_what_people_and_drivers_call_it(written: Any, preset:
 
 def test_every_gpu_has_a_line_of_other_names_and_no_two_share_one() -> None:
     """None of the other names is a preset's own, and each leads to its preset."""
-    assert list(aliases()) == list(names("gpus"))
-    for preset, others in aliases().items():
+    assert list(aliases("gpus")) == list(names("gpus"))
+    for preset, others in aliases("gpus").items():
         for name in (*others, preset.upper(), preset.replace("-", " ")):
             assert canonical("gpus", name) == preset
 

@@ -29,40 +29,55 @@ def preset(kind: str, name: str) -> dict[str, Any]:
     return copy.deepcopy(_load(kind)[name])
 
 
-def aliases() -> dict[str, list[str]]:
-    """Other names of each GPU: what people and drivers call it, in small letters and without its maker."""
-    return copy.deepcopy(_document("gpu_aliases"))
+def aliases(kind: str) -> dict[str, list[str]]:
+    """Other names of each preset of "gpus" or "models".
+
+    Of a GPU these are what people and drivers call it, in small letters and without its maker; of a model the
+    organisation/name of those on Hugging Face that have its shape.
+    """
+    return copy.deepcopy(_document(_ALIASES[kind]))
 
 
 def canonical(kind: str, name: str) -> str:
     """The name of a preset that people may call otherwise: "NVIDIA H100 80GB HBM3" is h100-sxm.
 
-    Of GPUs neither case nor signs nor the words of a maker count. What no preset is called stays as it is.
+    Neither case nor signs count, of GPUs nor the words of a maker, of models nor an organisation before a slash.
+    What no preset is called stays as it is.
     """
-    if kind != "gpus" or name in names(kind):
+    if kind not in _ALIASES or name in names(kind):
         return name
-    return _gpu_names().get(_plain(name), name)
+    return _other_names(kind).get(_plain(kind, name), name)
 
 
 def suggestion(kind: str, name: Any) -> str:
     """The end of an error about an unknown preset: " (did you mean NAME?)", "" if none is called anything like it."""
-    if kind != "gpus":
+    if kind not in _ALIASES:
         return did_you_mean(name, names(kind))
-    similar = nearest(_plain(str(name)), _gpu_names())
-    return did_you_mean(name, names(kind)) if similar is None else f" (did you mean {_gpu_names()[similar]}?)"
+    known = _other_names(kind)
+    similar = nearest(_plain(kind, str(name)), known)
+    return did_you_mean(name, names(kind)) if similar is None else f" (did you mean {known[similar]}?)"
+
+
+_ALIASES = {"gpus": "gpu_aliases", "models": "model_aliases"}
+"""Data files with other names, by kind."""
 
 
 @cache
-def _gpu_names() -> dict[str, str]:
+def _other_names(kind: str) -> dict[str, str]:
     """Presets by the plain form of all their names."""
-    own = {_plain(name): name for name in names("gpus")}
-    return {**{_plain(alias): name for name, known in aliases().items() for alias in known}, **own}
+    own = {_plain(kind, name): name for name in names(kind)}
+    others = {_plain(kind, alias): name for name, known in aliases(kind).items() for alias in known}
+    if kind == "models":  # with its organisation, which may be part of what is written, and without
+        others |= {
+            _plain(kind, alias.rpartition("/")[2]): name for name, known in aliases(kind).items() for alias in known
+        }
+    return {**others, **own}
 
 
-def _plain(name: str) -> str:
-    """Letters and digits of a name, without the words of makers."""
+def _plain(kind: str, name: str) -> str:
+    """Letters and digits of a name, of GPUs without the words of makers."""
     words = re.findall(r"[a-z0-9]+", name.lower())
-    return "".join(word for word in words if word not in _MAKERS)
+    return "".join(word for word in words if kind != "gpus" or word not in _MAKERS)
 
 
 _MAKERS = frozenset(
