@@ -91,3 +91,11 @@ def test_what_means_a_model_and_what_a_recording(folder: Path) -> None:
         assert is_model(what), what
     for what in (".", "dump.json", "dump.jsonl", "gone.parquet"):
         assert not is_model(what), what
+
+
+def test_the_readme_shows_what_is_printed(moesim: Call) -> None:
+    """Line by line."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    command = "describe Qwen/Qwen3-30B-A3B --gpu H100 --gpu L40S"
+    shown = readme.partition(f"$ moesim {command}\n")[2].partition("```")[0]
+    assert moesim(*command.split()).out.startswith(shown)
