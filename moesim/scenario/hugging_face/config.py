@@ -34,11 +34,13 @@ class Config:
         return self.keys.get(name) or KEYS.get(name) or (name,)
 
     def find(self, name: str) -> tuple[str, Any]:
-        """The key under which a field is stated, and its value; None where it is not stated and has no default."""
+        """The key of a field and its value: the stated one, None for a null, else the default or None."""
         keys = self.keys_of(name)
         for key in keys:
             if self.data.get(key) is not None:
                 return key, self.data[key]
+        if any(key in self.data for key in keys):
+            return keys[0], None
         return keys[0], self.defaults.get(name)
 
     def has(self, name: str) -> bool:

@@ -70,6 +70,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     ),
     "attention_gate": ("attn_output_gate", "attention_output_gate"),
     "window": ("sliding_window", "sliding_window_size"),
+    "window_every": ("global_attn_every_n_layers", "sliding_window_pattern"),
     "chunk": ("attention_chunk_size",),
     "index_heads": ("index_n_heads",),
     "index_head_dim": ("index_head_dim",),

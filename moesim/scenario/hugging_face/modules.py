@@ -8,6 +8,7 @@ the part's matrices there, whatever the model calls them.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -69,6 +70,7 @@ _MATRICES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }
 """The matrices of each part that may be quantised, as different models call them."""
 PARTS = tuple(_MATRICES)
+_MAX_FORMS = 2000
 _LAYER = re.compile(r"layers\.(\d+)(?=\.|\*|$)")
 _NESTED = re.compile(r"[+*]\)[+*{]")
 
@@ -83,26 +85,40 @@ def parts_named(patterns: Iterable[Any], layers: Mapping[str, Sequence[int]]) ->
     Raises:
         ScenarioError: an entry is no text, or no expression.
     """
-    by_form, expressions = _forms(patterns)
+    forms, expressions = _forms(patterns)
     found = set()
     for part, having in layers.items():
         wanted = set(having)
         named: set[int] = set()
-        for form, of_layers in by_form.items():
-            if _names_part(part, lambda name, form=form: _matches(form, name)):
-                named |= wanted if of_layers is None else wanted & of_layers
-        if expressions:
-            named |= {
-                layer
-                for layer in wanted - named
-                if _names_part(
-                    part,
-                    lambda name, layer=layer: any(each.match(name.replace("#", str(layer))) for each in expressions),
+        for prefix in _PREFIXES:
+            for matrices in _MATRICES[part]:
+                counts = Counter(
+                    layer
+                    for matrix in matrices
+                    for layer in _layers_naming(prefix + matrix, forms, expressions, wanted)
                 )
-            }
+                named |= {layer for layer, count in counts.items() if 2 * count > len(matrices)}
         if wanted and 2 * len(named) >= len(wanted):
             found.add(part)
     return frozenset(found)
+
+
+def _layers_naming(
+    name: str, forms: Mapping[str, set[int] | None], expressions: Sequence[re.Pattern[str]], wanted: set[int]
+) -> set[int]:
+    """The wanted layers in which an entry names a matrix."""
+    found: set[int] = set()
+    for form, of_layers in forms.items():
+        if _matches(form, name):
+            if of_layers is None:
+                return wanted
+            found |= of_layers
+    for each in expressions:
+        if "layers" not in each.pattern and each.match(name.replace("#", "0")):
+            return wanted
+        if "layers" in each.pattern:
+            found |= {layer for layer in wanted if each.match(name.replace("#", str(layer)))}
+    return found & wanted
 
 
 def _forms(patterns: Iterable[Any]) -> tuple[dict[str, set[int] | None], list[re.Pattern[str]]]:
@@ -123,6 +139,8 @@ def _forms(patterns: Iterable[Any]) -> tuple[dict[str, set[int] | None], list[re
             of_layers = forms[form]
             assert of_layers is not None
             of_layers.add(int(place[1][:9]))
+        if len(forms) + len(expressions) > _MAX_FORMS:
+            raise ScenarioError(f"modules of at most {_MAX_FORMS} different names, but for the layer")
     return forms, list(expressions.values())
 
 
@@ -133,15 +151,6 @@ def _expression(text: str) -> re.Pattern[str]:
         return re.compile(text)
     except (re.error, OverflowError, RecursionError):
         raise ScenarioError(f"modules that are named by expressions of Python's re, not {text!r:.40}") from None
-
-
-def _names_part(part: str, matches: Any) -> bool:
-    """Whether most matrices of a part match, under any of the names that models give them."""
-    return any(
-        2 * sum(matches(prefix + matrix) for matrix in matrices) > len(matrices)
-        for matrices in _MATRICES[part]
-        for prefix in _PREFIXES
-    )
 
 
 def _matches(form: str, name: str) -> bool:

@@ -86,7 +86,7 @@ def indexer(config: Config) -> Fields:
 
 def attention_by_layer(config: Config) -> dict[str, Sequence[Any]]:
     """What differs between the layers' attention, by the layers' types."""
-    kinds = config.per_layer("layer_types", str)
+    kinds = config.per_layer("layer_types", str) or _repeated(config)
     values: dict[str, Sequence[Any]] = {}
     if kinds is not None:
         for field, word in (("window", "sliding"), ("chunk", "chunked")):
@@ -98,6 +98,26 @@ def attention_by_layer(config: Config) -> dict[str, Sequence[Any]]:
         own = config.count("index_heads")
         values["index_heads"] = [0 if kind == "shared" else own for kind in indexers]
     return values
+
+
+def _repeated(config: Config) -> list[str] | None:
+    """The layers' types of a file that states from which layer on, at what distance or by which letters it has windows.
+
+    None where the file has no window, or has it in all layers.
+    """
+    if not config.has("window"):
+        return None
+    layers, every = range(config.n_layers), config.find("window_every")[1]
+    if not config.flag("use_sliding_window", default=True):
+        return ["full_attention" for _ in layers]
+    if every is None:
+        first = config.count("max_window_layers", 0, least=0)
+        return ["full_attention" if i < first else "sliding_attention" for i in layers] if first else None
+    if isinstance(every, str) and every:
+        whole = [letter == "G" for letter in every]
+    else:
+        whole = [False] * (config.count("window_every") - 1) + [True]
+    return ["full_attention" if whole[i % len(whole)] else "sliding_attention" for i in layers]
 
 
 def linear(config: Config) -> Fields:
@@ -145,6 +165,10 @@ def shared_experts(config: Config) -> Fields:
 def dense_layers(config: Config) -> list[int]:
     """Indices of the layers without experts, by whichever rule the file states."""
     layers = range(config.n_layers)
+    only, sparse_step = set(config.indices("mlp_only_layers") or ()), config.count("decoder_sparse_step", 1)
+    by_list = [i for i in layers if i in only or (i + 1) % sparse_step]
+    if by_list:
+        return by_list
     kinds = config.per_layer("mlp_layer_types", str)
     if kinds is not None:
         return [i for i in layers if kinds[i] == "dense"]
@@ -157,8 +181,7 @@ def dense_layers(config: Config) -> list[int]:
     if config.has("first_dense") or step is not None:
         every = config.count("moe_layer_freq", 1)
         return [i for i in layers if i < first or i % every]
-    only, sparse_step = set(config.indices("mlp_only_layers") or ()), config.count("decoder_sparse_step", 1)
-    return [i for i in layers if i in only or (i + 1) % sparse_step]
+    return []
 
 
 def _listed(config: Config) -> list[int] | None:

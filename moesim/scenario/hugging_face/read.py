@@ -88,11 +88,12 @@ def _is_folder(path: Path) -> bool:
 def _json(path: Path, wanted: str) -> dict[str, Any]:
     """The object in a JSON file of at most `MAX_BYTES`."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ScenarioError(f"a {path.name} of a model, which is smaller than {MAX_BYTES // 10**6} MB")
-        found = json.loads(path.read_text(encoding="utf-8"))
+        size = path.stat().st_size
+        found = json.loads(path.read_text(encoding="utf-8")) if size <= MAX_BYTES else None
     except (OSError, ValueError, RecursionError):
         raise ScenarioError(wanted) from None
+    if size > MAX_BYTES:
+        raise ScenarioError(f"a {path.name} of a model, which is smaller than {MAX_BYTES // 10**6} MB")
     if not isinstance(found, dict):
         raise ScenarioError(f"a {path.name} that holds an object, not {found!r:.40}")
     return found

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from moesim.scenario.hugging_face.config import Config
@@ -20,7 +23,8 @@ class Family:
         model_type: as a config.json states it.
         example: a model of the family, as organisation/name.
         read: gives the fields of a scenario's model.
-        defaults: values of fields that a file may leave out, by our names (`keys.KEYS`) or the file's.
+        defaults: values of fields that a file may leave out, by our names (`keys.KEYS`) or the file's: those of
+            transformers' class (`families/class_defaults.json`), and what only its code says.
         keys: under which keys the family states a field, where these are not those of `KEYS`.
         untold: what is not modelled, or taken in another way.
     """
@@ -40,7 +44,16 @@ FAMILIES: dict[str, Family] = {}
 def register(model_type: str, example: str, **rest: Any) -> None:
     """Add a family; arguments as the attributes of `Family`."""
     assert model_type not in FAMILIES, model_type
-    FAMILIES[model_type] = Family(model_type=model_type, example=example, **rest)
+    defaults = {**class_defaults().get(model_type, {}), **rest.pop("defaults", {})}
+    FAMILIES[model_type] = Family(model_type=model_type, example=example, defaults=defaults, **rest)
+
+
+@cache
+def class_defaults() -> dict[str, dict[str, Any]]:
+    """What transformers takes where a file is silent, by model_type; a test of `make test-ref` holds it."""
+    found = json.loads((Path(__file__).parent / "families" / "class_defaults.json").read_text(encoding="utf-8"))
+    assert isinstance(found, dict)
+    return found
 
 
 def family(model_type: str, example: str, **rest: Any) -> Callable[[Reader], Reader]:

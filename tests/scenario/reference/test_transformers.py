@@ -12,6 +12,8 @@ import pytest
 
 from moesim.hardware import parameter_count
 from moesim.scenario.hugging_face import FAMILIES, read_config
+from moesim.scenario.hugging_face.keys import KEYS
+from moesim.scenario.hugging_face.registry import class_defaults
 from moesim.scenario.model_shape import model_rules, model_shape
 from moesim.scenario.schema import ModelSpec
 
@@ -114,9 +116,29 @@ def test_a_family_is_read_as_it_is_built(kind: str, tmp_path: Path) -> None:
     assert count["total"] == pytest.approx(total, rel=KNOWN_LESS.get(kind, 0.02))
     if kind in KNOWN_LESS:
         return
-    experts = {name: each for name, each in built.items() if ".experts." in name and each.dim() > 1}
+    experts = {
+        name: each for name, each in built.items() if ".experts." in name and each.dim() > 1 and "bias" not in name
+    }
     assert count["experts"] == sum(each.numel() for each in experts.values())
     assert len(model.moe_layers) == len({name.split("experts")[0] for name in experts})
+
+
+@pytest.mark.parametrize("kind", [kind for kind in _types() if kind in class_defaults()])
+def test_a_file_may_leave_out_what_the_class_has(kind: str, tmp_path: Path) -> None:
+    """What class_defaults.json states is what transformers takes where a file is silent."""
+    data = _configuration(kind).to_dict()
+    text = data["text_config"] if isinstance(data.get("text_config"), dict) else data
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(data, default=str))
+    whole = read_config(path)
+    family = FAMILIES[text["model_type"] if text["model_type"] in FAMILIES else kind]
+    for name in class_defaults()[kind]:
+        keys = family.keys.get(name) or KEYS.get(name) or (name,)
+        left_out = {key: text.pop(key) for key in keys if key in text}
+        path.write_text(json.dumps(data, default=str))
+        if name != "window":  # of which transformers makes the layers' types
+            assert read_config(path) == whole, name
+        text.update(left_out)
 
 
 def test_every_configuration_with_experts_is_a_family() -> None:

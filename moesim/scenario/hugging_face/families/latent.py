@@ -24,8 +24,8 @@ INDEXER = {"index_top_k": 2048, "index_head_dim": 128}
 @family("deepseek_v2", "deepseek-ai/DeepSeek-V2")
 @family("deepseek_ocr2", "deepseek-ai/DeepSeek-OCR-2", untold="images")
 @family("deepseek_ocr2_text", "deepseek-ai/DeepSeek-OCR-2", untold="images")
-@family("unlimited_ocr", "baidu/Unlimited-OCR", untold="images")
-@family("unlimited_ocr_text", "baidu/Unlimited-OCR", untold="images")
+@family("unlimited_ocr", "baidu/Unlimited-OCR", defaults={"first_dense": 1}, untold="images")
+@family("unlimited_ocr_text", "baidu/Unlimited-OCR", defaults={"first_dense": 1}, untold="images")
 def deepseek_v2(config: Config) -> Fields:
     """Softmax scores, groups if the method says so; small ones have heads instead of latents."""
     if not config.flag("use_mla", default=True) or config.data.get("qk_nope_head_dim") == 0:
@@ -72,7 +72,11 @@ for _name in ("mistral_large4", "mistral_large4_text"):
 
 
 @family("glm_moe_dsa", "zai-org/GLM-5.2", defaults={**UNGROUPED, **INDEXER, "index_heads": 32}, untold=MTP)
-@family("hy_v4", "tencent/Hy4-preview", defaults={**UNGROUPED, **INDEXER, "index_heads": 16, "first_dense": 1})
+@family(
+    "hy_v4",
+    "tencent/Hy4-preview",
+    defaults={**UNGROUPED, **INDEXER, "index_heads": 16, "first_dense": 1, "routed_scaling_factor": 2.827},
+)
 def shared_indexers(config: Config) -> Fields:
     """Some layers take the selection of a layer before them, by a list, a pattern or a rule."""
     n_layers = config.n_layers

@@ -29,7 +29,7 @@ register(
 register(
     "flint",
     "RecursiveSI/flint",
-    defaults={**SIGMOID, "norm_topk_prob": True},
+    defaults={**SIGMOID, "norm_topk_prob": True, "first_dense": 2},
     untold="gates of the attention and of its values",
 )
 for _name in ("bailing_moe_v2", "bailing_moe"):
@@ -56,11 +56,13 @@ def gated_attention(config: Config) -> Fields:
 family(
     "afmoe",
     "arcee-ai/Trinity-Mini",
-    defaults={**SIGMOID, "first_dense": 1, "n_shared_experts": 0},
+    defaults={**SIGMOID, "first_dense": 1},
 )(gated_attention)
-family("beam", "reflection/Beam-1.0-501B-A23B", defaults={**SIGMOID, "routed_scaling_factor": 2.5, "n_group": 8})(
-    gated_attention
-)
+family(
+    "beam",
+    "reflection/Beam-1.0-501B-A23B",
+    defaults={**SIGMOID, "routed_scaling_factor": 2.5, "n_group": 8, "first_dense": 3},
+)(gated_attention)
 
 
 @family(

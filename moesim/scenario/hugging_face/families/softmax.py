@@ -89,13 +89,9 @@ def cohere2_moe(config: Config) -> Fields:
 
 
 def qwen(config: Config) -> Fields:
-    """Windows count where the file switches them on, from a layer on."""
-    if not config.flag("use_sliding_window", default=False) and not config.has("layer_types"):
-        return general(config.without("window"))
-    if not config.has("layer_types"):
-        first = config.count("max_window_layers", 0, least=0)
-        kinds = ["full_attention" if i < first else "sliding_attention" for i in range(config.n_layers)]
-        config = config.updated(layer_types=kinds)
+    """Windows count where the file switches them on."""
+    if not config.flag("use_sliding_window", default=False):
+        config = config.without("window")
     return general(config)
 
 
