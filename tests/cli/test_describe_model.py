@@ -70,7 +70,7 @@ def test_a_gpu_that_is_too_small_has_no_number(moesim: Call) -> None:
 def test_what_is_no_model_is_exit_2_with_one_sentence(moesim: Call) -> None:
     """A name that is misspelt, a GPU that nobody has, a path that cannot be."""
     for arguments, wanted in (
-        (("deepseekv3",), "did you mean deepseek-v3?"),
+        (("deepseek-v33",), "did you mean deepseek-v3?"),
         (("mixtral-8x7b", "--gpu", "h900"), "cluster.gpu: found 'h900'"),
         (("a\0b",), "model: found 'a\\x00b'"),
     ):

@@ -101,7 +101,9 @@ def test_every_model_runs_on_a_gpu_of_its_own(model: str, gpu: str) -> None:
     """Whole, on as many nodes as hold it: each GPU has its turn; on one of 288 GB if none of that GPU hold it."""
     try:
         took = step_time(model, gpu)
-    except TooLargeError:
+    except ScenarioError as error:
+        if "does not fit in memory" not in str(error):
+            raise
         took = step_time(model, "b300-sxm")
     assert 1e-4 < took < 1
 
