@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from moesim.atomic import replacing
 from moesim.errors import OutputError, TraceError
 from moesim.recordings.first_format import FIRST_FORMAT, read_first_format
+from moesim.recordings.stream import reason
 from moesim.types import CountsTrace, LogitsTrace, Recording, Trace
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def is_trace(path: str | Path) -> bool:
 
 
 def _unreadable(error: OSError) -> TraceError:
-    return TraceError(f"a readable trace ({error.strerror or error!s:.80}); 'moesim import' makes one")
+    return TraceError(f"a readable trace ({reason(error)}); 'moesim import' makes one")
 
 
 @lru_cache(maxsize=2)  # the variants of a comparison replay the same trace

@@ -14,7 +14,7 @@ import numpy as np
 from moesim.errors import TraceError
 from moesim.recordings.checked import MAX_EXPERTS
 from moesim.recordings.layout import ChoiceBlock
-from moesim.recordings.stream import line_blocks, open_stream, read_document, unreadable
+from moesim.recordings.stream import line_blocks, open_stream, read_document, reason, unreadable
 
 MAX_JSON_BYTES = 1 << 28
 """Of one JSON document, whose values take about twenty times as much memory at worst."""
@@ -112,7 +112,9 @@ def csv_rows(path: Path, progress: Callable[[int], None] | None = None) -> Itera
             except StopIteration:
                 break
             except csv.Error as error:
-                raise TraceError(f"{path}:{first + reader.line_num - 1}: found a broken row ({error!s:.60})") from None
+                raise TraceError(
+                    f"{path}:{first + reader.line_num - 1}: found a broken row ({reason(error)})"
+                ) from None
             if any(cell.strip() for cell in row):
                 yield first + reader.line_num - 1, row
 

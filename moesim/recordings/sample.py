@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import TraceError
+from moesim.recordings.stream import reason
 
 HEAD_BYTES = 1 << 18
 _LFS = b"version https://git-lfs.github.com/spec/"
@@ -73,7 +74,7 @@ class Sample:
             with zipfile.ZipFile(self.path) as archive:
                 return tuple(sorted(archive.namelist()))
         except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-            raise TraceError(f"{self.path}: cannot be read: the archive is damaged ({error!s:.60})") from None
+            raise TraceError(f"{self.path}: cannot be read: the archive is damaged ({reason(error)})") from None
 
     @cached_property
     def text(self) -> str:
@@ -138,7 +139,7 @@ def npy_header(file: Any, where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(file)
     except _BROKEN_HEADER as error:
-        raise TraceError(f"{where}: cannot be read: no array of NumPy ({error!s:.60})") from None
+        raise TraceError(f"{where}: cannot be read: no array of NumPy ({reason(error)})") from None
     return tuple(shape), dtype
 
 

@@ -84,7 +84,12 @@ def read_document(path: Path, progress: Callable[[int], None] | None = None, mos
 
 def unreadable(path: Path, error: Exception) -> TraceError:
     """The error of a file that the system or its compression does not let us read."""
-    return TraceError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error!s:.80}")
+    return TraceError(f"{path}: cannot be read: {reason(error)}")
+
+
+def reason(error: Exception) -> str:
+    """What an error of a library says, in one short line."""
+    return " ".join(str(getattr(error, "strerror", None) or error).split())[:80]
 
 
 def _unpacked(raw: IO[bytes]) -> IO[bytes]:

@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 from moesim.errors import TraceError
 from moesim.recordings.checked import MAX_CELLS
 from moesim.recordings.sample import npy_header
+from moesim.recordings.stream import reason
 
 MAX_BYTES = 8 * MAX_CELLS
 """What an archive may hold when it is unpacked."""
+BROKEN_ARCHIVE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)
+"""What zipfile raises of damaged archives."""
 _SAMPLE = 1 << 20
 TORCH = ("pt", "pickle")
 """Kinds of samples that torch.save wrote: since PyTorch 1.6, and before."""
@@ -35,8 +38,10 @@ def npz_arrays(path: Path) -> dict[str, NDArray[Any]]:
             for member in archive.namelist():
                 with archive.open(member) as file:
                     arrays[member.removesuffix(".npy")] = read_npy(f"{path}: {member}", file)
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise TraceError(f"{path}: found a damaged .npz archive ({error!s:.80}), wanted a whole one") from None
+    except TraceError:
+        raise
+    except BROKEN_ARCHIVE as error:
+        raise TraceError(f"{path}: found a damaged .npz archive ({reason(error)}), wanted a whole one") from None
     return arrays
 
 
@@ -61,7 +66,7 @@ def read_npy(where: str, file: Any) -> NDArray[Any]:
     try:
         array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise TraceError(f"{where}: cannot be read: the array is cut off ({error!s:.60})") from None
+        raise TraceError(f"{where}: cannot be read: the array is cut off ({reason(error)})") from None
     return array
 
 
@@ -78,9 +83,8 @@ def safetensors_arrays(path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
             for name in file.keys():  # noqa: SIM118 - it is no mapping
                 yield name, file.get_tensor(name)
     except (SafetensorError, OSError, TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:100]
         raise TraceError(
-            f"{path}: found a damaged safetensors file ({reason}), wanted a whole one of integers"
+            f"{path}: found a damaged safetensors file ({reason(error)}), wanted a whole one of integers"
         ) from None
 
 
@@ -98,7 +102,7 @@ def torch_names(path: Path) -> bytes:
                 if member.endswith("/data.pkl"):
                     with archive.open(member) as file_in_zip:
                         return file_in_zip.read(_SAMPLE)
-    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError):
+    except BROKEN_ARCHIVE:
         return b""
     return b""
 
@@ -132,8 +136,7 @@ def load_torch(path: Path) -> Any:
     except TraceError:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged file may end torch's reader anywhere
-        reason = " ".join(str(error).split())[:100]
-        raise TraceError(f"{path}: found a damaged file of torch.save ({reason}), wanted a whole one") from None
+        raise TraceError(f"{path}: found a damaged file of torch.save ({reason(error)}), wanted a whole one") from None
     return _plain(str(path), content)
 
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
+from moesim.recordings import write_trace
+from moesim.types import Trace, token_columns
 from tests.recordings.engine_files import IDS, LOADS, eplb_record, regolith_bytes, simllm_lines
 
 
@@ -45,6 +51,22 @@ def _routes(name: str, **fields: Callable[[int, int], Any]) -> bytes:
             for layer in range(2)
         ]
     )
+
+
+def table(**columns: list[Any]) -> bytes:
+    """A parquet table."""
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file)
+    return file.getvalue()
+
+
+def trace() -> bytes:
+    """A trace as moesim writes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "t.parquet")
+        expert = np.ascontiguousarray(IDS.transpose(1, 0, 2))
+        write_trace(Trace(expert=expert, weight=None, layer_ids=(0, 1), n_experts=4, **token_columns(3)), path)
+        return path.read_bytes()
 
 
 SAMPLES: dict[str, tuple[str, bytes]] = {
@@ -86,6 +108,22 @@ SAMPLES: dict[str, tuple[str, bytes]] = {
             gating_probs=lambda token, layer: [0.75, 0.25],
         ),
     ),
+    "vllm-routes": (
+        "a.jsonl",
+        document({"type": "meta", "model_id": "m", "layers_logged": [0, 1], "top_k": 2})
+        + b"\n"
+        + _routes(
+            "topk_ids",
+            type=lambda token, layer: "route",
+            req_id=lambda token, layer: "r1",
+            token_idx=lambda token, layer: token,
+            layer=lambda token, layer: layer,
+            topk_weights=lambda token, layer: [0.5 + token / 10, 0.25],
+        ),
+    ),
+    "csv-counts-1": ("a.csv", b"step,layer,expert,count\n0,3,0,7\n0,3,2,4\n1,3,0,1\n"),
+    "parquet-counts": ("a.parquet", table(layer=[0, 0, 1], expert=[0, 1, 1], count=[5, 6, 7])),
+    "moesim-trace": ("a.parquet", trace()),
     "npy-counts": ("a.npy", array(np.array([[[1, 2, 3, 1], [0, 0, 5, 2]]] * 2))),
     "npy-logits": ("a.npy", array(np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4))),
 }

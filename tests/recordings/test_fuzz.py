@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import resource
 import tempfile
@@ -14,7 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moesim.errors import TraceError
-from moesim.recordings import import_recordings
+from moesim.recordings import import_recordings, read_trace
+from tests.recordings.engine_files import trtllm_folder
 from tests.recordings.samples import SAMPLES
 
 RUBBISH = st.binary(max_size=300)
@@ -41,21 +43,28 @@ ODD_VALUES: st.SearchStrategy[Any] = st.sampled_from(
 )
 
 
+def error_of(path: Path, out: Path) -> str | None:
+    """What the error of an import says, in one line and with nothing written; None of one that succeeds."""
+    try:
+        import_recordings([path], out)
+    except TraceError as error:
+        said = str(error)
+    else:
+        read_trace(out)
+        return None
+    assert "\n" not in said
+    assert len(said) < 600
+    assert not out.exists()
+    return said
+
+
 def attempt(name: str, content: bytes) -> None:
     """Import a file of these bytes: it succeeds, or the error is one line that names the file; nothing else is left."""
     with tempfile.TemporaryDirectory() as folder:
         path, out = Path(folder, name), Path(folder, "out.parquet")
         path.write_bytes(content)
-        said = None
-        try:
-            import_recordings([path], out)
-        except TraceError as error:
-            said = str(error)
-        if said is not None:
-            assert name in said
-            assert "\n" not in said
-            assert len(said) < 600
-            assert not out.exists()
+        said = error_of(path, out)
+        assert said is None or name in said
         assert {each.name for each in Path(folder).iterdir()} <= {name, "out.parquet"}
 
 
@@ -76,13 +85,38 @@ def test_cut_and_flipped_files(kind: str, data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(content)))
     rubbish = data.draw(RUBBISH)
     change = data.draw(st.sampled_from(["cut", "replace", "insert"]))
+    attempt(name, damaged(content, cut, rubbish, change))
+
+
+def damaged(content: bytes, cut: int, rubbish: bytes, change: str) -> bytes:
+    """Bytes that are cut, or have others in them."""
     if change == "cut":
-        content = content[:cut]
-    elif change == "replace":
-        content = content[:cut] + rubbish + content[cut + len(rubbish) :]
-    else:
-        content = content[:cut] + rubbish + content[cut:]
-    attempt(name, content)
+        return content[:cut]
+    return content[:cut] + rubbish + content[cut + len(rubbish) * (change == "replace") :]
+
+
+@settings(max_examples=40)
+@given(cut=st.integers(0, 700), rubbish=RUBBISH, change=st.sampled_from(["cut", "replace", "insert"]))
+@pytest.mark.parametrize("damages", ["rank0.safetensors", "rank1.safetensors", "meta_info.json"])
+def test_damaged_statistics_of_tensorrt_llm(damages: str, cut: int, rubbish: bytes, change: str) -> None:
+    """A folder of files; the error names the one that is damaged, or all of them read."""
+    with tempfile.TemporaryDirectory() as folder:
+        counts = {"100_3": [1, 2, 3], "100_4": [1, 0, 0]}
+        path = trtllm_folder(Path(folder, "s"), [counts, counts], 3)
+        (path / damages).write_bytes(damaged((path / damages).read_bytes(), cut, rubbish, change))
+        said = error_of(path, Path(folder, "out.parquet"))
+        assert said is None or str(path) in said
+
+
+@settings(max_examples=60)
+@given(cut=st.integers(0, 2500), rubbish=RUBBISH, change=st.sampled_from(["cut", "replace", "insert"]))
+def test_damaged_files_of_torch(cut: int, rubbish: bytes, change: str) -> None:
+    """Of SGLang's recorder."""
+    torch = pytest.importorskip("torch")
+    file = io.BytesIO()
+    record = {"forward_pass_id": 1, "global_physical_count": torch.ones(2, 3, dtype=torch.int32)}
+    torch.save({"records": [record], "last_physical_to_logical_map": torch.tensor([[0, 1, 0]] * 2)}, file)
+    attempt("a.pt", damaged(file.getvalue(), cut, rubbish, change))
 
 
 def changed(value: Any, path: list[int], odd: Any) -> Any:

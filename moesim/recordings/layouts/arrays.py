@@ -15,6 +15,7 @@ from moesim.errors import TraceError
 from moesim.recordings.json_lines import repeated
 from moesim.recordings.layout import ChoiceBlock, ImportJob, Layout, blocks_of_tokens
 from moesim.recordings.sample import Sample, npy_header
+from moesim.recordings.stream import reason
 from moesim.types import CountsTrace, LogitsTrace, token_columns
 
 _MAX_TOP_K = 32
@@ -37,7 +38,7 @@ def load_array(path: Path, mapped: bool = True) -> NDArray[Any]:
     try:
         return np.asanyarray(np.load(path, mmap_mode="r" if mapped and all(shape) else None, allow_pickle=False))
     except (ValueError, OSError, EOFError, OverflowError, MemoryError) as error:
-        raise TraceError(f"{path}: cannot be read: {error!s:.80}") from None
+        raise TraceError(f"{path}: cannot be read: {reason(error)}") from None
 
 
 def _numbers(sample: Sample, kinds: str, dimensions: tuple[int, ...]) -> bool:

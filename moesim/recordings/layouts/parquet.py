@@ -12,6 +12,7 @@ from moesim.recordings.layout import ImportJob, Layout
 from moesim.recordings.layouts.tables import columns_of, counts_of_rows
 from moesim.recordings.parquet import is_trace, read_trace
 from moesim.recordings.sample import Sample
+from moesim.recordings.stream import reason
 from moesim.types import CountsTrace, Recording
 
 
@@ -38,7 +39,7 @@ def _has_counts(sample: Sample) -> bool:
     try:
         return columns_of(tuple(name.lower() for name in pq.read_schema(sample.path).names)) is not None
     except (OSError, pa.ArrowException) as error:
-        raise TraceError(f"{sample.path}: cannot be read: the parquet file is damaged ({error!s:.60})") from None
+        raise TraceError(f"{sample.path}: cannot be read: the parquet file is damaged ({reason(error)})") from None
 
 
 def _read_counts(job: ImportJob) -> CountsTrace:
@@ -55,7 +56,7 @@ def _read_counts(job: ImportJob) -> CountsTrace:
             raise TraceError(f"{path}: found columns {', '.join(names)!s:.60}, wanted layer, expert and count")
         table = pq.read_table(path, columns=[names[i] for i in places.values() if i >= 0])
     except (OSError, pa.ArrowException) as error:
-        raise TraceError(f"{path}: cannot be read: the parquet file is damaged ({error!s:.60})") from None
+        raise TraceError(f"{path}: cannot be read: the parquet file is damaged ({reason(error)})") from None
     job.progress(path.stat().st_size)
     if not table.num_rows:
         raise TraceError(f"{path}: found no records, wanted rows of layer, expert and count")

@@ -97,7 +97,7 @@ def _read(job: ImportJob) -> CountsTrace:
     columns = columns_of(tuple(cell.strip().lower() for cell in rows[0][1]))
     if columns is None:
         return counts_trace(whole_counts(_matrix(path, rows), str(path))[None], job)
-    numbers = _matrix(path, rows[1:])
+    numbers = _matrix(path, rows[1:], len(rows[0][1]))
     zeros = np.zeros(len(numbers))
     return counts_of_rows({n: numbers[:, i] if i >= 0 else zeros for n, i in columns.items()}, job, str(path))
 
@@ -114,13 +114,14 @@ def _rows(path: Path, text: bytes) -> list[tuple[int, list[str]]]:
     return rows
 
 
-def _matrix(path: Path, rows: list[tuple[int, list[str]]]) -> NDArray[np.float64]:
-    """Rows of equally many numbers."""
+def _matrix(path: Path, rows: list[tuple[int, list[str]]], width: int | None = None) -> NDArray[np.float64]:
+    """Rows of equally many numbers, as many as the header has cells."""
     if not rows:
         raise TraceError(f"{path}: found a header alone, wanted rows of layer, expert and count")
+    width = width or len(rows[0][1])
     for line, row in rows:
-        if len(row) != len(rows[0][1]):
-            raise TraceError(f"{path}:{line}: found {len(row)} cells, wanted {len(rows[0][1])}, as the line before has")
+        if len(row) != width:
+            raise TraceError(f"{path}:{line}: found {len(row)} cells, wanted {width}, as the first line has")
         wrong = [cell for cell in row if not _is_number(cell)]
         if wrong:
             raise TraceError(f"{path}:{line}: found {wrong[0][:40]!r}, wanted a number")
