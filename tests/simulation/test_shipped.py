@@ -93,10 +93,12 @@ def test_two_batch_overlap() -> None:
 
 
 MOST_NODES = 128
+PAIRS = list(zip(presets("models"), itertools.cycle(presets("gpus")), strict=False))
+"""Each model with a GPU, and each GPU with a model."""
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model, gpu", zip(presets("models"), itertools.cycle(presets("gpus")), strict=False))
+@pytest.mark.parametrize("model, gpu", PAIRS)
 def test_every_model_runs_on_a_gpu_of_its_own(model: str, gpu: str) -> None:
     """Whole, on as many nodes as hold it: each GPU has its turn; on one of 288 GB if none of that GPU hold it."""
     try:
