@@ -19,6 +19,7 @@ import typer
 from moesim.cli.calibrate import calibrate
 from moesim.cli.compare import compare
 from moesim.cli.describe import describe
+from moesim.cli.fit import fit
 from moesim.cli.import_ import import_
 from moesim.cli.init import init
 from moesim.cli.list import list_
@@ -49,6 +50,7 @@ for _command, _name in (
     (schema, "schema"),
     (import_, "import"),
     (describe, "describe"),
+    (fit, "fit"),
     (validate, "validate"),
     (calibrate, "calibrate"),
 ):

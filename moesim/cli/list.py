@@ -89,6 +89,7 @@ BELOW: Mapping[str, tuple[str, ...]] = {
     "models": ("hidden_size", "moe_intermediate_size", "kinds_of_attention", "router", "source"),
     "gpus": ("network", "link_gb_per_s", "source", "estimated", "kernels"),
     "networks": ("combine_bandwidth_gb_per_s", "combine_latency_us", "comm_sms", "measured_on", "source"),
+    "popularities": ("group_exponent", "group_sigma", "source"),
 }
 """Fields that a terminal lacks the width for: they stand below its table, a paragraph an entry, those of combine
 where they differ from those of dispatch."""

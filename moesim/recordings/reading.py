@@ -1,13 +1,10 @@
-"""Reading of what users have: a trace of `moesim import`, or a recording that is imported on the way."""
+"""Reading of what users have: a trace of `moesim import`, or recordings that are imported on the way."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from moesim.recordings.importer import import_recordings
+from moesim.recordings.importer import read_recordings
 from moesim.recordings.parquet import is_trace, read_trace
 from moesim.types import Recording
 
@@ -20,11 +17,5 @@ def read_recording(*paths: str | Path) -> Recording:
     """
     if len(paths) == 1 and is_trace(paths[0]):
         return read_trace(paths[0])
-    return _imported(paths)
-
-
-def _imported(paths: Sequence[str | Path]) -> Recording:
-    with tempfile.TemporaryDirectory(prefix="moesim-") as folder:
-        out = Path(folder) / "trace.parquet"
-        import_recordings(paths, out)
-        return replace(read_trace(out), path=", ".join(map(str, paths)))
+    found = read_recordings(paths)
+    return found[0] if isinstance(found, tuple) else found

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 MIN_SEQUENCES = 8
 MAX_GROUPS = 128
-RUN_TOKENS = 16
-"""Tokens of a run at least, where runs are the groups."""
+RUN_TOKENS, MAX_RUNS = 16, 32
+"""Tokens of a run at least, and how many there are at most, where runs are the groups: a run may span sequences."""
 RESAMPLES = 200
 _EVEN_DRAWS = 512
 _SEED = 0
@@ -43,7 +43,7 @@ def groups_of(sequence: NDArray[np.int32]) -> tuple[NDArray[np.int64], str]:
         order[np.argsort(first, kind="stable")] = np.arange(n_sequences)
         n_groups = min(MAX_GROUPS, n_sequences)
         return order[inverse] * n_groups // n_sequences, f"{n_groups} groups of whole sequences"
-    n_groups = max(1, min(MAX_GROUPS, n_tokens // RUN_TOKENS))
+    n_groups = max(1, min(MAX_RUNS, n_tokens // RUN_TOKENS))
     return np.arange(n_tokens) * n_groups // max(1, n_tokens), f"{n_groups} runs of consecutive tokens"
 
 

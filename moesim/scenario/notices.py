@@ -64,7 +64,7 @@ def _had_to_be_written(field: str, scenario: Scenario) -> bool:
     """Whether the field has neither a default nor a preset that states it."""
     *parents, name = field.split(".")
     part = FaultSpec if parents[:1] == ["faults"] else SECTIONS.get(tuple(parents))
-    known = None if part is None else part.model_fields[name]
+    known = None if part is None else part.model_fields.get(name)  # none of an alias, which has a default
     return known is not None and known.is_required() and not scenario.written(".".join((*parents, "preset")))
 
 

@@ -103,6 +103,12 @@ def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, A
             "counts, since a file of counts is named" if found.counts else "a file, as kind counts needs it",
         ),
         (
+            (found.kind == "fitted") == (found.from_ is not None),
+            (*PATH, "kind" if found.from_ else "from"),
+            found.kind if found.from_ else None,
+            "fitted, since a fit is named" if found.from_ else "what moesim fit wrote, as kind fitted needs it",
+        ),
+        (
             found.router is None or found.router.top_k is None or found.router.top_k <= n_experts,
             (*PATH, "router", "top_k"),
             found.router and found.router.top_k,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from moesim.scenario.fitted import is_shipped
 from moesim.scenario.model_shape import estimated_attention
 from moesim.scenario.network import network_provenance
 from moesim.scenario.schema import LOAD_KINDS, OVERLAP_SLOWDOWN, GpuPreset, ScenarioSpec
@@ -68,6 +69,10 @@ def _tokens(spec: ScenarioSpec) -> str:
     popularity, of = spec.workload.popularity, "skew"
     if popularity.kind == "counts":
         of = f"load, counted in {Path(popularity.counts or '').name}"
+    elif popularity.kind == "fitted":
+        file = popularity.from_ or ""
+        of = f"load, fitted to a recording: {file if is_shipped(file) else Path(file).name}"
+        of += f", {popularity.source}" if popularity.source else ""
     elif popularity.kind in LOAD_KINDS:
         of = f"load, {popularity.name}" + (f", {popularity.source}" if popularity.source else "")
     return f"synthetic: seeded logits of a stated {of}{drawn}"

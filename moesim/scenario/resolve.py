@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from moesim.errors import ScenarioError, nearest
 from moesim.scenario import schema
 from moesim.scenario.agreement import RATES, check_agreement
+from moesim.scenario.fitted import fields_of_fit, is_shipped
 from moesim.scenario.hugging_face import in_cache, read_config
 from moesim.scenario.kernel_paths import whole_paths
 from moesim.scenario.network import with_defaults, with_links
@@ -194,7 +195,7 @@ def _first_error(error: ValidationError, fail: Fail) -> ScenarioError:
     kind, message = first["type"], first["msg"]
     if kind == "extra_forbidden":
         part = _IN_LISTS.get(tuple(p for p in path[:-1] if isinstance(p, str)), SECTIONS.get(path[:-1]))
-        known = [*part.model_fields] if part is not None else []
+        known = [field.alias or name for name, field in part.model_fields.items()] if part is not None else []
         known += ["extends", "compare", "sweep"] if len(path) == 1 else []
         return fail(path, "an unknown field", nearest(path[-1], known) or f"one of {', '.join(known)}")
     if kind == "missing":
@@ -235,7 +236,11 @@ def _filled(
         popularity: dict[str, Any] = {"router": load_router(spec, base_routing)}
         if workload.popularity.counts is not None:
             popularity["counts"] = whole(workload.popularity.counts, "workload", "popularity", "counts")
+        if workload.popularity.from_ is not None and not is_shipped(workload.popularity.from_):
+            popularity["from_"] = whole(workload.popularity.from_, "workload", "popularity", "from")
         work["popularity"] = workload.popularity.model_copy(update=popularity)
+        if workload.popularity.kind == "fitted" and workload.trace is None:
+            work |= fields_of_fit(spec, work["popularity"], fail)
     return spec.model_copy(
         update={
             "cluster": cluster,

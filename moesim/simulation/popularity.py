@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from moesim.errors import InputError, ParameterError
 from moesim.routing import STRATEGIES, Strategy
 from moesim.scenario import Scenario
+from moesim.scenario.fitted import fit_for, fitted_path, layers_of_fit
 from moesim.scenario.schema import LOAD_KINDS, PopularitySpec
 from moesim.simulation.sampling import router_of
 from moesim.simulation.threads import default_threads
 from moesim.types import Draw
 from moesim.workload import (
     dirichlet_loads,
+    fitted_loads,
     hot_loads,
     lognormal_loads,
     power_law_loads,
@@ -61,6 +63,15 @@ def popularity_of(scenario: Scenario) -> tuple[Popularity | None, tuple[str, str
             )
         except ParameterError as error:
             raise scenario.error("workload.popularity.counts", f"{error.found} in {name}", error.wanted) from None
+        file = name, digest
+    elif stated.kind == "fitted":
+        assert stated.from_ is not None
+        name = fitted_path(stated.from_).name
+        try:
+            fit, digest = fit_for(stated, scenario.spec.model)
+        except ParameterError as error:
+            raise scenario.error("workload.popularity.from", f"{error.found} in {name}", error.wanted) from None
+        load = fitted_loads(scenario.spec.seed, fit.shares, *layers_of_fit(fit, model.moe_layers))
         file = name, digest
     else:
         load = _LOADS[stated.kind](scenario, stated, *shape)

@@ -39,6 +39,7 @@ from moesim.types.expert_queues import QueuedRun, Queues, TokenGroups
 from moesim.types.levels import ACROSS_NODES, LEVELS, TWO_LEVELS, WITHIN_NODE, NetworkLevels
 from moesim.types.model import STATES, WEIGHT_PARTS, LayerChange, LayerClass, LayerShape, ModelShape
 from moesim.types.placement import Placement, Topology, Traffic, nodes_of
+from moesim.types.popularity import FittedPopularity
 from moesim.types.program import (
     COMPUTE_KINDS,
     COMPUTE_STREAM,
@@ -104,6 +105,7 @@ __all__ = [
     "Draw",
     "EqualSequences",
     "Exchange",
+    "FittedPopularity",
     "GpuSpec",
     "LayerChange",
     "LayerClass",

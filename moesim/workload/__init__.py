@@ -12,6 +12,7 @@ from moesim.workload.counted import RecordedCounts
 from moesim.workload.counts import read_counts
 from moesim.workload.dealt import DealtTokens
 from moesim.workload.dynamics import Bursts, Mixture
+from moesim.workload.fitted import fitted_loads
 from moesim.workload.loads import by_layer, dirichlet_loads, hot_loads, lognormal_loads, power_law_loads, stated_loads
 from moesim.workload.patterns import PATTERNS, Dealer, Pattern
 from moesim.workload.recorded import RecordedLogits, RecordedTokens, no_choices
@@ -35,6 +36,7 @@ __all__ = [
     "TraceSteps",
     "by_layer",
     "dirichlet_loads",
+    "fitted_loads",
     "hot_loads",
     "lognormal_loads",
     "no_choices",

@@ -61,9 +61,14 @@ def hot_loads(seed: int, n_layers: int, n_experts: int, *, share: float, experts
         raise ValueError(f"experts: found {experts}, wanted 1 to {n_experts - 1}")
     by_order = np.full(n_experts, (1 - share) / (n_experts - experts))
     by_order[:experts] = share / experts
+    return by_order[orders_of_layers(seed, n_layers, n_experts)]
+
+
+def orders_of_layers(seed: int, n_layers: int, n_experts: int) -> NDArray[np.int64]:
+    """The place of each expert [L, E] in a random order of its layer."""
     order = np.empty((n_layers, n_experts), dtype=np.int64)
     _orders_of_layers(seed, order)
-    return by_order[order]
+    return order
 
 
 def power_law_loads(

@@ -20,7 +20,7 @@ from tests.cli.conftest import Call
 HEAVY = ("jinja2", "numba", "numpy", "pandas", "plotly", "pyarrow", "pydantic", "scipy", "simpy", "joblib")
 COMMANDS = (
     *("run", "compare", "sweep", "plot", "show", "init", "list", "schema"),
-    *("import", "describe", "validate", "calibrate"),
+    *("import", "describe", "fit", "validate", "calibrate"),
 )
 
 

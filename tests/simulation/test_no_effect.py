@@ -97,6 +97,8 @@ CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] 
     ("workload.popularity.share", 0.5, 0.6, {"workload.popularity.kind": "uniform"}, HOT),
     ("workload.popularity.experts", 2, 3, {}, HOT),
     ("workload.popularity.counts", "one.json", "other.json", RECORDED, None),
+    ("workload.popularity.from", "one.yaml", "other.yaml", RECORDED, None),
+    ("workload.popularity.by_depth", True, False, {"workload.popularity.kind": "uniform"}, None),
     ("workload.popularity.exponent", 0.5, 1.5, {"routing.strategy": "random"}, DEAF | LEAST),
     ("workload.topics.count", 4, 5, {}, {"workload.topics.strength": 1.0}),
     ("workload.topics.count", 4, 5, {"routing.strategy": "hash", "workload.topics.strength": 1.0}, None),

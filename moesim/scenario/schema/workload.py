@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from moesim.scenario.schema.parts import Count, CountOrZero, NoneWord, Part, described
 from moesim.scenario.schema.skew import BurstsSpec, DriftSpec, PatternSpec, TopicsSpec, kind_of_pattern
@@ -55,6 +55,7 @@ POPULARITY_KINDS: Mapping[str, str] = {
     "hot": "some experts of each layer have a share of its load, the others the same each",
     "shares": "each expert has the stated load",
     "counts": "the load of a file",
+    "fitted": "the load that moesim fit found in a recording, with its topics and locality",
 }
 """What each kind of popularity says."""
 POPULARITY_FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -66,9 +67,10 @@ POPULARITY_FIELDS: Mapping[str, tuple[str, ...]] = {
     "hot": ("share", "experts"),
     "shares": ("shares",),
     "counts": ("counts",),
+    "fitted": ("from", "by_depth"),
 }
 """What each kind of popularity reads; the first that is named tells the kind where none is written."""
-LOAD_KINDS = ("lognormal", "power-law", "dirichlet", "hot", "shares", "counts")
+LOAD_KINDS = ("lognormal", "power-law", "dirichlet", "hot", "shares", "counts", "fitted")
 """Kinds that state the load that comes out."""
 
 
@@ -86,11 +88,15 @@ class PopularitySpec(Part):
     Such a load is that of the topics together, before substitution and capacity.
     """
 
+    model_config = ConfigDict(**Part.model_config, serialize_by_alias=True)
+
     name: str = described("inline", "shown in reports")
-    kind: Literal["zipf", "uniform", "lognormal", "power-law", "dirichlet", "hot", "shares", "counts"] = described(
-        "zipf",
-        "; ".join(f"{kind}: {summary}" for kind, summary in POPULARITY_KINDS.items())
-        + ". Default: what the fields below say, else zipf",
+    kind: Literal["zipf", "uniform", "lognormal", "power-law", "dirichlet", "hot", "shares", "counts", "fitted"] = (
+        described(
+            "zipf",
+            "; ".join(f"{kind}: {summary}" for kind, summary in POPULARITY_KINDS.items())
+            + ". Default: what the fields below say, else zipf",
+        )
     )
     exponent: float = described(0.0, "of zipf: popularity of the expert of order r is r^-exponent", ge=0, le=20)
     sigma: _ByDepth = described((), "of lognormal: standard deviation of ln load within a group" + _BY_DEPTH)
@@ -112,6 +118,17 @@ class PopularitySpec(Part):
         None,
         "assignments by layer and expert, a file relative to this one: .json (logical_count [layers][experts] or "
         "[steps][layers][experts]), .npy, .csv (layer,expert,count or a matrix), JSON and CSV also .gz",
+    )
+    from_: str | None = Field(
+        default=None,
+        alias="from",
+        description="what moesim fit wrote, a file relative to this one, or the name of a fit that ships; its topics "
+        "and locality hold where workload says nothing of them",
+    )
+    by_depth: bool = described(
+        False,
+        "of fitted: layers that were not recorded have loads between those of the nearest recorded ones by depth, "
+        "dealt to experts at random",
     )
     router: LoadRouterSpec | None = described(
         None,
