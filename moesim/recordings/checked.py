@@ -66,15 +66,15 @@ def whole_numbers(
 
 
 def expert_ids(
-    where: str, value: Any, dimensions: dict[int, str], *, n_experts: int | None = None
+    where: str, value: Any, dimensions: dict[int, str], *, n_experts: int | None = None, low: int = -1
 ) -> NDArray[np.int32]:
-    """Ids of experts counted from 0 as int32; -1 where nothing was chosen.
+    """Ids of experts counted from 0 as int32; -1 where nothing was chosen, unless `low` is 0.
 
     Raises:
         TraceError: as `whole_numbers`, or an id of `n_experts` or more.
     """
     high = (MAX_EXPERTS if n_experts is None else n_experts) - 1
-    return whole_numbers(where, value, dimensions, low=-1, high=high).astype(np.int32)
+    return whole_numbers(where, value, dimensions, low=low, high=high).astype(np.int32)
 
 
 def without_dense_layers(expert: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -76,6 +76,18 @@ def test_whole_samples_are_imported(tmp_path: Path) -> None:
         assert kind.startswith(report.layout), kind
 
 
+@pytest.mark.parametrize(
+    "kind", [kind for kind, (name, _) in SAMPLES.items() if "json" in name or name[-3:] in ("csv", "bin")]
+)
+def test_samples_may_be_compressed(tmp_path: Path, kind: str) -> None:
+    """What gzip packed is read as it is, whatever its name ends in."""
+    name, content = SAMPLES[kind]
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "packed").write_bytes(gzip.compress(content))
+    whole, packed = (import_recordings([tmp_path / each], tmp_path / "out.parquet") for each in (name, "packed"))
+    assert whole == packed
+
+
 @pytest.mark.parametrize("kind", SAMPLES)
 @settings(max_examples=25)
 @given(data=st.data())
@@ -108,6 +120,7 @@ def test_damaged_statistics_of_tensorrt_llm(damages: str, cut: int, rubbish: byt
         assert said is None or str(path) in said
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(cut=st.integers(0, 2500), rubbish=RUBBISH, change=st.sampled_from(["cut", "replace", "insert"]))
 def test_damaged_files_of_torch(cut: int, rubbish: bytes, change: str) -> None:
@@ -201,6 +214,7 @@ BOMBS = [
 """Name, beginning and what follows without end."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, start, filling", BOMBS)
 def test_a_bomb_takes_bounded_memory(tmp_path: Path, name: str, start: bytes, filling: bytes) -> None:
     """Above a gigabyte of one line in a few megabytes: equal members, one after the other."""

@@ -69,13 +69,14 @@ def test_responses_with_lists(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
 def test_a_load_dump_is_of_logical_experts(tmp_path: Path, suffix: str) -> None:
-    """Slot 2 is a copy of expert 0; types that nobody knows are passed over."""
+    """Slot 2 is a copy of expert 0; a record without a map has the last one."""
     slots = [[0, 1, 0]]
     lines = [
         {"record_type": "eplb_load_meta", "model": "org/model", "num_redundant_experts": 1},
         eplb_record(3, [[1, 2, 4]], slots),
         {"record_type": "bench_run_start"},
-        eplb_record(4, [[5, 0, 0]], [[1, 0, 1]]),
+        {key: value for key, value in eplb_record(4, [[7, 0, 0]], slots).items() if key != "p2l_map"},
+        eplb_record(5, [[5, 0, 0]], [[1, 0, 1]]),
     ]
     path = json_lines(tmp_path / "d.jsonl", lines)
     if suffix.endswith("gz"):
@@ -83,8 +84,8 @@ def test_a_load_dump_is_of_logical_experts(tmp_path: Path, suffix: str) -> None:
         path = tmp_path / "d.jsonl.gz"
     trace, report = imported(path)
     assert isinstance(trace, CountsTrace)
-    assert trace.count.tolist() == [[[5, 2]], [[0, 5]]]
-    assert (trace.step.tolist(), trace.model) == ([3, 4], "org/model")
+    assert trace.count.tolist() == [[[5, 2]], [[7, 0]], [[0, 5]]]
+    assert (trace.step.tolist(), trace.model) == ([3, 4, 5], "org/model")
     assert report.layout == "vllm-eplb-dump"
     assert any("bench_run_start" in note for note in report.notes)
 

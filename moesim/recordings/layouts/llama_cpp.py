@@ -7,28 +7,32 @@ then its n-th token.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moesim.errors import TraceError
 from moesim.recordings.checked import MAX_CELLS, MAX_EXPERTS, MAX_LAYERS, stated_experts
 from moesim.recordings.layout import ChoiceBlock, ImportJob, Layout
 from moesim.recordings.layouts.arrays import counts_trace
 from moesim.recordings.records import Row, blocks_of_rows, cell, csv_rows, distinct
+from moesim.recordings.stream import line_blocks
 from moesim.types import CountsTrace
 
 COUNTS, SELECTIONS = ("layer", "expert"), ("layer_id", "expert_ids")
 
 
-def _cells(job: ImportJob, header: tuple[str, str]) -> Iterator[tuple[int, str, list[str]]]:
+def _cells(job: ImportJob) -> Iterator[tuple[int, str, list[str]]]:
     """Rows of all files with the number of the file and their place."""
     for number, path in enumerate(job.files):
         for line, row in csv_rows(path, job.progress):
             where = f"{path}:{line}"
-            if len(row) != len(header):
-                raise TraceError(f"{where}: found {len(row)} cells, wanted {','.join(header)}")
-            if line > 1 or tuple(name.strip().lower() for name in row) != header:
+            if len(row) != len(SELECTIONS):
+                raise TraceError(f"{where}: found {len(row)} cells, wanted {','.join(SELECTIONS)}")
+            if line > 1 or tuple(name.strip().lower() for name in row) != SELECTIONS:
                 yield number, where, row
 
 
@@ -38,10 +42,12 @@ def _read_counts(job: ImportJob) -> CountsTrace:
     Raises:
         TraceError: a cell that is no number.
     """
-    counts: dict[tuple[int, int, int], int] = {}
-    for step, where, row in _cells(job, COUNTS):
-        layer, expert = cell(f"{where}: layer", row[0], MAX_LAYERS), cell(f"{where}: expert", row[1], MAX_EXPERTS)
-        counts[step, layer, expert] = counts.get((step, layer, expert), 0) + 1
+    counts: Counter[tuple[int, int, int]] = Counter()
+    for step, path in enumerate(job.files):
+        for first, block in line_blocks(path, job.progress):
+            codes, numbers = np.unique(_pairs(path, first, block), return_counts=True)
+            for code, number in zip(codes.tolist(), numbers.tolist(), strict=True):
+                counts[step, code // MAX_EXPERTS, code % MAX_EXPERTS] += number
     if not counts:
         raise TraceError(f"{job.files[0]}: found no assignments, wanted a row for each")
     layers = sorted({layer for _, layer, _ in counts})
@@ -56,6 +62,42 @@ def _read_counts(job: ImportJob) -> CountsTrace:
     return counts_trace(count, job, layer_ids=tuple(layers))
 
 
+def _pairs(path: Path, first: int, block: bytes) -> NDArray[np.int64]:
+    """The assignments of a block of lines as layer x MAX_EXPERTS + expert.
+
+    Raises:
+        TraceError: a row that is no layer and expert.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    text = block.partition(b"\n")[2] if first == 1 else block  # without the header
+    if not text.strip():
+        return np.empty(0, dtype=np.int64)
+    try:
+        table = csv.read_csv(
+            pa.BufferReader(text),
+            read_options=csv.ReadOptions(column_names=list(COUNTS), use_threads=False, block_size=len(text) + 1),
+            convert_options=csv.ConvertOptions(column_types=dict.fromkeys(COUNTS, pa.int64()), null_values=[]),
+        )
+    except pa.ArrowException:
+        table = None
+    if table is not None:
+        layer, expert = (table[name].to_numpy() for name in COUNTS)
+        if layer.min() >= 0 and expert.min() >= 0 and layer.max() < MAX_LAYERS and expert.max() < MAX_EXPERTS:
+            return np.asarray(layer * MAX_EXPERTS + expert)
+    pairs = []
+    for number, line in enumerate(text.splitlines(), start=first + (first == 1)):  # row by row, to say which is wrong
+        if not line.strip():
+            continue
+        where, cells = f"{path}:{number}", line.decode(errors="replace").split(",")
+        if len(cells) != len(COUNTS):
+            raise TraceError(f"{where}: found {len(cells)} cells, wanted {','.join(COUNTS)}")
+        layer = cell(f"{where}: layer", cells[0], MAX_LAYERS)
+        pairs.append(layer * MAX_EXPERTS + cell(f"{where}: expert", cells[1], MAX_EXPERTS))
+    return np.array(pairs, dtype=np.int64)
+
+
 def _rows(job: ImportJob) -> Iterator[tuple[str, Row]]:
     """A row a (token, layer), tokens in the order of their rows in each layer.
 
@@ -63,7 +105,7 @@ def _rows(job: ImportJob) -> Iterator[tuple[str, Row]]:
         TraceError: a cell that is no number, or an expert that is named twice.
     """
     seen: dict[tuple[int, int], int] = {}
-    for number, where, row in _cells(job, SELECTIONS):
+    for number, where, row in _cells(job):
         layer = cell(f"{where}: layer_id", row[0], MAX_LAYERS)
         named = f"{where}: expert_ids"
         ids = distinct(named, [cell(named, each, MAX_EXPERTS) for each in row[1].split()])

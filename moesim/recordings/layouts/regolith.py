@@ -8,8 +8,9 @@ they are left out.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +18,13 @@ from numpy.typing import NDArray
 from moesim.errors import TraceError
 from moesim.recordings.checked import MAX_CELLS, expert_ids
 from moesim.recordings.layout import ChoiceBlock, ImportJob, Layout, blocks_of_tokens
-from moesim.recordings.stream import unreadable
+from moesim.recordings.stream import open_stream, unreadable
 
 MAGIC = b"Q4RT"
 HEADER = struct.Struct("<4sHHHHI")
 
 
-def regolith(where: str, file: BinaryIO) -> tuple[NDArray[np.int32], int]:
+def regolith(where: str, file: IO[bytes]) -> tuple[NDArray[np.int32], int]:
     """Ids [T, L, K] of an open file, and the number of experts that its header states.
 
     Raises:
@@ -54,9 +55,9 @@ def _read(job: ImportJob) -> Iterator[ChoiceBlock]:
     n_tokens = 0
     for number, path in enumerate(job.files):
         try:
-            with path.open("rb") as file:
+            with open_stream(path) as file:
                 expert, n_experts = regolith(str(path), file)
-        except OSError as error:
+        except (OSError, EOFError, zlib.error) as error:
             raise unreadable(path, error) from None
         if number and n_experts != job.n_experts:
             raise TraceError(f"{path}: the header states {n_experts} experts, wanted {job.n_experts} as before")

@@ -35,7 +35,7 @@ def load_dump(job: ImportJob, records: Iterable[tuple[str, dict[str, Any]]]) -> 
     steps: list[int] = []
     others: Counter[str] = Counter()
     n_experts = job.options.n_experts
-    redundant, cells = 0, 0
+    redundant, cells, last_map = 0, 0, None
     for where, record in records:
         kind = record.get("record_type")
         if kind != STATISTICS:
@@ -47,9 +47,8 @@ def load_dump(job: ImportJob, records: Iterable[tuple[str, dict[str, Any]]]) -> 
         if type(step) is not int or not 0 <= step < 2**53:
             raise TraceError(f"{where}: step: found {step!r:.40}, wanted a whole number from 0")
         load = whole_numbers(f"{where}: expert_load", record.get("expert_load"), SLOTS)
-        slots = whole_numbers(
-            f"{where}: p2l_map", record.get("p2l_map"), SLOTS, low=-1, high=(n_experts or 100_000) - 1
-        )
+        last_map = record.get("p2l_map", last_map)
+        slots = whole_numbers(f"{where}: p2l_map", last_map, SLOTS, low=-1, high=(n_experts or 100_000) - 1)
         logical = to_logical(where, load, slots, n_experts)
         if counts and logical.shape[0] != counts[0].shape[0]:
             raise TraceError(f"{where}: found {logical.shape[0]} layers, wanted {counts[0].shape[0]} as before")
