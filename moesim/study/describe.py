@@ -10,6 +10,7 @@ import numpy as np
 
 from moesim.hardware import cache_bytes, memory_bytes, parameter_count, part_bytes
 from moesim.scenario import Scenario, canonical, presets
+from moesim.scenario.model_shape import estimated_attention
 from moesim.types import (
     DTYPE_BYTES,
     STATES,
@@ -76,12 +77,14 @@ def describe_model(model: Any, *, gpus: Sequence[str] = (), context_tokens: int 
         },
         "kv_cache": _cache(shape, stored, context_tokens),
         "gpus": {name: _on_gpu(model, name, context_tokens) for name in names},
-        "estimated": {
-            name: label
-            for name, label in read.provenance.items()
-            if name not in ("model", "gpu", "network", "tokens", "precision") and label.startswith("estimated")
-        },
+        "estimated": _estimated(read),
     }
+
+
+def _estimated(scenario: Scenario) -> dict[str, str]:
+    """Parts that nothing was measured of, and the model itself where its configuration was read by guess."""
+    found = estimated_attention(scenario.spec.model)
+    return {"model": scenario.model.source, **found} if scenario.model.source.startswith("estimated") else found
 
 
 def _stored(scenario: Scenario) -> Precision:

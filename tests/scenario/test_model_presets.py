@@ -26,7 +26,9 @@ PUBLISHED = {
     "nllb-moe-54b": (54.5, None),
     "mixtral-8x7b": (46.7, 12.9),
     "mixtral-8x22b": (141, 39),
+    "grok-1": (314, 86),
     "dbrx": (132, 36),
+    "snowflake-arctic": (480, 17),
     "phi-3.5-moe": (41.9, 6.6),
     "jamba-1.5-mini": (52, 12),
     "granite-3.0-1b-a400m": (1.33, 0.4),
@@ -41,12 +43,14 @@ PUBLISHED = {
     "qwen3.5-122b-a10b": (122, 10),
     "qwen3.5-397b-a17b": (397, 17),
     "deepseek-v2": (236, 21),
+    "deepseek-v2-lite": (15.7, None),  # 2.4 B without an embedding
     "deepseek-v3": (671, 37),
     "deepseek-v3.2": (671, 37),
     "deepseek-v4-flash": (284, 13),
     "kimi-k2": (1026, 32),
     "kimi-k2.5": (1026, 32),
     "glm-4.5-air": (106, None),  # 12 B without embeddings
+    "glm-4.5": (355, 32),
     "glm-5": (744, 40),
     "glm-5.2": (744, 40),
     "gpt-oss-20b": (20.9, None),  # 3.6 B without the embedding
@@ -57,7 +61,9 @@ PUBLISHED = {
     "minimax-m2.5": (229, None),  # 10 B without embeddings
     "minimax-m3": (427, None),
     "dots.llm1": (142, 14),
+    "longcat-flash": (560, 27),  # in the mean
     "ernie-4.5-21b-a3b": (21.8, None),  # 3 B without embeddings
+    "hunyuan-a13b": (80, 13),
     "mimo-v2-flash": (309, 15),
     "step-3.7-flash": (196, 11),
     "gemma-4-26b-a4b": (25.2, 3.8),
