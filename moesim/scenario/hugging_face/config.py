@@ -10,7 +10,7 @@ from moesim.errors import ScenarioError
 from moesim.scenario.hugging_face.keys import KEYS
 
 MAX_COUNT = 10**9
-MAX_LAYERS = 10_000
+MAX_LAYERS, MAX_EXPERTS = 10_000, 100_000
 """As a scenario's model may have."""
 
 

@@ -21,10 +21,11 @@ WIDE = "bf16"
 
 @dataclass(frozen=True, kw_only=True)
 class Scheme:
-    """Data types of the weights of the parts that are quantised, and whether activations are 8 bits wide."""
+    """Data types of the weights of the parts that are quantised; whether activations are in fp8, or not quantised."""
 
     weights: Mapping[str, str]
     fp8_activations: bool = False
+    alone: bool = False
 
 
 def quantized(config: Mapping[str, Any], layers: Mapping[str, Sequence[int]], expert_dtype: str | None) -> Fields:
@@ -36,7 +37,8 @@ def quantized(config: Mapping[str, Any], layers: Mapping[str, Sequence[int]], ex
         expert_dtype: what the model's own config says of its experts.
 
     Returns:
-        `weights_dtype` (of the experts), `part_dtypes` of parts in another, `dispatch_dtype`.
+        `weights_dtype` (of the experts), `part_dtypes` of parts in another, `dispatch_dtype`, and `alone` where
+        8-bit integers are of the weights alone.
 
     Raises:
         ScenarioError: an unknown method or type, with what is known.
@@ -56,6 +58,7 @@ def quantized(config: Mapping[str, Any], layers: Mapping[str, Sequence[int]], ex
     return {
         "weights_dtype": own,
         "dispatch_dtype": "fp8" if scheme.fp8_activations and own != WIDE else "bf16",
+        **({"alone": True} if own == "int8" and scheme.alone else {}),
         **({"part_dtypes": parts} if (parts := {p: d for p, d in others.items() if d != own}) else {}),
     }
 
@@ -105,7 +108,7 @@ def _integers(config: Mapping[str, Any], layers: Mapping[str, Sequence[int]]) ->
     bits = config.get("bits", config.get("w_bit", 4))
     if bits not in (4, 8) or isinstance(bits, bool):
         raise ScenarioError(f"a config.json whose quantization_config has 4 or 8 bits, not {bits!r:.40}")
-    return Scheme(weights=_all_but(f"int{bits}", _list(config, *_LEFT_OUT), layers))
+    return Scheme(weights=_all_but(f"int{bits}", _list(config, *_LEFT_OUT), layers), alone=True)
 
 
 def _mxfp4(config: Mapping[str, Any], layers: Mapping[str, Sequence[int]]) -> Scheme:
@@ -136,7 +139,7 @@ def _groups(config: Mapping[str, Any], layers: Mapping[str, Sequence[int]]) -> S
         raise ScenarioError(f"a quantization_config whose config_groups is a mapping of groups, not {groups!r:.40}")
     kept = parts_named(_list(config, "ignore"), layers)
     weights: dict[str, str] = {}
-    eight = False
+    eight, alone = False, True
     for name, group in groups.items():
         if not isinstance(group, Mapping):
             raise ScenarioError(f"a quantization_config whose {name} is a mapping, not {group!r:.40}")
@@ -147,8 +150,9 @@ def _groups(config: Mapping[str, Any], layers: Mapping[str, Sequence[int]]) -> S
         for part in reached - kept:
             weights.setdefault(part, dtype)
         inputs = group.get("input_activations")
+        alone = alone and inputs is None
         eight = eight or (isinstance(inputs, Mapping) and (inputs.get("type"), inputs.get("num_bits")) == ("float", 8))
-    return Scheme(weights=weights, fp8_activations=eight)
+    return Scheme(weights=weights, fp8_activations=eight, alone=alone)
 
 
 _ALGORITHMS: Mapping[str, tuple[str, bool]] = {
@@ -199,7 +203,8 @@ def _modelopt(config: Mapping[str, Any], layers: Mapping[str, Sequence[int]]) ->
         weights = _by_layer(config, layers)
         return Scheme(weights=weights, fp8_activations=weights.get("experts") == "fp8")
     dtype, eight = _algorithm(algorithm)
-    return Scheme(weights=_all_but(dtype, _list(config, *_LEFT_OUT), layers), fp8_activations=eight)
+    weights = _all_but(dtype, _list(config, *_LEFT_OUT), layers)
+    return Scheme(weights=weights, fp8_activations=eight, alone=algorithm == "W8A16")
 
 
 def _quark(config: Mapping[str, Any], layers: Mapping[str, Sequence[int]]) -> Scheme:

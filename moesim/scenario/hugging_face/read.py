@@ -10,7 +10,7 @@ from typing import Any
 
 from moesim.errors import ScenarioError
 from moesim.scenario.hugging_face import families  # noqa: F401 - fills the registry
-from moesim.scenario.hugging_face.config import Config
+from moesim.scenario.hugging_face.config import MAX_COUNT, MAX_EXPERTS, Config
 from moesim.scenario.hugging_face.keys import KEYS, NESTED
 from moesim.scenario.hugging_face.parts import Fields, general
 from moesim.scenario.hugging_face.quantization import quantized
@@ -40,8 +40,14 @@ def read_config(path: Path) -> Fields:
         fields = family.read(stated)
     name = _printable(str(config.get("_name_or_path") or text.get("_name_or_path") or _name(path))) or stated.family
     estimated = fields.pop("estimated", "")
+    for field, value in fields.items():
+        limit = MAX_EXPERTS if field == "n_experts" else MAX_COUNT
+        if isinstance(value, int) and value > limit:
+            raise stated.wrong(f"{field}, as it follows from the file,", value, f"at most {limit}")
     types = _data_types(config, text, path, fields)
     method = types.pop("method", "")
+    if types.pop("alone", False):
+        method += ", of weights alone: precision.activations is bf16 then"
     source = [
         f"{'estimated: ' if estimated else ''}config.json of {name}{f' ({method})' if method else ''}",
         *([estimated] if estimated else []),

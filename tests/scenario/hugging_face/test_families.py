@@ -187,6 +187,104 @@ def test_a_family_reads_what_most_files_state(tmp_path: Path, kind: str) -> None
             read(tmp_path, of(kind, **{**LATENT, name: None}))
 
 
+def _chosen(experts: int, top_k: int) -> dict[str, int]:
+    return {"num_experts": experts, "num_experts_per_tok": top_k}
+
+
+def _sizes(hidden: int, layers: int, heads: int, kv_heads: int, vocabulary: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "vocab_size": vocabulary,
+        **fields,
+    }
+
+
+@pytest.mark.parametrize(
+    "total, active, config",
+    [
+        (
+            314e9,
+            86e9,
+            {"model_type": "grok-1", **_sizes(6144, 64, 48, 8, 131072), "intermediate_size": 32768, **_chosen(8, 2)},
+        ),
+        (
+            270e9,
+            115e9,
+            {
+                "model_type": "git",
+                "architectures": ["Grok1ForCausalLM"],
+                **_sizes(8192, 64, 64, 8, 131072, head_dim=128, tie_word_embeddings=False),
+                "intermediate_size": 32768,
+                "moe_intermediate_size": 16384,
+                "residual_moe": True,
+                **_chosen(8, 2),
+            },
+        ),
+        (
+            480e9,
+            17e9,
+            {
+                "model_type": "arctic",
+                **_sizes(7168, 35, 56, 8, 32000, use_residual=True, moe_layer_frequency=1),
+                "intermediate_size": 4864,
+                **_chosen(128, 2),
+            },
+        ),
+        (
+            16.3e9,
+            1.4e9,
+            {
+                "model_type": "bailing_moe_v2",
+                **_sizes(2048, 20, 16, 4, 157184, head_dim=128, n_group=8, topk_group=4),
+                "intermediate_size": 5120,
+                "moe_intermediate_size": 512,
+                "num_shared_experts": 1,
+                **_chosen(256, 8),
+                "first_k_dense_replace": 1,
+            },
+        ),
+        (
+            80e9,
+            13e9,
+            {
+                "model_type": "hunyuan_v1_moe",
+                **_sizes(4096, 32, 32, 8, 128167, head_dim=128, tie_word_embeddings=True),
+                "intermediate_size": 3072,
+                "moe_intermediate_size": [3072] * 32,
+                "moe_topk": [8] * 32,
+                "num_experts": 64,
+                "num_shared_expert": [1] * 32,
+            },
+        ),
+        (
+            316e9,
+            38e9,
+            {
+                "model_type": "step3_vl",
+                "text_config": {
+                    "model_type": "step3_text",
+                    **_sizes(7168, 61, 64, 1, 128815, head_dim=256, share_q_dim=2048, share_expert_dim=5120),
+                    "intermediate_size": 18432,
+                    "moe_intermediate_size": 5120,
+                    "moe_num_experts": 48,
+                    "moe_top_k": 3,
+                    "moe_layers_enum": ",".join(str(i) for i in range(4, 60)),
+                },
+            },
+        ),
+    ],
+    ids=["grok-1", "grok-2", "arctic", "ling-mini-2.0", "hunyuan-a13b", "step3"],
+)
+def test_families_that_transformers_lacks(tmp_path: Path, total: float, active: float, config: dict[str, Any]) -> None:
+    """Against what their publishers say, in round numbers."""
+    count = parameter_count(shape(tmp_path, config))
+    assert count["total"] == pytest.approx(total, rel=0.02)
+    assert count["active"] == pytest.approx(active, rel=0.1)
+
+
 def test_every_family_names_an_example() -> None:
     """As organisation/name."""
     assert len(FAMILIES) > 90

@@ -119,6 +119,14 @@ def test_a_file_of_modelopt_beside_the_config_counts(tmp_path: Path) -> None:
         read(tmp_path, of("qwen3_moe"))
 
 
+def test_integers_of_weights_alone_say_so(tmp_path: Path) -> None:
+    """As a GPU that computes in 8-bit integers would take them for activations too."""
+    both = groups({"num_bits": 8, "type": "int"}, {"num_bits": 8, "type": "int"})
+    for quantization, alone in (({"quant_method": "gptq", "bits": 8}, True), (both, False)):
+        source = shape(tmp_path, of("qwen3_moe", quantization_config=quantization)).source
+        assert ("of weights alone: precision.activations is bf16 then" in source) == alone
+
+
 def test_experts_of_another_type_than_the_rest(tmp_path: Path) -> None:
     """DeepSeek-V4 states the type of its experts apart."""
     config = of("deepseek_v3", first_k_dense_replace=1, n_group=1, topk_group=1, n_shared_experts=1, expert_dtype="fp4")

@@ -29,7 +29,7 @@ def jamba(config: Config) -> Fields:
     hidden = config.count("hidden_size")
     rank = config.data.get("mamba_dt_rank")
     return {
-        **general(config.updated(mlp_only_layers=[i for i, each in enumerate(sparse) if not each])),
+        **general(config.without("window").updated(mlp_only_layers=[i for i, each in enumerate(sparse) if not each])),
         "linear_key_heads": 1,
         "linear_value_heads": config.count("mamba_expand", 2) * hidden,
         "linear_key_dim": config.count("mamba_d_state", 16),
@@ -67,7 +67,7 @@ def granite_hybrid(config: Config) -> Fields:
     if not config.count("n_experts", least=0):
         raise ScenarioError(f"a config.json of {config.family} that has experts in at least one layer")
     return {
-        **general(config.without("layer_types")),
+        **general(config.without("layer_types", "window")),
         **mamba2(config, "mamba_n_heads", "mamba_d_head", "mamba_n_groups", "mamba_d_state"),
         **by_layer(linear_by_layer(config, kind="mamba2")),
     }
@@ -98,7 +98,7 @@ def nemotron_h(config: Config) -> Fields:
     wrong = next((each for each in blocks if each not in _BLOCKS.values()), None)
     if wrong is not None:
         raise config.wrong("layers_block_type", wrong, "of mamba, moe, attention and mlp")
-    config = config.without("layer_types").updated(
+    config = config.without("layer_types", "window").updated(
         num_hidden_layers=len(blocks), mlp_only_layers=[i for i, each in enumerate(blocks) if each != "moe"]
     )
     if "mlp" not in blocks:  # the width is then of no layer
@@ -147,7 +147,7 @@ def lfm2(config: Config) -> Fields:
         raise ScenarioError(f"a config.json of {config.family} with the field layer_types")
     attends = [i in set(full or ()) for i in range(config.n_layers)] if kinds is None else ["full" in k for k in kinds]
     return {
-        **general(config.without("layer_types")),
+        **general(config.without("layer_types", "window")),
         **estimated,
         "conv_kernel": config.count("conv_kernel", 3),
         **by_layer({"attention": ["gqa" if each else "conv" for each in attends]}),

@@ -27,7 +27,6 @@ register("granitemoeshared", "ibm-granite/moe-7b-1b-active-shared-experts", keys
 register("granitemoe_swa", "ibm-granite/granite-swash-3b-a600m", keys=EXPERT_WIDTH, defaults={**CHOSEN, "window": 128})
 for _name in ("aria", "aria_text"):
     register(_name, "rhymes-ai/Aria", keys=EXPERT_WIDTH, defaults=CHOSEN, untold="images")
-register("grok-1", "hpcai-tech/grok-1", keys=EXPERT_WIDTH, defaults={"tied_embeddings": True})
 register("mellum", "JetBrains/Mellum2-12B-A2.5B-Base", defaults=NORMALISED)
 
 
@@ -42,6 +41,14 @@ def arctic(config: Config) -> Fields:
         **fields,
         **({"n_shared_experts": 1, "shared_intermediate_size": fields["hidden_size"]} if residual else {}),
     }
+
+
+@family("grok-1", "hpcai-tech/grok-1", keys=EXPERT_WIDTH, defaults={"tied_embeddings": True})
+def grok(config: Config) -> Fields:
+    """Grok-2 has a dense network beside the experts."""
+    residual = config.flag("residual_moe", default=False)
+    width = config.count("intermediate_size") if residual else 0
+    return {**general(config), **({"n_shared_experts": 1, "shared_intermediate_size": width} if residual else {})}
 
 
 @family(
