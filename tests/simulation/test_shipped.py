@@ -92,6 +92,15 @@ def test_two_batch_overlap() -> None:
     assert rate["32 requests, overlap"] < rate["32 requests"]
 
 
+@pytest.mark.slow
+def test_nvl72() -> None:
+    """A rack beats nodes of eight by what the README says; they gain by faster cards, and by one copy a node."""
+    rate = study("nvl72").summary["tokens_per_s_per_gpu"]
+    slow, fast, once = (rate[f"nodes of eight, {how}"] for how in ("400 Gb/s", "800 Gb/s", "one copy a node"))
+    assert slow < fast < once < rate["one rack"]
+    assert [round(rate["one rack"] / least, 1) for least in (once, slow)] == [1.6, 2.5]
+
+
 MOST_NODES = 128
 PAIRS = list(zip(presets("models"), itertools.cycle(presets("gpus")), strict=False))
 """Each model with a GPU, and each GPU with a model."""
