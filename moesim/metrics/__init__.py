@@ -10,7 +10,9 @@ from moesim.metrics.balance import (
     dead_experts,
     gini,
     max_violation,
+    metric_of_target,
     normalised_entropy,
+    top_share,
 )
 from moesim.metrics.conservation import check_step
 from moesim.metrics.latency import breakdown, critical_path
@@ -32,7 +34,9 @@ __all__ = [
     "link_traffic",
     "max_violation",
     "mean_rate",
+    "metric_of_target",
     "normalised_entropy",
     "queued_step_times",
     "step_times",
+    "top_share",
 ]

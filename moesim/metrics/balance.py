@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from moesim.types.policies import SkewTarget
+
 Loads = NDArray[np.int64]
 Metric = NDArray[np.float64]
 
@@ -59,3 +61,18 @@ def _ratio(above: NDArray[np.number], below: NDArray[np.number], otherwise: floa
     )
     ratio: Metric = np.divide(above, below, out=np.full(above.shape, otherwise), where=below != 0)
     return ratio
+
+
+def top_share(load: Loads, n: int) -> Metric:
+    """Part of the load that the n most loaded have; n / N of an even one."""
+    ordered = np.sort(load, axis=-1)
+    return _ratio(ordered[..., -n:].sum(axis=-1), load.sum(axis=-1), n / load.shape[-1])
+
+
+def metric_of_target(load: Loads, target: SkewTarget) -> Metric:
+    """The metric of a target, of loads of experts [..., E]."""
+    if target.metric == "balancedness":
+        return balancedness(load.reshape(*load.shape[:-1], target.ranks, -1).sum(axis=-1))
+    if target.metric == "top_share":
+        return top_share(load, target.experts)
+    return {"max_violation": max_violation, "entropy": normalised_entropy}[target.metric](load)

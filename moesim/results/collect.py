@@ -21,7 +21,7 @@ from moesim.types import (
     StepTimes,
     Tasks,
 )
-from moesim.types.policies import Kept
+from moesim.types.policies import Kept, SkewTarget
 
 PS = 1e-12
 BYTES_PER_CELL = 8
@@ -42,6 +42,7 @@ class Collector:
         model: its layer numbers name the rows.
         cluster: ranks and nodes.
         keep: what the frames hold.
+        target: what the popularity was solved for, whose value in the run the summary has; None = nothing.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class Collector:
         model: ModelShape,
         cluster: ClusterShape,
         keep: Kept,
+        target: SkewTarget | None = None,
     ) -> None:
         self._model = model
         self._layers = np.array(model.moe_layers, dtype=np.int64)
         self._cluster = cluster
         self._keep = keep
+        self._target, self._target_values = target, list[NDArray[np.float64]]()
         self._columns: dict[str, dict[str, list[Any]]] = {name: defaultdict(list) for name in FRAMES}
         shape = (2, cluster.levels.n_levels, cluster.n_gpus, cluster.n_gpus)
         self._links = np.zeros(shape, dtype=np.int64)  # messages, bytes
@@ -91,6 +94,8 @@ class Collector:
             uplinks_ps=step_times.uplinks_ps,
         )
         self._totals.append(totals)
+        if self._target is not None:
+            self._target_values.append(metrics.metric_of_target(routed.requested, self._target))
         known = totals.known_tokens > 0  # nothing can be said of the load of the other layers
         self._add_layers(step, routed, rank_load[:, holders], known)
         self._add_router(step, routed)
@@ -119,6 +124,9 @@ class Collector:
         work = work_of(scenario, self._model)
         names = self._cluster.levels.names
         summary = summarise(self._totals, frames["layers"], n_gpus=self._cluster.n_gpus, work=work, levels=names)
+        if self._target is not None:
+            found = {"stated": self._target.value, "solved": self._target.reached}
+            summary["target"] = {self._target.metric: {**found, "run": float(np.mean(self._target_values))}}
         manifest = {
             **manifest,
             "empty_frames": {name: _WHY_EMPTY.get(name, _NO_LAYER) for name, frame in frames.items() if frame.empty},

@@ -9,6 +9,9 @@ from moesim.scenario.schema import LOAD_KINDS, PATTERN_FIELDS, POPULARITY_FIELDS
 
 LAWLESS = (RECORDED, DEALT, UNREAD)
 """Where the law of the logits counts for nothing."""
+_SOLVED = Rule(
+    ("workload.popularity.target",), lambda target: target is not None, "workload.popularity.target solves for it"
+)
 _ONE_GROUP = Rule(("workload.popularity.groups",), lambda groups: groups == 1, "workload.popularity.groups is 1")
 
 WORKLOAD_RULES: Mapping[str, tuple[Rule, ...]] = {
@@ -20,15 +23,22 @@ WORKLOAD_RULES: Mapping[str, tuple[Rule, ...]] = {
     "workload.popularity.exponent": (
         *LAWLESS,
         is_not("workload.popularity.kind", "zipf", "it is the exponent of Zipf's law"),
+        _SOLVED,
     ),
     "workload.popularity.router": (
         *LAWLESS,
-        Rule(("workload.popularity.kind",), lambda kind: kind not in LOAD_KINDS, "kind {0} states no load"),
+        Rule(
+            ("workload.popularity.kind", "workload.popularity.target"),
+            lambda kind, target: kind not in LOAD_KINDS and target is None,
+            "kind {0} states no load",
+        ),
     ),
+    "workload.popularity.target": LAWLESS,
     **{
         f"workload.popularity.{name}": (
             *LAWLESS,
             is_not("workload.popularity.kind", kind, f"it belongs to kind {kind}"),
+            *((_SOLVED,) if name in ("sigma", "concentration") else ()),
             *((_ONE_GROUP,) if name in ("group_exponent", "group_sigma") else ()),
         )
         for kind in LOAD_KINDS

@@ -65,7 +65,12 @@ def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, A
     n_layers = len(model_shape(spec.model).moe_layers)
     deviations = [*found.sigma, *found.group_sigma]
     return [
-        (bool(found.sigma) or not lognormal, (*PATH, "sigma"), None, "a number, as kind lognormal needs it"),
+        (
+            bool(found.sigma) or not lognormal or found.target is not None,
+            (*PATH, "sigma"),
+            None,
+            "a number, as kind lognormal needs it",
+        ),
         (min(deviations) >= 0, PATH, min(deviations), "standard deviations from 0"),
         (
             bool(found.group_exponent and found.group_sigma),
@@ -75,7 +80,7 @@ def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, A
         ),
         *(
             (
-                getattr(found, field) is not None or found.kind != kind,
+                getattr(found, field) is not None or found.kind != kind or found.target is not None,
                 (*PATH, field),
                 None,
                 f"a number, as kind {kind} needs it",
@@ -95,6 +100,7 @@ def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, A
             found.experts,
             f"1 to {n_experts - 1} of the {n_experts} experts of {spec.model.name}",
         ),
+        *_target_rules(found, n_experts),
         *_shares_rules(found.shares, n_layers, n_experts, needed=shares),
         (
             counts == (found.counts is not None),
@@ -113,6 +119,35 @@ def popularity_rules(spec: schema.ScenarioSpec) -> list[tuple[bool, FieldPath, A
             (*PATH, "router", "top_k"),
             found.router and found.router.top_k,
             f"at most the {n_experts} experts of {spec.model.name}",
+        ),
+    ]
+
+
+SOLVED_FIELDS = {"zipf": "exponent", "lognormal": "sigma", "dirichlet": "concentration"}
+"""What a target is solved by, of the kinds that can have one."""
+
+
+def _target_rules(popularity: schema.PopularitySpec, n_experts: int) -> list[tuple[bool, FieldPath, Any, str]]:
+    """What a target of skew must be."""
+    target, path = popularity.target, (*PATH, "target")
+    if target is None:
+        return []
+    stated = [name for name in schema.TARGET_METRICS if getattr(target, name) is not None]
+    ranks, experts = target.ranks, target.experts
+    return [
+        (len(stated) == 1, path, ", ".join(stated) or "no metric", f"one of {', '.join(schema.TARGET_METRICS)}"),
+        (popularity.kind in SOLVED_FIELDS, path, f"kind {popularity.kind}", f"one of {', '.join(SOLVED_FIELDS)}"),
+        (
+            target.balancedness is None or (ranks is not None and ranks > 1 and n_experts % ranks == 0),
+            (*path, "ranks"),
+            ranks,
+            f"a number from 2 that divides the {n_experts} experts, as balancedness needs it",
+        ),
+        (
+            target.top_share is None or (experts is not None and experts < n_experts),
+            (*path, "experts"),
+            experts,
+            f"1 to {n_experts - 1} experts, as top_share needs it",
         ),
     ]
 

@@ -37,6 +37,7 @@ SECTIONS: Mapping[FieldPath, type[BaseModel]] = {
     ("workload",): schema.WorkloadSpec,
     ("workload", "popularity"): schema.PopularitySpec,
     ("workload", "popularity", "router"): schema.LoadRouterSpec,
+    ("workload", "popularity", "target"): schema.TargetSpec,
     ("workload", "topics"): schema.TopicsSpec,
     ("workload", "drift"): schema.DriftSpec,
     ("workload", "bursts"): schema.BurstsSpec,
@@ -232,7 +233,7 @@ def _filled(
     route: dict[str, Any] = {"top_k": routing.top_k or model.top_k}
     if workload.trace is None:
         route = router_fields(routing, model)
-    if workload.popularity.kind in schema.LOAD_KINDS:
+    if workload.popularity.kind in schema.LOAD_KINDS or workload.popularity.target is not None:
         popularity: dict[str, Any] = {"router": load_router(spec, base_routing)}
         if workload.popularity.counts is not None:
             popularity["counts"] = whole(workload.popularity.counts, "workload", "popularity", "counts")

@@ -181,6 +181,16 @@ class Scenario:
         """
         return Scenario(self._layered, with_points=False)
 
+    def base(self) -> Scenario:
+        """The scenario before variants and points of a sweep, with `--set`; itself where that alone is wrong."""
+        if self._variant is None and not self._swept:
+            return self
+        own = {name: value for name, value in self._overrides.items() if name not in self._swept}
+        try:
+            return Scenario(self._layered, overrides=own, with_points=False)
+        except ScenarioError:
+            return self
+
     @property
     def warnings(self) -> tuple[Notice, ...]:
         """Old names of fields, and fields that have no effect, in the order of its file; str() of each is one line.

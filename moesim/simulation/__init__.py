@@ -9,5 +9,6 @@ runs it and gives the next state.
 
 from moesim.simulation.sampling import resolve_sampling
 from moesim.simulation.simulate import PreparedRun, check, prepared, run, simulate
+from moesim.simulation.targets import solved_or_error
 
-__all__ = ["PreparedRun", "check", "prepared", "resolve_sampling", "run", "simulate"]
+__all__ = ["PreparedRun", "check", "prepared", "resolve_sampling", "run", "simulate", "solved_or_error"]

@@ -20,7 +20,7 @@ from moesim.types import (
     Precision,
     TokenSource,
 )
-from moesim.types.policies import CapacityPolicy, Kept, QueuePolicy, SubstitutionPolicy, TrainingBalance
+from moesim.types.policies import CapacityPolicy, Kept, QueuePolicy, SkewTarget, SubstitutionPolicy, TrainingBalance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +60,7 @@ class RunPlan:
     of which a recording has nothing: no token makes a choice there. `capacity`, `substitution`, `training` and
     `queues` are None where the run has none. `placement` is that of the first
     step. `network` is how exchanges are timed: "closed-form" or "port".
+    `target` is what the popularity was solved for, None where it was stated.
     `tokens_file`: name and sha256 of the file that the tokens rest on, or "", "".
     """
 
@@ -89,6 +90,7 @@ class RunPlan:
     warmup_steps: int
     keep: Kept
     tokens_file: tuple[str, str] = ("", "")
+    target: SkewTarget | None = None
     unrecorded_layers: frozenset[int] = frozenset()
 
     def batches(self) -> Iterator[Batch]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -42,8 +42,12 @@ _solved: dict[str, tuple[Strategy[Any], NDArray[np.float32]]] = {}
 """By what they depend on; with the strategy, whose identity is part of that. Variants and points share them."""
 
 
-def popularity_of(scenario: Scenario) -> tuple[Popularity | None, tuple[str, str]]:
+def popularity_of(scenario: Scenario, layers: Sequence[int] | None = None) -> tuple[Popularity | None, tuple[str, str]]:
     """A function that finds the popularity of a stated load, None without one; name and sha256 of its file, or "", "".
+
+    Args:
+        scenario: with a target solved.
+        layers: for which it is found, by number among the MoE layers; others have zeros. None = all.
 
     Raises:
         ScenarioError: a file of counts that is wrong or does not fit the model; when called, a load that the router
@@ -75,7 +79,7 @@ def popularity_of(scenario: Scenario) -> tuple[Popularity | None, tuple[str, str
         file = name, digest
     else:
         load = _LOADS[stated.kind](scenario, stated, *shape)
-    return partial(_solve, scenario, load / load.sum(axis=1, keepdims=True)), file
+    return partial(_solve, scenario, load / load.sum(axis=1, keepdims=True), layers), file
 
 
 def _shares(scenario: Scenario, stated: PopularitySpec, seed: int, n_layers: int, n_experts: int) -> Load:
@@ -135,13 +139,15 @@ _LOADS: Mapping[str, Callable[[Scenario, PopularitySpec, int, int, int], Load]] 
 """Shares [L, E] of each kind that states a load and needs no file."""
 
 
-def _solve(scenario: Scenario, share: NDArray[np.float64], affinity: NDArray[np.float32]) -> NDArray[np.float32]:
+def _solve(
+    scenario: Scenario, share: NDArray[np.float64], layers: Sequence[int] | None, affinity: NDArray[np.float32]
+) -> NDArray[np.float32]:
     """The popularity [L, E] with which the router of the stated load gives these shares [L, E]."""
-    strategy, parameters, top_k = _router(scenario)
+    strategy, parameters, top_k = router_of_load(scenario)
     digest = hashlib.sha256(share.tobytes() + affinity.tobytes())
     digest.update(repr((strategy.name, id(strategy.route), parameters, top_k)).encode())
     key = digest.hexdigest()
-    if key in _solved:
+    if layers is None and key in _solved:
         return _solved[key][1]
 
     def choices(logits: NDArray[np.float32], number: int, layer: int) -> NDArray[np.int32]:
@@ -158,18 +164,22 @@ def _solve(scenario: Scenario, share: NDArray[np.float64], affinity: NDArray[np.
 
     try:
         with ThreadPoolExecutor(default_threads()) as pool:
-            popularity = np.stack(list(pool.map(solved, range(len(share)))))
+            wanted = range(len(share)) if layers is None else layers
+            popularity = np.zeros(share.shape, dtype=np.float32)
+            popularity[list(wanted)] = list(pool.map(solved, wanted))
     except ParameterError as error:
         counts = scenario.spec.workload.popularity.counts
         found = f"{error.found}{f' in {Path(counts).name}' if counts else ''}"
         raise scenario.error("workload.popularity", found, f"{error.wanted} ({strategy.name})") from None
+    if layers is not None:
+        return popularity
     while len(_solved) >= _MAX_SOLVED:
         _solved.pop(next(iter(_solved)))
     _solved[key] = strategy, popularity
     return popularity
 
 
-def _router(scenario: Scenario) -> tuple[Strategy[Any], Any, int]:
+def router_of_load(scenario: Scenario) -> tuple[Strategy[Any], Any, int]:
     """The router that the stated load is of; the model's own, or a plain top-k, where its loads ignore popularity."""
     routing, model = scenario.spec.routing, scenario.model
     stated = scenario.spec.workload.popularity.router

@@ -24,8 +24,10 @@ from moesim.simulation.plan import LayerRouter, RunPlan, group_nodes
 from moesim.simulation.popularity import popularity_of
 from moesim.simulation.recorded_source import recorded_source, trace_of, unrecorded_layers
 from moesim.simulation.sampling import check_sampling, has_own_router, resolve_sampling, router_of
+from moesim.simulation.targets import skew_target, with_solved_target
 from moesim.types import CountsTrace, EqualSequences, LayerShape, ModelShape, Placement, Recording, TokenSource, Trace
 from moesim.types.policies import CapacityPolicy, Fault, Kept, QueuePolicy, SubstitutionPolicy, TrainingBalance
+from moesim.workload import SyntheticTokens
 
 Policy = TypeVar("Policy")
 
@@ -34,12 +36,12 @@ def prepare(scenario: Scenario) -> RunPlan:
     """What stays the same over the steps of a scenario's run; refuses a scenario that cannot run.
 
     Args:
-        scenario: what to run; where it leaves `workload.sampling` open, that is decided for it alone.
+        scenario: what to run; where it leaves `workload.sampling` or a target open, that is decided for it alone.
 
     Raises:
         InputError: one line that names the file, line and field, what was found and what would be right.
     """
-    scenario = resolve_sampling({"": scenario})[""]
+    scenario = with_solved_target(resolve_sampling({"": scenario})[""])
     spec = scenario.spec
     workload, routing, simulation = spec.workload, spec.routing, spec.simulation
     model = dataclasses.replace(scenario.model, top_k=routing.top_k or scenario.model.top_k)
@@ -77,6 +79,7 @@ def prepare(scenario: Scenario) -> RunPlan:
         warmup_steps=simulation.warmup_steps,
         keep=_plain(Kept, spec.keep),
         tokens_file=file,
+        target=skew_target(spec.workload.popularity) if isinstance(source, SyntheticTokens) else None,
     )
     check_plan(scenario, plan)
     return plan

@@ -18,6 +18,7 @@ from moesim.simulation.routing_step import route_step
 from moesim.simulation.sampling import resolve_sampling
 from moesim.simulation.state import start
 from moesim.simulation.step import after_routing, run_step
+from moesim.simulation.targets import with_solved_target
 from moesim.simulation.threads import threads_or_default
 
 Progress = Callable[[int, int], None]
@@ -34,7 +35,7 @@ def check(scenario: Scenario) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedRun:
-    """A scenario with `workload.sampling` decided, and the plan of its run."""
+    """A scenario with `workload.sampling` and a target decided, and the plan of its run."""
 
     scenario: Scenario
     plan: RunPlan
@@ -42,7 +43,7 @@ class PreparedRun:
 
 def prepared(scenario: Scenario) -> PreparedRun:
     """A scenario that has been checked and is ready to run; errors are those of `check`."""
-    scenario = resolve_sampling({"": scenario})[""]
+    scenario = with_solved_target(resolve_sampling({"": scenario})[""])
     return PreparedRun(scenario=scenario, plan=prepare(scenario))
 
 
@@ -66,7 +67,10 @@ def run(ready: PreparedRun, *, progress: Progress | None = None, threads: int | 
     """Run a scenario that has been prepared; the other arguments, result and errors are those of `simulate`."""
     scenario, plan = ready.scenario, ready.plan
     n_threads = threads_or_default(threads)
-    profile, collector = Profile(), Collector(model=plan.model, cluster=plan.cluster, keep=plan.keep)
+    profile, collector = (
+        Profile(),
+        Collector(model=plan.model, cluster=plan.cluster, keep=plan.keep, target=plan.target),
+    )
     state = start(plan)
     with ThreadPoolExecutor(max_workers=n_threads) as pool:
         for batch in plan.batches():

@@ -14,7 +14,7 @@ from moesim.frames import points_frame, text
 from moesim.results import Study
 from moesim.routing.registry import is_of_session
 from moesim.scenario import Scenario
-from moesim.simulation import resolve_sampling
+from moesim.simulation import resolve_sampling, solved_or_error
 from moesim.simulation.checks import free_bytes, run_bytes
 from moesim.simulation.prepare import prepare
 from moesim.study.compare import Progress
@@ -67,8 +67,18 @@ def plan_sweep(scenario: Scenario) -> list[SweepPoint]:
     if all(point.scenario is None for point in planned):
         raise ScenarioError(planned[0].error)
     resolved = resolve_sampling({i: point.scenario for i, point in enumerate(planned) if point.scenario is not None})
+    solved = {i: solved_or_error(each) for i, each in resolved.items()}
+    failed = {i: message for i, (each, message) in solved.items() if each is None}
+    if len(failed) == len(solved):
+        raise ScenarioError(next(iter(failed.values())))
+    ready = {i: each for i, (each, _) in solved.items() if each is not None}
     return [
-        replace(point, scenario=resolved.get(i), seeds=point.seeds or _own_seed(resolved.get(i)))
+        replace(
+            point,
+            scenario=ready.get(i),
+            error=failed.get(i, point.error),
+            seeds=point.seeds or _own_seed(ready.get(i)),
+        )
         for i, point in enumerate(planned)
     ]
 

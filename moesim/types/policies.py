@@ -93,3 +93,19 @@ class Kept:
     experts: str
     links: str
     timeline_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkewTarget:
+    """How uneven requested loads are to be: `metric` is "max_violation", "balancedness", "entropy" or "top_share".
+
+    balancedness is over `ranks` of consecutive experts, top_share of the
+    `experts` most loaded ones. `reached` is the value on the tokens that it was
+    solved on, None before.
+    """
+
+    metric: str
+    value: float
+    ranks: int
+    experts: int
+    reached: float | None

@@ -33,6 +33,7 @@ LOGNORMAL = {"workload.popularity.kind": "lognormal", "workload.popularity.sigma
 HOT = {"workload.popularity.kind": "hot", "workload.popularity.share": 0.6, "workload.popularity.experts": 2}
 SHARES = {"workload.popularity.kind": "shares"}
 POWER, DIRICHLET = {"workload.popularity.kind": "power-law"}, {"workload.popularity.kind": "dirichlet"}
+MAXVIO = {"max_violation": 1.0}
 BURSTS = {"share": 0.5, "experts": 3, "every_steps": 1}
 TOPICS = {"workload.topics": {"count": 4, "strength": 3.0}}
 MIXTURE = [{"step": 0, "weights": [1]}]
@@ -107,6 +108,8 @@ CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] 
     ("workload.popularity.shares", [*range(8)], [*range(2, 10)], {"workload.popularity.kind": "zipf"}, SHARES),
     ("workload.popularity.alpha", 1.0, 1.2, {"workload.popularity.kind": "zipf"}, POWER),
     ("workload.popularity.concentration", 1.0, 9.0, {"workload.popularity.kind": "zipf"}, DIRICHLET),
+    ("workload.popularity.target", MAXVIO, {"max_violation": 1.5}, {"workload.pattern": "balanced"}, {}),
+    ("workload.popularity.exponent", 0.5, 1.5, {"workload.popularity.target": MAXVIO}, None),
     ("workload.locality", 0.5, 0.9, DEAF, {}),
     ("workload.drift", {"half_life_steps": 1}, {"half_life_steps": 2}, {"workload.popularity.kind": "uniform"}, {}),
     ("workload.bursts", BURSTS, BURSTS | {"experts": 2}, DEAF, {}),

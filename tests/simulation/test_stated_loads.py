@@ -177,7 +177,7 @@ def test_every_kind_says_what_it_reads() -> None:
     """The table that tells kinds by their fields and finds those without effect."""
     assert set(POPULARITY_FIELDS) == set(get_args(PopularitySpec.model_fields["kind"].annotation))
     read = {field for fields in POPULARITY_FIELDS.values() for field in fields}
-    assert read == set(PopularitySpec.model_fields) - {"name", "kind", "router", "source"}
+    assert read == set(PopularitySpec.model_fields) - {"name", "kind", "router", "source", "target"}
     assert set(LOAD_KINDS) < set(POPULARITY_FIELDS)
 
 

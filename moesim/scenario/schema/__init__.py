@@ -14,7 +14,16 @@ from moesim.scenario.schema.model import LayersSpec, ModelSpec
 from moesim.scenario.schema.routing import CapacitySpec, PlacementSpec, RoutingSpec, SubstitutionSpec, TrainingSpec
 from moesim.scenario.schema.scenario import UNSUPPORTED, ScenarioSpec
 from moesim.scenario.schema.simulation import OVERLAP_SLOWDOWN, FaultSpec, KeepSpec, SimulationSpec
-from moesim.scenario.schema.skew import PATTERN_FIELDS, BurstsSpec, DriftSpec, MixtureSpec, PatternSpec, TopicsSpec
+from moesim.scenario.schema.skew import (
+    PATTERN_FIELDS,
+    TARGET_METRICS,
+    BurstsSpec,
+    DriftSpec,
+    MixtureSpec,
+    PatternSpec,
+    TargetSpec,
+    TopicsSpec,
+)
 from moesim.scenario.schema.workload import (
     LOAD_KINDS,
     POPULARITY_FIELDS,
@@ -30,6 +39,7 @@ __all__ = [
     "PATTERN_FIELDS",
     "POPULARITY_FIELDS",
     "POPULARITY_KINDS",
+    "TARGET_METRICS",
     "UNSUPPORTED",
     "BurstsSpec",
     "CapacitySpec",
@@ -54,6 +64,7 @@ __all__ = [
     "ScenarioSpec",
     "SimulationSpec",
     "SubstitutionSpec",
+    "TargetSpec",
     "TopicsSpec",
     "TrainingSpec",
     "WorkloadSpec",

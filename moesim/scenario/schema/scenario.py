@@ -36,7 +36,6 @@ class ScenarioSpec(Part):
 
 
 UNSUPPORTED: Mapping[str, str] = {
-    "workload.popularity.target": "a target of skew",
     "workload.arrivals": "open-loop serving",
 }
 """Planned fields that this version does not read; the error of one says so instead of calling it unknown."""

@@ -95,3 +95,21 @@ class PatternSpec(Part):
     factor: float = described(
         1.5, "of ragged-sources: tokens of the fullest rank over those of an average one", ge=1, le=2
     )
+
+
+TARGET_METRICS = ("max_violation", "balancedness", "entropy", "top_share")
+"""What a target may be of."""
+
+
+class TargetSpec(Part):
+    """How uneven the requested load is to be; one of the first four is stated."""
+
+    max_violation: float | None = described(None, "max / mean - 1 over the experts of a layer", gt=0, le=1e6)
+    balancedness: float | None = described(None, "mean / max over ranks of consecutive experts", gt=0, le=1)
+    entropy: float | None = described(None, "of the shares of the experts, over ln of their number", ge=0, le=1)
+    top_share: float | None = described(None, "part of a layer's load that its most loaded experts have", gt=0, le=1)
+    ranks: Count | None = described(None, "of balancedness: how many ranks; it needs them")
+    experts: Count | None = described(None, "of top_share: how many experts; it needs them")
+    reached: float | None = described(
+        None, "what the solved field gives on the tokens that it was solved on; moesim writes it, none = to be solved"
+    )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 
 from moesim.scenario.schema.parts import Count, CountOrZero, NoneWord, Part, described
-from moesim.scenario.schema.skew import BurstsSpec, DriftSpec, PatternSpec, TopicsSpec, kind_of_pattern
+from moesim.scenario.schema.skew import BurstsSpec, DriftSpec, PatternSpec, TargetSpec, TopicsSpec, kind_of_pattern
 
 
 def _scalar_to_tuple(value: Any) -> Any:
@@ -130,10 +130,15 @@ class PopularitySpec(Part):
         "of fitted: layers that were not recorded have loads between those of the nearest recorded ones by depth, "
         "dealt to experts at random",
     )
+    target: TargetSpec | None = described(
+        None,
+        "how uneven the load is to be, by which exponent of zipf, sigma of lognormal or concentration of dirichlet is "
+        "solved for, before variants and sweeps",
+    )
     router: LoadRouterSpec | None = described(
         None,
-        "of all but zipf and uniform: the router that gives this load; default: routing without variants and sweeps, "
-        "or the model's own where that router does not follow popularity",
+        "of a target and of all kinds but zipf and uniform: the router that gives this load; default: routing without "
+        "variants and sweeps, or the model's own where that router does not follow popularity",
     )
     source: str = ""
 
