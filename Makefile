@@ -1,7 +1,7 @@
 # make demo       install into .venv and compare the variants of scenarios/quickstart.yaml
 # make test       all checks: format, lint, types, import layers, tests
 # make test-all   the slow tests as well, with coverage, the kernels without their compiler, and test-ref
-# make test-ref   install transformers, megatron-core and deepspeed (with torch, above 1 GB) and compare routers with them
+# make test-ref   install transformers, megatron-core and deepspeed (with torch, above 1 GB) and compare routers and models with them
 # make format     put the sources in order
 
 PYTHON ?= python3

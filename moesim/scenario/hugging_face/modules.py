@@ -70,7 +70,8 @@ _MATRICES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 }
 """The matrices of each part that may be quantised, as different models call them."""
 PARTS = tuple(_MATRICES)
-_MAX_FORMS = 2000
+_MAX_FORMS, _MAX_EXPRESSIONS = 1000, 100
+"""Above any checkpoint's, and matched within seconds."""
 _LAYER = re.compile(r"layers\.(\d+)(?=\.|\*|$)")
 _NESTED = re.compile(r"[+*]\)[+*{]")
 
@@ -130,6 +131,8 @@ def _forms(patterns: Iterable[Any]) -> tuple[dict[str, set[int] | None], list[re
             raise ScenarioError(f"modules that are named by words, not {entry!r:.40}")
         if entry.startswith("re:"):
             expressions[entry] = _expression(entry[3:])
+            if len(expressions) > _MAX_EXPRESSIONS:
+                raise ScenarioError(f"modules that are named by at most {_MAX_EXPRESSIONS} expressions")
             continue
         text = re.sub(r"experts\.\d+", "experts.0", entry)
         place = _LAYER.search(text)
@@ -139,7 +142,7 @@ def _forms(patterns: Iterable[Any]) -> tuple[dict[str, set[int] | None], list[re
             of_layers = forms[form]
             assert of_layers is not None
             of_layers.add(int(place[1][:9]))
-        if len(forms) + len(expressions) > _MAX_FORMS:
+        if len(forms) > _MAX_FORMS:
             raise ScenarioError(f"modules of at most {_MAX_FORMS} different names, but for the layer")
     return forms, list(expressions.values())
 

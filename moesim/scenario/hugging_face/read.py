@@ -174,9 +174,14 @@ def _data_types(config: Mapping[str, Any], text: Mapping[str, Any], path: Path, 
 
 
 def _method(quantization: Mapping[str, Any]) -> str:
-    """What a quantisation is called."""
+    """What a quantisation is called, and what it says of the KV cache."""
     names = (quantization.get("quant_method"), quantization.get("quant_algo"))
-    return " ".join(_printable(name) for name in names if isinstance(name, str))
+    method = " ".join(_printable(name) for name in names if isinstance(name, str))
+    scheme = quantization.get("kv_cache_scheme")
+    narrow = isinstance(scheme, dict) and (scheme.get("type"), scheme.get("num_bits")) == ("float", 8)
+    if narrow or quantization.get("kv_cache_quant_algo") == "FP8":
+        method += ", KV cache in fp8 with precision.kv_cache fp8"
+    return method
 
 
 def _layers_of_parts(fields: Fields) -> dict[str, list[int]]:

@@ -119,6 +119,14 @@ def test_a_file_of_modelopt_beside_the_config_counts(tmp_path: Path) -> None:
         read(tmp_path, of("qwen3_moe"))
 
 
+def test_a_narrow_cache_is_told(tmp_path: Path) -> None:
+    """It is the scenario that says in which type the cache is."""
+    narrow = groups(FLOAT4, FLOAT4, kv_cache_scheme={"num_bits": 8, "type": "float"})
+    for quantization, told in ((narrow, True), (groups(FLOAT4, FLOAT4), False)):
+        source = shape(tmp_path, of("qwen3_moe", quantization_config=quantization)).source
+        assert ("precision.kv_cache fp8" in source) == told
+
+
 def test_integers_of_weights_alone_say_so(tmp_path: Path) -> None:
     """As a GPU that computes in 8-bit integers would take them for activations too."""
     both = groups({"num_bits": 8, "type": "int"}, {"num_bits": 8, "type": "int"})
@@ -159,6 +167,8 @@ def test_an_unknown_method_is_refused_by_its_name(tmp_path: Path, method: Any) -
         (groups(INT4, ignore=["re:("]), r"expressions of Python's re, not '\('"),
         (groups(INT4, ignore=["re:(a+)+b"]), "simple expressions"),
         (groups(INT4, ignore=[3]), "named by words, not 3"),
+        (groups(INT4, ignore=[f"re:{i}" for i in range(300)]), "at most 100 expressions"),
+        (groups(INT4, ignore=[f"module{i}" for i in range(3000)]), "at most 1000 different names"),
         ({"quant_method": "quark"}, r"global_quant_config\.weight\.dtype is one of"),
     ],
 )
