@@ -41,7 +41,7 @@ def test_a_list_is_uncut_off_a_terminal(moesim: Call, kind: str) -> None:
     )  # what "gate" is, and the methods
     assert KNOWN[kind] in entries
     for name, entry in entries.items():
-        line = next(line for line in table.out.splitlines() if line.split()[:1] == [name])
+        line = next(line for line in table.out.splitlines() if line.startswith(f"{name} "))
         assert str(entry.get("source") or entry.get("summary") or entry["example"]) in line
 
 
