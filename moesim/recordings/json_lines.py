@@ -16,6 +16,8 @@ from moesim.errors import TraceError
 from moesim.recordings.stream import line_blocks
 
 MAX_ID = 2**31 - 1
+_TASK_BYTES = 4 << 20
+"""Of a block, what a thread parses at a time; a longer line is read by itself."""
 MAX_LAYER = 9_999
 MAX_EXPERTS = 100_000
 """As a scenario's model may have."""
@@ -156,7 +158,7 @@ class _Parser:
         try:
             table = pj.read_json(
                 pa.BufferReader(block),
-                read_options=pj.ReadOptions(use_threads=False, block_size=len(block) + 1),
+                read_options=pj.ReadOptions(use_threads=True, block_size=min(_TASK_BYTES, len(block) + 1)),
                 parse_options=pj.ParseOptions(explicit_schema=self.schema, unexpected_field_behavior="ignore"),
             )
         except pa.ArrowException:
