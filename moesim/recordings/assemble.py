@@ -111,13 +111,16 @@ def _checked(block: ChoiceBlock, job: ImportJob) -> _Rows:
     )
     _refuse(((layer < 0) | (layer > MAX_LAYER))[:, None], block, layer[:, None], f"layers from 0 to {MAX_LAYER}")
     if job.dense_are_zero and expert.shape[1] > 1:
-        expert = np.where(np.any(expert, axis=1, keepdims=True), expert, -1)
+        signed = expert.astype(np.int64) if expert.dtype.kind == "u" else expert
+        expert = np.where(np.any(expert, axis=1, keepdims=True), signed, -1)
     if job.rows_are_distinct:
         _refuse(repeated(expert)[:, None], block, expert, "distinct experts in a row")
     if weight is not None:
         weight = np.asarray(weight)
         _refuse(~((weight >= 0) & (weight <= MAX_WEIGHT)), block, weight, "weights that are finite numbers from 0")
-        weight = np.where(expert < 0, 0, weight).astype(np.float32, copy=False)
+        weight = weight.astype(np.float32, copy=False)
+        if expert.min() < 0:
+            weight = np.where(expert < 0, np.float32(0), weight)
     small = np.int8 if expert.max() < 128 else np.int16 if expert.max() < 2**15 else np.int32
     return _Rows(
         token=np.asarray(block.token, dtype=np.int64),

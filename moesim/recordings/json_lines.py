@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import TraceError
-from moesim.recordings.stream import line_blocks
+from moesim.recordings.stream import count_newlines, line_blocks
 
 MAX_ID = 2**31 - 1
-_TASK_BYTES = 4 << 20
+_TASK_BYTES = 1 << 20
 """Of a block, what a thread parses at a time; a longer line is read by itself."""
 MAX_LAYER = 9_999
 MAX_EXPERTS = 100_000
@@ -64,11 +66,12 @@ class Rows:
 
     path: Path
     columns: dict[str, NDArray[Any]]
-    lines: NDArray[np.int64]
+    lines: range | NDArray[np.int32]
 
-    def where(self, row: int) -> str:
-        """File and line of a record."""
-        return f"{self.path}:{self.lines[row]}"
+    @property
+    def where(self) -> Callable[[int], str]:
+        """A function that names file and line of a record, and does not keep the columns."""
+        return partial(_place, self.path, self.lines)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         """The column of a field."""
@@ -77,6 +80,10 @@ class Rows:
     def get(self, name: str) -> NDArray[Any] | None:
         """The column of a field, None where no record has it."""
         return self.columns.get(name)
+
+
+def _place(path: Path, lines: range | NDArray[np.int32], row: int) -> str:
+    return f"{path}:{lines[row]}"
 
 
 @dataclass
@@ -111,12 +118,16 @@ def read_rows(
         TraceError: a line that is no such record; the text names file and line.
     """
     parser: _Parser | None = None
-    for first_line, block in line_blocks(path, progress):
-        if parser is None:
-            parser = _Parser(path, fields, keys or {}, only, block)
-        rows = parser.rows(first_line, block.removeprefix(b"\xef\xbb\xbf"))
-        if len(rows.lines):
-            yield rows
+    with ThreadPoolExecutor(1) as ahead:  # parses a block while the caller has the one before
+        parsing: Future[Rows] | None = None
+        for first_line, block in line_blocks(path, progress):
+            if parser is None:
+                parser = _Parser(path, fields, keys or {}, only, block)
+            before, parsing = parsing, ahead.submit(parser.rows, first_line, block.removeprefix(b"\xef\xbb\xbf"))
+            if before is not None and len(before.result().lines):
+                yield before.result()
+        if parsing is not None and len(parsing.result().lines):
+            yield parsing.result()
 
 
 class _Parser:
@@ -153,8 +164,8 @@ class _Parser:
         import pyarrow as pa
         import pyarrow.json as pj
 
-        if not block.strip():
-            return Rows(path=self.path, columns={}, lines=np.empty(0, np.int64))
+        if block.isspace():
+            return Rows(path=self.path, columns={}, lines=range(0))
         try:
             table = pj.read_json(
                 pa.BufferReader(block),
@@ -163,17 +174,19 @@ class _Parser:
             )
         except pa.ArrowException:
             return self._line_by_line(first_line, block)
-        n_lines = block.count(b"\n") + (not block.endswith(b"\n"))
-        lines = np.arange(first_line, first_line + n_lines)
+        n_lines = count_newlines(block) + (not block.endswith(b"\n"))
+        lines: range | NDArray[np.int32] = range(first_line, first_line + n_lines)
         if table.num_rows != n_lines:
-            lines = lines[[bool(line.strip()) for line in block.split(b"\n")[:n_lines]]]
+            blank = [not line.strip() for line in block.split(b"\n")[:n_lines]]
+            lines = np.delete(np.asarray(lines, dtype=np.int32), blank)
         if table.num_rows != len(lines):
             return self._line_by_line(first_line, block)
         if self.only is not None:
             import pyarrow.compute as pc
 
             wanted = pc.fill_null(pc.equal(table[self.only[0]], self.only[1]), False)
-            table, lines = table.filter(wanted), lines[wanted.to_numpy()]
+            if not pc.all(wanted).as_py():
+                table, lines = table.filter(wanted), np.asarray(lines, dtype=np.int32)[wanted.to_numpy()]
         columns: dict[str, NDArray[Any]] = {}
         lengths: dict[str, NDArray[Any]] = {}
         for each in self.fields:
@@ -239,7 +252,7 @@ class _Parser:
                 dtype, missing = (np.float32, 0) if each.kind == "numbers" else (np.int32, -1)
                 lengths = np.array([len(value) for value in values])
                 columns[each.name] = _padded(np.concatenate([np.array(v, dtype) for v in values]), lengths, missing)
-        return Rows(path=self.path, columns=columns, lines=np.array(lines, dtype=np.int64))
+        return Rows(path=self.path, columns=columns, lines=np.array(lines, dtype=np.int32))
 
 
 def _padded(values: NDArray[Any], lengths: NDArray[Any], missing: float) -> NDArray[Any]:

@@ -71,11 +71,13 @@ def write_trace(trace: Recording, path: str | Path) -> None:
     check_replaceable(path)
     batches = _count_batches(trace) if isinstance(trace, CountsTrace) else _token_batches(trace)
     first = next(batches)
-    repeated = [name for name in first.schema.names if name in {*_INTEGERS, *_COUNTS_INTEGERS} and name != "token"]
+    repeated = [name for name in first.schema.names if name in {*_INTEGERS, *_COUNTS_INTEGERS} - {"token"}]
     schema = first.schema.with_metadata(_metadata(trace))
     with (
         replacing(path) as temporary,
-        pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=[*repeated, "experts.list.element"]) as writer,
+        pq.ParquetWriter(
+            temporary, schema, compression="zstd", use_dictionary=[*repeated, "experts.list.element"]
+        ) as writer,
     ):
         writer.write_batch(first)
         for batch in batches:
