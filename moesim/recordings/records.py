@@ -100,23 +100,31 @@ def csv_rows(path: Path, progress: Callable[[int], None] | None = None) -> Itera
         TraceError: bytes that are no text, a cell that is too long, or a file that cannot be read.
     """
     for first, block in line_blocks(path, progress):
+        yield from rows_of_block(path, first, block)
+
+
+def rows_of_block(path: Path, first: int, block: bytes) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a block of whole lines, of which `first` is the number of the first.
+
+    Raises:
+        TraceError: bytes that are no text, or a cell that is too long.
+    """
+    try:
+        text = block.decode("utf-8-sig" if first == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        line = first + block[: error.start].count(b"\n")
+        raise TraceError(f"{path}:{line}: found bytes that are no text, wanted a CSV") from None
+    reader = csv.reader(text.splitlines(), strict=True)
+    while True:
         try:
-            text = block.decode("utf-8-sig" if first == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            line = first + block[: error.start].count(b"\n")
-            raise TraceError(f"{path}:{line}: found bytes that are no text, wanted a CSV") from None
-        reader = csv.reader(text.splitlines(), strict=True)
-        while True:
-            try:
-                row = next(reader)
-            except StopIteration:
-                break
-            except csv.Error as error:
-                raise TraceError(
-                    f"{path}:{first + reader.line_num - 1}: found a broken row ({reason(error)})"
-                ) from None
-            if any(cell.strip() for cell in row):
-                yield first + reader.line_num - 1, row
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            line = first + reader.line_num - 1
+            raise TraceError(f"{path}:{line}: found a broken row ({reason(error)}), wanted a CSV") from None
+        if any(cell.strip() for cell in row):
+            yield first + reader.line_num - 1, row
 
 
 def blocks_of_rows(rows: Iterable[tuple[str, Row]]) -> Iterator[ChoiceBlock]:

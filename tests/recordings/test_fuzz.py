@@ -208,6 +208,7 @@ BOMBS = [
     ("a.json.gz", b'{"choices": [{"routed_experts": "', b"A"),
     ("a.csv.gz", b"layer,expert\n", b"1"),
     ("a.csv.gz", b"layer_id,expert_ids\n1,", b"2 "),
+    ("a.csv.gz", b"layer,expert,count\n", b"1"),
     ("a.csv.gz", b"Step,x_layer0_expert0\n", b" "),
     ("a.gz", b"", b"\x00"),
 ]

@@ -18,8 +18,8 @@ from moesim.errors import TraceError
 from moesim.recordings.checked import MAX_CELLS, MAX_EXPERTS, MAX_LAYERS, stated_experts
 from moesim.recordings.layout import ChoiceBlock, ImportJob, Layout
 from moesim.recordings.layouts.arrays import counts_trace
+from moesim.recordings.number_rows import NumberRows, number_rows
 from moesim.recordings.records import Row, blocks_of_rows, cell, csv_rows, distinct
-from moesim.recordings.stream import line_blocks
 from moesim.types import CountsTrace
 
 COUNTS, SELECTIONS = ("layer", "expert"), ("layer_id", "expert_ids")
@@ -44,8 +44,8 @@ def _read_counts(job: ImportJob) -> CountsTrace:
     """
     counts: Counter[tuple[int, int, int]] = Counter()
     for step, path in enumerate(job.files):
-        for first, block in line_blocks(path, job.progress):
-            codes, numbers = np.unique(_pairs(path, first, block), return_counts=True)
+        for rows in number_rows(path, len(COUNTS), header=True, progress=job.progress):
+            codes, numbers = np.unique(_codes(path, rows), return_counts=True)
             for code, number in zip(codes.tolist(), numbers.tolist(), strict=True):
                 counts[step, code // MAX_EXPERTS, code % MAX_EXPERTS] += number
     if not counts:
@@ -62,40 +62,19 @@ def _read_counts(job: ImportJob) -> CountsTrace:
     return counts_trace(count, job, layer_ids=tuple(layers))
 
 
-def _pairs(path: Path, first: int, block: bytes) -> NDArray[np.int64]:
-    """The assignments of a block of lines as layer x MAX_EXPERTS + expert.
+def _codes(path: Path, rows: NumberRows) -> NDArray[np.int64]:
+    """The assignments of rows as layer x MAX_EXPERTS + expert.
 
     Raises:
         TraceError: a row that is no layer and expert.
     """
-    import pyarrow as pa
-    from pyarrow import csv
-
-    text = block.partition(b"\n")[2] if first == 1 else block  # without the header
-    if not text.strip():
-        return np.empty(0, dtype=np.int64)
-    try:
-        table = csv.read_csv(
-            pa.BufferReader(text),
-            read_options=csv.ReadOptions(column_names=list(COUNTS), use_threads=False, block_size=len(text) + 1),
-            convert_options=csv.ConvertOptions(column_types=dict.fromkeys(COUNTS, pa.int64()), null_values=[]),
-        )
-    except pa.ArrowException:
-        table = None
-    if table is not None:
-        layer, expert = (table[name].to_numpy() for name in COUNTS)
-        if layer.min() >= 0 and expert.min() >= 0 and layer.max() < MAX_LAYERS and expert.max() < MAX_EXPERTS:
-            return np.asarray(layer * MAX_EXPERTS + expert)
-    pairs = []
-    for number, line in enumerate(text.splitlines(), start=first + (first == 1)):  # row by row, to say which is wrong
-        if not line.strip():
-            continue
-        where, cells = f"{path}:{number}", line.decode(errors="replace").split(",")
-        if len(cells) != len(COUNTS):
-            raise TraceError(f"{where}: found {len(cells)} cells, wanted {','.join(COUNTS)}")
-        layer = cell(f"{where}: layer", cells[0], MAX_LAYERS)
-        pairs.append(layer * MAX_EXPERTS + cell(f"{where}: expert", cells[1], MAX_EXPERTS))
-    return np.array(pairs, dtype=np.int64)
+    limits = np.array([MAX_LAYERS, MAX_EXPERTS])
+    right = (rows.values >= 0) & (rows.values < limits) & (rows.values == np.floor(rows.values))
+    if not right.all():
+        row, column = (int(i) for i in np.argwhere(~right)[0])
+        found, wanted = rows.values[row, column], f"a whole number from 0 below {limits[column]}"
+        raise TraceError(f"{path}:{rows.lines[row]}: {COUNTS[column]}: found {found:g}, wanted {wanted}")
+    return (rows.values[:, 0] * MAX_EXPERTS + rows.values[:, 1]).astype(np.int64)
 
 
 def _rows(job: ImportJob) -> Iterator[tuple[str, Row]]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moesim.errors import TraceError
+from moesim.recordings.checked import MAX_CELLS
 from moesim.recordings.json_lines import MAX_EXPERTS, MAX_LAYER
 from moesim.recordings.layout import ImportJob, Layout
 from moesim.recordings.layouts.arrays import counts_trace, whole_counts
+from moesim.recordings.number_rows import number_rows
+from moesim.recordings.records import csv_rows
 from moesim.recordings.sample import Sample
-from moesim.recordings.stream import read_document
 from moesim.types import CountsTrace
 
 COUNT_COLUMNS = {
@@ -66,7 +65,9 @@ def counts_of_rows(columns: dict[str, NDArray[Any]], job: ImportJob, where: str)
     cell = (step * len(layers) + layer) * n_experts + expert
     count = np.zeros(len(steps) * len(layers) * n_experts, dtype=np.int64)
     count[cell] = counted
-    if len(np.unique(cell)) < len(cell):
+    stated = np.zeros(len(count), dtype=np.bool_)
+    stated[cell] = True
+    if np.count_nonzero(stated) < len(cell):
         raise TraceError(f"{where}: found a layer and expert twice, wanted one row for each")
     if len(cell) < len(count):
         job.note(f"{len(count) - len(cell)} of {len(count)} (layer, expert) pairs have no row and count 0")
@@ -93,39 +94,21 @@ def _read(job: ImportJob) -> CountsTrace:
     if len(job.files) > 1:
         raise TraceError(f"{job.files[1]}: found a second table of counts, wanted one at a time")
     path = job.files[0]
-    rows = _rows(path, read_document(path, job.progress))
-    columns = columns_of(tuple(cell.strip().lower() for cell in rows[0][1]))
-    if columns is None:
-        return counts_trace(whole_counts(_matrix(path, rows), str(path))[None], job)
-    numbers = _matrix(path, rows[1:], len(rows[0][1]))
-    zeros = np.zeros(len(numbers))
-    return counts_of_rows({n: numbers[:, i] if i >= 0 else zeros for n, i in columns.items()}, job, str(path))
-
-
-def _rows(path: Path, text: bytes) -> list[tuple[int, list[str]]]:
-    """The rows that are not blank, with the numbers of their lines."""
-    try:
-        reader = csv.reader(io.StringIO(text.decode("utf-8-sig")))
-        rows = [(reader.line_num, row) for row in reader if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise TraceError(f"{path}: cannot be read: no CSV ({error!s:.60})") from None
-    if not rows:
-        raise TraceError(f"{path}: found no records, wanted rows under layer,expert,count")
-    return rows
-
-
-def _matrix(path: Path, rows: list[tuple[int, list[str]]], width: int | None = None) -> NDArray[np.float64]:
-    """Rows of equally many numbers, as many as the header has cells."""
-    if not rows:
+    names = next(csv_rows(path), (1, [""]))[1]
+    columns = columns_of(tuple(cell.strip().lower() for cell in names))
+    blocks, n_rows = [], 0
+    for rows in number_rows(path, len(names), header=columns is not None, progress=job.progress):
+        blocks.append(rows.values)
+        n_rows += len(rows.values)
+        if n_rows * len(names) > MAX_CELLS:
+            raise TraceError(f"{path}:{rows.lines[-1]}: found above {MAX_CELLS} numbers, wanted fewer")
+    if not n_rows:
         raise TraceError(f"{path}: found a header alone, wanted rows of layer, expert and count")
-    width = width or len(rows[0][1])
-    for line, row in rows:
-        if len(row) != width:
-            raise TraceError(f"{path}:{line}: found {len(row)} cells, wanted {width}, as the first line has")
-        wrong = [cell for cell in row if not _is_number(cell)]
-        if wrong:
-            raise TraceError(f"{path}:{line}: found {wrong[0][:40]!r}, wanted a number")
-    return np.array([row for _, row in rows], dtype=np.float64)
+    numbers = np.concatenate(blocks)
+    if columns is None:
+        return counts_trace(whole_counts(numbers, str(path))[None], job)
+    zeros = np.zeros(n_rows)
+    return counts_of_rows({n: numbers[:, i] if i >= 0 else zeros for n, i in columns.items()}, job, str(path))
 
 
 CSV_COUNTS = Layout(
