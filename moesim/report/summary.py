@@ -24,9 +24,9 @@ def _queue_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def _level_rows(summary: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """What each level of a network of more than two carries, and how busy the uplinks that can be full are."""
-    carried = summary.get("bytes_by_level") or {}
+    carried = summary.get("bytes_by_level", {})
     rows = [(f"bytes over level {name}", bytes_text(amount), "per step") for name, amount in carried.items()]
-    busy = summary.get("uplink_busy_by_level") or {}
+    busy = summary.get("uplink_busy_by_level", {})
     note = "of the step, the busiest one, up or down"
     return rows + [(f"uplink of a {name} busy", f"{percent(share)} %", note) for name, share in busy.items()]
 

@@ -132,7 +132,7 @@ def summarise(
         "zero_computation_rate": metrics.mean_rate(zero, requested + zero) if zero.any() else None,
         "queue": _queues(totals),
         "bytes": dict(zip(LEVELS, (float(carried[0]), float(carried[1:].sum())), strict=True)),
-        "bytes_by_level": dict(zip(levels, carried.tolist(), strict=True)) if levels != LEVELS else None,
+        "bytes_by_level": dict(zip(levels, carried.tolist(), strict=True)) if levels != LEVELS else {},
         **_uplinks(totals, levels),
         "tokens_per_s_per_gpu": tokens / simulated / n_gpus if simulated else None,
         "work": {"tokens_per_step": tokens / n_steps, "gpus": n_gpus, **work},
@@ -144,10 +144,10 @@ def summarise(
 
 
 def _uplinks(totals: Sequence[StepTotals], levels: tuple[str, ...]) -> dict[str, Any]:
-    """The part of the time for which the busiest shared uplink carries copies, and by level; None if none can fill."""
+    """The part of the time for which the busiest shared uplink carries copies, and by level where any can fill."""
     busy, time = sum_of(totals, "uplinks_ps"), sum(total.step_ps for total in totals)
     if not busy.any() or not time:
-        return {"uplink_busy": None, "uplink_busy_by_level": None}
+        return {"uplink_busy": None, "uplink_busy_by_level": {}}
     shares = {level: float(ps / time) for level, ps in zip(levels, busy, strict=False) if ps}
     return {"uplink_busy": max(shares.values()), "uplink_busy_by_level": shares}
 

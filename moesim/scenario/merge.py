@@ -102,29 +102,42 @@ def override(data: dict[str, Any], overrides: Mapping[str, Any], where: str) -> 
     """A copy of data with dotted fields replaced; `where` names the origin in messages.
 
     Below a field that is none a mapping is begun; below the name of a preset
-    the preset is changed in that field.
+    the preset is changed in that field. A number is the place of an entry in a list, from 0.
 
     Raises:
-        ScenarioError: a path that leads through a single value.
+        ScenarioError: a path that leads through a single value, or to an entry that a list does not have.
     """
     result = copy.deepcopy(data)
     for name, value in overrides.items():
         path = tuple(str(name).split("."))
-        node = result
-        for depth, part in enumerate(path[:-1], start=1):
-            child = node.get(part)
+        node: Any = result
+        for depth, part in enumerate(path, start=1):
+            key = _place(node, part, f"{where}: {name}", ".".join(path[: depth - 1]))
+            if depth == len(path):
+                node[key] = copy.deepcopy(value)
+                break
+            child = node[key] if isinstance(node, list) else node.get(key)
             if child is None or (isinstance(child, str) and child in NONE_WORDS):
                 child = {}
             elif isinstance(child, str) and path[:depth] in BY_NAME:
                 child = {BY_NAME[path[:depth]]: child}
-            elif not isinstance(child, dict):
+            elif not isinstance(child, dict | list):
                 raise ScenarioError(
                     f"{where}: {name}: found {child!r:.60} at {'.'.join(path[:depth])}, wanted a field that has fields"
                 )
-            node[part] = child
+            node[key] = child
             node = child
-        node[path[-1]] = copy.deepcopy(value)
     return result
+
+
+def _place(node: Any, part: str, where: str, path: str) -> Any:
+    """What the part of a dotted name is in a mapping or a list."""
+    if not isinstance(node, list):
+        return part
+    if part.isdecimal() and int(part) < len(node):
+        return int(part)
+    wanted = f"0 to {len(node) - 1}, an entry of that list" if node else "entries in that list"
+    raise ScenarioError(f"{where}: found {part} at {path}, wanted {wanted}")
 
 
 def override_of(overrides: Mapping[str, Any], path: FieldPath) -> str | None:

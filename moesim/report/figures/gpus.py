@@ -173,7 +173,7 @@ def _traffic(run: RunLike) -> NDArray[np.float64]:
 def _sums(run: RunLike) -> str:
     levels = run.links.groupby("level")["bytes"].sum() / max(1, len(run.steps))
     words = {"within_node": "within nodes", "across_nodes": "across nodes"}
-    stated = run.summary.get("bytes_by_level") or {}
+    stated = run.summary.get("bytes_by_level", {})
     return ", ".join(
         f"{bytes_text(float(levels[level]), 3)} {words.get(level, f'over level {level}')}"
         for level in (*words, *stated)

@@ -49,7 +49,7 @@ class GpuPreset(Part):
 class LevelSpec(Part):
     """One level of a network: GPUs that stand together in its units, such as nodes, racks and pods."""
 
-    name: Annotated[str, Field(min_length=1, max_length=40)]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_ -]{0,39}$")]
     size: Annotated[int, Field(ge=1, le=10**7)] | None = described(
         None, "GPUs of a unit; default: of the first level gpus_per_node, of the last all of the cluster"
     )
