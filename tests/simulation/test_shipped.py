@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from moesim import Scenario, Study, compare
@@ -71,6 +73,22 @@ def test_node_limited() -> None:
     """Four nodes of eight instead of 5.29 on average, were load even; the same tokens to the same number of experts."""
     across = study("node-limited").summary["bytes.across_nodes"]
     assert across["limited"] / across["unlimited"] == pytest.approx(4 / 5.29, abs=0.015)
+
+
+@pytest.mark.slow
+def test_oversubscribed_racks() -> None:
+    """Half of what leaves the nodes stays in its rack, so that 2:1 costs little; the README has the table."""
+    table = study("oversubscribed-racks").summary
+    time, busy = table["step_time_s.mean"] * 1e3, table["uplink_busy"]
+    assert time["2:1"] == pytest.approx(time["non-blocking"], rel=0.01)
+    assert time["non-blocking"] < time["4:1"] < time["8:1"]
+    assert time["8:1, one copy a node"] < 0.7 * time["8:1"]
+    assert time["8:1, a group a rack"] < time["non-blocking"]
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| ([^|]*?) \| ([0-9.]+ ms \| [^|]*?) \|$", readme, re.MULTILINE))
+    for variant in time.index:
+        share = "-" if np.isnan(busy[variant]) else f"{busy[variant]:.0%}".replace("%", " %")
+        assert rows[variant] == f"{time[variant]:.0f} ms | {share}"
 
 
 @pytest.mark.slow
