@@ -138,6 +138,22 @@ def test_selections_of_tokens_are_shared(tmp_path: Path) -> None:
     assert _by_layer(model, "index_top_k") == [64] * 4
 
 
+def test_tokens_are_compressed_by_kind_or_ratio(tmp_path: Path) -> None:
+    """DeepSeek-V4: none, a few of which an indexer selects, or many of which a token sees all."""
+    kinds = ["sliding_attention", "compressed_sparse_attention", "heavily_compressed_attention", "sliding_attention"]
+    for fields, ratios in (
+        ({"layer_types": kinds}, [0, 4, 128, 0]),
+        ({"layer_types": kinds, "compress_rates": {"compressed_sparse_attention": 8}}, [0, 8, 128, 0]),
+        ({"compress_ratios": [128, 4, 0, 0, 0]}, [128, 4, 0, 0]),
+        ({}, [128, 128, 128, 4]),
+    ):
+        model = shape(tmp_path, of("deepseek_v4", **{**fields, "num_key_value_heads": 1}))
+        assert _by_layer(model, "compress_ratio") == ratios
+        assert [n > 0 for n in _by_layer(model, "index_top_k")] == [0 < ratio < 128 for ratio in ratios]
+    with pytest.raises(ScenarioError, match="layer_types is one of sliding_attention, .*, not 'mamba'"):
+        read(tmp_path, of("deepseek_v4", layer_types=["mamba"] * 4))
+
+
 def test_an_unknown_type_is_read_by_its_keys(tmp_path: Path) -> None:
     """And labelled so, or refused with the keys that are missing."""
     model = shape(tmp_path, of("brand_new", scoring_func="sigmoid", num_shared_experts=1))
