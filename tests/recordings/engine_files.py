@@ -26,6 +26,10 @@ LOADS = [[1, 1, 1, 3], [1, 2, 2, 1]]
 """Assignments to each expert of them."""
 
 
+SLOTS = [[0, 1, 2, 3, 0, 1]] * 2
+"""Six slots in two layers; experts 0 and 1 have two each."""
+
+
 def json_file(path: Path, value: Any) -> Path:
     """A JSON document."""
     path.write_text(json.dumps(value), encoding="utf-8")

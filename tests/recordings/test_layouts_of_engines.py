@@ -174,6 +174,23 @@ def test_mindie_writes_a_file_for_each_npu(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "texts, message",
+    [
+        (["1,2\n3,4\n", "1,2\n"], r"b\.csv: found 1 rows, wanted a multiple of 2"),
+        (["1,2\n3\n"], r"a\.csv:2: found 1 cells, wanted 2"),
+        (["1,2\n3,-4\n"], r"a\.csv:2: found '-4'"),
+    ],
+)
+def test_wrong_files_of_mindie_are_named(tmp_path: Path, texts: list[str], message: str) -> None:
+    """And without a model nobody knows how many layers there are."""
+    files = [text_file(tmp_path / name, text) for name, text in zip(("a.csv", "b.csv"), texts, strict=False)]
+    with pytest.raises(TraceError, match=message):
+        imported(*files, model=MODEL, layout="mindie-csv")
+    with pytest.raises(TraceError, match="--model NAME"):
+        imported(*files, layout="mindie-csv")
+
+
+@pytest.mark.parametrize(
     "name, content, message",
     [
         ("a.yaml", "initial_global_assignments:\n  3: [0, 1]\nnum_slots: 2\n", "a placement.*TensorRT-LLM"),

@@ -15,6 +15,7 @@ from tests.recordings.engine_files import (
     DATA,
     IDS,
     MODEL,
+    SLOTS,
     encoded,
     imported,
     json_file,
@@ -23,9 +24,6 @@ from tests.recordings.engine_files import (
     sglang_record,
     text_file,
 )
-
-SLOTS = [[0, 1, 2, 3, 0, 1]] * 2
-"""Six slots in two layers; experts 0 and 1 have two each."""
 
 
 def saved(path: Path, content: Any) -> Path:
@@ -79,59 +77,28 @@ def test_a_csv_of_counts_has_zeros_where_it_has_no_row(tmp_path: Path) -> None:
     assert (trace.count.tolist(), trace.layer_ids) == ([[[7, 0, 4], [0, 9, 0]]], (3, 4))
 
 
-def test_passes_are_summed_over_ranks_and_given_to_logical_experts(tmp_path: Path) -> None:
-    """Slots 4 and 5 are copies of experts 0 and 1; the dense layer 0 is zero."""
-    content = [
-        {
-            "records": [sglang_record(9, global_physical_count=[[0] * 6, [1, 2, 3, 4, 10, 20]])],
-            "last_physical_to_logical_map": SLOTS,
-        },
-        {
-            "records": [sglang_record(9, global_physical_count=[[0] * 6, [1, 0, 0, 0, 0, 0]])],
-            "last_physical_to_logical_map": SLOTS,
-        },
-    ]
-    files = [saved(tmp_path / f"x_{rank}.pt", each) for rank, each in enumerate(content)]
-    trace, report = imported(*files)
-    assert isinstance(trace, CountsTrace)
-    assert trace.count.tolist() == [[[12, 22, 3, 4]]]
-    assert (trace.step.tolist(), trace.layer_ids) == ([9], (1,))
-    assert any("slots" in note for note in report.notes)
-    assert any("ranks" in note for note in report.notes)
-
-
-def test_tokens_of_passes_get_their_sequences(tmp_path: Path) -> None:
-    """Two prompts of 3 and 2 tokens, then two decode passes: a decode token continues what ends before its place."""
-    one = [4, 2, -1, -1]  # slot 4 is expert 0
+def test_passes_of_files_of_torch(tmp_path: Path) -> None:
+    """Two ranks; the dense layer 0 is zero."""
     records = [
-        sglang_record(1, forward_mode=1, input_ids=[9] * 5, positions=[0, 1, 2, 0, 1], extend_seq_lens=[3, 2],
-                      topk_ids_of_layer=[[one] * 5] * 2, misc_objects=[]),
-        sglang_record(2, forward_mode=2, input_ids=[9, 9], positions=[2, 3], extend_seq_lens=None,
-                      topk_ids_of_layer=[[one] * 2] * 2, misc_objects=[]),
-    ]  # fmt: skip
-    trace, report = imported(saved(tmp_path / "x.pt", {"records": records, "last_physical_to_logical_map": SLOTS}))
-    assert isinstance(trace, Trace)
-    assert trace.expert.tolist() == [[[0, 2]] * 7] * 2
-    assert trace.sequence.tolist() == [0, 0, 0, 1, 1, 1, 0]
-    assert trace.step.tolist() == [1] * 5 + [2] * 2
-    assert trace.position.tolist() == [0, 1, 2, 0, 1, 2, 3]
-    assert trace.phase.tolist() == [0] * 5 + [1] * 2
-    assert trace.weight is None
-    assert report.layout == "sglang-passes"
-
-
-def test_ranks_of_a_tensor_parallel_group_count_once(tmp_path: Path) -> None:
-    """They recorded the same tokens."""
-    record = sglang_record(
-        1, forward_mode=1, input_ids=[9, 8], positions=[0, 1], extend_seq_lens=[2], topk_ids_of_layer=[[[1, 2]] * 2] * 2
-    )
-    files = [
-        saved(tmp_path / f"{rank}.pt", {"records": [record], "last_physical_to_logical_map": SLOTS}) for rank in (0, 1)
+        sglang_record(9, global_physical_count=[[0] * 6, counts]) for counts in ([1, 2, 3, 4, 10, 20], [1] + [0] * 5)
     ]
-    trace, report = imported(*files)
+    files = [
+        saved(tmp_path / f"x_{rank}.pt", {"records": [record], "last_physical_to_logical_map": SLOTS})
+        for rank, record in enumerate(records)
+    ]
+    trace, _ = imported(*files)
+    assert isinstance(trace, CountsTrace)
+    assert (trace.count.tolist(), trace.layer_ids) == ([[[12, 22, 3, 4]]], (1,))
+
+
+def test_tokens_of_a_file_of_torch(tmp_path: Path) -> None:
+    """Slot 4 is expert 0."""
+    known = {"input_ids": [9, 8], "positions": [0, 1], "extend_seq_lens": [2], "misc_objects": []}
+    record = sglang_record(1, forward_mode=1, topk_ids_of_layer=[[[4, 2, -1, -1]] * 2] * 2, **known)
+    trace, report = imported(saved(tmp_path / "x.pt", {"records": [record], "last_physical_to_logical_map": SLOTS}))
     assert isinstance(trace, Trace)
-    assert trace.n_tokens == 2
-    assert any("same tokens" in note for note in report.notes)
+    assert trace.expert.tolist() == [[[0, 2]] * 2] * 2
+    assert report.layout == "sglang-passes"
 
 
 @pytest.mark.parametrize("dtype, code", [("int32", "<i4"), ("uint16", "<u2"), ("uint8", "u1")])

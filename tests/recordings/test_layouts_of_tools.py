@@ -221,3 +221,30 @@ def test_what_is_synthetic_stays_small(tmp_path: Path) -> None:
     for layer, loads in enumerate(LOADS):
         assert np.bincount(IDS[:, layer].ravel(), minlength=4).tolist() == loads
     assert json.loads(json.dumps(BY_LAYER)) == BY_LAYER
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ([[[0, 1, -1]]], "a placement"),
+        ({"model": 1}, "a dictionary of model, wanted a tensor of counts"),
+        ([[[0.5]]], "found 0.5"),
+    ],
+)
+def test_files_of_torch_without_counts_are_named(tmp_path: Path, content: Any, message: str) -> None:
+    """VLLM's old expert map has -1 for experts that are elsewhere."""
+    torch = pytest.importorskip("torch")
+    torch.save(torch.tensor(content) if isinstance(content, list) else content, tmp_path / "a.pt")
+    with pytest.raises(TraceError, match=rf"a\.pt.*{message}"):
+        imported(tmp_path / "a.pt")
+
+
+def test_a_tensor_of_counts(tmp_path: Path) -> None:
+    """[layers, experts] of two files, which are two steps, of first choices as the user says."""
+    torch = pytest.importorskip("torch")
+    for name, first in (("a.pt", 1), ("b.pt", 5)):
+        torch.save(torch.tensor([[first, 2], [3, 4]]), tmp_path / name)
+    trace, report = imported(tmp_path / "a.pt", tmp_path / "b.pt", first_choice=True)
+    assert isinstance(trace, CountsTrace)
+    assert (trace.count.tolist(), trace.first_choice) == ([[[1, 2], [3, 4]], [[5, 2], [3, 4]]], True)
+    assert report.layout == "counts-tensor"
