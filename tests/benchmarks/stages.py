@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -34,24 +36,32 @@ def row(what: str, ours: float, baseline: str, theirs: float) -> None:
 
 
 def logits() -> None:
-    """Generating logits, against NumPy's Gumbel numbers alone."""
-    source = SyntheticTokens(
-        seed=1,
-        n_layers=1,
-        n_experts=EXPERTS,
-        n_ranks=1,
-        tokens_per_rank=TOKENS,
-        phase="decode",
-        sequence_tokens=1,
-        zipf_exponent=0.2,
-        topic_count=8,
-        topic_strength=0.3,
-    )
+    """Generating logits, against NumPy's Gumbel numbers alone; with locality and drift, against without."""
+    fields: dict[str, Any] = {
+        "seed": 1,
+        "n_layers": 1,
+        "n_experts": EXPERTS,
+        "n_ranks": 1,
+        "tokens_per_rank": TOKENS,
+        "phase": "decode",
+        "sequence_tokens": 1,
+        "zipf_exponent": 0.2,
+        "topic_count": 8,
+        "topic_strength": 0.3,
+    }
+    source = SyntheticTokens(**fields)
     out = np.empty((TOKENS, EXPERTS), dtype=np.float32)
     rng = np.random.default_rng(1)
     batch = source.batch(0)
-    ours = best_of(lambda: source.logits(batch, 0, 0, TOKENS, out))
+    ours = best_of(partial(source.logits, batch, 0, 0, TOKENS, out), repeats=20)
     row("logits", ours, "numpy Generator.gumbel", best_of(lambda: rng.gumbel(size=out.shape)))
+    for what, changes in (
+        ("logits with locality, decode", {"locality": np.array([0.4])}),
+        ("logits with locality, prefill", {"locality": np.array([0.4]), "phase": "prefill", "sequence_tokens": 1024}),
+        ("logits with drift", {"half_life_steps": 100.0}),
+    ):
+        other = SyntheticTokens(**{**fields, **changes})
+        row(what, best_of(partial(other.logits, other.batch(30), 0, 0, TOKENS, out), repeats=20), "logits", ours)
 
 
 def gating() -> None:

@@ -38,6 +38,20 @@ def test_quickstart() -> None:
 
 
 @pytest.mark.slow
+def test_benchmark_patterns() -> None:
+    """Experts that are equally uneven cost by how uneven the GPUs are; the README has these figures."""
+    table = study("benchmark-patterns").summary
+    hot = ["spread hot experts", "hot experts", "hot rank"]
+    assert table["max_violation.mean"][hot].tolist() == [3.0] * 3
+    assert table.imbalance_penalty[hot].round(2).tolist() == [1.02, 1.05, 1.21]
+    assert table.imbalance_penalty["balanced"] == 1.0
+    assert table["balancedness.mean"]["idle rank"] == pytest.approx(7 / 8, abs=0.002)
+    steps = table["step_time_s.mean"]
+    assert steps["ragged sources"] > 1.2 * steps["balanced"]
+    assert steps["hot rank"] == pytest.approx(steps["rotating hot spot"], rel=1e-3)
+
+
+@pytest.mark.slow
 def test_deepseek_v3_decode() -> None:
     """Copies of the first, hottest experts help, dealt out the more; one copy a node needs fewer bytes across nodes."""
     table = study("deepseek-v3-decode").summary
