@@ -41,6 +41,8 @@ def gpu_table(facts: Mapping[str, Any]) -> Table:
         [
             printable(name),
             count(row["gpus"]),
+            _ranks(row),
+            count(row.get("attention_tp")),
             bytes_text(row["memory_bytes"], 3),
             bytes_text(row.get("weight_bytes"), 3),
             bytes_text(row.get("free_bytes"), 3),
@@ -48,15 +50,25 @@ def gpu_table(facts: Mapping[str, Any]) -> Table:
         ]
         for name, row in facts["gpus"].items()
     ]
-    return text_table(["GPU", "GPUs", "memory", "weights", "free", "KV tokens"], rows, 1)
+    table = text_table(["GPU", "GPUs", "EP", "TP", "memory", "weights", "free", "KV tokens"], rows, 1)
+    table.padding = (0, 1, 0, 0)
+    return table
+
+
+def _ranks(row: Mapping[str, Any]) -> str:
+    """Expert-parallel ranks, and the GPUs of each where these are several: "64", "8x2"."""
+    if not row["gpus"]:
+        return ABSENT
+    return str(row["expert"]) + (f"x{row['expert_tp']}" if row["expert_tp"] > 1 else "")
 
 
 def gpu_note(facts: Mapping[str, Any]) -> str:
     """What the table of GPUs counts."""
     text = (
-        f"GPUs that hold the model in {facts['weights']['dtype']} with the cache of a sequence: the experts are spread "
-        "over them, all else is on each, 10 % of the memory is kept back. KV tokens are those that all of them have "
-        f"room for, in sequences of {count(facts['kv_cache']['context_tokens'])}."
+        f"The fewest GPUs that hold the model in {facts['weights']['dtype']} with the cache of a sequence: EP ranks "
+        "share the experts (8x2: of 2 GPUs each), TP GPUs the heads of attention, all else is on each; 10 % of the "
+        "memory is kept back. KV tokens are those that all of them have room for, in sequences of "
+        f"{count(facts['kv_cache']['context_tokens'])}."
     )
     return textwrap.fill(text, WIDTH)
 

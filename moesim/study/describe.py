@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -48,8 +48,9 @@ def describe_model(model: Any, *, gpus: Sequence[str] = (), context_tokens: int 
         `weights`: `dtype`, `part_dtypes`, and `bytes` as `stored` and in each data type;
         `kv_cache`: `dtype`, `bytes_per_token` that a sequence adds however long it is, `bytes_per_sequence` that it
         keeps once (windows that are full, states), and `context_tokens` with the `bytes` of such a sequence;
-        `gpus`: for each preset how many are needed (`gpus`, null where MAX_GPUS do not do), bytes on each of weights
-        and what is free, and `kv_tokens` of sequences of that length on all of them;
+        `gpus`: for each preset how many are needed (`gpus`, null where MAX_GPUS do not do), how the model is cut over
+        them (fields of `Parallelism`), bytes on each of weights and what is free, and `kv_tokens` of sequences of that
+        length on all of them;
         `estimated`: parts that nothing was measured of, with the label of each.
 
     Raises:
@@ -171,8 +172,10 @@ def _growth(layer: LayerShape, precision: Precision) -> float:
     return (long - short) / (_LONG // 2)
 
 
-def _sequence_bytes(model: ModelShape, precision: Precision, tokens: int) -> float:
-    return sum(len(each.indices) * float(cache_bytes(each.shape, precision, _one(tokens))[0]) for each in model.layers)
+def _sequence_bytes(model: ModelShape, precision: Precision, tokens: int, shared: int = 1) -> float:
+    """What one GPU keeps of a sequence of this length, of which `shared` GPUs share the heads."""
+    own = (cache_bytes(each.shape, precision, _one(tokens), shared) for each in model.layers)
+    return sum(len(each.indices) * float(kept[0]) for each, kept in zip(model.layers, own, strict=True))
 
 
 def _one(tokens: int) -> Any:
@@ -181,48 +184,59 @@ def _one(tokens: int) -> Any:
 
 
 def _on_gpu(model: Any, gpu: str, context_tokens: int) -> dict[str, Any]:
-    """How many of a GPU hold the model, and what is left of their memory for caches.
-
-    The experts are spread evenly over all GPUs, everything else is on each, as a run has it by default.
-    """
+    """The fewest GPUs that hold the model with the cache of a sequence, and what is left of their memory."""
     read = Scenario.from_dict({"name": "describe", "model": model, "cluster": {"gpu": gpu}})
-    sequence = _sequence_bytes(read.model, read.precision, context_tokens)
     row: dict[str, Any] = {"gpus": None, "memory_bytes": round(read.cluster.gpu.memory_gb * 1e9)}
-    for n in _counts(read.cluster.gpus_per_node, read.model.n_experts):
-        cluster = replace(
-            read.cluster, n_nodes=-(-n // read.cluster.gpus_per_node), gpus_per_node=min(n, read.cluster.gpus_per_node)
-        )
-        need = _needed(read.model, cluster, read.precision, n)
+    for n, parallelism in _layouts(read.cluster.gpus_per_node, read.model):
+        a_node = min(n, read.cluster.gpus_per_node)
+        cluster = replace(read.cluster, n_nodes=n // a_node, gpus_per_node=a_node)
+        shared = parallelism.attention_tp
+        sequence = _sequence_bytes(read.model, read.precision, context_tokens, shared)
+        need = _needed(read.model, cluster, read.precision, parallelism)
         free = need["available"] - need["total"]
-        if free < sequence:
-            continue
-        tokens = int(free / sequence * context_tokens) if sequence else None
-        return {
-            **row,
-            "gpus": n,
-            "weight_bytes": need["weights"] + need["experts"],
-            "free_bytes": free,
-            "kv_tokens": tokens if tokens is None else n * tokens,
-        }
+        if free >= sequence:
+            return {
+                **row,
+                "gpus": n,
+                **asdict(parallelism),
+                "weight_bytes": need["weights"] + need["experts"],
+                "free_bytes": free,
+                "kv_tokens": n // shared * int(free / sequence * context_tokens) if sequence else None,
+            }
     return row
 
 
-def _counts(a_node: int, n_experts: int) -> list[int]:
-    """Numbers of GPUs to try: powers of two in a node, then doubled numbers of nodes."""
+def _layouts(a_node: int, model: ModelShape) -> Iterator[tuple[int, Parallelism]]:
+    """Numbers of GPUs, and how the model is cut over them: as few as may be, then as few that share as may be.
+
+    GPUs are powers of two in a node, then doubled numbers of nodes. Every GPU is a rank of experts; where there are
+    more GPUs than experts, some share each expert. Every GPU has the attention of its own tokens, or all of a node
+    share the heads.
+    """
     within = [1 << i for i in range(a_node.bit_length()) if 1 << i < a_node]
     across = [a_node << i for i in range(MAX_GPUS.bit_length()) if a_node << i <= MAX_GPUS]
-    return [n for n in (*within, *across) if n <= n_experts]
+    for n in (*within, *across):
+        sharing = [tp for tp in _powers(min(n, a_node)) if n % tp == 0 and n // tp <= model.n_experts]
+        heads = [tp for tp in _powers(min(n, a_node, model.n_heads)) if a_node % tp == 0]
+        if sharing:
+            for shared in sorted({1, heads[-1]}):
+                yield n, Parallelism(expert=n // sharing[0], expert_tp=sharing[0], attention_tp=shared)
 
 
-def _needed(model: ModelShape, cluster: ClusterShape, precision: Precision, n: int) -> dict[str, int]:
-    """Bytes on the fullest of n GPUs with one token each, without its cache."""
-    work = equal_decodes(np.ones(n, dtype=np.int64), 0)
+def _powers(most: int) -> list[int]:
+    """Powers of two, ascending."""
+    return [1 << i for i in range(most.bit_length())]
+
+
+def _needed(model: ModelShape, cluster: ClusterShape, precision: Precision, parallelism: Parallelism) -> dict[str, int]:
+    """Bytes on the fullest GPU where each has one token, without its cache."""
+    shared = parallelism.attention_tp
     need = memory_bytes(
         model,
         cluster,
         precision,
-        work,
-        slots_per_gpu=-(-model.n_experts // n),
-        parallelism=Parallelism(expert=n),
+        equal_decodes(np.ones(shared, dtype=np.int64), 0, heads_shared=shared),
+        slots_per_gpu=-(-model.n_experts // parallelism.expert),
+        parallelism=parallelism,
     )
     return {**need, "total": need["total"] - need["kv_cache"]}

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from moesim import Scenario
 from moesim.cli.describe import is_model
+from moesim.errors import ScenarioError
+from moesim.simulation import check
+from moesim.study import describe_model
 from tests.cli.conftest import Call
 
 
@@ -61,9 +65,41 @@ def test_the_text_fits_80_columns_and_tells_of_every_gpu(moesim: Call, model: st
     assert gpus.keys() <= {line.split(" ")[0] for line in lines}
 
 
+@pytest.mark.parametrize(
+    "model, gpu, layout",
+    [
+        ("deepseek-v3", "h100-sxm", (16, 1, 1)),
+        ("deepseek-v3", "l4", (64, 1, 8)),  # 20 GB of 24, as the heads are shared
+        ("grok-1", "h100-sxm", (8, 2, 1)),  # 8 experts on 16 GPUs
+    ],
+)
+def test_the_fewest_gpus_are_those_on_which_a_run_fits(model: str, gpu: str, layout: tuple[int, int, int]) -> None:
+    """By the memory check of a run with a request on each; half of them are too few."""
+    row = describe_model(model, gpus=[gpu])["gpus"][gpu]
+    assert (row["expert"], row["expert_tp"], row["attention_tp"]) == layout
+
+    def scenario(nodes: int, expert: int) -> Scenario:
+        parallelism = {"expert": expert, "expert_tp": row["expert_tp"]}
+        if row["attention_tp"] > 1:
+            parallelism |= {"attention": "tensor", "attention_tp": row["attention_tp"]}
+        return Scenario.from_dict(
+            {
+                "model": model,
+                "cluster": {"gpu": gpu, "nodes": nodes, "gpus_per_node": 8},
+                "parallelism": parallelism,
+                "workload": {"tokens_per_gpu": 1, "context_tokens": 8192 // row["attention_tp"]},
+            }
+        )
+
+    nodes = row["gpus"] // 8
+    check(scenario(nodes, row["expert"]))
+    with pytest.raises(ScenarioError, match="does not fit in memory"):
+        check(scenario(nodes // 2, row["expert"] // 2))
+
+
 def test_a_gpu_that_is_too_small_has_no_number(moesim: Call) -> None:
-    """What is on every GPU alone is 20 GB."""
-    found = json.loads(moesim("describe", "deepseek-v3", "--gpu", "tpu-v5e", "--json").out)
+    """Embeddings, router and shared experts alone are more than it has."""
+    found = json.loads(moesim("describe", "nemotron-3-ultra-550b-a55b", "--gpu", "tpu-v5e", "--json").out)
     assert found["gpus"]["tpu-v5e"]["gpus"] is None
 
 
