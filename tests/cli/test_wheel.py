@@ -67,6 +67,9 @@ def test_the_wheel_holds_what_it_needs(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"moesim/scenarios/{path.name}" for path in (ROOT / "scenarios").glob("*.yaml")}
     assert "moesim/scenarios/quickstart.yaml" in shipped <= names
+    assert "moesim/scenarios/mixtral-synthetic.parquet" in names
+    fits = {path.name for path in (ROOT / "moesim" / "scenario" / "presets" / "fitted").iterdir()}
+    assert {f"moesim/scenario/presets/fitted/{name}" for name in fits} <= names
     assert {"moesim/py.typed", "moesim/cli/template.yaml", "moesim/scenario/presets/models.yaml"} <= names
     assert {f"moesim/report/templates/{name}" for name in ("report.html.j2", "validation.html.j2", "page.css")} <= names
     assert any(name.startswith("moesim/calibration/measured/") and name.endswith(".parquet") for name in names)
@@ -89,6 +92,14 @@ def test_quickstart_runs_from_anywhere(installed: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["n_steps"] == 1
     (home,) = (tmp_path / "results").iterdir()
     assert (home / "report.html").stat().st_size > 100_000
+
+
+@pytest.mark.slow
+def test_the_recorded_scenario_runs_from_anywhere(installed: Path, tmp_path: Path) -> None:
+    """Its trace is in the wheel: no file has to be made first."""
+    done = run(installed, tmp_path, "moesim", "run", "mixtral-recorded", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n_steps"] == 1
 
 
 def test_a_new_scenario_runs(installed: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from moesim.recordings.fitting import fit_popularity
 from moesim.recordings.reading import read_recording
 from moesim.recordings.statistics import Estimate, layer_statistics, previous_tokens
 from moesim.recordings.synthetic_twin import draw_choices
+from moesim.scenario.fitted import fitted_path, read_popularity
 from moesim.types import Trace
 
 DATA = Path(os.environ.get("MOESIM_DATA", "/nowhere")) / "traces" / "routing"
@@ -110,3 +111,15 @@ def test_qwen_is_reproduced_within_sampling_error() -> None:
     scores = both_ways(trace, 64)
     assert scores.size == 30
     assert (np.abs(scores) > 1.96).sum() <= 2
+
+
+@pytest.mark.parametrize("name, pattern", [("mixtral-8x7b-gsm8k", "mixtral*"), ("qwen1.5-moe-gsm8k", "qwen1.5*")])
+def test_what_ships_is_what_the_command_fits(name: str, pattern: str) -> None:
+    """The numbers of the shipped fits are those of the recordings that they name."""
+    found = fit_popularity(read_recording(*sorted(DATA.glob(pattern))))
+    shipped, _ = read_popularity(fitted_path(name))
+    assert shipped.shares == pytest.approx(found.shares, rel=1e-3)
+    assert shipped.locality == pytest.approx(found.locality, abs=1e-3)
+    assert (shipped.topic_count, shipped.topic_strength) == pytest.approx(
+        (found.topic_count, found.topic_strength), abs=1e-3
+    )

@@ -52,6 +52,15 @@ def test_benchmark_patterns() -> None:
 
 
 @pytest.mark.slow
+def test_mixtral_recorded() -> None:
+    """Runs on the trace that ships: a global capacity drops, copies even out."""
+    table = study("mixtral-recorded").summary
+    assert 0.35 < table["max_violation.mean"]["as recorded"] < 0.7
+    assert table["drop_rate"]["as recorded"] == 0 < table["drop_rate"]["capacity 1.25"] < 0.1
+    assert table["balancedness.mean"]["8 redundant experts"] > table["balancedness.mean"]["as recorded"]
+
+
+@pytest.mark.slow
 def test_deepseek_v3_decode() -> None:
     """Copies of the first, hottest experts help, dealt out the more; one copy a node needs fewer bytes across nodes."""
     table = study("deepseek-v3-decode").summary
