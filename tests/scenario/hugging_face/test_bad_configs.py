@@ -115,7 +115,9 @@ NAMES = [
     "kv_lora_rank", "index_topk", "indexer_types", "tie_word_embeddings", "text_config", "quantization_config",
     "moe_topk", "hybrid_override_pattern", "layers_block_type", "attn_config", "ffn_config", "linear_attn_config",
     "per_layer_config", "sparse_attention_config", "compress_ratios", "moe_layers_enum", "attention_other_setting",
-    "architectures", "model_type", "mamba_d_head", "num_layers", "encoder_layers",
+    "architectures", "model_type", "mamba_d_head", "num_layers", "encoder_layers", "compress_rates",
+    "index_topk_pattern", "full_attn_layers", "layer_group_size", "sliding_window_pattern", "hybrid_layer_pattern",
+    "num_attention_heads_per_layer", "attn_type_list",
 ]
 # fmt: on
 

@@ -150,7 +150,7 @@ def test_tokens_are_compressed_by_kind_or_ratio(tmp_path: Path) -> None:
         model = shape(tmp_path, of("deepseek_v4", **{**fields, "num_key_value_heads": 1}))
         assert _by_layer(model, "compress_ratio") == ratios
         assert [n > 0 for n in _by_layer(model, "index_top_k")] == [0 < ratio < 128 for ratio in ratios]
-    with pytest.raises(ScenarioError, match="layer_types is one of sliding_attention, .*, not 'mamba'"):
+    with pytest.raises(ScenarioError, match=r"layer_types is one of sliding_attention, .*, not 'mamba'"):
         read(tmp_path, of("deepseek_v4", layer_types=["mamba"] * 4))
 
 

@@ -67,7 +67,8 @@ def _ratios(config: Config) -> list[int]:
             "compressed_sparse_attention" if i > 1 and i % 2 else "heavily_compressed_attention"
             for i in range(config.n_layers)
         ]
-    rates = {**_RATIOS, **config.part("compress_rates").data}
-    if not set(kinds) <= set(rates):
-        raise config.wrong("layer_types", min(set(kinds) - set(rates)), f"one of {', '.join(_RATIOS)}")
+    if not set(kinds) <= set(_RATIOS):
+        raise config.wrong("layer_types", min(set(kinds) - set(_RATIOS)), f"one of {', '.join(_RATIOS)}")
+    own = config.part("compress_rates")
+    rates = {kind: own.count(kind, usual, least=0) for kind, usual in _RATIOS.items()}
     return [rates[kind] for kind in kinds]

@@ -69,7 +69,11 @@ def gemma4(config: Config) -> Fields:
         config.flag("attention_k_eq_v", default="diffusion" in config.family),
     )
     few = config.count("num_global_key_value_heads", fields["n_kv_heads"]) if same else fields["n_kv_heads"]
-    own = {int(i): values for i, values in config.part("per_layer_config").data.items() if str(i).isdecimal()}
+    own = {
+        int(i): values
+        for i, values in config.part("per_layer_config").data.items()
+        if str(i).isdecimal() and len(str(i)) < 8
+    }
     by_layers = {
         **attention_by_layer(config),
         "head_dim": [wide if each else fields["head_dim"] for each in full],
