@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from moesim.hardware import memory_bytes, parameter_count, part_bytes, step_durations
+from moesim.errors import TooLargeError
+from moesim.hardware import check_memory, memory_bytes, parameter_count, part_bytes, step_durations
 from moesim.hardware.attention import attention_in_seconds, attention_seconds
 from moesim.hardware.dense import elementwise_seconds, gemm_seconds
 from moesim.hardware.gpu import memory_bandwidth
@@ -193,6 +194,23 @@ def test_parts_are_stored_in_their_own_data_types() -> None:
 
     count = parameter_count(plain)
     assert weights(mixed) - weights(plain) == count["attention"] - count["embeddings"]
+
+
+def test_a_model_that_does_not_fit_says_all_data_types_of_its_weights() -> None:
+    """Those of the experts first."""
+    large = model(n_layers=2000, part_dtypes={"attention": "bf16", "shared": "bf16"})
+    with pytest.raises(TooLargeError, match=r"weights [\d.,]+ GB in fp8 and bf16 with"):
+        check_memory(large, cluster(1, 1), FP8, work([1]), slots_per_gpu=400)
+
+
+def test_an_encoder_of_images_takes_memory_but_no_time() -> None:
+    """Two bytes each parameter, in whatever type the experts are."""
+    with_images = model(vision_parameters=10**9)
+    needs = [
+        memory_bytes(shape, cluster(1, 1), FP8, work([1]), slots_per_gpu=4)["weights"]
+        for shape in (with_images, model())
+    ]
+    assert needs[0] - needs[1] == 2 * 10**9
 
 
 # -- time

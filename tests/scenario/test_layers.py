@@ -24,13 +24,24 @@ def test_layers_say_what_differs_and_are_resolved_as_they_were_written() -> None
     assert len(plain.model.layers) == 1
 
 
-def test_linear_attention_is_labelled_as_estimated() -> None:
+@pytest.mark.parametrize(
+    "model, labelled",
+    [
+        ("mixtral-8x7b", set()),
+        ("qwen3-next-80b-a3b", {"linear attention"}),
+        ("jamba-1.5-mini", {"state spaces of Mamba-1"}),
+        ("nemotron-3-nano-30b-a3b", {"state spaces of Mamba-2"}),
+        ("minimax-m1", {"lightning attention"}),
+        ("lfm2.5-8b-a1b", {"short convolutions"}),
+        ("deepseek-v4-flash", {"compressed attention", "indexers of sparse attention"}),
+        ("nllb-moe-54b", {"cross-attention"}),
+    ],
+)
+def test_what_was_never_measured_is_labelled_as_estimated(model: str, labelled: set[str]) -> None:
     """A model without it has no such label."""
-    linear, plain = (
-        Scenario.from_dict({**BASE, "model": name}).provenance for name in ("qwen3-next-80b-a3b", "mixtral-8x7b")
-    )
-    assert linear["linear attention"] == "estimated: bytes and FLOPs at the published peaks"
-    assert linear.keys() - plain.keys() == {"linear attention"}
+    found, plain = (Scenario.from_dict({**BASE, "model": name}).provenance for name in (model, "mixtral-8x7b"))
+    assert found.keys() - plain.keys() - {"precision"} == labelled
+    assert {found[name] for name in labelled} <= {"estimated: bytes and FLOPs at the published peaks"}
 
 
 @pytest.mark.parametrize(

@@ -187,3 +187,18 @@ def test_blocks_of_attention_alone_and_networks_alone_run_in_both_engines(overla
     if overlap == "none":
         took = seconds_of(compiled, "attention")
         assert took[0] > took[1] > 0  # a block of experts has a norm
+
+
+@pytest.mark.parametrize("model", ["deepseek-v4-flash", "jamba-1.5-mini", "longcat-flash"])
+def test_whole_models_of_recent_kinds_run_alike_in_both_engines(model: str) -> None:
+    """Compressed attention, states of Mamba and experts that compute nothing, on a node of B300."""
+    base = {
+        "model": model,
+        "cluster": {"gpu": "b300-sxm", "nodes": 1, "gpus_per_node": 8},
+        "workload": {"steps": 1, "tokens_per_gpu": 4},
+    }
+    compiled, events = (
+        simulate(Scenario.from_dict({**base, "simulation": {"engine": engine}})) for engine in ("compiled", "simpy")
+    )
+    assert compiled.steps.step_time_s.tolist() == events.steps.step_time_s.tolist()
+    assert 1e-3 < compiled.summary["step_time_s"]["mean"] < 0.1
