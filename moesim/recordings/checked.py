@@ -77,14 +77,6 @@ def expert_ids(
     return whole_numbers(where, value, dimensions, low=low, high=high).astype(np.int32)
 
 
-def without_dense_layers(expert: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Which layers of ids [L, T, K] are MoE layers: not all -1, and not all 0 where K > 1 (writers fill dense so)."""
-    empty = (expert == -1).all(axis=(1, 2))
-    if expert.shape[2] > 1:
-        empty |= (expert == 0).all(axis=(1, 2))
-    return np.asarray(~empty)
-
-
 def to_logical(
     where: str, physical: NDArray[np.int64], slots: NDArray[np.int64], n_experts: int | None = None
 ) -> NDArray[np.int64]:
