@@ -63,10 +63,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "popularities": (
         ("kind", "kind"),
         ("summary", "what it says"),
-        ("sigma", "sigma"),
-        ("groups", "groups"),
-        ("group_exponent", "exponent of the groups"),
-        ("group_sigma", "sigma of the groups"),
+        ("fields", "fields"),
         ("source", "source"),
     ),
     "strategies": (
@@ -84,7 +81,7 @@ COLUMNS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "layouts": (("summary", "what `moesim import` recognises"),),
 }
 """Fields of an entry (dotted: of a mapping in it) and the column that shows each; pairs are (within node, across
-nodes), those of a popularity from the first MoE layer to the last."""
+nodes), lists of a popularity's fields from the first MoE layer to the last."""
 BELOW: Mapping[str, tuple[str, ...]] = {
     "models": ("hidden_size", "moe_intermediate_size", "kinds_of_attention", "router", "source"),
     "gpus": ("network", "link_gb_per_s", "source", "estimated", "kernels"),
@@ -141,7 +138,7 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
     if kind == "patterns":
         from moesim.workload import PATTERNS
 
-        return {name: {"summary": entry.summary, "reads": list(entry.reads)} for name, entry in PATTERNS.items()}
+        return {name: {"summary": entry.summary, "reads": ", ".join(entry.reads)} for name, entry in PATTERNS.items()}
     if kind == "placements":
         from moesim.placement import PLANNERS
 
@@ -165,10 +162,17 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
         from moesim.scenario.schema import POPULARITY_FIELDS, POPULARITY_KINDS
 
         kinds = {
-            f"{{kind: {name}}}": {"kind": name, "summary": text, "fields": list(POPULARITY_FIELDS[name])}
+            f"{{kind: {name}}}": {"kind": name, "summary": text, "fields": ", ".join(POPULARITY_FIELDS[name])}
             for name, text in POPULARITY_KINDS.items()
         }
-        return {**kinds, **found}
+        own = {
+            name: {
+                **entry,
+                "fields": {field: entry[field] for field in POPULARITY_FIELDS[entry["kind"]] if field in entry},
+            }
+            for name, entry in found.items()
+        }
+        return {**kinds, **own}
     if kind == "gpus":
         others = aliases(kind)
         return {
