@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,13 @@ from moesim.recordings.sampling import groups_of
 from moesim.recordings.statistics import (
     Estimate,
     LayerStatistics,
+    TokenRelations,
     counted_layer_statistics,
     hot_experts,
     layer_statistics,
     pair_counts,
     pair_lifts,
-    previous_tokens,
+    token_relations,
 )
 from moesim.types import CountsTrace, LogitsTrace, Recording, Trace
 from moesim.types.recording import PHASES
@@ -125,24 +127,13 @@ def _of_choices(recording: Trace | LogitsTrace, expert: NDArray[np.int32], n_ran
     tasks: list[Callable[[], LayerStatistics]] = []
     for code in sorted({int(phase) for phase in np.unique(recording.phase)}, key=lambda code: (code < 0, code)):
         kept = recording.phase == code
-        sequence, step, position = (
-            np.ascontiguousarray(column[kept]) for column in (recording.sequence, recording.step, recording.position)
-        )
-        previous = previous_tokens(sequence, position)
-        for i, layer in enumerate(recording.layer_ids):
-            if (expert[i, :, 0] >= 0)[kept].any():
-                tasks.append(
-                    lambda i=i, layer=layer, kept=kept, code=code, of=(sequence, step, previous): layer_statistics(  # type: ignore[misc]
-                        np.ascontiguousarray(expert[i] if kept.all() else expert[i][kept]),
-                        layer=layer,
-                        phase=PHASES.get(code, str(code)),
-                        n_experts=recording.n_experts,
-                        sequence=of[0],
-                        step=of[1],
-                        previous=of[2],
-                        n_ranks=n_ranks,
-                    )
-                )
+        columns = (np.ascontiguousarray(c[kept]) for c in (recording.sequence, recording.step, recording.position))
+        tokens = token_relations(*columns)
+        tasks += [
+            partial(_of_layer, recording, expert[i], i, code, kept, tokens, n_ranks)
+            for i in range(len(expert))
+            if (expert[i, :, 0] >= 0)[kept].any()
+        ]
     with ThreadPoolExecutor(_THREADS) as pool:
         rows = tuple(pool.map(lambda task: task(), tasks))
     strongest = max((row for row in rows if row.pair), key=lambda row: row.pair_lift.value, default=None)
@@ -167,6 +158,26 @@ def _of_choices(recording: Trace | LogitsTrace, expert: NDArray[np.int32], n_ran
         groups=groups,
         rows=rows,
         coactivation=coactivation,
+    )
+
+
+def _of_layer(
+    recording: Trace | LogitsTrace,
+    expert: NDArray[np.int32],
+    index: int,
+    code: int,
+    kept: NDArray[np.bool_],
+    tokens: TokenRelations,
+    n_ranks: int | None,
+) -> LayerStatistics:
+    """The statistics of the layer of this index, of the tokens of one phase."""
+    return layer_statistics(
+        np.ascontiguousarray(expert if kept.all() else expert[kept]),
+        layer=recording.layer_ids[index],
+        phase=PHASES.get(code, str(code)),
+        n_experts=recording.n_experts,
+        tokens=tokens,
+        n_ranks=n_ranks,
     )
 
 

@@ -118,15 +118,54 @@ def previous_tokens(sequence: NDArray[np.int32], position: NDArray[np.int32]) ->
     return previous
 
 
+@dataclass(frozen=True, kw_only=True)
+class TokenRelations:
+    """How tokens belong together, found once for all layers.
+
+    `group` [T] is the group of each token for standard errors and `weights`
+    [resamples, U] how often each group is in each resample; `previous` [T] the
+    row of the token before in the same sequence (`previous_tokens`);
+    `step_row` [T] the row of each token's step among the `n_rows` whose own
+    statistics are taken, n_rows of a step that is not; `n_steps` all steps.
+    """
+
+    group: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    previous: NDArray[np.int64]
+    step_row: NDArray[np.int64]
+    n_rows: int
+    n_steps: int
+
+
+def token_relations(
+    sequence: NDArray[np.int32], step: NDArray[np.int32], position: NDArray[np.int32]
+) -> TokenRelations:
+    """How tokens belong together by their sequences, steps and positions [T]; -1 in steps or positions: unknown."""
+    group, _ = groups_of(sequence)
+    numbers, of_token = np.unique(step, return_inverse=True)
+    n_steps = int((numbers >= 0).sum())
+    picked = np.zeros(0, dtype=np.int64)
+    if n_steps == len(numbers) > 0:
+        picked = np.unique(np.linspace(0, n_steps - 1, MAX_STEPS).round().astype(np.int64))
+    row = np.full(len(numbers), len(picked), dtype=np.int64)
+    row[picked] = np.arange(len(picked))
+    return TokenRelations(
+        group=group,
+        weights=weights_of_groups(int(group.max(initial=0)) + 1),
+        previous=previous_tokens(sequence, position),
+        step_row=row[of_token],
+        n_rows=len(picked),
+        n_steps=n_steps,
+    )
+
+
 def layer_statistics(
     expert: NDArray[np.int32],
     *,
     layer: int,
     phase: str,
     n_experts: int,
-    sequence: NDArray[np.int32],
-    step: NDArray[np.int32],
-    previous: NDArray[np.int64],
+    tokens: TokenRelations,
     n_ranks: int | None = None,
 ) -> LayerStatistics:
     """The statistics of the choices [T, K] of a layer.
@@ -136,37 +175,36 @@ def layer_statistics(
         layer: its number, as recorded.
         phase: name of the tokens' phase.
         n_experts: E.
-        sequence: of each token, [T].
-        step: of each token, [T]; -1 throughout: unknown.
-        previous: the row of the token before in the same sequence, [T]; see `previous_tokens`.
+        tokens: how they belong together.
         n_ranks: ranks of consecutive experts for the destinations of tokens.
     """
-    group, _ = groups_of(sequence)
-    n_groups = int(group.max(initial=0)) + 1
-    weights = weights_of_groups(n_groups)
+    group, weights = tokens.group, tokens.weights
+    n_groups = weights.shape[1]
     counts = np.zeros((n_groups, n_experts), dtype=np.int64)
     count_groups(expert, group, counts)
     n_tokens, top_k = int((expert >= 0).any(axis=1).sum()), expert.shape[1]
     values = load_estimates(counts, weights, n_tokens, top_k)
-    by_step = _step_loads(expert, step, n_experts)
-    values |= step_estimates(by_step, top_k)
+    by_step = np.zeros((tokens.n_rows + 1, n_experts), dtype=np.int64)
+    if tokens.n_rows:
+        count_groups(expert, tokens.step_row, by_step)
+    values |= step_estimates(by_step[:-1], top_k)
 
     repeated, made = np.zeros((2, n_groups), dtype=np.int64)
-    repeated_choices(expert, previous, group, repeated, made)
+    repeated_choices(expert, tokens.previous, group, repeated, made)
     load = counts.sum(axis=0)
     values["overlap"] = _ratio(repeated, made, weights, even=top_k / n_experts)
     if n_ranks is not None:
         rank = expert_ranks(n_experts, n_ranks)
-        distinct, tokens = np.zeros((2, n_groups), dtype=np.int64)
-        destination_ranks(expert, rank, n_ranks, group, distinct, tokens)
-        values["destination_ranks"] = _ratio(distinct, tokens, weights, even_destinations(n_experts, n_ranks, top_k))
+        distinct, sent = np.zeros((2, n_groups), dtype=np.int64)
+        destination_ranks(expert, rank, n_ranks, group, distinct, sent)
+        values["destination_ranks"] = _ratio(distinct, sent, weights, even_destinations(n_experts, n_ranks, top_k))
         values["rank_balancedness"] = rank_estimate(counts, weights, n_ranks, n_tokens, top_k)
     pair, lift = strongest_pair(pair_counts(expert, n_experts), load)
     return LayerStatistics(
         layer=layer,
         phase=phase,
         n_tokens=n_tokens,
-        n_steps=len(np.unique(step[step >= 0])),
+        n_steps=tokens.n_steps,
         load=load,
         values=values,
         pair=pair,
@@ -247,19 +285,6 @@ def step_estimates(loads: NDArray[np.int64], top_k: int) -> dict[str, Estimate]:
         even = even_router(statistic, tokens, top_k, loads.shape[1])[0]
         found[f"step_{name}"] = Estimate(float(by_step.mean()), error, even)
     return found
-
-
-def _step_loads(expert: NDArray[np.int32], step: NDArray[np.int32], n_experts: int) -> NDArray[np.int64]:
-    """Loads [S, E] of at most MAX_STEPS steps, evenly picked; no row where the steps are unknown."""
-    numbers, of_token = np.unique(step, return_inverse=True)
-    if numbers.size == 0 or numbers[0] < 0:
-        return np.zeros((0, n_experts), dtype=np.int64)
-    picked = np.unique(np.linspace(0, len(numbers) - 1, MAX_STEPS).round().astype(np.int64))
-    row = np.full(len(numbers), len(picked), dtype=np.int64)
-    row[picked] = np.arange(len(picked))
-    loads = np.zeros((len(picked) + 1, n_experts), dtype=np.int64)
-    count_groups(expert, row[of_token], loads)
-    return loads[:-1]
 
 
 def _ratio(above: NDArray[np.int64], below: NDArray[np.int64], weights: NDArray[np.float64], even: float) -> Estimate:

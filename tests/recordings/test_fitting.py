@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,14 @@ def test_what_was_put_in_comes_out() -> None:
     assert found.topic_strength == pytest.approx(0.6, rel=0.15)
     assert np.mean(found.locality) == pytest.approx(0.5, abs=0.05)
     assert np.abs(found.shares - stated.shares).max() < 0.06
+
+
+def test_topics_are_as_many_as_wanted_or_as_there_are_sequences() -> None:
+    """Where none were recorded; fewer and stronger ones would make sequences differ as far."""
+    drawn = drawn_trace(law(strength=0.6, locality=0.0, n_layers=3), name="law", n_sequences=12, sequence_tokens=64)
+    unknown = dataclasses.replace(drawn, topic=np.full_like(drawn.topic, -1))
+    assert fit_popularity(unknown).topic_count == 12
+    assert fit_popularity(unknown, topics=4).topic_count == 4
 
 
 def test_nothing_comes_out_where_nothing_was_put_in() -> None:

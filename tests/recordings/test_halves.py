@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from moesim.recordings.fitting import fit_popularity
 from moesim.recordings.reading import read_recording
-from moesim.recordings.statistics import Estimate, layer_statistics, previous_tokens
+from moesim.recordings.statistics import Estimate, layer_statistics, token_relations
 from moesim.recordings.synthetic_twin import draw_choices
 from moesim.scenario.fitted import fitted_path, read_popularity
 from moesim.types import Trace
@@ -42,16 +42,14 @@ def statistics(
     expert: NDArray[np.int32], n_experts: int, sequence: NDArray[np.int32], position: NDArray[np.int32]
 ) -> dict[str, list[Estimate]]:
     """By name, of each layer."""
-    previous, unknown = previous_tokens(sequence, position), np.full(len(sequence), -1, dtype=np.int32)
+    tokens = token_relations(sequence, np.full(len(sequence), -1, dtype=np.int32), position)
     found = [
         layer_statistics(
             np.ascontiguousarray(layer),
             layer=0,
             phase="",
             n_experts=n_experts,
-            sequence=sequence,
-            step=unknown,
-            previous=previous,
+            tokens=tokens,
         ).values
         for layer in expert
     ]

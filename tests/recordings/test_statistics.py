@@ -20,6 +20,7 @@ from moesim.recordings.statistics import (
     pair_counts,
     pair_lifts,
     previous_tokens,
+    token_relations,
 )
 
 DATA = Path(os.environ.get("MOESIM_DATA", "/nowhere")) / "traces" / "routing"
@@ -37,9 +38,7 @@ def of(
         layer=0,
         phase="decode",
         n_experts=n_experts,
-        sequence=sequence,
-        step=unknown,
-        previous=previous_tokens(sequence, unknown),
+        tokens=token_relations(sequence, unknown, unknown),
         n_ranks=n_ranks,
     )
 
