@@ -37,6 +37,19 @@ def preset_model(name: str) -> ModelShape:
     return model_shape(ModelSpec.model_validate({"name": name, **preset("models", name)}))
 
 
+def first_layers(fields: dict[str, Any], n_layers: Any) -> dict[str, Any]:
+    """The fields of a published model of which so many layers are wanted: without what they say of later ones."""
+    if not isinstance(n_layers, int) or n_layers < 1:
+        return fields
+    changes = []
+    for each in fields.get("layers", ()):
+        indices = [i for i in each.get("indices", ()) if i < n_layers]
+        if indices or ("indices" not in each and each.get("first", 0) < n_layers):
+            changes.append({**each, "indices": indices} if indices else each)
+    dense = [i for i in fields.get("dense_layers", ()) if i < n_layers]
+    return {**fields, "dense_layers": dense, "layers": changes}
+
+
 def _changed(spec: LayersSpec) -> dict[str, Any]:
     """The fields that layers have of their own; a router of their own has its own parameters alone."""
     fields = spec.model_dump(exclude={"first", "every", "indices"})

@@ -15,6 +15,7 @@ from moesim.scenario.agreement import RATES, check_agreement
 from moesim.scenario.fitted import fields_of_fit, is_shipped
 from moesim.scenario.hugging_face import in_cache, read_config
 from moesim.scenario.kernel_paths import whole_paths
+from moesim.scenario.model_shape import first_layers
 from moesim.scenario.network import with_defaults, with_links
 from moesim.scenario.popularity import (
     load_router,
@@ -140,8 +141,12 @@ def _model(value: Any, folder: Path, fail: Fail) -> Any:
         except (ScenarioError, RuntimeError) as error:  # the latter of a home of an unknown user
             raise fail(("model",), shown(base), str(error)) from None
         own = {key: item for key, item in value.items() if key != "preset"} if isinstance(value, dict) else {}
-        return {**fields, **own}
-    return _preset("models", value, ("model",), fail)
+        return {**first_layers(fields, own.get("n_layers")), **own}
+    found = _preset("models", value, ("model",), fail)
+    if isinstance(value, dict) and "preset" in value and isinstance(found, dict):
+        own = {key: item for key, item in value.items() if key != "preset"}
+        return {**first_layers(found, own.get("n_layers")), **own}
+    return found
 
 
 def _is_path(text: str, folder: Path) -> bool:

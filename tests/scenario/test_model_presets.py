@@ -179,3 +179,19 @@ def test_a_scenario_takes_such_a_name(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("mistralai/Mixtral-8x7B-v0.1", "mistralai/Mixtral-9x7B"):
         with pytest.raises(ScenarioError, match=f"model: found '{name}', wanted"):
             Scenario.from_dict({**base, "model": name})
+
+
+@pytest.mark.parametrize(
+    "name", ["llama-4-maverick", "nemotron-3-nano-30b-a3b", "gemma-4-26b-a4b", "deepseek-v4-flash"]
+)
+def test_the_first_layers_of_a_published_model_are_as_they_are_in_it(name: str) -> None:
+    """What a preset, or a configuration, says of later layers is left out; what the scenario says stays as it is."""
+    whole = preset_model(name)
+    base = {"cluster": {"gpu": "h100-sxm"}}
+    few = Scenario.from_dict({**base, "model": {"preset": name, "n_layers": 7}}).model
+    assert few.n_layers == 7
+    for i in range(7):
+        assert few.layers[few.class_of_layer[i]].shape == whole.layers[whole.class_of_layer[i]].shape
+    own = {"preset": name, "n_layers": 7, "dense_layers": [9]}
+    with pytest.raises(ScenarioError, match=r"model\.dense_layers: found"):
+        Scenario.from_dict({**base, "model": own})
