@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from moesim.errors import TraceError
-from moesim.recordings.stream import reason
+from moesim.recordings.stream import reason, unreadable
 
 HEAD_BYTES = 1 << 18
 _LFS = b"version https://git-lfs.github.com/spec/"
@@ -56,6 +56,12 @@ class Sample:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        try:
+            special = self.path.exists() and not self.path.is_file() and not self.path.is_dir()
+        except OSError as error:  # of a name that is too long, or a folder that may not be read
+            raise unreadable(self.path, error) from None
+        if special:
+            raise TraceError(f"{path}: found a pipe or device, which can be read once only; wanted a file or folder")
         self.head = b"" if self.path.is_dir() else _head(self.path)
         if self.head.startswith(_LFS):
             raise TraceError(f"{path}: this is a Git LFS pointer and not the file itself; run git lfs pull")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,24 @@ def test_a_folder_without_recordings_is_named(tmp_path: Path) -> None:
     """With what is in it."""
     text_file(tmp_path / "notes.txt", "x")
     with pytest.raises(TraceError, match=r"a folder with notes\.txt, wanted a recording; `moesim list layouts`"):
+        imported(tmp_path)
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    """What recognises a recording reads its beginning, which a pipe gives once."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(TraceError, match="pipe: found a pipe or device"):
+        imported(tmp_path / "pipe")
+    with pytest.raises(TraceError, match="cannot be read: File name too long"):
+        imported(tmp_path / ("a" * 5000))
+
+
+def test_a_folder_of_everything_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here a folder of three files, where two may be."""
+    for number in range(3):
+        json_file(tmp_path / f"{number}.json", QUERY)
+    monkeypatch.setattr("moesim.recordings.layouts.MAX_FILES", 2)
+    with pytest.raises(TraceError, match="found above 2 files"):
         imported(tmp_path)
 
 

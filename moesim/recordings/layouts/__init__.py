@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from moesim.errors import TraceError, did_you_mean
@@ -37,6 +38,8 @@ from moesim.recordings.layouts.tables import CSV_COUNTS
 from moesim.recordings.layouts.vllm_routes import VLLM_ROUTES
 from moesim.recordings.sample import Sample
 
+MAX_FILES = 100_000
+"""In a folder, so that a wrong one is not searched for hours."""
 _WANTED = "wanted a recording; `moesim list layouts` names those that are known"
 
 LAYOUTS: dict[str, Layout] = {
@@ -134,7 +137,9 @@ def _inside(folder: Path) -> list[Path]:
         parts = re.split(r"(\d+)", path.relative_to(folder).as_posix())
         return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
-    found = [path for path in folder.rglob("*") if path.is_file()]
+    found = list(islice((path for path in folder.rglob("*") if path.is_file()), MAX_FILES + 1))
+    if len(found) > MAX_FILES:
+        raise TraceError(f"{folder}: found above {MAX_FILES:,} files, wanted a folder of recordings alone")
     return sorted((path for path in found if not _hidden(path.relative_to(folder))), key=order)
 
 
