@@ -45,6 +45,8 @@ def prepare(scenario: Scenario) -> RunPlan:
     spec = scenario.spec
     workload, routing, simulation = spec.workload, spec.routing, spec.simulation
     model = dataclasses.replace(scenario.model, top_k=routing.top_k or scenario.model.top_k)
+    if workload.trace is not None:  # direct sampling of a recording is refused before its file is looked for
+        check_sampling(scenario)
     trace = trace_of(scenario)
     routers = () if isinstance(trace, Trace | CountsTrace) else _routers(scenario, model)
     check_sampling(scenario)

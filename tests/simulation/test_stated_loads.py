@@ -161,7 +161,9 @@ def test_sweeps_do_not_take_runs_of_another_file_for_their_own(counts: Path) -> 
 
 def test_a_preset_may_be_named_or_changed() -> None:
     """By its name, as a base of other fields, or by an override below its name."""
-    for preset in presets("popularities"):
+    laws = [name for name, entry in presets("popularities").items() if entry["kind"] == "lognormal"]
+    assert "deepseek-v3-served" in laws
+    for preset in laws:
         named = stated(preset).spec.workload.popularity
         assert (named.name, named.kind, bool(named.source)) == (preset, "lognormal", True)
         changed = stated({"preset": preset, "sigma": 0.9}).spec.workload.popularity
@@ -177,7 +179,8 @@ def test_every_kind_says_what_it_reads() -> None:
     """The table that tells kinds by their fields and finds those without effect."""
     assert set(POPULARITY_FIELDS) == set(get_args(PopularitySpec.model_fields["kind"].annotation))
     read = {field for fields in POPULARITY_FIELDS.values() for field in fields}
-    assert read == set(PopularitySpec.model_fields) - {"name", "kind", "router", "source", "target"}
+    fields = {field.alias or name for name, field in PopularitySpec.model_fields.items()}
+    assert read == fields - {"name", "kind", "router", "source", "target"}
     assert set(LOAD_KINDS) < set(POPULARITY_FIELDS)
 
 
