@@ -82,6 +82,7 @@ WORKLOAD_RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "workload.bursts": LAWLESS,
     "workload.sampling": (RECORDED, DEALT),
+    "workload.trace_steps": (Rule(("workload.trace",), lambda trace: trace is None, "no trace is replayed"),),
     **{
         f"workload.pattern.{name}": (
             Rule(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,6 +55,9 @@ def recorded_source(
         ScenarioError: a trace of another model, or one that lacks what the scenario asks for.
     """
     spec = scenario.spec
+    if spec.workload.trace_steps == "recorded" and spec.workload.tokens_per_gpu is not None:
+        wanted = "whole, or no workload.tokens_per_gpu: each says how many tokens a step has"
+        raise scenario.error("workload.trace_steps", "recorded", wanted)
     rows = _rows(scenario, trace, model)
     if isinstance(trace, LogitsTrace):
         if trace.n_experts != n_logits:
@@ -128,17 +133,22 @@ def _counts(
     if trace.first_choice and top_k > 1:
         wanted = "counts of all choices, or routing.top_k: 1"
         raise scenario.error("workload.trace", "counts of first choices alone", wanted)
+    workload = scenario.spec.workload
+    if workload.trace_steps == "whole" and workload.tokens_per_gpu is None:
+        trace = dataclasses.replace(
+            trace, count=trace.count.sum(axis=0, keepdims=True), step=trace.step[:1], phase=trace.phase[:1]
+        )
     source = RecordedCounts(
         trace,
         seed=scenario.spec.seed,
         n_ranks=n_ranks,
-        tokens_per_rank=scenario.spec.workload.tokens_per_gpu,
+        tokens_per_rank=workload.tokens_per_gpu,
         top_k=top_k,
         alike=alike,
         rows=rows,
     )
     most = trace.count.max(axis=(1, 2)) * top_k / np.maximum(1, trace.count.sum(axis=2).max(axis=1))
-    if most.max() > 1 + 1e-9 and scenario.spec.workload.tokens_per_gpu is not None:
+    if most.max() > 1 + 1e-9 and workload.tokens_per_gpu is not None:
         step = int(trace.step[most.argmax()])
         found = f"an expert that more than all tokens of step {step} would choose"
         raise scenario.error("workload.trace", found, f"at most one choice of an expert a token, with top-{top_k}")

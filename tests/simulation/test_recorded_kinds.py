@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from moesim import simulate
+from moesim import Scenario, simulate
 from moesim.errors import InputError
-from moesim.recordings import write_trace
+from moesim.recordings import import_recordings, write_trace
 from moesim.types import CountsTrace, LogitsTrace, Recording, Trace, token_columns
 from tests.simulation.small import small
 
@@ -42,11 +43,13 @@ def test_counts_give_loads_and_say_that_bytes_are_estimated(run: Any) -> None:
     trace = CountsTrace(
         count=count, step=np.arange(2), phase=np.full(2, -1, np.int8), layer_ids=(0, 1), n_experts=N_EXPERTS
     )
-    result = run(trace, workload={"steps": 2})
+    result = run(trace, workload={"trace_steps": "recorded", "steps": 2})
     frame = result.experts.sort_values(["step", "layer", "expert"])
     assert frame["requested"].to_numpy().reshape(count.shape).tolist() == count.tolist()
     assert result.manifest["provenance"]["bytes"].startswith("estimated: the recording holds counts")
     assert result.summary["unrouted_token_rate"] == 0
+    whole = run(trace).experts.sort_values(["layer", "expert"])
+    assert whole["requested"].tolist() == count.sum(axis=0).ravel().tolist()
     with pytest.raises(InputError, match="no strategy"):
         run(trace, routing={"strategy": "switch"})
     with pytest.raises(InputError, match="does not rank by weight"):
@@ -80,6 +83,8 @@ def test_steps_as_recorded(run: Any) -> None:
     assert attention[1] > attention[2]  # a sequence of 30,000 cached tokens
     with pytest.raises(InputError, match="the trace does not say which tokens were of one step"):
         run(choices(11), workload={"trace_steps": "recorded"})
+    with pytest.raises(InputError, match="each says how many tokens a step has"):
+        run(choices(11, step=step), workload={"trace_steps": "recorded", "tokens_per_gpu": 2})
 
 
 def test_a_policy_that_ranks_by_weights_needs_them(run: Any) -> None:
@@ -87,3 +92,20 @@ def test_a_policy_that_ranks_by_weights_needs_them(run: Any) -> None:
     with pytest.raises(InputError, match="the trace has no weights"):
         run(choices(8), routing={"capacity": {"factor": 1.0, "overflow": "drop-by-probability"}})
     assert run(choices(8), routing={"capacity": {"factor": 1.0}}).summary["drop_rate"] == 0.25
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("MOESIM_DATA" not in os.environ, reason="MOESIM_DATA names no folder of recordings")
+def test_the_served_deepseek_has_its_recorded_imbalance(tmp_path: Path) -> None:
+    """The figures of the README; tokens_per_gpu changes how finely the shares are rounded, and nothing else."""
+    folder = Path(os.environ["MOESIM_DATA"]) / "traces" / "routing"
+    recording = folder / "deepseek_v3_sglang_ep_statistics_decode_in2000out100.json.gz"
+    import_recordings([recording], tmp_path / "t.parquet")
+    scenario = {
+        "model": "deepseek-v3",
+        "cluster": {"gpu": "h100-sxm", "nodes": 4, "gpus_per_node": 8},
+        "workload": {"phase": "decode", "trace": str(tmp_path / "t.parquet"), "tokens_per_gpu": 64, "steps": 1},
+    }
+    summary = simulate(Scenario.from_dict(scenario)).summary
+    assert round(summary["max_violation"]["mean"], 2) == 5.07
+    assert round(summary["balancedness"]["mean"], 2) == 0.43
