@@ -128,6 +128,7 @@ CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] 
     ("routing.parameters", {"norm_topk_prob": True}, {}, {"workload.pattern": "hot-rank"} | SOFTMAX, None),
     ("workload.locality", 0.5, 0.9, {"workload.pattern": "hot-rank"}, None),
     ("workload.sampling", "logits", "auto", RECORDED, {"routing.strategy": "softmax-top-k"}),
+    ("workload.trace_steps", "recorded", "whole", {}, None),
     ("routing.parameters", {"norm_topk_prob": True}, {"n_group": 2}, RECORDED, {"routing.strategy": "softmax-top-k"}),
     ("routing.parameters.norm_topk_prob", True, False, SOFTMAX | {"routing.capacity.factor": 0.6}, SOFTMAX | BY_WEIGHT),
     ("routing.parameters.norm_epsilon", 0.1, 0.5, SOFTMAX, None),
