@@ -82,7 +82,8 @@ def _options(*, layout: str, model: str, n_experts: int | None, counts: str, ids
 def _megabytes(files: list[Path], bar: InterruptibleProgress) -> Callable[[int], None]:
     """A function that adds bytes which were read to a bar."""
     done = 0
-    total = sum(file.stat().st_size for file in files if file.is_file())
+    inside = [file for path in files for file in (path.rglob("*") if path.is_dir() else [path])]
+    total = sum(file.stat().st_size for file in inside if file.is_file())
 
     def add(n_bytes: int) -> None:
         nonlocal done
