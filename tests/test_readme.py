@@ -52,7 +52,7 @@ def test_the_example_of_routing_is_a_scenario() -> None:
 
 def test_the_gpus_and_networks_of_the_readme_are_there() -> None:
     """As many as it says, and its inline GPU with the links of its network."""
-    section = README[README.index("## GPUs and networks") : README.index("## One figure against reality")]
+    section = README[README.index("## GPUs and networks") : README.index("## Networks of racks and pods")]
     assert f"has {len(presets('gpus'))} devices" in section
     (block,) = re.findall(r"```yaml\n(cluster:\n.*?)```", section, re.DOTALL)
     cluster = Scenario.from_dict({"model": "mixtral-8x7b", **yaml.safe_load(block)}).cluster
