@@ -75,4 +75,12 @@ def _tokens(spec: ScenarioSpec) -> str:
         of += f", {popularity.source}" if popularity.source else ""
     elif popularity.kind in LOAD_KINDS:
         of = f"load, {popularity.name}" + (f", {popularity.source}" if popularity.source else "")
-    return f"synthetic: seeded logits of a stated {of}{drawn}"
+    if popularity.target is not None:
+        of += ", solved for"
+    workload = spec.workload
+    moving = {"locality": any(workload.locality), "drift": workload.drift, "bursts": workload.bursts}
+    changes = [name for name, given in moving.items() if given] + ["a mixture of topics"] * bool(
+        workload.topics.mixture
+    )
+    with_changes = f", with {', '.join(changes)}" if changes else ""
+    return f"synthetic: seeded logits of a stated {of}{with_changes}{drawn}"

@@ -10,6 +10,8 @@ from moesim.compiled.random import PATTERN, key, permutation
 
 _MAX_ROUNDS = 2**32
 """Rounds of a purpose; orders of ranks have numbers below it, those of experts above."""
+_STANDING = 2**60
+"""Numbers of orders that no dealing draws are from here on."""
 
 
 @njit
@@ -58,7 +60,7 @@ def deal(
 
 @njit
 def _fill_order(seed: int, step: int, layer: int, purpose: int, number: int, out: NDArray[np.int64]) -> None:
-    permutation(key(seed, PATTERN, step, layer, -1 - purpose * _MAX_ROUNDS - number), out)
+    permutation(key(seed, PATTERN, step, layer, _STANDING + purpose * _MAX_ROUNDS + number), out)
 
 
 def order_of(seed: int, step: int, layer: int, purpose: int, number: int, n: int) -> NDArray[np.int64]:

@@ -31,6 +31,7 @@ def test_variants_threads_and_the_resolved_file_see_the_same_tokens() -> None:
     scenario = Scenario.from_dict({**BASE, "compare": {"own": {}, "limited": {"routing.capacity": {"factor": 1.0}}}})
     study = compare(scenario)
     own, limited = study.results["own"], study.results["limited"]
+    assert "stated skew, with locality, drift, bursts, a mixture of topics" in own.manifest["provenance"]["tokens"]
     assert own.experts["requested"].equals(limited.experts["requested"])
     assert not own.experts["processed"].equals(limited.experts["processed"])
     assert simulate(scenario.variant("own"), threads=1).experts.equals(own.experts)
