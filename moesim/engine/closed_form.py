@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,25 +46,28 @@ def transfer_ps(program: Program) -> NDArray[np.int64]:
 def _gpu_ps(program: Program, exchange: Exchange, out: NDArray[np.int64], into: NDArray[np.int64]) -> NDArray[np.int64]:
     """Latency and port time of each layer and GPU, [L, G], of copies [L, levels, G]."""
     levels = program.levels
-    sizes = [1, *np.minimum(levels.sizes(program.gpus_per_node), program.n_gpus), program.n_gpus]
+    sizes = [1, *np.minimum(levels.sizes(program.gpus_per_node), program.n_gpus).tolist(), program.n_gpus]
     exist = [level for level in range(levels.n_levels) if sizes[level + 1] > sizes[level]]
-    ports = np.array(levels.ports)
-    latency = exchange.latency_ps
+    latency: list[int] = exchange.latency_ps.tolist()
     busy: list[tuple[NDArray[np.int64], int]] = []  # [L, G] with the latency that comes on top
-    for port in sorted({levels.ports[level] for level in exist}):
-        own = ports == port
-        carried = np.maximum(
-            out[:, own].sum(axis=1) * exchange.out_ps[port], into[:, own].sum(axis=1) * exchange.in_ps[port]
-        )
-        busy.append((carried, int(latency[[level for level in exist if own[level]]].max())))
-    for k, copy_ps in enumerate(exchange.uplink_ps):
+    for port in dict.fromkeys(levels.ports[level] for level in exist):
+        own = [level for level in exist if levels.ports[level] == port]
+        sent, received = (_over(way, own) for way in (out, into))
+        carried = np.maximum(sent * exchange.out_ps[port], received * exchange.in_ps[port])
+        busy.append((carried, max(latency[level] for level in own)))
+    for k, copy_ps in enumerate(exchange.uplink_ps.tolist()):
         above = [level for level in exist if level > k]
         if copy_ps and above:
             first = np.arange(0, program.n_gpus, sizes[k + 1])
-            crossing = (np.add.reduceat(way[:, k + 1 :].sum(axis=1), first, axis=1) for way in (out, into))
-            unit_ps = np.maximum(*crossing) * copy_ps
-            busy.append((np.repeat(unit_ps, sizes[k + 1], axis=1)[:, : program.n_gpus], int(latency[above].max())))
-    if program.copy_rule == "per-node":
-        both = (latency[0] if 0 in exist else 0) + max((latency[level] for level in exist if level), default=0)
-        return np.asarray(np.max([carried for carried, _ in busy], axis=0) + both, dtype=np.int64)
-    return np.asarray(np.max([carried + wire for carried, wire in busy], axis=0), dtype=np.int64)
+            up, down = (np.add.reduceat(_over(way, above), first, axis=1) for way in (out, into))
+            unit_ps = np.repeat(np.maximum(up, down) * copy_ps, sizes[k + 1], axis=1)[:, : program.n_gpus]
+            busy.append((unit_ps, max(latency[level] for level in above)))
+    in_turn = program.copy_rule == "per-node"
+    wire = (latency[0] if 0 in exist else 0) + max((latency[level] for level in exist if level), default=0)
+    times = [carried + (0 if in_turn else own) for carried, own in busy]
+    return np.asarray(reduce(np.maximum, times) + (wire if in_turn else 0), dtype=np.int64)
+
+
+def _over(copies: NDArray[np.int64], levels: list[int]) -> NDArray[np.int64]:
+    """Copies [L, levels, G] over all of these levels, [L, G]."""
+    return copies[:, levels[0]] if len(levels) == 1 else copies[:, levels].sum(axis=1)

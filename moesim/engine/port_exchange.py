@@ -122,10 +122,13 @@ def _flags_handed_on(entry: Times, latency: Times, units: Times, m: int, end: Ti
     """Two-hop dispatch: a flag goes to the GPU j of the same index, which hands it on once it has entered."""
     for d in range(len(entry)):
         end[d] = _last_within(entry, latency, m, d)
-        for s in range(len(entry)):
-            if s // m != d // m:
-                j = d // m * m + s % m
-                handed = max(entry[s] + latency[level_above(s, d, units), s], entry[j])
+        for node in range(0, len(entry), m):
+            if node == d // m * m:
+                continue
+            level = level_above(d, node, units)
+            for s in range(node, node + m):
+                j = d // m * m + s - node
+                handed = max(entry[s] + latency[level, s], entry[j])
                 end[d] = max(end[d], handed if j == d else handed + latency[0, j])
 
 

@@ -103,7 +103,7 @@ def send(forward: bool, entry: Times, copies: Times, ports: Ports, messages: Mes
     Node by node, so that senders and receivers of one pair of nodes share their cache lines.
     """
     m, slow, free = ports.gpus_per_node, ports.slow, ports.free
-    out_ps, latency_ps = ports.out_ps, ports.latency_ps
+    out_ps, latency_ps, units, port_of = ports.out_ps, ports.latency_ps, ports.units, ports.port
     size, head = messages.size, messages.head
     n_gpus = len(entry)
     n_nodes = n_gpus // m
@@ -111,8 +111,8 @@ def send(forward: bool, entry: Times, copies: Times, ports: Ports, messages: Mes
     for hops in range(n_nodes):
         for s in range(n_gpus):
             index, first = s % m, (s // m + hops) % n_nodes * m
-            level = 0 if hops == 0 else level_above(s, first, ports.units)
-            port = ports.port[level]
+            level = 0 if hops == 0 else level_above(s, first, units)
+            port = port_of[level]
             now = max(entry[s], free[0, port, s])
             p, wire = out_ps[port, s], latency_ps[level, s]
             for turn in range(m):
@@ -166,7 +166,7 @@ def receive(
         end: of each GPU; moved on to the last landing.
     """
     m, slow, free = ports.gpus_per_node, ports.slow, ports.free
-    out_ps, in_ps = ports.out_ps, ports.in_ps
+    out_ps, in_ps, units, port_of = ports.out_ps, ports.in_ps, ports.units, ports.port
     size, head, landed = messages.size, messages.head, messages.landed
     n_gpus = len(end)
     n_nodes = n_gpus // m
@@ -178,7 +178,7 @@ def receive(
         waiting = 0
         for hops in range(all_hops[0], all_hops[1]):
             first = node * m if within else (node - hops + n_nodes) % n_nodes * m
-            if ports.port[0 if first == node * m else level_above(d, first, ports.units)] != port:
+            if port_of[0 if first == node * m else level_above(d, first, units)] != port:
                 continue
             for turn in range(all_turns[0], all_turns[1]):
                 pos = hops * m + turn

@@ -21,7 +21,7 @@ from moesim.engine.ports import Messages, Ports, Times, rate
 def send_to_nodes(entry: Times, node_copies: Times, ports: Ports, messages: Messages) -> None:
     """Two-hop dispatch, first hop: one copy for each other node, to the GPU of the same index there."""
     m, slow, free = ports.gpus_per_node, ports.slow, ports.free
-    out_ps, latency_ps = ports.out_ps, ports.latency_ps
+    out_ps, latency_ps, units, port_of = ports.out_ps, ports.latency_ps, ports.units, ports.port
     size, head = messages.size, messages.head
     n_gpus = len(entry)
     n_nodes = n_gpus // m
@@ -30,8 +30,8 @@ def send_to_nodes(entry: Times, node_copies: Times, ports: Ports, messages: Mess
             node = (s // m + hops) % n_nodes
             c = node_copies[s, node]
             if c > 0:
-                level = level_above(s, node * m, ports.units)
-                port = ports.port[level]
+                level = level_above(s, node * m, units)
+                port = port_of[level]
                 now = max(entry[s], free[0, port, s])
                 size[node * m + s % m, hops * m] = c
                 head[node * m + s % m, hops * m] = now + latency_ps[level, s]
@@ -45,7 +45,7 @@ def hand_on(entry: Times, copies: Times, ports: Ports, messages: Messages) -> No
     At the receivers a message stands at (rank in this order) * m + index rotation.
     """
     m, slow, free = ports.gpus_per_node, ports.slow, ports.free
-    out_ps, latency_ps = ports.out_ps, ports.latency_ps
+    out_ps, latency_ps, port = ports.out_ps, ports.latency_ps, ports.port[0]
     size, head, landed = messages.size, messages.head, messages.landed
     n_gpus = len(entry)
     n_nodes = n_gpus // m
@@ -65,7 +65,6 @@ def hand_on(entry: Times, copies: Times, ports: Ports, messages: Messages) -> No
                     k -= 1
                 ready[k], origin[k] = at, s
                 n += 1
-        port = ports.port[0]
         now = free[0, port, j]
         for k in range(n):
             for turn in range(1, m):
@@ -83,13 +82,12 @@ def hand_on(entry: Times, copies: Times, ports: Ports, messages: Messages) -> No
 def send_to_reducers(entry: Times, copies: Times, ports: Ports, messages: Messages) -> None:
     """Two-hop combine, first hop: results for another node go to the GPU of their owner's index in this one."""
     m, slow, free = ports.gpus_per_node, ports.slow, ports.free
-    out_ps, latency_ps = ports.out_ps, ports.latency_ps
+    out_ps, latency_ps, port = ports.out_ps, ports.latency_ps, ports.port[0]
     size, head = messages.size, messages.head
     n_gpus = len(entry)
     n_nodes = n_gpus // m
     for d in range(n_gpus):
         node, index = d // m, d % m
-        port = ports.port[0]
         now = max(entry[d], free[0, port, d])
         for hops in range(n_nodes):
             for turn in range(1, m):
@@ -106,7 +104,7 @@ def send_to_reducers(entry: Times, copies: Times, ports: Ports, messages: Messag
 def send_reduced(entry: Times, node_copies: Times, ports: Ports, messages: Messages) -> None:
     """Two-hop combine, second hop: a sum leaves for its owner when all parts of its node have landed."""
     m, slow, free = ports.gpus_per_node, ports.slow, ports.free
-    out_ps, latency_ps = ports.out_ps, ports.latency_ps
+    out_ps, latency_ps, units, port_of = ports.out_ps, ports.latency_ps, ports.units, ports.port
     size, head, landed = messages.size, messages.head, messages.landed
     n_gpus = len(entry)
     n_nodes = n_gpus // m
@@ -128,8 +126,8 @@ def send_reduced(entry: Times, node_copies: Times, ports: Ports, messages: Messa
             s = (node + order[k]) % n_nodes * m + j % m
             c = node_copies[s, node]
             if c > 0:
-                level = level_above(j, s, ports.units)
-                port = ports.port[level]
+                level = level_above(j, s, units)
+                port = port_of[level]
                 now = max(free[0, port, j], ready[k])
                 size[s, order[k] * m] = c
                 head[s, order[k] * m] = now + latency_ps[level, j]
