@@ -32,9 +32,9 @@ test-all: check
 	$(MAKE) test-interpreted
 	$(MAKE) test-ref
 
-# what test-all has beyond test, but for test-ref
+# what test-all has beyond test, but for test-ref and tests of gigabytes
 test-slow: $(VENV)/.installed-dev
-	$(PYTEST) -m "slow and not ref"
+	$(PYTEST) -m "slow and not long and not ref"
 	$(MAKE) test-interpreted
 
 test-ref: $(VENV)/.installed-ref

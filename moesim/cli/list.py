@@ -102,7 +102,7 @@ def list_(
     kind: Annotated[str, typer.Argument(metavar="KIND", help=", ".join(COLUMNS))],
     json: JsonOption = False,
 ) -> None:
-    """List presets, strategies, policies, placements or families of Hugging Face models."""
+    """List what there is to choose from, by its kind."""
     if kind in RENAMED:
         print(f"warning: {kind} are now called {RENAMED[kind]}; the old name still works", file=sys.stderr)
         kind = RENAMED[kind]

@@ -27,3 +27,15 @@ def test_a_large_recording_is_streamed(tmp_path: Path) -> None:
     tokens, peak = peak_megabytes(large, tmp_path / "large.parquet")
     assert tokens == n_lines // 32
     assert peak - least < 0.75 * size
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_two_gigabytes_are_imported_in_one(tmp_path: Path) -> None:
+    """A recording of 2 GB takes at most 1 GB of memory."""
+    recording = tmp_path / "recording.jsonl"
+    n_lines = write_recording(recording, 17_000_000)
+    assert recording.stat().st_size >= 2e9
+    tokens, peak = peak_megabytes(recording, tmp_path / "trace.parquet")
+    assert tokens == n_lines // 32
+    assert peak < 1_000
