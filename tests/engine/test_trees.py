@@ -12,14 +12,15 @@ import simpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moesim.engine import exchange, longest_ps, run, run_compiled
+from moesim.engine import balanced_traffic, exchange, longest_ps, run, run_compiled
 from moesim.engine.arrival_network import Message, Network
 from moesim.engine.closed_form import transfer_ps
 from moesim.engine.instants import SEND, Instants
 from moesim.engine.port_exchange import latencies, used_uplinks
 from moesim.engine.ports import Ports, free_ports, free_uplinks
 from moesim.metrics.traffic import link_traffic, uplinks_busy_ps
-from moesim.types import TWO_LEVELS, Exchange, NetworkLevels, Part, Program
+from moesim.placement import place
+from moesim.types import TWO_LEVELS, Exchange, NetworkLevels, Part, Program, Traffic
 from tests.builders import program as build
 from tests.engine.programs import DISPATCH, random_program, random_tree
 from tests.textbook import textbook
@@ -323,3 +324,18 @@ def test_two_levels_are_what_programs_have_by_default() -> None:
     """Within a node and across nodes, each with its port."""
     assert TWO_LEVELS.between(4, 2).tolist() == [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]
     assert RACKS.between(8, 2)[0].tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_evenly_loaded_twin_keeps_what_goes_over_each_level(seed: int) -> None:
+    """Of every sender, and spread evenly over the receivers of the level."""
+    copies = np.random.default_rng(seed).integers(0, 9, (1, 8, 8))
+    before = Traffic(slot_tokens=np.ones((1, 8), np.int64), copies=copies, node_copies=np.zeros((0, 0, 0), np.int64))
+    placement = place("contiguous", n_experts=8, n_layers=1, n_ranks=8)
+    after = balanced_traffic(before, placement, gpus_per_node=2, copy_rule="per-rank", levels=RACKS)
+    between = RACKS.between(8, 2)
+    for s in range(8):
+        for level in range(3):
+            own = (between[s] == level) & (np.arange(8) != s)
+            assert after.copies[0, s, own].sum() == copies[0, s, own].sum()
+            assert np.ptp(after.copies[0, s, own]) <= 1
