@@ -19,6 +19,9 @@ ERROR_RATE = 1e-3
 """Probability that a recording of real tokens loses any of them, if the next token repeats a route independently."""
 MIN_RUN, MIN_RUN_WITH_WEIGHTS = 16, 4
 """Shortest runs that are judged. Weights of real tokens are not equal to the last bit, so that fewer suffice."""
+MOST_REPEATS_WITH_WEIGHTS = 15 / 16
+"""A run of a route with equal weights is judged as if the route came again no more often than this: other runs of it,
+such as the warm-up of a second recording, are no evidence that real tokens do, whose weights would differ."""
 _PRIOR = 0.01
 """Repetitions that are assumed in one trial beyond those that were seen, so that none seen does not mean none."""
 
@@ -37,7 +40,8 @@ def dummy_tokens(trace: Trace) -> NDArray[np.bool_]:
 
     A run of n tokens of T is found where T p^(n - 1) is below `ERROR_RATE`; p is
     the share of tokens that repeat the route before them, among those outside
-    the run, or among the other runs of the same route where that is higher.
+    the run, or among the other runs of the same route where that is higher (at
+    most `MOST_REPEATS_WITH_WEIGHTS` where routes have weights).
     Runs of a route that was found once need only be improbable as repetitions
     of that route: T q^n, where q is the square root of p.
     """
@@ -45,6 +49,7 @@ def dummy_tokens(trace: Trace) -> NDArray[np.bool_]:
     with_weights = trace.weight is not None and _vary(trace.weight)
     runs = _runs_of(trace, with_weights=with_weights)
     least = MIN_RUN_WITH_WEIGHTS if with_weights else MIN_RUN
+    most = MOST_REPEATS_WITH_WEIGHTS if with_weights else 1.0
     is_dummy = np.zeros(len(runs.length), dtype=np.bool_)
     length, number = (
         float(runs.length.sum()),
@@ -56,7 +61,7 @@ def dummy_tokens(trace: Trace) -> NDArray[np.bool_]:
         if n < least:
             break
         of_others = _repeats(length - own_length[route], number - own_number[route])
-        own = _repeats(own_length[route] - n, own_number[route] - 1)
+        own = min(most, _repeats(own_length[route] - n, own_number[route] - 1))
         p = max(of_others, own) if own_number[route] > 1 else of_others
         if trace.n_tokens * p ** (n - 1) < ERROR_RATE:
             is_dummy[run] = True

@@ -47,6 +47,16 @@ def test_long_runs_of_one_route_are_found_wherever_they_stand() -> None:
     assert left.position.tolist() == [*range(200, 300), *range(340, 440)]
 
 
+def test_the_warm_up_of_two_recordings_is_found_in_each() -> None:
+    """Two servers that warm up alike: their equal runs are no evidence for each other."""
+    rng = np.random.default_rng(2)
+    expert = np.concatenate([np.tile([[3, 5]], (500, 1)), zipf_tokens(rng, 200, 2, 1.0)])
+    weight = rng.random((700, 2))
+    weight[:500] = weight[0]
+    twice = trace(np.concatenate([expert, expert])[None], np.concatenate([weight, weight])[None])
+    assert np.flatnonzero(dummy_tokens(twice)).tolist() == [*range(500), *range(700, 1200)]
+
+
 def test_equal_weights_tell_a_short_run() -> None:
     """Four tokens with the same experts and the same weights are dummies, with other weights they are not."""
     rng = np.random.default_rng(1)
