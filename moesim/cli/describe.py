@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from moesim.cli.options import JsonOption
+from moesim.errors import InputError
 
 _RECORDED = frozenset(
     {".parquet", ".jsonl", ".csv", ".npy", ".npz", ".pt", ".gz", ".log", ".txt", ".pkl", ".bin", ".html", ".yaml"}
@@ -51,6 +52,8 @@ def describe(
     by layer and phase, with standard errors and what an even router shows by chance.
     """
     if is_model(what):
+        if output is not None:
+            raise InputError(f"--output: found {output}, wanted none, as only a recording has a report")
         describe_model(what, gpus=gpu or (), context_tokens=context, json=json)
     else:
         describe_recording(Path(what), ep=ep, top_k=top_k, output=output, json=json)
@@ -111,6 +114,8 @@ def describe_recording(path: Path, *, ep: int | None, top_k: int | None, output:
     from moesim.results.files import json_text, new_file, prepare_file
 
     if output is not None:
+        if output.suffix.lower() not in (".html", ".htm"):
+            raise InputError(f"--output: found {output}, wanted a file that ends in .html")
         prepare_file(output, opening="<!DOCTYPE html>")
     found = statistics_of(read_recording(path), n_ranks=ep, top_k=top_k)
     if output is not None:

@@ -55,6 +55,9 @@ def test_the_report(moesim: Call, recording: Path, folder: Path) -> None:
     outcome = moesim("describe", recording, "-o", "notes.html")
     assert outcome.code == 2
     assert "was not written by moesim" in outcome.err
+    assert "wanted a file that ends in .html" in moesim("describe", recording, "-o", "report.pdf").err
+    assert not (folder / "report.pdf").exists()
+    assert "only a recording has a report" in moesim("describe", "mixtral-8x7b", "-o", "model.html").err
 
 
 def test_what_is_no_recording(moesim: Call, recording: Path) -> None:
