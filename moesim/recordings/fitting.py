@@ -51,14 +51,16 @@ def fit_popularity(recording: Recording, *, topics: int | None = None) -> Fitted
     if isinstance(recording, CountsTrace):
         return _fit_counts(recording)
     if not isinstance(recording, Trace):
-        raise TraceError("choices or counts of experts, not logits, whose router is unknown")
+        raise TraceError(
+            f"{recording.path}: found logits, wanted choices or counts, as the router of logits is unknown"
+        )
     return _fit_choices(recording, topics)
 
 
 def _fit_counts(recording: CountsTrace) -> FittedPopularity:
     used = np.asarray(recording.count.any(axis=(0, 2)))
     if not used.any():
-        raise TraceError("counts above 0")
+        raise TraceError(f"{recording.path}: found counts that are all zero, wanted some assignments")
     counts = recording.count[:, used]
     notes = ["fitted to counts, which say nothing of topics and locality"]
     return FittedPopularity(
@@ -79,7 +81,7 @@ def _used_layers(layer_ids: tuple[int, ...], used: NDArray[np.bool_]) -> tuple[i
 def _fit_choices(trace: Trace, topics: int | None) -> FittedPopularity:
     used = np.asarray((trace.expert >= 0).any(axis=(1, 2)))
     if not used.any():
-        raise TraceError("recorded choices")
+        raise TraceError(f"{trace.path}: found no choices, wanted those of some tokens")
     expert, layers = trace.expert[used], _used_layers(trace.layer_ids, used)
     group, groups = groups_of(trace.sequence)
     shares = shrunk_shares(grouped_counts(expert, group, trace.n_experts))

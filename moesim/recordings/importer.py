@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from moesim.errors import TraceError
 from moesim.recordings.assemble import assemble
-from moesim.recordings.layout import ImportJob, ImportOptions
+from moesim.recordings.layout import ImportJob, ImportOptions, Layout
 from moesim.recordings.layouts import files_of
 from moesim.recordings.parquet import check_replaceable, write_trace
 from moesim.recordings.warm_up import dummy_tokens, without_tokens
@@ -81,6 +81,7 @@ def read_recordings(
     """
     options = options or ImportOptions()
     layout, files, passed_over = files_of(paths, options.layout)
+    _check_ids(options.ids, layout, files[0])
     model = options.model
     n_experts = options.n_experts or (None if model is None else model.n_experts)
     job = ImportJob(
@@ -101,8 +102,39 @@ def read_recordings(
         recording = _cleaned_counts(found, job)
     else:
         recording = _cleaned_choices(assemble(found, job), job)
+    _note_other_model(recording, job)
     same = recording.layout == "" or layout.name != "moesim-trace"
     return dataclasses.replace(recording, layout=layout.name if same else recording.layout, notes=tuple(job.notes))
+
+
+def _check_ids(ids: str, layout: Layout, file: Path) -> None:
+    """Refuse ids of another space than the layout has.
+
+    Raises:
+        TraceError: slots without the map that gives their experts, or experts where the layout has slots.
+    """
+    if ids == "physical" and not layout.maps_slots:
+        raise TraceError(
+            f"{file}: ids: found physical, wanted logical, as recordings of {layout.name} have no map from slots to "
+            "their experts"
+        )
+    if ids == "logical" and layout.maps_slots:
+        raise TraceError(
+            f"{file}: ids: found logical, wanted physical, as recordings of {layout.name} hold slots and their map"
+        )
+
+
+def _note_other_model(recording: Recording, job: ImportJob) -> None:
+    """Say where a recording is not what the stated model would have left."""
+    model = job.options.model
+    if model is None:
+        return
+    if isinstance(recording, Trace) and recording.top_k != model.top_k:
+        job.note(f"the recording has {recording.top_k} choices of a token, {model.name} makes {model.top_k}")
+    if recording.n_layers > len(model.moe_layers):
+        job.note(
+            f"the recording has {recording.n_layers} layers, {model.name} has {len(model.moe_layers)} with experts"
+        )
 
 
 def _cleaned_choices(trace: Trace, job: ImportJob) -> Trace:

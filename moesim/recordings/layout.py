@@ -34,7 +34,8 @@ class ImportOptions:
 
     `layout`: name of the layout, "" = recognised by content. `first_choice`:
     counts hold the first choice of each token alone. `ids`: "logical", or
-    "physical" for numbers of slots; "" = as the layout has them. `n_experts`
+    "physical" for numbers of slots; "" = as the layout has them, and anything
+    else than what it has is refused. `n_experts`
     and `model` are None where they were not given.
     """
 
@@ -107,13 +108,15 @@ class Layout:
     `summary` is one line for the user; `recognises` judges a file or folder by
     its content; `read` raises a TraceError that names file and line where one
     is wrong, and one that says what they are for where files of the layout
-    hold no recording, such as placements.
+    hold no recording, such as placements. `maps_slots`: its ids are physical
+    slots, and it has the map that gives their experts.
     """
 
     name: str
     summary: str
     recognises: Callable[[Sample], bool]
     read: LayoutReader
+    maps_slots: bool = False
 
 
 def blocks_of_tokens(

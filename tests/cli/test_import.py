@@ -53,6 +53,22 @@ def test_what_was_not_recorded_is_said(moesim: Call, folder: Path) -> None:
     assert moesim("import", "holes.jsonl", "--quiet").out == ""
 
 
+def test_ids_of_slots_need_their_map(moesim: Call, recording: Path, folder: Path) -> None:
+    """Lines of choices have no map from slots to experts, so that slots are refused and experts are taken."""
+    outcome = moesim("import", recording, "--ids", "physical")
+    assert outcome.code == 2
+    assert "ids: found physical, wanted logical, as recordings of jsonl have no map" in outcome.err
+    assert not (folder / "trace.parquet").exists()
+    assert moesim("import", recording, "--ids", "logical").code == 0
+
+
+def test_another_model_than_the_recorded_one_is_told(moesim: Call, recording: Path) -> None:
+    """DeepSeek-V3 makes eight choices; nothing is said of the right model."""
+    out = moesim("import", recording, "--model", "deepseek-v3").out
+    assert "note: the recording has 2 choices of a token, deepseek-v3 makes 8" in out
+    assert "note" not in moesim("import", recording, "--model", "mixtral-8x7b").out
+
+
 def test_a_wrong_line_is_named_and_nothing_is_written(moesim: Call, folder: Path) -> None:
     """The error has the file and the number of the line."""
     (folder / "wrong.jsonl").write_text('{"problem_id": 1}\n', encoding="utf-8")

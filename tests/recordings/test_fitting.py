@@ -96,7 +96,7 @@ def test_counts_give_shares_alone() -> None:
 def test_logits_are_refused() -> None:
     """One sentence."""
     logits = LogitsTrace(logits=np.zeros((1, 2, 4), np.float32), **token_columns(2), layer_ids=(0,), n_experts=4)
-    with pytest.raises(TraceError, match="not logits"):
+    with pytest.raises(TraceError, match="found logits, wanted choices or counts"):
         fit_popularity(logits)
 
 

@@ -195,4 +195,5 @@ LAYOUT = Layout(
     summary="SGLang's expert distribution recorder, per_pass and per_token (a .pt a rank)",
     recognises=_recognises,
     read=_read,
+    maps_slots=True,
 )

@@ -85,4 +85,5 @@ LAYOUT = Layout(
     summary="vLLM's dump of EPLB loads (JSON lines of record_type eplb_load_stats)",
     recognises=_recognises,
     read=_read,
+    maps_slots=True,
 )
