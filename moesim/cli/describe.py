@@ -61,8 +61,10 @@ def describe(
 
 def is_model(what: str) -> bool:
     """Whether a text means a model: the name of one, a folder with a config.json, or a file that is such."""
-    path = Path(what).expanduser()
     try:
+        path = Path(what).expanduser()
+        if not what.strip():
+            return True
         if path.is_dir():
             return (path / "config.json").is_file()
         if not path.is_file():
@@ -71,7 +73,7 @@ def is_model(what: str) -> bool:
             return False
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
-    except (OSError, ValueError):  # such as a NUL in a name: the reader of models says what is wrong with it
+    except (OSError, ValueError, RuntimeError):  # a NUL, an unknown user: the reader of models says what is wrong
         return True
     return path.name == "config.json" or b'"model_type"' in head or b'"architectures"' in head
 

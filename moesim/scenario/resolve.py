@@ -51,6 +51,7 @@ SECTIONS: Mapping[FieldPath, type[BaseModel]] = {
     ("simulation",): schema.SimulationSpec,
     ("keep",): schema.KeepSpec,
 }
+_KNOWN_MODEL = "a preset of 'moesim list models', or the path of a config.json or of its folder"
 _IN_LISTS: Mapping[FieldPath, type[BaseModel]] = {
     ("faults",): schema.FaultSpec,
     ("workload", "topics", "mixture"): schema.MixtureSpec,
@@ -127,30 +128,43 @@ def _named(kind: str, name: Any, path: FieldPath, fail: Fail) -> dict[str, Any]:
     known = names(kind)
     own = canonical(kind, name) if isinstance(name, str) else name
     if own not in known:
-        raise fail(path, shown(name), f"one of {', '.join(known)}{suggestion(kind, name)}")
+        wanted = _KNOWN_MODEL if kind == "models" else f"one of {', '.join(known)}"
+        raise fail(path, shown(name), f"{wanted}{suggestion(kind, name)}")
     return {"name": own, **preset(kind, own)}
 
 
 def _model(value: Any, folder: Path, fail: Fail) -> Any:
-    base = value.get("preset") if isinstance(value, dict) else value
+    named = isinstance(value, dict) and "preset" in value
+    if not named and not isinstance(value, str):
+        return value
+    base = value["preset"] if named else value
+    own = {key: item for key, item in value.items() if key != "preset"} if named else {}
     if isinstance(base, str) and _is_path(base, folder):
-        try:
-            path = (folder / base).expanduser()
-            there = os.path.exists(path)  # noqa: PTH110 - false of a name that is too long
-            fields = read_config(path if there else in_cache(base) or path)
-        except (ScenarioError, RuntimeError) as error:  # the latter of a home of an unknown user
-            raise fail(("model",), shown(base), str(error)) from None
-        own = {key: item for key, item in value.items() if key != "preset"} if isinstance(value, dict) else {}
-        return {**first_layers(fields, own.get("n_layers")), **own}
-    found = _preset("models", value, ("model",), fail)
-    if isinstance(value, dict) and "preset" in value and isinstance(found, dict):
-        own = {key: item for key, item in value.items() if key != "preset"}
-        return {**first_layers(found, own.get("n_layers")), **own}
-    return found
+        fields = _of_file(base, folder, fail)
+    else:
+        fields = _named("models", base, ("model", "preset") if named else ("model",), fail)
+        fields["name"] += " (changed)" if own else ""
+    parts = own.get("part_dtypes")
+    if isinstance(parts, dict):  # those that it does not name stay
+        own["part_dtypes"] = {**fields.get("part_dtypes", {}), **parts}
+    return {**first_layers(fields, own.get("n_layers")), **own}
+
+
+def _of_file(base: str, folder: Path, fail: Fail) -> dict[str, Any]:
+    """The fields of a model from a config.json, or from a folder or an organisation/name that has one."""
+    try:
+        path = (folder / base).expanduser()
+        there = os.path.exists(path)  # noqa: PTH110 - false of a name that is too long
+        found = path if there else in_cache(base)
+        if found is None:
+            raise ScenarioError(f"{_KNOWN_MODEL}{suggestion('models', base)}")
+        return read_config(found)
+    except (ScenarioError, RuntimeError) as error:  # the latter of a home of an unknown user
+        raise fail(("model",), shown(base), str(error)) from None
 
 
 def _is_path(text: str, folder: Path) -> bool:
-    if text in names("models"):
+    if not text.strip() or text in names("models"):
         return False
     if canonical("models", text) in names("models"):  # organisation/name of a shipped model, unless it is there
         return os.path.exists(folder / text)  # noqa: PTH110 - false of a name that is too long
@@ -207,6 +221,8 @@ def _first_error(error: ValidationError, fail: Fail) -> ScenarioError:
     if kind == "missing":
         return fail(path, "nothing", "this field, which has no default")
     wanted = message.removeprefix("Input should be ").removeprefix("Value error, ")
+    if kind == "string_pattern_mismatch":
+        wanted = f"a text of the form {wanted.removeprefix('String should match pattern ')}"
     if kind in ("model_type", "dict_type", "model_attributes_type"):
         wanted = "a mapping of fields"
     if kind == "tuple_type":

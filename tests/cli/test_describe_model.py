@@ -109,6 +109,8 @@ def test_what_is_no_model_is_exit_2_with_one_sentence(moesim: Call) -> None:
         (("deepseek-v33",), "did you mean deepseek-v3?"),
         (("mixtral-8x7b", "--gpu", "h900"), "cluster.gpu: found 'h900'"),
         (("a\0b",), "model: found 'a\\x00b'"),
+        (("",), "model: found ''"),
+        (("~nobody-has-this-name/model",), "model: found '~nobody"),
     ):
         outcome = moesim("describe", *arguments)
         assert (outcome.code, outcome.out) == (2, "")

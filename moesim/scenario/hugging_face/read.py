@@ -29,7 +29,7 @@ def read_config(path: Path) -> Fields:
         ScenarioError: what would be right; the caller knows the place.
     """
     path = path / "config.json" if _is_folder(path) else path
-    config = _json(path, "a preset of 'moesim list models', or the path of a readable config.json")
+    config = _json(path, "a preset of 'moesim list models', or the path of a config.json or of its folder")
     text, kinds = _language_model(config)
     family = _family(text, kinds)
     if family is None:
@@ -92,12 +92,19 @@ def _is_folder(path: Path) -> bool:
 
 
 def _json(path: Path, wanted: str) -> dict[str, Any]:
-    """The object in a JSON file of at most `MAX_BYTES`."""
+    """The object in a JSON file of at most `MAX_BYTES`; `wanted` is what would be right where there is no such file."""
     try:
         size = path.stat().st_size
         found = json.loads(path.read_text(encoding="utf-8")) if size <= MAX_BYTES else None
-    except (OSError, ValueError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError):
         raise ScenarioError(wanted) from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise ScenarioError(f"a readable {path.name} ({place} is no JSON: {error.msg})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = {UnicodeDecodeError: "it is no text in UTF-8", RecursionError: "it is nested too deeply"}
+        why = getattr(error, "strerror", None) or reason.get(type(error), "its name or a number cannot be read")
+        raise ScenarioError(f"a readable {path.name} ({why})") from None
     if size > MAX_BYTES:
         raise ScenarioError(f"a {path.name} of a model, which is smaller than {MAX_BYTES // 10**6} MB")
     if not isinstance(found, dict):
@@ -160,7 +167,7 @@ def _data_types(config: Mapping[str, Any], text: Mapping[str, Any], path: Path, 
     found = text.get("quantization_config") if found is None else found
     beside = path.with_name(_QUANT_FILE)
     if found is None and path.name == "config.json" and beside.is_file():
-        found = _json(beside, f"a readable {_QUANT_FILE} beside the config.json").get("quantization")
+        found = _json(beside, f"a {_QUANT_FILE} beside the config.json").get("quantization")
         if not isinstance(found, dict):
             raise ScenarioError(f"a {_QUANT_FILE} with the mapping quantization, not {found!r:.40}")
     if found is None:

@@ -128,3 +128,36 @@ def test_a_config_whose_name_is_no_text_can_be_written(tmp_path: Path) -> None:
     scenario = Scenario.from_yaml(tmp_path / "s.yaml")
     assert scenario.model.name == "a?"
     assert scenario.resolved_yaml().encode()
+
+
+@pytest.mark.parametrize(
+    "content, why",
+    [
+        (b'{"hidden_size": 8', "line 1, column 18 is no JSON"),
+        (b'{"a": "\xff"}', "it is no text in UTF-8"),
+        (b"[" * 100_000, "it is nested too deeply"),
+    ],
+)
+def test_a_damaged_config_is_told_where(tmp_path: Path, content: bytes, why: str) -> None:
+    """It is there, so that a preset is not what is missing."""
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ScenarioError, match=rf"wanted a readable config\.json \({why}"):
+        Scenario.from_dict({"model": str(tmp_path), "cluster": {"gpu": "h100-sxm"}})
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-235B-A22B-FP8", "qwen3-235b-a22"])
+def test_an_unknown_name_brings_the_nearest_preset_and_no_list_of_all(name: str) -> None:
+    """Of an organisation/name too."""
+    with pytest.raises(ScenarioError, match=r"a preset of 'moesim list models'.*\(did you mean qwen3-235b-a22b\?\)$"):
+        Scenario.from_dict({"model": name, "cluster": {"gpu": "h100-sxm"}})
+
+
+def test_parts_that_a_scenario_does_not_name_keep_the_types_of_the_checkpoint(tmp_path: Path) -> None:
+    """One part is stated by `part_dtypes`; the others do not fall to the experts' type."""
+    quantized = {"quant_method": "mxfp4", "modules_to_not_convert": []}
+    (tmp_path / "config.json").write_text(json.dumps({**DEEPSEEK_V3, "quantization_config": quantized}))
+    (tmp_path / "s.yaml").write_text(
+        "model: {preset: config.json, part_dtypes: {attention: fp8}}\ncluster: {gpu: h200-sxm, nodes: 8}\n"
+    )
+    parts = Scenario.from_yaml(tmp_path / "s.yaml").model.part_dtypes
+    assert parts == {"attention": "fp8", "shared": "bf16", "dense": "bf16"}
