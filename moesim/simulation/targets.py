@@ -1,8 +1,9 @@
 """Popularities that are stated by how uneven the load is to be: what is solved for, and how.
 
 A target is solved once, for the base scenario before variants and sweeps, on the
-tokens of its first measured steps in at most four layers, and then written into
-the scenario: variants see the same tokens, whatever their routers are.
+tokens of its first measured steps, in all layers, or in some where all have too
+many tokens for that, and then written into the scenario: variants see the same
+tokens, whatever their routers are.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from moesim.scenario import Scenario
 from moesim.scenario.popularity import SOLVED_FIELDS
 from moesim.scenario.schema import TARGET_METRICS, PopularitySpec
 from moesim.simulation.made_tokens import synthetic_tokens
-from moesim.simulation.popularity import popularity_of, router_of_load
+from moesim.simulation.popularity import Popularity, popularity_of, router_of_load
 from moesim.types import Draw
 from moesim.types.policies import SkewTarget
 from moesim.workload import SyntheticTokens
 
-_LAYERS, _STEPS, _ASSIGNMENTS = 4, 8, 2**16
-"""Layers and steps that are tried out at most, and assignments of a layer that are enough."""
+_LAYERS, _STEPS, _ASSIGNMENTS = 4, 8, 2**18
+"""Layers that are tried out at least, steps at most, and assignments of all layers that are enough."""
+_LOGITS = 2**23
+"""More layers are tried out where all of their logits in a step are not more than these."""
 _BLOCK = 1024
 _BISECTIONS = 20
 _NEAR, _NEAR_ENOUGH = 0.002, 0.01
@@ -128,7 +131,9 @@ class _Search:
         self._rises = target.metric in ("max_violation", "top_share")
         self._router = router_of_load(base)
         n_layers = len(base.model.moe_layers)
-        self._layers = np.unique(np.linspace(0, n_layers - 1, min(_LAYERS, n_layers)).round().astype(int)).tolist()
+        tokens = self._source(base, None).tokens_per_step
+        affordable = max(_LAYERS, _LOGITS // max(1, tokens * base.model.n_experts))
+        self._layers = np.unique(np.linspace(0, n_layers - 1, min(affordable, n_layers)).round().astype(int)).tolist()
         self._tried: dict[float, float | None] = {}
 
     def solution(self) -> tuple[Any, float]:
@@ -193,15 +198,19 @@ class _Search:
     def _measured(self, value: Any) -> float:
         """The mean of the target's metric over the steps and layers that are tried out."""
         scenario = _with_popularity(self._base, **{self._field: value})
-        strategy, parameters, top_k = self._router
         popularity, _ = popularity_of(scenario, layers=self._layers)
-        n_ranks = scenario.cluster.n_gpus - (scenario.spec.placement.expert_gpus or 0)
-        source = synthetic_tokens(scenario, strategy.zero_experts(parameters), popularity, n_ranks)
-        enough = -(-_ASSIGNMENTS // (source.tokens_per_step * top_k))
+        source = self._source(scenario, popularity)
+        enough = -(-_ASSIGNMENTS // (len(self._layers) * source.tokens_per_step * self._router[2]))
         first = scenario.spec.simulation.warmup_steps
         steps = range(first, first + max(1, min(enough, _STEPS, scenario.spec.workload.steps)))
         loads = [self._load(source, step, layer) for step in steps for layer in self._layers]
         return round(float(metric_of_target(np.array(loads), self._target).mean()), 6)
+
+    def _source(self, scenario: Scenario, popularity: Popularity | None) -> SyntheticTokens:
+        """The tokens of the scenario with a popularity."""
+        strategy, parameters, _ = self._router
+        n_ranks = scenario.cluster.n_gpus - (scenario.spec.placement.expert_gpus or 0)
+        return synthetic_tokens(scenario, strategy.zero_experts(parameters), popularity, n_ranks)
 
     def _load(self, source: SyntheticTokens, step: int, layer: int) -> NDArray[np.int64]:
         """Requested assignments of the experts of a layer in a step, [E]."""

@@ -54,6 +54,14 @@ def test_a_target_is_reached(target: dict[str, Any]) -> None:
     assert again.summary == result.summary
 
 
+def test_all_layers_are_tried_out_where_their_tokens_are_few() -> None:
+    """Ranks of consecutive experts differ from layer to layer, so that four of 16 layers would not tell the others."""
+    model = {"preset": "olmoe-1b-7b"}
+    workload = {"steps": 4, "tokens_per_gpu": 64}
+    result = simulate(aimed({"balancedness": 0.6, "ranks": 8}, model=model, workload=workload))
+    assert abs(result.summary["target"]["balancedness"]["run"] - 0.6) <= 0.01 * 0.6
+
+
 @pytest.mark.parametrize("kind", ["lognormal", "dirichlet"])
 def test_other_kinds_have_targets_too(kind: str) -> None:
     """Their spread is solved for, and written into the resolved scenario."""
