@@ -199,7 +199,7 @@ def test_ctrl_c_leaves_no_partial_output(small: Path, folder: Path, source_envir
         time.sleep(4)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
+    assert (process.returncode in (130, -signal.SIGINT), out) == (True, "")  # a shell shows 130 for both
     assert err.splitlines()[-1] == "error: interrupted"
     assert "Traceback" not in err
     assert [path.name for path in folder.iterdir()] == ["small.yaml"]

@@ -189,12 +189,15 @@ def test_figures_download_as_svg_and_png(page: Page, tmp_path: Path) -> None:
     assert page.console == []
 
 
-def test_the_animation_plays(page: Page) -> None:
-    """The last frame is shown after the request to play it."""
+def test_the_animation_plays(page: Page, runs: dict[str, Run], tmp_path: Path) -> None:
+    """The last frame is shown after the request to play it, and the data stay those of the figure."""
     page.run("document.getElementById('figure-load-animation').scrollIntoView({block: 'center'})")
     page.wait("document.querySelector('#figure-load-animation.drawn')")
     page.run("Plotly.animate('figure-load-animation', ['5'], {mode: 'immediate', frame: {duration: 0, redraw: true}})")
     page.wait("document.querySelector('#figure-load-animation .slider-label').textContent === 'step 5'")
+    found = pd.read_csv(downloaded(page, tmp_path, "load_animation", "csv"))
+    figure_data(draw("load_animation", runs)).to_csv(tmp_path / "wanted.csv", index=False)
+    pd.testing.assert_frame_equal(found, pd.read_csv(tmp_path / "wanted.csv"), check_dtype=False)
     assert page.console == []
 
 

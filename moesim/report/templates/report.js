@@ -7,8 +7,9 @@
   // ---- figures
   const specs = new Map();
   const drawn = new Map();
+  const written = (div) => JSON.parse(document.getElementById("data-" + div.id).textContent);
   const spec = (div) => {
-    if (!specs.has(div.id)) specs.set(div.id, JSON.parse(document.getElementById("data-" + div.id).textContent));
+    if (!specs.has(div.id)) specs.set(div.id, written(div));
     return specs.get(div.id);
   };
   const draw = (div) => {
@@ -101,7 +102,7 @@
     const button = event.target.closest("button[data-format]");
     if (!button) return;
     const div = document.getElementById(button.dataset.plot), format = button.dataset.format, name = div.dataset.name;
-    if (format === "csv") save(csv(spec(div)), name + ".csv", "text/csv");
+    if (format === "csv") save(csv(written(div)), name + ".csv", "text/csv");  // whatever frame is shown
     else draw(div).then(() => Plotly.downloadImage(div, { format, filename: name, scale: format === "png" ? 2 : 1,
       width: div.clientWidth, height: div.clientHeight }));
   });
