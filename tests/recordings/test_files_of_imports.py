@@ -68,6 +68,16 @@ def test_a_folder_of_everything_is_refused(tmp_path: Path, monkeypatch: pytest.M
         imported(tmp_path)
 
 
+def test_a_folder_with_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    """Here a link to a name that is too long; files of other users are such too."""
+    json_file(tmp_path / "0.json", QUERY)
+    (tmp_path / "link").symlink_to("a" * 300)
+    with pytest.raises(
+        TraceError, match=r"link: found what cannot be read \(File name too long\), wanted recordings in"
+    ):
+        imported(tmp_path)
+
+
 def test_every_layout_says_what_it_is() -> None:
     """One line, without a full stop, under a name that can be typed."""
     for name, layout in LAYOUTS.items():

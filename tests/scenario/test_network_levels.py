@@ -101,7 +101,7 @@ def test_a_cluster_may_fill_part_of_a_unit() -> None:
             [NODE, RACK, {**POD, "shares_port": False}],
             r"levels\.2\.bandwidth_gb_per_s: found 'none', wanted a bandwidth",
         ),
-        ([NODE, {"name": "a.b"}], r"levels\.1\.name: found 'a.b', wanted"),
+        ([NODE, {"name": "a.b"}], r"levels\.1\.name: found 'a.b', wanted a text of the form '"),
         ([NODE, {"name": "pod", "oversubscribtion": 2}], "unknown field, wanted oversubscription"),
     ],
 )

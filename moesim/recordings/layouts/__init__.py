@@ -137,7 +137,12 @@ def _inside(folder: Path) -> list[Path]:
         parts = re.split(r"(\d+)", path.relative_to(folder).as_posix())
         return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
-    found = list(islice((path for path in folder.rglob("*") if path.is_file()), MAX_FILES + 1))
+    try:
+        found = list(islice((path for path in folder.rglob("*") if path.is_file()), MAX_FILES + 1))
+    except OSError as error:
+        raise TraceError(
+            f"{error.filename or folder}: found what cannot be read ({error.strerror}), wanted recordings in {folder}"
+        ) from None
     if len(found) > MAX_FILES:
         raise TraceError(f"{folder}: found above {MAX_FILES:,} files, wanted a folder of recordings alone")
     return sorted((path for path in found if not _hidden(path.relative_to(folder))), key=order)

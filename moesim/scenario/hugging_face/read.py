@@ -94,8 +94,9 @@ def _is_folder(path: Path) -> bool:
 def _json(path: Path, wanted: str) -> dict[str, Any]:
     """The object in a JSON file of at most `MAX_BYTES`; `wanted` is what would be right where there is no such file."""
     try:
-        size = path.stat().st_size
-        found = json.loads(path.read_text(encoding="utf-8")) if size <= MAX_BYTES else None
+        with path.open("rb") as file:  # no more than that: a device has no size and no end
+            data = file.read(MAX_BYTES + 1)
+        found = json.loads(data.decode("utf-8-sig")) if len(data) <= MAX_BYTES else None
     except (FileNotFoundError, NotADirectoryError):
         raise ScenarioError(wanted) from None
     except json.JSONDecodeError as error:
@@ -105,7 +106,7 @@ def _json(path: Path, wanted: str) -> dict[str, Any]:
         reason = {UnicodeDecodeError: "it is no text in UTF-8", RecursionError: "it is nested too deeply"}
         why = getattr(error, "strerror", None) or reason.get(type(error), "its name or a number cannot be read")
         raise ScenarioError(f"a readable {path.name} ({why})") from None
-    if size > MAX_BYTES:
+    if len(data) > MAX_BYTES:
         raise ScenarioError(f"a {path.name} of a model, which is smaller than {MAX_BYTES // 10**6} MB")
     if not isinstance(found, dict):
         raise ScenarioError(f"a {path.name} that holds an object, not {found!r:.40}")

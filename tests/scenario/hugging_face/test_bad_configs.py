@@ -73,6 +73,9 @@ def test_a_file_may_be_large(tmp_path: Path) -> None:
     """As those are that list modules or labels, up to a limit."""
     labels = {str(i): "x" * 100 for i in range(20_000)}
     assert read(tmp_path, of("qwen3_moe", id2label=labels))["n_experts"] == 16
+    stated = (tmp_path / "config.json").read_bytes()
+    (tmp_path / "config.json").write_bytes(b"\xef\xbb\xbf" + stated)  # as editors of Windows begin a file
+    assert read_config(tmp_path)["n_experts"] == 16
     (tmp_path / "config.json").write_bytes(b" " * 16_000_001)
     with pytest.raises(ScenarioError, match="smaller than 16 MB"):
         read_config(tmp_path)
@@ -141,3 +144,9 @@ def test_a_config_is_read_or_refused(tmp_path: Path, kind: str, changes: dict[st
     except ValidationError as error:
         raise AssertionError(f"{kind} {changes} gave fields that no model has: {error}") from None
     model_rules(spec)
+
+
+def test_a_file_without_end_is_refused_in_bounded_memory() -> None:
+    """A device has no size that would tell."""
+    with pytest.raises(ScenarioError, match="smaller than 16 MB"):
+        read_config(Path("/dev/zero"))
