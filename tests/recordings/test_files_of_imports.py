@@ -153,3 +153,11 @@ def test_the_smallest_placements_are_named(name: str) -> None:
     """They are not recordings."""
     with pytest.raises(TraceError, match=rf"{name}: found a placement"):
         inputs(name)
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["config_qwen3_fp8.json", "config_kimi_k2_is_deepseek_v3.json"])
+def test_the_configuration_of_a_model_is_named(name: str) -> None:
+    """With the command that takes it."""
+    with pytest.raises(TraceError, match=rf"{name}: found the configuration of a model.*moesim describe"):
+        inputs(name)

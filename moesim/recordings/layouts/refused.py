@@ -46,6 +46,10 @@ def _requests(sample: Sample) -> str:
     return next((what for columns, what in REQUESTS.items() if set(columns) <= set(sample.header)), "")
 
 
+def _is_model_config(sample: Sample) -> bool:
+    return {"model_type", "hidden_size"} <= sample.keys
+
+
 def _is_log(sample: Sample) -> bool:
     head = sample.head if sample.kind == "text" else b""
     return VLLM_LINE.search(head) is not None or SGLANG_LINE.search(head) is not None
@@ -55,6 +59,13 @@ def _refuse_placement(job: ImportJob) -> NoReturn:
     raise TraceError(
         f"{job.files[0]}: found a placement ({_placement(Sample(job.files[0]))}), which says where experts are and not "
         "which tokens they get; wanted a recording of loads or choices, such as the one that it was made from"
+    )
+
+
+def _refuse_model(job: ImportJob) -> NoReturn:
+    raise TraceError(
+        f"{job.files[0]}: found the configuration of a model, which holds no routing (`moesim describe` tells what is "
+        "in it); wanted a recording of loads or choices"
     )
 
 
@@ -112,6 +123,7 @@ LAYOUTS = (
         lambda sample: bool(_requests(sample)),
         _refuse_requests,
     ),
+    _refusing("model-config", "the config.json of a model", _is_model_config, _refuse_model),
     _refusing("balancedness-log", "lines of balancedness in a log of vLLM or SGLang", _is_log, _refuse_log),
     _refusing(
         "training-scalars",
