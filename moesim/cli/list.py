@@ -86,7 +86,7 @@ BELOW: Mapping[str, tuple[str, ...]] = {
     "models": ("hidden_size", "moe_intermediate_size", "kinds_of_attention", "router", "source"),
     "gpus": ("network", "link_gb_per_s", "source", "estimated", "kernels"),
     "networks": ("combine_bandwidth_gb_per_s", "combine_latency_us", "comm_sms", "measured_on", "source"),
-    "popularities": ("group_exponent", "group_sigma", "source"),
+    "popularities": ("fields", "source"),
 }
 """Fields that a terminal lacks the width for: they stand below its table, a paragraph an entry, those of combine
 where they differ from those of dispatch."""
@@ -249,7 +249,7 @@ def print_entries(kind: str, found: Mapping[str, Mapping[str, Any]], file: IO[st
 
 
 def _paragraphs(kind: str, found: Mapping[str, Mapping[str, Any]]) -> Table:
-    """What stands below the table of a terminal: of each entry its name, and the fields that have a value."""
+    """What stands below the table of a terminal: the name of each entry that has such fields, with their values."""
     from rich.text import Text
 
     from moesim.report.terminal import plain_table
@@ -266,7 +266,8 @@ def _paragraphs(kind: str, found: Mapping[str, Mapping[str, Any]]) -> Table:
             repeated = field.startswith("combine") and value == entry.get(field.replace("combine", "dispatch"))
             if text != "-" and not repeated:
                 told.append(text if field == "source" else f"{headers[field]} {text}")
-        table.add_row(Text(name), Text("; ".join(told)))
+        if told:
+            table.add_row(Text(name), Text("; ".join(told)))
     return table
 
 
