@@ -97,10 +97,15 @@ def described(report: ImportReport) -> str:
     """What a recording holds, in one line."""
     parts = [report.kind]
     if report.n_tokens:
-        parts.append(f"{report.n_tokens:,} tokens of {report.n_sequences:,} sequences")
+        parts.append(f"{_several(report.n_tokens, 'token')} of {_several(report.n_sequences, 'sequence')}")
     if report.n_steps:
-        parts.append(f"{report.n_steps:,} steps")
-    parts.append(f"{report.n_layers} layers")
+        parts.append(_several(report.n_steps, "step"))
+    parts.append(_several(report.n_layers, "layer"))
     parts.append(f"top-{report.top_k} of {report.n_experts} experts" if report.top_k else f"{report.n_experts} experts")
     parts += [f"{number:,} {phase}" for phase, number in report.phases.items()]
     return f"{', '.join(parts)} ({report.layout})"
+
+
+def _several(number: int, noun: str) -> str:
+    """A number of things, in words that agree."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -35,7 +35,7 @@ def test_a_recording_becomes_a_trace_that_is_replayed(moesim: Call, small: Path,
     outcome = moesim("import", recording, "-o", "trace.parquet")
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out == (
-        "wrote trace.parquet: choices, 16 tokens of 1 sequences, 32 layers, top-2 of 8 experts (jsonl)\n"
+        "wrote trace.parquet: choices, 16 tokens of 1 sequence, 32 layers, top-2 of 8 experts (jsonl)\n"
     )
     summary = json.loads(moesim("run", small, "--json", "--set", "workload.trace=trace.parquet").out)
     assert summary["max_violation"]["mean"] == 0  # the recording above deals experts evenly
