@@ -138,9 +138,10 @@ def closing_lines(found: Description) -> list[str]:
         f"top share: of the {hottest} of {found.n_experts} experts{overlap}.",
     ]
     if found.n_ranks:
-        lines.append(
-            f"ranks: of {found.n_ranks}, how many hold the experts of a token; balancedness: mean / max of their loads."
+        of_token = (
+            "" if found.kind == "counts" else f"ranks: of {found.n_ranks}, how many hold the experts of a token; "
         )
+        lines.append(f"{of_token}balancedness: mean / max of the loads of {found.n_ranks} ranks.")
     if found.coactivation is not None:
         row, _ = found.coactivation
         first, second = row.pair or (0, 0)

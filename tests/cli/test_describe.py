@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.cli.conftest import Call
@@ -35,6 +36,14 @@ def test_a_recording_and_its_trace_are_described_alike(moesim: Call, recording: 
     of_trace = moesim("describe", "trace.parquet", "--ep", "2")
     assert of_trace.out.split()[2:] == of_recording.out.split()[2:]
     assert max(map(len, of_trace.out.splitlines())) <= 80
+
+
+def test_counts_say_nothing_of_the_ranks_of_a_token(moesim: Call, folder: Path) -> None:
+    """They have no column of it, so that no line explains one."""
+    np.save(folder / "counts.npy", np.array([[[3, 1, 2, 2]], [[1, 1, 4, 2]]]))
+    out = moesim("describe", "counts.npy", "--ep", "2").out
+    assert "balancedness: mean / max of the loads of 2 ranks." in out
+    assert "ranks:" not in out
 
 
 def test_the_numbers_by_json(moesim: Call, recording: Path) -> None:
