@@ -115,7 +115,7 @@ def test_a_file_of_modelopt_beside_the_config_counts(tmp_path: Path) -> None:
         with pytest.raises(ScenarioError, match=message):
             read(tmp_path, of("qwen3_moe"), wrong)
     (tmp_path / "hf_quant_config.json").write_text("{")
-    with pytest.raises(ScenarioError, match=r"a readable hf_quant_config\.json beside"):
+    with pytest.raises(ScenarioError, match=r"a readable hf_quant_config\.json \(line 1"):
         read(tmp_path, of("qwen3_moe"))
 
 
