@@ -138,7 +138,7 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
     if kind == "patterns":
         from moesim.workload import PATTERNS
 
-        return {name: {"summary": entry.summary, "reads": ", ".join(entry.reads)} for name, entry in PATTERNS.items()}
+        return {name: {"summary": entry.summary, "reads": list(entry.reads)} for name, entry in PATTERNS.items()}
     if kind == "placements":
         from moesim.placement import PLANNERS
 
@@ -162,7 +162,7 @@ def entries(kind: str) -> dict[str, dict[str, Any]]:
         from moesim.scenario.schema import POPULARITY_FIELDS, POPULARITY_KINDS
 
         kinds = {
-            f"{{kind: {name}}}": {"kind": name, "summary": text, "fields": ", ".join(POPULARITY_FIELDS[name])}
+            f"{{kind: {name}}}": {"kind": name, "summary": text, "fields": list(POPULARITY_FIELDS[name])}
             for name, text in POPULARITY_KINDS.items()
         }
         own = {
@@ -290,11 +290,13 @@ def _shown(entry: Mapping[str, Any], field: str) -> str:
 
 
 def _text(value: Any) -> str:
-    """A value for people: pairs as `within / across`, mappings as `name value`, absent as a dash."""
+    """A value for people: pairs as `within / across`, words with commas, mappings as `name value`, absent as a dash."""
     if value is None or value == "" or value == []:
         return "-"
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
     if isinstance(value, list | tuple):
         return " / ".join(_text(item) for item in value)
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -65,6 +65,9 @@ def dealt_tokens(scenario: Scenario, model: ModelShape, n_ranks: int) -> DealtTo
         "experts": pattern.experts or top_k,
         "ranks": pattern.ranks or spec.placement.expert_gpus or scenario.parallelism.expert,
     }
+    if pattern.experts is None and pattern.kind == "spread-hot-experts":
+        on_all = -(-top_k // fields["ranks"]) * fields["ranks"]  # as many on every rank
+        fields["experts"] = on_all if on_all < model.n_experts else top_k
     try:
         dealer = Dealer(Pattern(**fields), seed=spec.seed, n_experts=model.n_experts)
         dealer.check(top_k)

@@ -51,7 +51,9 @@ def why_not_direct(scenario: Scenario) -> ScenarioError | None:
     elif spec.workload.pattern is not None:
         return None  # nothing is drawn
     elif any(spec.workload.locality):
-        why = "workload.locality shares noise of logits among tokens"
+        fit = spec.workload.popularity.name
+        of = f", which the popularity {fit} states," if spec.workload.popularity.kind == "fitted" else ""
+        why = f"workload.locality{of} shares noise of logits among tokens"
     elif not _order_only(scenario):
         why = f"routing.strategy {spec.routing.strategy} reads more of the logits than their order"
     else:

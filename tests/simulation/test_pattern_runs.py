@@ -54,6 +54,16 @@ def test_balanced_has_no_imbalance() -> None:
     assert summary["imbalance_penalty"] == pytest.approx(1.0, abs=0.01)
 
 
+def test_hot_experts_that_are_spread_leave_ranks_even() -> None:
+    """As many are hot on every rank by default, also where a token chooses fewer than there are ranks."""
+    pattern = {"kind": "spread-hot-experts", "ranks": 16}
+    experts = simulate(of(pattern, **{"workload.tokens_per_gpu": 256})).experts
+    load = experts[experts.layer == experts.layer.min()].groupby("expert").requested.sum().to_numpy()
+    by_rank = load.reshape(16, -1).sum(axis=1)
+    assert by_rank.max() / by_rank.mean() < 1.02
+    assert load.max() / load.mean() > 1.5
+
+
 def test_a_hot_rank_waits_for_nobody() -> None:
     """Half of the tokens on rank 2: it gets twice the mean, and the others wait for it."""
     result = simulate(of({"kind": "hot-rank", "share": 0.5, "rank": 2}))

@@ -99,6 +99,12 @@ def test_auto_draws_directly_where_that_is_exact(overrides: dict[str, Any], expe
             check(small({**DIRECT, **overrides}))
 
 
+def test_a_fit_with_locality_is_named_where_it_needs_logits() -> None:
+    """One who did not write the locality reads where it comes from."""
+    with pytest.raises(ScenarioError, match="which the popularity mixtral-8x7b-gsm8k states"):
+        check(Scenario.from_yaml("scenarios/quickstart.yaml").with_overrides(DIRECT))
+
+
 def test_a_run_alone_decides_and_says_so(tmp_path: Path) -> None:
     """The scenario that is saved holds the decision, so it reproduces the run."""
     result = simulate(small(AUTO))

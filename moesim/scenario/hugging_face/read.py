@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,26 @@ def read_config(path: Path) -> Fields:
     types = _data_types(config, text, path, fields)
     method = types.pop("method", "")
     if types.pop("alone", False):
-        method += ", of weights alone: precision.activations is bf16 then"
+        method += ", of weights alone: set precision.activations to bf16"
     source = [
         f"{'estimated: ' if estimated else ''}config.json of {name}{f' ({method})' if method else ''}",
         *([estimated] if estimated else []),
+        *([_unstated(called.group())] if not types and (called := _NARROW.search(name)) else []),
         *([f"not modelled: {family.untold}"] if family is not None and family.untold else []),
     ]
     return {"name": name, **fields, **types, "source": "; ".join(source)}
+
+
+_NARROW = re.compile(r"(?:nv|mx)?fp[48]|int[48]|awq|gptq|w[48]a(?:4|8|16)", re.IGNORECASE)
+"""What the names of quantised checkpoints have in them."""
+
+
+def _unstated(found: str) -> str:
+    """What to do about a model whose name alone says that it is quantised."""
+    return (
+        f"read in 16 bits, as the file has no quantization_config and no {_QUANT_FILE} beside it, though its name says "
+        f"{found}: precision.weights sets another type"
+    )
 
 
 def in_cache(name: str) -> Path | None:

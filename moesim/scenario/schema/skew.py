@@ -85,7 +85,9 @@ class PatternSpec(Part):
         "burst",
     ]
     share: float = described(0.5, "part of the tokens that go to hot experts", gt=0, le=1)
-    experts: Count | None = described(None, "how many experts of each layer are hot; default: top_k")
+    experts: Count | None = described(
+        None, "how many experts of each layer are hot; default: top_k, of spread-hot-experts as many on every rank"
+    )
     rank: CountOrZero = described(0, "the hot rank of hot-rank, or that of idle-rank without tokens")
     ranks: Count | None = described(
         None, "into how many runs the experts of a layer are cut for it; default: parallelism.expert"

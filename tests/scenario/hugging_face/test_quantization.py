@@ -132,7 +132,7 @@ def test_integers_of_weights_alone_say_so(tmp_path: Path) -> None:
     both = groups({"num_bits": 8, "type": "int"}, {"num_bits": 8, "type": "int"})
     for quantization, alone in (({"quant_method": "gptq", "bits": 8}, True), (both, False)):
         source = shape(tmp_path, of("qwen3_moe", quantization_config=quantization)).source
-        assert ("of weights alone: precision.activations is bf16 then" in source) == alone
+        assert ("of weights alone: set precision.activations to bf16" in source) == alone
 
 
 def test_experts_of_another_type_than_the_rest(tmp_path: Path) -> None:
@@ -176,3 +176,12 @@ def test_a_quantisation_that_says_too_little_is_refused(tmp_path: Path, quantiza
     """In one sentence that names the field."""
     with pytest.raises(ScenarioError, match=message):
         read(tmp_path, of("qwen3_moe", quantization_config=quantization))
+
+
+@pytest.mark.parametrize("name, told", [("Some-Model-NVFP4", True), ("some-awq-model", True), ("Some-Model-8B", False)])
+def test_a_quantised_name_without_facts_is_told(tmp_path: Path, name: str, told: bool) -> None:
+    """A file that does not say that it is quantised is read in 16 bits, which is said where its name says otherwise."""
+    folder = tmp_path / name
+    folder.mkdir()
+    model = shape(folder, of("qwen3_moe"))
+    assert (model.weights_dtype, "read in 16 bits" in model.source) == ("bf16", told)
