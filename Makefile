@@ -1,7 +1,8 @@
 # make demo       install into .venv and compare the variants of scenarios/quickstart.yaml
 # make test       all checks: format, lint, types, import layers, tests
 # make test-all   the slow tests as well, with coverage, the kernels without their compiler, and test-ref
-# make test-ref   install transformers, megatron-core and deepspeed (with torch, above 1 GB) and compare routers and models with them
+# make test-ref   install transformers, megatron-core and deepspeed (with torch, above 1 GB), compare routers and models with
+#                 them and read files of torch
 # make format     put the sources in order
 
 PYTHON ?= python3
@@ -38,7 +39,7 @@ test-slow: $(VENV)/.installed-dev
 	$(MAKE) test-interpreted
 
 test-ref: $(VENV)/.installed-ref
-	$(BIN)/python -m pytest -m ref tests/routing/reference tests/scenario/reference
+	$(BIN)/python -m pytest -m ref tests/routing/reference tests/scenario/reference tests/recordings
 
 # the kernels as plain Python, where wrapping integers warn, then compiled with index checks
 test-interpreted: $(VENV)/.installed-dev

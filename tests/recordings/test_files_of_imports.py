@@ -92,6 +92,7 @@ def inputs(name: str, **options: Any) -> Any:
     return imported(DATA / "cases" / "inputs" / name, **options)[0]
 
 
+@pytest.mark.ref
 @needs_data
 def test_the_smallest_file_of_torch() -> None:
     """SGLang's counts [steps, layers, experts]."""

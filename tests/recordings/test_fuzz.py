@@ -120,7 +120,7 @@ def test_damaged_statistics_of_tensorrt_llm(damages: str, cut: int, rubbish: byt
         assert said is None or str(path) in said
 
 
-@pytest.mark.slow
+@pytest.mark.ref
 @settings(max_examples=60)
 @given(cut=st.integers(0, 2500), rubbish=RUBBISH, change=st.sampled_from(["cut", "replace", "insert"]))
 def test_damaged_files_of_torch(cut: int, rubbish: bytes, change: str) -> None:

@@ -61,6 +61,7 @@ def test_counts_of_a_whole_run_are_one_step(tmp_path: Path) -> None:
     assert trace.count.tolist() == [[[5, 3]]]
 
 
+@pytest.mark.ref
 def test_a_file_of_torch_says_the_same(tmp_path: Path) -> None:
     """The recorder's own form, with its newer field."""
     content = {"rank": 0, "logical_count": [[[0, 0], [5, 3]]], "average_utilization_rate_over_window": None}
@@ -77,6 +78,7 @@ def test_a_csv_of_counts_has_zeros_where_it_has_no_row(tmp_path: Path) -> None:
     assert (trace.count.tolist(), trace.layer_ids) == ([[[7, 0, 4], [0, 9, 0]]], (3, 4))
 
 
+@pytest.mark.ref
 def test_passes_of_files_of_torch(tmp_path: Path) -> None:
     """Two ranks; the dense layer 0 is zero."""
     records = [
@@ -91,6 +93,7 @@ def test_passes_of_files_of_torch(tmp_path: Path) -> None:
     assert (trace.count.tolist(), trace.layer_ids) == ([[[12, 22, 3, 4]]], (1,))
 
 
+@pytest.mark.ref
 def test_tokens_of_a_file_of_torch(tmp_path: Path) -> None:
     """Slot 4 is expert 0."""
     known = {"input_ids": [9, 8], "positions": [0, 1], "extend_seq_lens": [2], "misc_objects": []}

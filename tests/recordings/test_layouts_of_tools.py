@@ -223,6 +223,7 @@ def test_what_is_synthetic_stays_small(tmp_path: Path) -> None:
     assert json.loads(json.dumps(BY_LAYER)) == BY_LAYER
 
 
+@pytest.mark.ref
 @pytest.mark.parametrize(
     "content, message",
     [
@@ -239,6 +240,7 @@ def test_files_of_torch_without_counts_are_named(tmp_path: Path, content: Any, m
         imported(tmp_path / "a.pt")
 
 
+@pytest.mark.ref
 def test_a_tensor_of_counts(tmp_path: Path) -> None:
     """[layers, experts] of two files, which are two steps, of first choices as the user says."""
     torch = pytest.importorskip("torch")

@@ -88,6 +88,7 @@ def test_a_safetensors_file_is_read_by_name(tmp_path: Path) -> None:
         dict(safetensors_arrays(tmp_path / "cut.safetensors"))
 
 
+@pytest.mark.ref
 def test_files_of_torch_are_read_as_weights_only(tmp_path: Path) -> None:
     """Tensors become arrays; objects, cut files and tensors that claim more than they store are refused."""
     torch = pytest.importorskip("torch")
