@@ -124,7 +124,7 @@ CASES: list[tuple[str, Any, Any, dict[str, Any] | None, dict[str, Any] | None]] 
     ("workload.pattern.every_steps", 1, 7, {"workload.pattern": "hot-rank"}, {"workload.pattern": "rotating-hot-spot"}),
     ("workload.pattern.duration_steps", 2, 10, {"workload.pattern": "hot-rank"}, {"workload.pattern": "burst"}),
     ("workload.pattern.factor", 1.2, 1.8, {"workload.pattern": "hot-rank"}, {"workload.pattern": "ragged-sources"}),
-    ("routing.strategy", "switch", "random", {"workload.pattern": "hot-rank"}, {}),
+    ("routing.strategy", "softmax-top-k", "random", {"workload.pattern": "hot-rank"}, {}),
     ("routing.parameters", {"norm_topk_prob": True}, {}, {"workload.pattern": "hot-rank"} | SOFTMAX, None),
     ("workload.locality", 0.5, 0.9, {"workload.pattern": "hot-rank"}, None),
     ("workload.sampling", "logits", "auto", RECORDED, {"routing.strategy": "softmax-top-k"}),
