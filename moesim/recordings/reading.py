@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from moesim.recordings.importer import read_recordings
@@ -18,4 +19,5 @@ def read_recording(*paths: str | Path) -> Recording:
     if len(paths) == 1 and is_trace(paths[0]):
         return read_trace(paths[0])
     found = read_recordings(paths)
-    return found[0] if isinstance(found, tuple) else found
+    recording = found[0] if isinstance(found, tuple) else found
+    return replace(recording, path=", ".join(str(path) for path in paths))

@@ -31,6 +31,7 @@ def test_a_recording_and_its_trace_are_described_alike(moesim: Call, recording: 
     before = sorted(recording.parent.iterdir())
     of_recording = moesim("describe", recording, "--ep", "2")
     assert (of_recording.code, of_recording.err) == (0, "")
+    assert of_recording.out.startswith("recording recording.jsonl;")
     assert sorted(recording.parent.iterdir()) == before
     moesim("import", recording, "-o", "trace.parquet")
     of_trace = moesim("describe", "trace.parquet", "--ep", "2")
