@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from moesim.hardware.compressed import compressed_in_seconds, compressed_seconds
 from moesim.hardware.decode import decode_seconds
-from moesim.hardware.dense import elementwise_seconds, gemm_seconds
+from moesim.hardware.dense import elementwise_seconds, with_products
 from moesim.hardware.heads import products_in, products_out
 from moesim.hardware.indexer import indexer_seconds
 from moesim.hardware.latent import latent_in_seconds, latent_seconds
@@ -105,13 +105,8 @@ def _heads_in_seconds(
     kernels: LayerKernels,
 ) -> Seconds:
     """The products that make queries, keys and values of every head."""
-    seconds = np.zeros(work.n_groups)
-    weights, activations = precision.weights, precision.activations
-    for n, k in products_in(layer, tensor_parallel):
-        seconds = seconds + gemm_seconds(
-            gpu, work.group_tokens, n, k, weights=weights, activations=activations, kernels=kernels
-        )
-    return seconds
+    products = products_in(layer, tensor_parallel)
+    return with_products(np.zeros(work.n_groups), gpu, work.group_tokens, products, precision, kernels)
 
 
 def _heads_seconds(
@@ -131,12 +126,8 @@ def _heads_seconds(
         seconds = seconds + _decode_seconds(layer, gpu, precision, work.decodes, shape, kernels)
     if work.prompts.any:
         seconds = seconds + _prompt_seconds(layer, gpu, precision, work.prompts, shape, kernels)
-    weights, activations = precision.weights, precision.activations
-    for n, k in (*products_in(layer, tensor_parallel), *products_out(layer, tensor_parallel)):
-        seconds = seconds + gemm_seconds(
-            gpu, work.group_tokens, n, k, weights=weights, activations=activations, kernels=kernels
-        )
-    return seconds
+    products = (*products_in(layer, tensor_parallel), *products_out(layer, tensor_parallel))
+    return with_products(seconds, gpu, work.group_tokens, products, precision, kernels)
 
 
 def _decode_seconds(

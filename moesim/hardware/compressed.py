@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.dense import gemm_seconds
+from moesim.hardware.dense import with_products
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
 from moesim.hardware.heads import products_in, products_out
 from moesim.hardware.layer_kernels import LayerKernels
@@ -90,16 +90,6 @@ def _products(
     *,
     out: bool,
 ) -> Seconds:
-    seconds = np.zeros(work.n_groups)
     last = products_out(layer, tensor_parallel) if out else ()
-    for n, k in (*products_in(layer, tensor_parallel), *last):
-        seconds = seconds + gemm_seconds(
-            gpu,
-            work.group_tokens,
-            n,
-            k,
-            weights=precision.weights,
-            activations=precision.activations,
-            kernels=kernels,
-        )
-    return seconds
+    products = (*products_in(layer, tensor_parallel), *last)
+    return with_products(np.zeros(work.n_groups), gpu, work.group_tokens, products, precision, kernels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -104,6 +105,22 @@ def sum_seconds(
     if tensor_parallel == 1:
         return formula(EVERY)
     return kernels.measured_or(formula, "allreduce", kernels.allreduce_rows(), (tensor_parallel,), elements)
+
+
+def with_products(
+    seconds: Seconds,
+    gpu: GpuSpec,
+    rows: Counts,
+    products: Iterable[tuple[int, int]],
+    precision: Precision,
+    kernels: LayerKernels,
+) -> Seconds:
+    """`seconds` and the times of products [rows, k] x [k, n], each (n, k) a launch of its own."""
+    for n, k in products:
+        seconds = seconds + gemm_seconds(
+            gpu, rows, n, k, weights=precision.weights, activations=precision.activations, kernels=kernels
+        )
+    return seconds
 
 
 def feed_forward_seconds(

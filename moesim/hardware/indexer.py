@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.dense import gemm_seconds
+from moesim.hardware.dense import with_products
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
 from moesim.hardware.layer_kernels import LayerKernels
 from moesim.hardware.sequences import pairs_of
@@ -49,17 +49,8 @@ def indexer_seconds(
     layer: LayerShape, gpu: GpuSpec, precision: Precision, work: AttentionWork, kernels: LayerKernels
 ) -> Seconds:
     """Projections and scores of the indexer of one layer, seconds [A]."""
-    seconds = np.zeros(work.n_groups)
-    for n, k in index_projections(layer):
-        seconds = seconds + gemm_seconds(
-            gpu,
-            work.group_tokens,
-            n,
-            k,
-            weights=precision.weights,
-            activations=precision.activations,
-            kernels=kernels,
-        )
+    products = index_projections(layer)
+    seconds = with_products(np.zeros(work.n_groups), gpu, work.group_tokens, products, precision, kernels)
     ratio = layer.compress_ratio or 1
     pairs = (pairs_of(work.prompts) + pairs_of(work.decodes)) / ratio
     flops = 2.0 * layer.index_heads * layer.index_head_dim * pairs

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from moesim.hardware.dense import elementwise_seconds, gemm_seconds
+from moesim.hardware.dense import elementwise_seconds, gemm_seconds, with_products
 from moesim.hardware.gpu import memory_bandwidth, peak_flops
 from moesim.hardware.layer_kernels import LayerKernels
 from moesim.types import AttentionWork, GpuSpec, LayerShape, Precision
@@ -94,18 +94,8 @@ def linear_in_seconds(
     kernels: LayerKernels,
 ) -> Seconds:
     """The products before the state, [A]: values, keys, queries and gates; of Mamba-1 also those of its time steps."""
-    seconds = np.zeros(work.n_groups)
-    for n, k in state_projections(layer, tensor_parallel)[:-1]:
-        seconds = seconds + gemm_seconds(
-            gpu,
-            work.group_tokens,
-            n,
-            k,
-            weights=precision.weights,
-            activations=precision.activations,
-            kernels=kernels,
-        )
-    return seconds
+    products = state_projections(layer, tensor_parallel)[:-1]
+    return with_products(np.zeros(work.n_groups), gpu, work.group_tokens, products, precision, kernels)
 
 
 def state_projections(layer: LayerShape, tensor_parallel: int = 1) -> tuple[tuple[int, int], ...]:
