@@ -18,6 +18,7 @@ from moesim.compiled.jit import njit
 from moesim.compiled.random import RECORDED_COUNTS, key, permutation, word64
 from moesim.errors import InputError
 from moesim.types import Assignment, Batch, CountsTrace, EqualSequences
+from moesim.workload.choices_alone import ChoicesAlone
 from moesim.workload.recorded import no_choices, recorded_layers
 from moesim.workload.trace_steps import contexts
 
@@ -25,13 +26,15 @@ _SWAPS = 3
 """Attempted swaps for each choice."""
 
 
-class RecordedCounts:
+class RecordedCounts(ChoicesAlone):
     """Tokens with the recorded loads of each step, from the first again after the last.
 
     With `tokens_per_rank` a step has tokens_per_rank x n_ranks tokens and the
     shares of the recorded loads; without, as many tokens as were counted.
     `rows` [L] as of `RecordedTokens`.
     """
+
+    no_logits = "a recording of counts holds no logits"
 
     def __init__(
         self,
@@ -65,21 +68,6 @@ class RecordedCounts:
             context=contexts(source, self._alike),
             alike=self._alike,
         )
-
-    def logits(
-        self,
-        batch: Batch,  # noqa: ARG002 - those of the Protocol
-        layer: int,  # noqa: ARG002
-        first: int,  # noqa: ARG002
-        last: int,  # noqa: ARG002
-        out: NDArray[np.float32],  # noqa: ARG002
-    ) -> None:
-        """Raise: a recording of counts holds no logits.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError("a recording of counts holds no logits")
 
     def choices(self, batch: Batch, layer: int, top_k: int) -> Assignment:
         """Choices that give each expert of the layer-th MoE layer its load; their weights are NaN."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from moesim.errors import InputError
 from moesim.types import Assignment, Batch
+from moesim.workload.choices_alone import ChoicesAlone
 from moesim.workload.patterns import Dealer
 from moesim.workload.sequences import Batches
 
 
-class DealtTokens:
+class DealtTokens(ChoicesAlone):
     """Batches whose choices a pattern deals; see `patterns`.
 
     Args:
@@ -22,6 +21,8 @@ class DealtTokens:
         n_groups: expert-parallel groups, of equally many ranks in their order.
         n_ranks: source ranks in all.
     """
+
+    no_logits = "a pattern deals choices, and has no logits"
 
     def __init__(self, dealer: Dealer, batches: Batches, *, n_groups: int, n_ranks: int) -> None:
         self.tokens_per_step = batches.tokens_per_step
@@ -32,21 +33,6 @@ class DealtTokens:
     def batch(self, step: int) -> Batch:
         """The tokens of a step, in the order of their ranks."""
         return self._batches.at(step)
-
-    def logits(
-        self,
-        batch: Batch,  # noqa: ARG002 - those of the Protocol
-        layer: int,  # noqa: ARG002
-        first: int,  # noqa: ARG002
-        last: int,  # noqa: ARG002
-        out: NDArray[np.float32],  # noqa: ARG002
-    ) -> None:
-        """Raise: a pattern deals choices.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError("a pattern deals choices, and has no logits")
 
     def choices(self, batch: Batch, layer: int, top_k: int) -> Assignment:
         """The experts of all tokens of a batch. Weights are NaN: no policy may read them."""

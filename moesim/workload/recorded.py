@@ -9,15 +9,18 @@ from numpy.typing import NDArray
 
 from moesim.errors import InputError
 from moesim.types import Assignment, Batch, EqualSequences, LogitsTrace, Trace
+from moesim.workload.choices_alone import ChoicesAlone
 from moesim.workload.trace_steps import TraceSteps
 
 
-class RecordedTokens:
+class RecordedTokens(ChoicesAlone):
     """The tokens of a trace and the choices of its router; `TraceSteps` cuts them into steps.
 
     `rows` [L] are the rows of the trace that the model's MoE layers have, -1
     for one that was not recorded.
     """
+
+    no_logits = "a recording holds the choices of its router, and no logits"
 
     def __init__(
         self,
@@ -39,21 +42,6 @@ class RecordedTokens:
     def batch(self, step: int) -> Batch:
         """The tokens of a step; a sequence that occurs again keeps its number."""
         return self.steps.batch(step)
-
-    def logits(
-        self,
-        batch: Batch,  # noqa: ARG002 - those of the Protocol
-        layer: int,  # noqa: ARG002
-        first: int,  # noqa: ARG002
-        last: int,  # noqa: ARG002
-        out: NDArray[np.float32],  # noqa: ARG002
-    ) -> None:
-        """Raise: a recording holds choices.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError("a recording holds the choices of its router, and no logits")
 
     def choices(self, batch: Batch, layer: int, top_k: int) -> Assignment:
         """What the recorded router chose in the layer-th MoE layer; weights that were not recorded are NaN.
