@@ -32,7 +32,7 @@ def _has_deepspeed(sample: Sample) -> bool:
 
 
 def _read_deepspeed(job: ImportJob) -> CountsTrace:
-    return replace(_read(job, NAME), first_choice=True)
+    return replace(counts_of_files(job, NAME), first_choice=True)
 
 
 def _has_tensor(sample: Sample) -> bool:
@@ -40,11 +40,11 @@ def _has_tensor(sample: Sample) -> bool:
 
 
 def _read_tensor(job: ImportJob) -> CountsTrace:
-    return _read(job, None)
+    return counts_of_files(job, None)
 
 
-def _read(job: ImportJob, name: str | None) -> CountsTrace:
-    """The counts of all files, a file's steps after those of the file before.
+def counts_of_files(job: ImportJob, name: str | None) -> CountsTrace:
+    """The counts of all files under a name, or of tensors alone, a file's steps after those of the file before.
 
     Raises:
         TraceError: a value that is no count, or files whose layers or experts differ.
